@@ -1,0 +1,62 @@
+//! Every fixed limit, in one place, checked against each other when compiling. Limits that an operator may move are
+//! fields of the server's configuration, whose bounds are here too.
+
+/// Characters of a topic name. With an id behind it, it must fit a file name of 255 bytes.
+pub const TOPIC_NAME_CHARS: usize = 249;
+
+/// Partitions of one topic.
+pub const PARTITIONS_PER_TOPIC: u32 = 1024;
+
+/// Bytes of a RecordBatch v2 header, from base offset to record count.
+pub const BATCH_HEADER_BYTES: usize = 61;
+
+/// The largest batch that a topic may be set to accept, in bytes.
+pub const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
+
+/// The largest batch a topic accepts when nobody says otherwise, in bytes.
+pub const DEFAULT_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Records in one batch.
+pub const RECORDS_PER_BATCH: u32 = 1_000_000;
+
+/// The most that one batch may hold once decompressed, in bytes. A bomb is refused where it would be opened.
+pub const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
+
+/// Smallest and largest segment size an operator may set, in bytes. Positions in an index are 32 bits wide.
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=2 * 1024 * 1024 * 1024;
+
+/// Segment size when nobody says otherwise, in bytes.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Bytes of log between two entries of a sparse index.
+pub const INDEX_INTERVAL_BYTES: u64 = 16 * 1024;
+
+/// Bytes appended after which a checkpoint is due; it bounds what recovery has to read.
+pub const CHECKPOINT_INTERVAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Producer batches remembered per producer and partition, as in Kafka: what clients may have in flight.
+pub const PRODUCER_BATCHES: usize = 5;
+
+/// Producers remembered per partition; the one idle longest is forgotten first.
+pub const PRODUCERS_PER_PARTITION: usize = 10_000;
+
+/// Bytes of a native frame's header.
+pub const FRAME_HEADER_BYTES: usize = 24;
+
+/// Bytes of a native frame's body (the bincode part), whatever its payload.
+pub const FRAME_BODY_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a whole native frame: header, body and the largest payload.
+pub const FRAME_BYTES: usize = FRAME_HEADER_BYTES + FRAME_BODY_BYTES + MAX_BATCH_BYTES;
+
+/// Bytes of a native frame before the handshake is done.
+pub const HELLO_FRAME_BYTES: usize = 4096;
+
+const _: () = {
+    assert!(DEFAULT_BATCH_BYTES <= MAX_BATCH_BYTES);
+    assert!(MAX_BATCH_BYTES <= MAX_DECOMPRESSED_BYTES);
+    assert!(MAX_BATCH_BYTES as u64 <= *SEGMENT_BYTES.end());
+    assert!(*SEGMENT_BYTES.end() <= u32::MAX as u64);
+    assert!(DEFAULT_SEGMENT_BYTES >= *SEGMENT_BYTES.start() && DEFAULT_SEGMENT_BYTES <= *SEGMENT_BYTES.end());
+    assert!(FRAME_BYTES <= u32::MAX as usize);
+};

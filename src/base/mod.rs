@@ -1,0 +1,17 @@
+//! Floor 0: ids and validated names, offsets, the clock, limits, error kinds.
+//!
+//! Knows nothing of files, sockets or formats.
+
+mod clock;
+mod error;
+mod ids;
+pub mod limits;
+mod units;
+
+pub use clock::{Clock, ManualClock, SystemClock, TimestampMs};
+pub use error::ErrorKind;
+pub use ids::{NameError, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
+pub use units::{Bytes, Millis, UnitError};
+
+#[cfg(test)]
+mod tests;
