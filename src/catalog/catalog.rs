@@ -99,12 +99,11 @@ impl Catalog {
     }
 
     fn open_view(&mut self, dir: &DataDir, startup: &mut CatalogStartup) -> Result<(), CatalogError> {
-        let opened = View::open(&self.view_dir, dir.server_id).and_then(|(view, state, position)| {
-            match self.misfit(position) {
+        let opened =
+            View::open(&self.view_dir, dir.server_id).and_then(|(view, state, position)| match self.misfit(position) {
                 None => Ok((view, state, position)),
                 Some(what) => Err(Unusable::Broken(what)),
-            }
-        });
+            });
         let what = match opened {
             Ok((view, state, position)) => {
                 (self.state, self.applied, self.view) = (state, position.offset, Some(view));
@@ -279,7 +278,7 @@ impl Catalog {
         let first = self.next_producer_id;
         let end = first.checked_add(i64::from(count)).ok_or_else(spent)?;
         if end > self.state.producer_ids() {
-            let blocks = i64::from(count).div_ceil(PRODUCER_ID_BLOCK);
+            let blocks = (i64::from(count) + PRODUCER_ID_BLOCK - 1) / PRODUCER_ID_BLOCK;
             let up_to = first.checked_add(blocks * PRODUCER_ID_BLOCK).ok_or_else(spent)?;
             self.commit(Event::ProducerIdsReserved { up_to }, now_ms)?;
         }
