@@ -1,1 +1,3 @@
-//! To come.
+//! A stand-in: only the settings, until the catalog is here.
+mod settings;
+pub use settings::*;

@@ -22,7 +22,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-// pub use real::RealDisk;
+pub use real::RealDisk;
 // pub use sim::{Fault, OpKind, SimDisk, SimOptions};
 
 /// How [`Disk::open`] treats a file that is there or not.

@@ -1,1 +1,5 @@
-//! To come.
+//! Floor 5.
+pub mod budget;
+pub mod config;
+pub mod metrics;
+pub mod tasks;

@@ -1,0 +1,328 @@
+//! What can be set for a topic: name, meaning, unit, bounds, default, in one table and one place that reads and writes
+//! values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::base::{Bytes, ErrorKind, Millis, limits};
+
+/// The word for "no limit".
+const UNLIMITED: &str = "unlimited";
+
+/// A hundred years: what is longer is a slip, `unlimited` is meant.
+const LONGEST: Millis = Millis(100 * 365 * 86_400_000);
+const SHORTEST: Millis = Millis(1000);
+const LARGEST: Bytes = Bytes(1 << 60);
+
+/// When a record counts as stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Once a sync covers it.
+    #[default]
+    Sync,
+    /// Once it is written; syncs follow at an interval. A power cut can take back what was read.
+    Interval,
+}
+
+/// What happens to old records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cleanup {
+    /// Whole segments are deleted by age or size.
+    #[default]
+    Delete,
+}
+
+/// The settings of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Records older than this may be deleted; `None` keeps them.
+    pub retention_time: Option<Millis>,
+    /// What a partition may grow to before its oldest records are deleted; `None` for no limit.
+    pub retention_bytes: Option<Bytes>,
+    /// A segment that would grow over this is closed.
+    pub segment_bytes: Bytes,
+    /// A segment older than this is closed; `None` closes by size only.
+    pub segment_time: Option<Millis>,
+    /// When a record counts as stable.
+    pub durability: Durability,
+    /// The largest batch taken.
+    pub max_message_bytes: Bytes,
+    /// What happens to old records.
+    pub cleanup: Cleanup,
+}
+
+impl Default for TopicSettings {
+    fn default() -> Self {
+        Self {
+            retention_time: None,
+            retention_bytes: None,
+            segment_bytes: Bytes(limits::DEFAULT_SEGMENT_BYTES),
+            segment_time: Some(Millis(7 * 86_400_000)),
+            durability: Durability::Sync,
+            max_message_bytes: Bytes(limits::DEFAULT_BATCH_BYTES as u64),
+            cleanup: Cleanup::Delete,
+        }
+    }
+}
+
+/// A line of the table of settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, in snake case.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub meaning: &'static str,
+    /// What its values are.
+    pub unit: &'static str,
+    /// What is allowed.
+    pub bounds: &'static str,
+}
+
+/// Every setting of a topic.
+pub const SETTINGS: [Setting; 7] = [
+    Setting {
+        name: "retention_time",
+        meaning: "records older than this may be deleted",
+        unit: "duration",
+        bounds: "1s to 36500d, or unlimited",
+    },
+    Setting {
+        name: "retention_bytes",
+        meaning: "size of a partition beyond which its oldest records are deleted",
+        unit: "size",
+        bounds: "64KiB to 1048576TiB, or unlimited",
+    },
+    Setting {
+        name: "segment_bytes",
+        meaning: "size at which a segment file is closed; records are deleted a whole segment at a time",
+        unit: "size",
+        bounds: "64KiB to 2GiB, and at least max_message_bytes",
+    },
+    Setting {
+        name: "segment_time",
+        meaning: "age at which a segment file is closed",
+        unit: "duration",
+        bounds: "1s to 36500d, or unlimited",
+    },
+    Setting {
+        name: "durability",
+        meaning: "when records become readable: once they are synced, or once they are written and synced at an interval",
+        unit: "word",
+        bounds: "sync or interval",
+    },
+    Setting {
+        name: "max_message_bytes",
+        meaning: "largest batch of records that is accepted",
+        unit: "size",
+        bounds: "1KiB to 64MiB, and at most segment_bytes",
+    },
+    Setting { name: "cleanup", meaning: "what happens to old records", unit: "word", bounds: "delete" },
+];
+
+/// Why a setting is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No such setting.
+    #[error("unknown setting '{name}'; known are {}", known_names())]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
+    /// The value is not one, or out of bounds.
+    #[error("{name} = '{value}': {what}; allowed: {}", bounds_of(name))]
+    Value {
+        /// The setting.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Something other versions have.
+    #[error("{name} = '{value}' is not supported by this version")]
+    Unsupported {
+        /// The setting.
+        name: &'static str,
+        /// The value given.
+        value: String,
+    },
+    /// Two settings contradict each other.
+    #[error("max_message_bytes = {max_message} is larger than segment_bytes = {segment}: a batch must fit a segment")]
+    MessageOverSegment {
+        /// `max_message_bytes`.
+        max_message: Bytes,
+        /// `segment_bytes`.
+        segment: Bytes,
+    },
+}
+
+impl SettingError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            _ => ErrorKind::InvalidRequest,
+        }
+    }
+}
+
+fn known_names() -> String {
+    SETTINGS.map(|setting| setting.name).join(", ")
+}
+
+fn bounds_of(name: &str) -> &'static str {
+    SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.bounds)
+}
+
+impl TopicSettings {
+    /// Sets one setting from text. Contradictions between settings are found by [`TopicSettings::check`], so that the
+    /// order of setting does not matter.
+    ///
+    /// # Errors
+    /// [`SettingError`] names the setting, the value and what is allowed; nothing has changed then.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            return Err(SettingError::Unknown { name: name.to_owned() });
+        };
+        let value = value.trim();
+        let wrong = |what: String| SettingError::Value { name: setting.name, value: value.to_owned(), what };
+        match name {
+            "retention_time" => self.retention_time = optional(value, SHORTEST..=LONGEST).map_err(wrong)?,
+            "retention_bytes" => {
+                let least = Bytes(*limits::SEGMENT_BYTES.start());
+                self.retention_bytes = optional(value, least..=LARGEST).map_err(wrong)?;
+            }
+            "segment_bytes" => {
+                let (least, most) = limits::SEGMENT_BYTES.into_inner();
+                self.segment_bytes = bounded(value, Bytes(least)..=Bytes(most)).map_err(wrong)?;
+            }
+            "segment_time" => self.segment_time = optional(value, SHORTEST..=LONGEST).map_err(wrong)?,
+            "durability" => {
+                self.durability = match value {
+                    "sync" => Durability::Sync,
+                    "interval" => Durability::Interval,
+                    _ => return Err(wrong("there is no such durability".to_owned())),
+                }
+            }
+            "max_message_bytes" => {
+                let most = Bytes(limits::MAX_BATCH_BYTES as u64);
+                self.max_message_bytes = bounded(value, Bytes(1024)..=most).map_err(wrong)?;
+            }
+            _ => {
+                self.cleanup = match value {
+                    "delete" => Cleanup::Delete,
+                    // Known from Kafka, with the policies joined by commas.
+                    _ if value.split(',').any(|policy| policy.trim() == "compact") => {
+                        return Err(SettingError::Unsupported { name: setting.name, value: value.to_owned() });
+                    }
+                    _ => return Err(wrong("there is no such cleanup".to_owned())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a setting as text that [`TopicSettings::set`] reads, `unlimited` for no limit.
+    ///
+    /// # Errors
+    /// [`SettingError::Unknown`].
+    pub fn get(&self, name: &str) -> Result<String, SettingError> {
+        fn or_unlimited(value: Option<impl fmt::Display>) -> String {
+            value.map_or_else(|| UNLIMITED.to_owned(), |value| value.to_string())
+        }
+        Ok(match name {
+            "retention_time" => or_unlimited(self.retention_time),
+            "retention_bytes" => or_unlimited(self.retention_bytes),
+            "segment_bytes" => self.segment_bytes.to_string(),
+            "segment_time" => or_unlimited(self.segment_time),
+            "durability" => match self.durability {
+                Durability::Sync => "sync".to_owned(),
+                Durability::Interval => "interval".to_owned(),
+            },
+            "max_message_bytes" => self.max_message_bytes.to_string(),
+            "cleanup" => match self.cleanup {
+                Cleanup::Delete => "delete".to_owned(),
+            },
+            _ => return Err(SettingError::Unknown { name: name.to_owned() }),
+        })
+    }
+
+    /// Whether the settings agree with each other.
+    ///
+    /// # Errors
+    /// [`SettingError::MessageOverSegment`].
+    pub fn check(&self) -> Result<(), SettingError> {
+        if self.max_message_bytes > self.segment_bytes {
+            return Err(SettingError::MessageOverSegment {
+                max_message: self.max_message_bytes,
+                segment: self.segment_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// These settings with those of a topic in place of theirs, checked.
+    ///
+    /// # Errors
+    /// The first [`SettingError`].
+    pub fn with(&self, overrides: &BTreeMap<String, String>) -> Result<Self, SettingError> {
+        let mut settings = self.clone();
+        for (name, value) in overrides {
+            settings.set(name, value)?;
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+fn bounded<T>(text: &str, bounds: RangeInclusive<T>) -> Result<T, String>
+where
+    T: std::str::FromStr<Err: fmt::Display> + PartialOrd + fmt::Display,
+{
+    let value: T = text.parse().map_err(|error: T::Err| error.to_string())?;
+    if value < *bounds.start() {
+        return Err(format!("less than {}", bounds.start()));
+    }
+    if value > *bounds.end() {
+        return Err(format!("more than {}", bounds.end()));
+    }
+    Ok(value)
+}
+
+fn optional<T>(text: &str, bounds: RangeInclusive<T>) -> Result<Option<T>, String>
+where
+    T: std::str::FromStr<Err: fmt::Display> + PartialOrd + fmt::Display,
+{
+    if text == UNLIMITED { Ok(None) } else { bounded(text, bounds).map(Some) }
+}
+
+impl Serialize for TopicSettings {
+    /// A map of every setting's name to its text.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let pairs = SETTINGS.iter().filter_map(|setting| Some((setting.name, self.get(setting.name).ok()?)));
+        serializer.collect_map(pairs)
+    }
+}
+
+/// A value in a configuration file: `"64KiB"`, or a bare number of bytes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Word(String),
+    Number(u64),
+}
+
+impl<'de> Deserialize<'de> for TopicSettings {
+    /// Reads a map of names to values; what is not named keeps its default. For formats that describe themselves.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let overrides: BTreeMap<String, Text> = BTreeMap::deserialize(deserializer)?;
+        let overrides = overrides.into_iter().map(|(name, value)| match value {
+            Text::Word(word) => (name, word),
+            Text::Number(number) => (name, number.to_string()),
+        });
+        Self::default().with(&overrides.collect()).map_err(serde::de::Error::custom)
+    }
+}
