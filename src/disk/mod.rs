@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealDisk;
-// pub use sim::{Fault, OpKind, SimDisk, SimOptions};
+pub use sim::{Fault, OpKind, SimDisk, SimOptions};
 
 /// How [`Disk::open`] treats a file that is there or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file. Methods take `&self`: positions are given, so readers and a writer share one handle.
+#[expect(clippy::len_without_is_empty, reason = "a length to seek by, not a collection")]
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes at `pos`; fewer only at the end of the file, 0 beyond it.
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize>;

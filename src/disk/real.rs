@@ -1,62 +1,158 @@
-//! A stand-in that only reads, until the real disk is here.
-#![allow(missing_docs, clippy::disallowed_methods)]
-use super::*;
+//! The real disk: the one place that uses `std::fs`.
+#![allow(clippy::disallowed_methods, reason = "this is the file system's home")]
 
-#[derive(Debug, Default)]
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode};
+
+/// The operating system's files.
+#[derive(Debug, Default, Clone, Copy)]
 pub struct RealDisk;
-struct F(std::fs::File);
+
 impl Disk for RealDisk {
-    fn open(&self, path: &Path, _: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(F(std::fs::File::open(path)?)))
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        match mode {
+            OpenMode::Read | OpenMode::ReadWrite => {}
+            OpenMode::Create => _ = options.create(true),
+            OpenMode::CreateNew => _ = options.create_new(true),
+        }
+        Ok(Arc::new(RealFile(options.open(path)?)))
     }
-    fn create_dir_all(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
     }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
     }
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
     }
-    fn remove_file(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
-    fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
     }
-    fn list(&self, _: &Path) -> io::Result<Vec<DirEntry>> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            let is_dir = metadata.is_dir();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            entries.push(DirEntry { name, is_dir, len: if is_dir { 0 } else { metadata.len() } });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
     }
-    fn exists(&self, _: &Path) -> io::Result<bool> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        fs::exists(path)
     }
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn DirLock>> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // For people only: the lock is the kernel's, and goes with the process.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Box::new(RealLock(file)))
     }
-    fn free_bytes(&self, _: &Path) -> io::Result<Option<u64>> {
-        Ok(None)
+
+    fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 }
-impl DiskFile for F {
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(&self.0, buf, pos)
+        loop {
+            match self.0.read_at(buf, pos) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
     }
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn write_at(&self, data: &[u8], pos: u64) -> io::Result<()> {
+        self.0.write_all_at(data, pos)
     }
-    fn write_vectored_at(&self, _: &[&[u8]], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn allocate(&self, _: u64) -> io::Result<()> {
+
+    fn write_vectored_at(&self, parts: &[&[u8]], pos: u64) -> io::Result<()> {
+        /// Parts handed to the kernel at a time; every system takes 1024 (IOV_MAX).
+        const PARTS: usize = 1024;
+        let mut pos = pos;
+        for group in parts.chunks(PARTS) {
+            let slices: Vec<io::IoSlice<'_>> = group.iter().map(|part| io::IoSlice::new(part)).collect();
+            let total: usize = group.iter().map(|part| part.len()).sum();
+            let mut written = match rustix::io::pwritev(&self.0, &slices, pos) {
+                Ok(written) => written,
+                Err(rustix::io::Errno::INTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            // The kernel may take less than all; the rest goes part by part.
+            let mut before = 0;
+            for part in group {
+                if written < before + part.len() && written < total {
+                    let from = written - before;
+                    self.0.write_all_at(&part[from..], pos + written as u64)?;
+                    written = before + part.len();
+                }
+                before += part.len();
+            }
+            pos += total as u64;
+        }
         Ok(())
     }
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        allocate(&self.0, len)
     }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
+
     fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+        self.0.sync_data()
     }
 }
+
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(_file: &File, _len: u64) -> io::Result<()> {
+    Ok(())
+}
+
+struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl DirLock for RealLock {}

@@ -1,1 +1,51 @@
-//! To come.
+//! Floor 2: the storage engine. One [`PartitionLog`] is one ordered log in one folder:
+//!
+//! ```text
+//! <partition folder>/
+//!   00000000000000000000.log        segment: RecordBatch v2 batches back to back, nothing else; named by its first offset
+//!   00000000000000000000.index      sparse offset index of it      } caches: rebuilt from the segment when missing,
+//!   00000000000000000000.timeindex  sparse time index of it        } short, corrupt or at odds with it
+//!   checkpoint                      what is known to be synced and verified, log start, producers
+//!   synced                          how far the last sync reached (a lower bound; tells damage from a torn tail)
+//! ```
+//!
+//! Invariant, asserted after every step: log start ≤ synced end ≤ written end; offsets are contiguous.
+//!
+//! Knows bytes, offsets and files. Does not know what a topic is for; no sockets, no async. Append and sync are
+//! synchronous steps that take the time as an argument, so that a simulator can drive them one by one; [`Committer`]
+//! drives them from its own threads.
+
+mod checkpoint;
+mod commit;
+mod config;
+mod error;
+mod files;
+mod index;
+mod lookup;
+mod partition;
+mod producers;
+mod read;
+mod recovery;
+mod reopen;
+mod retention;
+mod scan;
+mod segment;
+mod sync;
+mod verify;
+
+pub use checkpoint::{Checkpoint, SealedSegment, SyncMark};
+pub use commit::{AppendRequest, Committer, CommitterConfig, LogHandle, LogObserver, WaitFor};
+pub use config::{LogConfig, StableEnd};
+pub use error::{Damage, LogError};
+pub use files::FileCache;
+pub use index::{IndexFile, read_index_file};
+pub use partition::{Appended, LogStats, PartitionLog};
+pub use read::{ReadChunk, ReadPlan};
+pub use recovery::Recovery;
+pub use retention::RetentionClock;
+pub use segment::{parse_segment_name, segment_file_name};
+pub use sync::SyncTicket;
+pub use verify::{Finding, VerifySummary, verify_partition};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,23 @@
-//! To come.
+//! Floor 1: Apache Kafka's RecordBatch v2, the one format on disk and on both wires. Pure: bytes in, values out.
+//!
+//! Knows nothing of files, sockets or time. Source of the format: the Kafka protocol guide, "Record Batch".
+
+mod builder;
+mod check;
+mod compress;
+mod error;
+mod header;
+mod partitioner;
+mod records;
+mod varint;
+
+pub use builder::{BatchBuilder, BatchOptions, set_producer};
+pub use check::{check_produced, verify_batch};
+pub use compress::Compression;
+pub use error::BatchError;
+pub use header::{BatchHeader, patch_assigned};
+pub use partitioner::partition_for_key;
+pub use records::{Batches, Header, Record, RecordIter, read_records};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! The two small files beside the segments that make recovery short and honest.
+//!
+//! `checkpoint`, replaced as a whole (all integers big-endian):
+//!
+//! ```text
+//! magic "TLCP" | u16 version = 1 | u16 0 | u64 log start offset
+//! | u64 active segment's base offset | u64 position in it | u64 next offset        everything before is synced, verified
+//! | u32 count of sealed segments: (u64 base, u64 bytes, u64 next offset, i64 newest timestamp)*
+//! | u32 count of producers: (i64 id, i16 epoch, i64 last use, u8 count: (i32 first, i32 last, u64 base, u64 last offset)*)*
+//! | u32 CRC-32 of all before
+//! ```
+//!
+//! `synced`, overwritten in place after every sync and not itself synced: a lower bound of the synced end. After a
+//! SIGKILL it is exact; after a power cut it is some earlier truth. Below it, an unreadable batch is damage; at or above
+//! it, it is a write that never finished.
+//!
+//! ```text
+//! magic "TLSM" | u32 0 | u64 synced end offset | u64 segment base | u64 position | u32 CRC-32 of all before
+//! ```
+
+use std::path::Path;
+
+use crate::base::{Offset, TimestampMs};
+use crate::disk::{self, Disk};
+
+use super::producers::{ProducerBatch, ProducerState, Producers};
+
+const MAGIC: &[u8; 4] = b"TLCP";
+const VERSION: u16 = 1;
+const MARK_MAGIC: &[u8; 4] = b"TLSM";
+
+/// Bytes of a sync mark.
+pub(crate) const MARK_BYTES: usize = 36;
+
+/// A segment that takes no more batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedSegment {
+    /// Its first offset, which names the file.
+    pub base_offset: Offset,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The offset after its last record.
+    pub next_offset: Offset,
+    /// The newest record timestamp in it.
+    pub newest_timestamp: TimestampMs,
+}
+
+/// What is known to be synced and verified.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checkpoint {
+    /// First offset of the log.
+    pub log_start: Offset,
+    /// Base offset of the segment that was active.
+    pub active_base: Offset,
+    /// Position in it up to which everything is synced and verified.
+    pub position: u64,
+    /// The offset at that position.
+    pub next_offset: Offset,
+    /// The segments before it.
+    pub sealed: Vec<SealedSegment>,
+    pub(crate) producers: Producers,
+}
+
+impl Checkpoint {
+    /// The file's name.
+    pub const FILE: &str = "checkpoint";
+
+    /// How many producers it remembers.
+    pub fn producers(&self) -> usize {
+        self.producers.states.len()
+    }
+
+    /// The file's content.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.sealed.len() * 32 + self.producers.states.len() * 140);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_be_bytes());
+        out.extend_from_slice(&0u16.to_be_bytes());
+        for number in [self.log_start, self.active_base, self.position, self.next_offset] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&(self.sealed.len() as u32).to_be_bytes());
+        for segment in &self.sealed {
+            out.extend_from_slice(&segment.base_offset.to_be_bytes());
+            out.extend_from_slice(&segment.bytes.to_be_bytes());
+            out.extend_from_slice(&segment.next_offset.to_be_bytes());
+            out.extend_from_slice(&segment.newest_timestamp.to_be_bytes());
+        }
+        // Sorted, so that the same state gives the same bytes.
+        let mut producers: Vec<_> = self.producers.states.iter().collect();
+        producers.sort_by_key(|(id, _)| **id);
+        out.extend_from_slice(&(producers.len() as u32).to_be_bytes());
+        for (id, state) in producers {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend_from_slice(&state.epoch.to_be_bytes());
+            out.extend_from_slice(&state.last_ms.to_be_bytes());
+            out.push(state.batches.len() as u8);
+            for batch in &state.batches {
+                out.extend_from_slice(&batch.first_sequence.to_be_bytes());
+                out.extend_from_slice(&batch.last_sequence.to_be_bytes());
+                out.extend_from_slice(&batch.base_offset.to_be_bytes());
+                out.extend_from_slice(&batch.last_offset.to_be_bytes());
+            }
+        }
+        seal(out)
+    }
+
+    /// Reads the file's content.
+    ///
+    /// # Errors
+    /// One line on what is wrong with it.
+    pub fn decode(content: &[u8]) -> Result<Self, String> {
+        let mut fields = Fields::open(content, MAGIC)?;
+        let version = fields.u16()?;
+        if version != VERSION {
+            return Err(format!("version {version}; this version reads {VERSION}"));
+        }
+        fields.u16()?;
+        let mut checkpoint = Checkpoint {
+            log_start: fields.u64()?,
+            active_base: fields.u64()?,
+            position: fields.u64()?,
+            next_offset: fields.u64()?,
+            ..Checkpoint::default()
+        };
+        for _ in 0..fields.u32()? {
+            checkpoint.sealed.push(SealedSegment {
+                base_offset: fields.u64()?,
+                bytes: fields.u64()?,
+                next_offset: fields.u64()?,
+                newest_timestamp: fields.i64()?,
+            });
+        }
+        for _ in 0..fields.u32()? {
+            let id = fields.i64()?;
+            let mut state = ProducerState { epoch: fields.i16()?, last_ms: fields.i64()?, ..ProducerState::default() };
+            for _ in 0..fields.u8()? {
+                state.batches.push_back(ProducerBatch {
+                    first_sequence: fields.i32()?,
+                    last_sequence: fields.i32()?,
+                    base_offset: fields.u64()?,
+                    last_offset: fields.u64()?,
+                });
+            }
+            checkpoint.producers.states.insert(id, state);
+        }
+        fields.end()?;
+        Ok(checkpoint)
+    }
+
+    /// Reads the checkpoint of a partition folder: `Ok(None)` if there is none, `Err` with one line if it is unusable.
+    ///
+    /// # Errors
+    /// One line on what is wrong with it.
+    pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>, String> {
+        match disk::read_file(disk, &dir.join(Self::FILE)) {
+            Ok(content) => Self::decode(&content).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// How far the last sync reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SyncMark {
+    /// Everything below this offset was synced.
+    pub offset: Offset,
+    /// The segment in which it ends.
+    pub segment: Offset,
+    /// The position in that segment.
+    pub position: u64,
+}
+
+impl SyncMark {
+    /// The file's name.
+    pub const FILE: &str = "synced";
+
+    /// The file's content.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(MARK_BYTES);
+        out.extend_from_slice(MARK_MAGIC);
+        out.extend_from_slice(&0u32.to_be_bytes());
+        for number in [self.offset, self.segment, self.position] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        seal(out)
+    }
+
+    /// Reads the file's content; `None` if it is not whole (a mark that a crash tore says nothing).
+    pub fn decode(content: &[u8]) -> Option<Self> {
+        let mut fields = Fields::open(content.get(..MARK_BYTES)?, MARK_MAGIC).ok()?;
+        fields.u32().ok()?;
+        Some(Self { offset: fields.u64().ok()?, segment: fields.u64().ok()?, position: fields.u64().ok()? })
+    }
+
+    /// Reads the mark of a partition folder; `None` if there is none or it is unusable.
+    pub fn read(disk: &dyn Disk, dir: &Path) -> Option<Self> {
+        disk::read_file(disk, &dir.join(Self::FILE)).ok().and_then(|content| Self::decode(&content))
+    }
+}
+
+/// Appends the CRC-32 of what is there.
+pub(crate) fn seal(mut content: Vec<u8>) -> Vec<u8> {
+    let crc = crc32fast::hash(&content);
+    content.extend_from_slice(&crc.to_be_bytes());
+    content
+}
+
+/// Big-endian fields of a sealed file, every read checked against what is there.
+pub(crate) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+macro_rules! read_number {
+    ($($name:ident: $number:ty),*) => {$(
+        pub(crate) fn $name(&mut self) -> Result<$number, String> {
+            let (bytes, rest) = self.rest.split_first_chunk().ok_or("ends too early")?;
+            self.rest = rest;
+            Ok(<$number>::from_be_bytes(*bytes))
+        }
+    )*};
+}
+
+impl<'a> Fields<'a> {
+    /// Checks magic and CRC.
+    pub(crate) fn open(content: &'a [u8], magic: &[u8; 4]) -> Result<Self, String> {
+        let (content, crc) = content.split_last_chunk::<4>().ok_or("too short")?;
+        let rest = content.strip_prefix(magic.as_slice()).ok_or("does not begin with the right magic")?;
+        let (stored, computed) = (u32::from_be_bytes(*crc), crc32fast::hash(content));
+        if stored != computed {
+            return Err(format!("checksum {computed:08x} where {stored:08x} is stored"));
+        }
+        Ok(Self { rest })
+    }
+
+    read_number!(u8: u8, u16: u16, u32: u32, u64: u64, i16: i16, i32: i32, i64: i64);
+
+    /// Checks that nothing is left.
+    pub(crate) fn end(self) -> Result<(), String> {
+        if self.rest.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", self.rest.len())) }
+    }
+}

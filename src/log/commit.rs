@@ -1,0 +1,399 @@
+//! Group commit: threads that write what has queued up, sync it, and answer everybody whom the sync covers.
+//!
+//! A partition is handled by one thread at a time for writing and by one for syncing, which may be two: while a sync
+//! runs, the next group is written. A producer that waits for a sync waits for the one that begins after its write;
+//! that one answers all who wrote before it began.
+//!
+//! Order: batches of one partition are appended in the order of [`LogHandle::enqueue`]. Locks are taken in the order
+//! queue, log, and neither is held during a sync or while answering.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use bytes::BytesMut;
+
+use crate::base::{Clock, Offset};
+
+use super::partition::copy_io;
+use super::{Appended, LogError, PartitionLog, StableEnd};
+
+/// Bytes taken from a queue for one group, so that a long queue does not delay the answers to its front.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+
+/// How long a failed partition is left alone before it is opened again.
+const REOPEN_AFTER_MS: u64 = 1000;
+
+/// When an append is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitFor {
+    /// After the write.
+    Written,
+    /// After a sync that covers it.
+    Durable,
+}
+
+/// One batch to append.
+pub struct AppendRequest {
+    /// The batch; its offsets are assigned in place.
+    pub batch: BytesMut,
+    /// When to answer.
+    pub wait: WaitFor,
+    /// Called once with the result, from a commit thread; must not block.
+    pub done: Box<dyn FnOnce(Result<Appended, LogError>) + Send>,
+}
+
+/// Hears when readers may see more. Called from a commit thread; must not block.
+pub trait LogObserver: Send + Sync {
+    /// The stable end is now `end`.
+    fn stable_end(&self, end: Offset);
+    /// A sync took `micros` microseconds and answered `appends` appends.
+    fn synced(&self, micros: u64, appends: usize);
+}
+
+/// Settings of a [`Committer`].
+#[derive(Debug, Clone, Copy)]
+pub struct CommitterConfig {
+    /// Threads. Each can write or sync one partition at a time; syncs of different files overlap.
+    pub threads: usize,
+}
+
+/// The commit threads.
+pub struct Committer {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    work: Mutex<Work>,
+    wake: Condvar,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Default)]
+struct Work {
+    ready: VecDeque<Arc<Inner>>,
+    idle: usize,
+    stopping: bool,
+}
+
+/// One partition as the commit threads and its users share it.
+#[derive(Clone)]
+pub struct LogHandle {
+    inner: Arc<Inner>,
+    shared: Arc<Shared>,
+}
+
+struct Inner {
+    queue: Mutex<Queue>,
+    log: Mutex<PartitionLog>,
+    observer: Arc<dyn LogObserver>,
+    /// Signalled when a sync or a write ends; for those who wait in [`LogHandle::quiesce`].
+    calm: Condvar,
+}
+
+struct Waiting {
+    appended: Appended,
+    done: Box<dyn FnOnce(Result<Appended, LogError>) + Send>,
+}
+
+#[derive(Default)]
+struct Queue {
+    pending: VecDeque<AppendRequest>,
+    waiting: Vec<Waiting>,
+    /// In the ready list, to be looked at.
+    scheduled: bool,
+    writing: bool,
+    syncing: bool,
+    /// Somebody asked for a sync, or readers wait for one.
+    sync_wanted: bool,
+    closed: bool,
+    retry_at_ms: u64,
+}
+
+impl Committer {
+    /// Starts the threads, named `tidelog-commit-N`.
+    ///
+    /// # Errors
+    /// The system's, if a thread cannot be started.
+    pub fn start(config: CommitterConfig, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { work: Mutex::default(), wake: Condvar::new(), clock });
+        let mut threads = Vec::new();
+        for number in 0..config.threads.max(2) {
+            let shared = Arc::clone(&shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("tidelog-commit-{number}"))
+                .stack_size(512 * 1024)
+                .spawn(move || shared.run())?;
+            threads.push(thread);
+        }
+        Ok(Self { shared, threads: Mutex::new(threads) })
+    }
+
+    /// Takes a log in.
+    pub fn manage(&self, log: PartitionLog, observer: Arc<dyn LogObserver>) -> LogHandle {
+        let inner = Inner { queue: Mutex::default(), log: Mutex::new(log), observer, calm: Condvar::new() };
+        LogHandle { inner: Arc::new(inner), shared: Arc::clone(&self.shared) }
+    }
+
+    /// Lets the threads finish what is queued, and joins them.
+    pub fn stop(&self) {
+        lock(&self.shared.work).stopping = true;
+        self.shared.wake.notify_all();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if thread.join().is_err() {
+                tracing::error!("a commit thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl LogHandle {
+    /// Queues a batch. The order of calls is the order in the log.
+    pub fn enqueue(&self, request: AppendRequest) {
+        let mut queue = lock(&self.inner.queue);
+        if queue.closed {
+            drop(queue);
+            (request.done)(Err(LogError::Closed));
+            return;
+        }
+        queue.pending.push_back(request);
+        self.schedule(&mut queue);
+    }
+
+    /// Asks for a sync of what is written; nobody waits for it.
+    pub fn request_sync(&self) {
+        let mut queue = lock(&self.inner.queue);
+        queue.sync_wanted = true;
+        self.schedule(&mut queue);
+    }
+
+    /// Runs something on the log itself: planning a read, figures, settings. Appends wait meanwhile, so it must not do
+    /// long work.
+    pub fn with<R>(&self, work: impl FnOnce(&mut PartitionLog) -> R) -> R {
+        work(&mut lock(&self.inner.log))
+    }
+
+    /// Refuses further appends, lets those queued finish, and closes the log with a last sync and checkpoint.
+    ///
+    /// # Errors
+    /// Those of the last sync.
+    pub fn close(&self) -> Result<(), LogError> {
+        self.quiesce();
+        self.with(|log| log.close(self.shared.clock.now_ms()))
+    }
+
+    /// Refuses further appends and returns when no thread works on the log any more. What is still queued fails.
+    pub fn quiesce(&self) {
+        let mut queue = lock(&self.inner.queue);
+        queue.closed = true;
+        while queue.writing || queue.syncing || queue.scheduled {
+            queue = self.inner.calm.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let pending = std::mem::take(&mut queue.pending);
+        drop(queue);
+        for request in pending {
+            (request.done)(Err(LogError::Closed));
+        }
+    }
+
+    fn schedule(&self, queue: &mut Queue) {
+        self.shared.schedule(&self.inner, queue);
+    }
+}
+
+impl Shared {
+    fn schedule(&self, inner: &Arc<Inner>, queue: &mut Queue) {
+        if queue.scheduled {
+            return;
+        }
+        queue.scheduled = true;
+        let mut work = lock(&self.work);
+        work.ready.push_back(Arc::clone(inner));
+        if work.idle > 0 {
+            self.wake.notify_one();
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            let inner = {
+                let mut work = lock(&self.work);
+                loop {
+                    if let Some(inner) = work.ready.pop_front() {
+                        break inner;
+                    }
+                    if work.stopping {
+                        return;
+                    }
+                    work.idle += 1;
+                    work = self.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
+                    work.idle -= 1;
+                }
+            };
+            self.serve(&inner);
+        }
+    }
+
+    /// One round for one partition: write a group, then sync unless another thread is at it.
+    fn serve(&self, inner: &Arc<Inner>) {
+        let group = {
+            let mut queue = lock(&inner.queue);
+            queue.scheduled = false;
+            if queue.writing || queue.pending.is_empty() {
+                Vec::new()
+            } else {
+                queue.writing = true;
+                take_group(&mut queue.pending)
+            }
+        };
+        if !group.is_empty() {
+            self.write(inner, group);
+        }
+        let sync = {
+            let mut queue = lock(&inner.queue);
+            let wanted = queue.sync_wanted || !queue.waiting.is_empty();
+            let sync = wanted && !queue.syncing;
+            if sync {
+                queue.syncing = true;
+                queue.sync_wanted = false;
+            }
+            sync
+        };
+        if sync {
+            self.sync(inner);
+        }
+        let mut queue = lock(&inner.queue);
+        let more = !queue.pending.is_empty() && !queue.writing;
+        let wanted = (queue.sync_wanted || !queue.waiting.is_empty()) && !queue.syncing;
+        if more || wanted {
+            self.schedule(inner, &mut queue);
+        }
+        drop(queue);
+        inner.calm.notify_all();
+    }
+
+    fn write(&self, inner: &Arc<Inner>, mut group: Vec<AppendRequest>) {
+        let (results, stable) = {
+            let mut log = lock(&inner.log);
+            self.reopen_if_due(inner, &mut log);
+            let mut batches: Vec<&mut [u8]> = group.iter_mut().map(|request| &mut request.batch[..]).collect();
+            let results = log.append_group(&mut batches, self.clock.now_ms());
+            (results, (log.config().stable == StableEnd::Written).then(|| log.stable_end()))
+        };
+        let mut answers = Vec::new();
+        {
+            let mut queue = lock(&inner.queue);
+            for (request, result) in group.into_iter().zip(results) {
+                match (request.wait, result) {
+                    (WaitFor::Durable, Ok(appended)) => queue.waiting.push(Waiting { appended, done: request.done }),
+                    (_, result) => {
+                        // Readers of a log whose stable end is the synced one wait for a sync, also if the producer
+                        // does not.
+                        queue.sync_wanted |= stable.is_none() && result.is_ok();
+                        answers.push((request.done, result));
+                    }
+                }
+            }
+            queue.writing = false;
+            if !queue.pending.is_empty() {
+                // Another thread writes the next group while this one syncs.
+                self.schedule(inner, &mut queue);
+            }
+        }
+        for (done, result) in answers {
+            done(result);
+        }
+        if let Some(end) = stable {
+            inner.observer.stable_end(end);
+        }
+    }
+
+    fn sync(&self, inner: &Arc<Inner>) {
+        let began = std::time::Instant::now();
+        let ticket = lock(&inner.log).begin_sync();
+        let result = match ticket {
+            Ok(Some(ticket)) => {
+                let result = ticket.run();
+                lock(&inner.log).finish_sync(ticket, result)
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (synced, stable) = {
+            let log = lock(&inner.log);
+            (log.synced_end(), log.stable_end())
+        };
+        let answered: Vec<Waiting> = {
+            let mut queue = lock(&inner.queue);
+            queue.syncing = false;
+            let covered = |waiting: &mut Waiting| result.is_err() || waiting.appended.last_offset < synced;
+            queue.waiting.extract_if(.., covered).collect()
+        };
+        inner.observer.synced(took, answered.len());
+        match &result {
+            Ok(()) => inner.observer.stable_end(stable),
+            Err(error) => tracing::error!(%error, "the partition takes no more writes until it has been verified"),
+        }
+        for waiting in answered {
+            // What a sync covered before a failure is durable all the same.
+            (waiting.done)(match &result {
+                Err(error) if waiting.appended.last_offset >= synced => Err(copy_io(error)),
+                _ => Ok(waiting.appended),
+            });
+        }
+        let job = lock(&inner.log).begin_checkpoint();
+        if let Some(job) = job {
+            let result = job.run();
+            lock(&inner.log).finish_checkpoint(job, result);
+        }
+    }
+
+    /// A poisoned log is opened again when something is to be written, at most once a second.
+    fn reopen_if_due(&self, inner: &Inner, log: &mut PartitionLog) {
+        if log.poisoned().is_none() {
+            return;
+        }
+        {
+            let mut queue = lock(&inner.queue);
+            let now = self.clock.monotonic_ms();
+            if queue.syncing || queue.closed || now < queue.retry_at_ms {
+                return;
+            }
+            queue.retry_at_ms = now + REOPEN_AFTER_MS;
+        }
+        match log.reopen(self.clock.now_ms()) {
+            Ok(recovery) => {
+                tracing::warn!(partition = %log.dir().display(), "reopened and verified after a failure: {recovery}");
+                inner.observer.stable_end(log.stable_end());
+            }
+            Err(error) => {
+                tracing::error!(partition = %log.dir().display(), %error, "cannot be reopened yet");
+            }
+        }
+    }
+}
+
+fn take_group(pending: &mut VecDeque<AppendRequest>) -> Vec<AppendRequest> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for request in pending.iter() {
+        if count > 0 && bytes + request.batch.len() > GROUP_BYTES {
+            break;
+        }
+        bytes += request.batch.len();
+        count += 1;
+    }
+    pending.drain(..count).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,126 @@
+//! A bounded number of open files and loaded indexes for any number of segments.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+use super::index::SparseIndex;
+
+/// Indexes of sealed segments kept in memory, over all logs. One is 256 KiB for a segment of 256 MiB.
+const LOADED_INDEXES: usize = 32;
+
+/// Open files by path, the least recently used closed first. A file in use elsewhere stays open until that user drops
+/// it, so the bound is on what is kept without need.
+pub struct FileCache {
+    disk: Arc<dyn Disk>,
+    open: Mutex<Recent<Arc<dyn DiskFile>>>,
+    indexes: Mutex<Recent<Arc<SparseIndex>>>,
+}
+
+impl FileCache {
+    /// A cache that keeps at most `capacity` files open (at least one).
+    pub fn new(disk: Arc<dyn Disk>, capacity: usize) -> Arc<Self> {
+        Arc::new(Self {
+            disk,
+            open: Mutex::new(Recent::new(capacity)),
+            indexes: Mutex::new(Recent::new(LOADED_INDEXES)),
+        })
+    }
+
+    /// The disk underneath.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The open file of an existing path, opened for reading and writing, or for reading only where that is refused.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn get(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = lock(&self.open).get(path) {
+            return Ok(file);
+        }
+        let file = match self.disk.open(path, OpenMode::ReadWrite) {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                self.disk.open(path, OpenMode::Read)?
+            }
+            other => other?,
+        };
+        lock(&self.open).put(path, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Opens the file, making it if it does not exist.
+    ///
+    /// # Errors
+    /// Those of opening it.
+    pub fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(path, OpenMode::Create)?;
+        lock(&self.open).put(path, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Forgets every file at or below a path, so that the next use opens it anew.
+    pub fn forget(&self, path: &Path) {
+        lock(&self.open).entries.retain(|known, _| !known.starts_with(path));
+        lock(&self.indexes).entries.retain(|known, _| !known.starts_with(path));
+    }
+
+    /// How many files are kept open.
+    pub fn len(&self) -> usize {
+        lock(&self.open).entries.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn index(&self, path: &Path) -> Option<Arc<SparseIndex>> {
+        lock(&self.indexes).get(path)
+    }
+
+    pub(crate) fn keep_index(&self, path: &Path, index: Arc<SparseIndex>) {
+        lock(&self.indexes).put(path, index);
+    }
+}
+
+/// A small map that forgets what was used longest ago. Forgetting looks at every entry: it happens only where a file
+/// has just been opened, which costs more.
+struct Recent<V> {
+    entries: HashMap<PathBuf, (V, u64)>,
+    capacity: usize,
+    tick: u64,
+}
+
+impl<V: Clone> Recent<V> {
+    fn new(capacity: usize) -> Self {
+        Self { entries: HashMap::new(), capacity: capacity.max(1), tick: 0 }
+    }
+
+    fn get(&mut self, path: &Path) -> Option<V> {
+        self.tick += 1;
+        let (value, used) = self.entries.get_mut(path)?;
+        *used = self.tick;
+        Some(value.clone())
+    }
+
+    fn put(&mut self, path: &Path, value: V) {
+        self.tick += 1;
+        self.entries.insert(path.to_owned(), (value, self.tick));
+        while self.entries.len() > self.capacity {
+            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used).map(|(path, _)| path.clone());
+            let Some(oldest) = oldest else { break };
+            self.entries.remove(&oldest);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

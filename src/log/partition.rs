@@ -1,0 +1,422 @@
+//! One ordered log: its state, and appending to it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::{Offset, TimestampMs};
+use crate::disk::{self, Disk, DiskFile};
+use crate::record::{BatchHeader, patch_assigned};
+
+use super::checkpoint::{Checkpoint, SealedSegment, SyncMark};
+use super::files::FileCache;
+use super::index::SparseIndex;
+use super::producers::{ProducerState, Producers, Verdict};
+use super::segment::Segment;
+use super::sync::CheckpointDraft;
+use super::{Damage, LogConfig, LogError, Recovery, StableEnd};
+
+/// Where a batch went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset of its last record.
+    pub last_offset: Offset,
+    /// It had been appended before; these are its offsets of then.
+    pub duplicate: bool,
+    /// When it was appended (for a duplicate: when it came again).
+    pub timestamp: TimestampMs,
+}
+
+/// Figures of a log, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogStats {
+    /// Bytes in segment files.
+    pub bytes: u64,
+    /// Segment files.
+    pub segments: u32,
+    /// The newest record timestamp, −1 if there is no record.
+    pub newest_timestamp: TimestampMs,
+    /// Producers remembered.
+    pub producers: usize,
+}
+
+/// A sealed segment and what is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) info: SealedSegment,
+}
+
+/// The segment that is appended to. Its size is what its index covers.
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) index: SparseIndex,
+    /// When its first batch was appended, or when it was opened with batches in it.
+    pub(crate) first_append_ms: Option<TimestampMs>,
+}
+
+/// A file with writes that no sync has covered. The handle is held, so that the error of a failed write-back reaches
+/// the sync of the handle that wrote.
+#[derive(Clone)]
+pub(crate) struct Dirty {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// One ordered log in one folder.
+pub struct PartitionLog {
+    pub(crate) dir: PathBuf,
+    pub(crate) files: Arc<FileCache>,
+    pub(crate) config: LogConfig,
+    pub(crate) sealed: Vec<Sealed>,
+    pub(crate) active: Active,
+    pub(crate) log_start: Offset,
+    pub(crate) synced: SyncMark,
+    pub(crate) dirty: Vec<Dirty>,
+    /// Counts changes of the folder; those up to `dir_synced` are durable.
+    pub(crate) dir_changes: u64,
+    pub(crate) dir_synced: u64,
+    pub(crate) sync_running: bool,
+    pub(crate) producers: Producers,
+    pub(crate) poisoned: Option<String>,
+    /// A failed write left bytes behind the written end that could not be cut off yet.
+    pub(crate) litter: bool,
+    /// What the checkpoint file holds.
+    pub(crate) last_checkpoint: Checkpoint,
+    pub(crate) checkpoint_due: bool,
+    pub(crate) checkpoint_running: bool,
+    pub(crate) checkpoint_ready: Option<CheckpointDraft>,
+    pub(crate) bytes_since_checkpoint: u64,
+    /// Sealed segments whose index files are still to be written.
+    pub(crate) unstored: Vec<(Arc<Segment>, Arc<SparseIndex>)>,
+    pub(crate) damage: Vec<Damage>,
+}
+
+impl PartitionLog {
+    /// Makes the folder of an empty log with its first checkpoint, durable when it returns. Leaves one that is there
+    /// alone.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn create(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(), LogError> {
+        disk.create_dir_all(dir).map_err(LogError::io("cannot make", dir))?;
+        let checkpoint = dir.join(Checkpoint::FILE);
+        if !disk.exists(&checkpoint).map_err(LogError::io("cannot look at", &checkpoint))? {
+            disk::replace_file(disk.as_ref(), &checkpoint, &Checkpoint::default().encode())
+                .map_err(LogError::io("cannot write", &checkpoint))?;
+        }
+        for folder in [Some(dir), dir.parent(), dir.parent().and_then(Path::parent)].into_iter().flatten() {
+            if !folder.as_os_str().is_empty() {
+                disk.sync_dir(folder).map_err(LogError::io("cannot sync", folder))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a log with a file cache of its own. See [`PartitionLog::open_with`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        config: LogConfig,
+        now_ms: TimestampMs,
+    ) -> Result<(Self, Recovery), LogError> {
+        Self::open_with(FileCache::new(disk, 8), dir, config, now_ms)
+    }
+
+    /// First offset of the log.
+    pub fn start_offset(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The offset after the last record written.
+    pub fn written_end(&self) -> Offset {
+        self.active.index.next_offset
+    }
+
+    /// The offset after the last record that is durable.
+    pub fn synced_end(&self) -> Offset {
+        self.synced.offset
+    }
+
+    /// The end that readers see, by [`LogConfig::stable`].
+    pub fn stable_end(&self) -> Offset {
+        match self.config.stable {
+            StableEnd::Synced => self.synced_end(),
+            StableEnd::Written => self.written_end(),
+        }
+    }
+
+    /// Whether something was written that no sync has covered.
+    pub fn is_dirty(&self) -> bool {
+        self.synced.offset < self.written_end() || self.dir_synced < self.dir_changes
+    }
+
+    /// Why writes are refused, if they are.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    /// Damage found when the log was opened.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Changes the settings from the next operation on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// Figures for people.
+    pub fn stats(&self) -> LogStats {
+        let newest = self.sealed.iter().map(|sealed| sealed.info.newest_timestamp).max().unwrap_or(TimestampMs::MIN);
+        LogStats {
+            bytes: self.sealed.iter().map(|sealed| sealed.info.bytes).sum::<u64>() + self.active.index.covered,
+            segments: self.sealed.len() as u32 + 1,
+            newest_timestamp: newest.max(self.active.index.newest).max(-1),
+            producers: self.producers.states.len(),
+        }
+    }
+
+    /// Appends one batch: assigns its offsets in place, and writes it. It is written, not durable. A batch of a known
+    /// producer sequence is not appended again.
+    ///
+    /// # Errors
+    /// Nothing is appended then; the error says why.
+    pub fn append(&mut self, batch: &mut [u8], now_ms: TimestampMs) -> Result<Appended, LogError> {
+        let mut results = self.append_group(&mut [batch], now_ms);
+        results.pop().unwrap_or(Err(LogError::Closed))
+    }
+
+    /// Appends several batches in order, each with its own result, with as few writes as can be.
+    pub fn append_group(&mut self, batches: &mut [&mut [u8]], now_ms: TimestampMs) -> Vec<Result<Appended, LogError>> {
+        let mut results = Vec::with_capacity(batches.len());
+        let mut run = Run::default();
+        for at in 0..batches.len() {
+            if let Err(error) = self.take(batches, at, now_ms, &mut run, &mut results) {
+                self.write_run(batches, &mut run, &mut results, now_ms);
+                results.push(Err(error));
+            }
+        }
+        self.write_run(batches, &mut run, &mut results, now_ms);
+        results
+    }
+
+    /// Adds batch `at` to the run of batches that are written together, or answers it at once.
+    fn take(
+        &mut self,
+        batches: &mut [&mut [u8]],
+        at: usize,
+        now_ms: TimestampMs,
+        run: &mut Run,
+        results: &mut Vec<Result<Appended, LogError>>,
+    ) -> Result<(), LogError> {
+        self.check_writable()?;
+        let mut header = BatchHeader::parse(batches[at])?;
+        let size = batches[at].len();
+        if size > self.config.max_batch_bytes {
+            return Err(LogError::TooLarge { size, limit: self.config.max_batch_bytes });
+        }
+        let mut verdict = self.producers.check(&header)?;
+        if let Verdict::Duplicate(batch) = verdict
+            && batch.base_offset >= self.written_end()
+        {
+            // The first of the two is not written yet: whether this is a duplicate depends on how that goes.
+            self.write_run(batches, run, results, now_ms);
+            verdict = self.producers.check(&header)?;
+        }
+        if let Verdict::Duplicate(batch) = verdict {
+            self.write_run(batches, run, results, now_ms);
+            results.push(Ok(Appended {
+                base_offset: batch.base_offset,
+                last_offset: batch.last_offset,
+                duplicate: true,
+                timestamp: now_ms,
+            }));
+            return Ok(());
+        }
+        if self.must_roll(run.bytes, size, now_ms) {
+            self.write_run(batches, run, results, now_ms);
+            self.check_writable()?;
+            // If that write failed, this batch may not follow any more.
+            self.producers.check(&header)?;
+            if self.must_roll(0, size, now_ms) {
+                self.roll()?;
+            }
+        }
+        let base_offset = run.next_offset.unwrap_or(self.written_end());
+        patch_assigned(batches[at], base_offset, 0);
+        header.base_offset = base_offset;
+        run.undo.push((header.producer_id, self.producers.states.get(&header.producer_id).cloned()));
+        self.producers.remember(&header, now_ms);
+        run.next_offset = Some(header.next_offset());
+        run.bytes += size as u64;
+        run.first.get_or_insert(at);
+        run.headers.push(header);
+        Ok(())
+    }
+
+    /// Writes the run and answers its batches. On a failure none of them leaves a trace.
+    fn write_run(
+        &mut self,
+        batches: &[&mut [u8]],
+        run: &mut Run,
+        results: &mut Vec<Result<Appended, LogError>>,
+        now_ms: TimestampMs,
+    ) {
+        let run = std::mem::take(run);
+        let Some(first) = run.first else { return };
+        let parts: Vec<&[u8]> = batches[first..first + run.headers.len()].iter().map(|batch| &**batch).collect();
+        match self.write_parts(&parts) {
+            Ok(()) => {
+                self.active.first_append_ms.get_or_insert(now_ms);
+                self.bytes_since_checkpoint += run.bytes;
+                self.checkpoint_due |= self.bytes_since_checkpoint >= self.config.checkpoint_bytes;
+                for header in &run.headers {
+                    self.active.index.add(header);
+                    results.push(Ok(Appended {
+                        base_offset: header.base_offset,
+                        last_offset: header.last_offset(),
+                        duplicate: false,
+                        timestamp: now_ms,
+                    }));
+                }
+            }
+            Err(error) => {
+                for (id, state) in run.undo.into_iter().rev() {
+                    match state {
+                        Some(state) => self.producers.states.insert(id, state),
+                        None => self.producers.states.remove(&id),
+                    };
+                }
+                let again: Vec<_> = run.headers.iter().skip(1).map(|_| Err(copy_io(&error))).collect();
+                results.push(Err(error));
+                results.extend(again);
+            }
+        }
+    }
+
+    fn write_parts(&mut self, parts: &[&[u8]]) -> Result<(), LogError> {
+        let segment = Arc::clone(&self.active.segment);
+        let position = self.active.index.covered;
+        let known = self.dirty.last().filter(|dirty| Arc::ptr_eq(&dirty.segment, &segment));
+        let file = match known {
+            Some(dirty) => Arc::clone(&dirty.file),
+            None => {
+                let file = self.files.get(&segment.log).map_err(|error| segment.open_error(error))?;
+                self.dirty.push(Dirty { segment: Arc::clone(&segment), file: Arc::clone(&file) });
+                file
+            }
+        };
+        let written = match parts {
+            [part] => file.write_at(part, position),
+            parts => file.write_vectored_at(parts, position),
+        };
+        written.map_err(|source| {
+            // What part of it was written must not lie behind the next batch.
+            self.litter = file.set_len(position).is_err();
+            LogError::Io { doing: "cannot write", path: segment.log.clone(), source }
+        })
+    }
+
+    fn check_writable(&mut self) -> Result<(), LogError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(LogError::Poisoned { reason: reason.clone() });
+        }
+        if self.litter {
+            let path = self.active.segment.log.clone();
+            let file = self.files.get(&path).map_err(LogError::io("cannot open", &path))?;
+            file.set_len(self.active.index.covered).map_err(LogError::io("cannot cut", &path))?;
+            self.litter = false;
+        }
+        Ok(())
+    }
+
+    fn must_roll(&self, run_bytes: u64, size: usize, now_ms: TimestampMs) -> bool {
+        let held = self.active.index.covered + run_bytes;
+        let old = match (self.config.segment_ms, self.active.first_append_ms) {
+            (Some(limit), Some(first)) => now_ms.saturating_sub(first) > i64::try_from(limit).unwrap_or(i64::MAX),
+            _ => false,
+        };
+        let far = self.written_end() - self.active.segment.base_offset > u64::from(u32::MAX / 2);
+        held > 0 && (held + size as u64 > self.config.segment_bytes || old || far)
+    }
+
+    /// Closes the active segment and begins the next one. The new file's entry becomes durable with the next sync.
+    pub(crate) fn roll(&mut self) -> Result<(), LogError> {
+        let next = self.written_end();
+        let segment = Segment::new(&self.dir, next);
+        let file = self.files.create(&segment.log).map_err(LogError::io("cannot make", &segment.log))?;
+        // A file of that name can only be what an earlier crash left of the same attempt.
+        if let Err(source) = file.set_len(0) {
+            let _ = segment.remove(&self.files);
+            return Err(LogError::Io { doing: "cannot cut", path: segment.log.clone(), source });
+        }
+        self.dir_changes += 1;
+        let index = std::mem::replace(&mut self.active.index, SparseIndex::new(next));
+        let sealed = std::mem::replace(&mut self.active.segment, segment);
+        self.active.first_append_ms = None;
+        self.sealed.push(Sealed {
+            info: SealedSegment {
+                base_offset: sealed.base_offset,
+                bytes: index.covered,
+                next_offset: index.next_offset,
+                newest_timestamp: index.newest,
+            },
+            segment: Arc::clone(&sealed),
+        });
+        self.unstored.push((sealed, Arc::new(index)));
+        self.checkpoint_due = true;
+        Ok(())
+    }
+
+    /// Panics if the log's own invariants do not hold; for tests, after every step.
+    #[doc(hidden)]
+    pub fn assert_invariants(&self) {
+        assert!(self.log_start <= self.synced_end(), "log start {} > synced {}", self.log_start, self.synced_end());
+        assert!(self.synced_end() <= self.written_end(), "{} > {}", self.synced_end(), self.written_end());
+        let ends = self.sealed.iter().map(|sealed| sealed.info.next_offset);
+        let bases = self.sealed.iter().skip(1).map(|sealed| sealed.segment.base_offset);
+        for (end, base) in ends.zip(bases.chain([self.active.segment.base_offset])) {
+            assert!(end <= base, "segments overlap: {end} > {base}");
+        }
+    }
+}
+
+/// Batches that are written with one call.
+#[derive(Default)]
+struct Run {
+    first: Option<usize>,
+    headers: Vec<BatchHeader>,
+    bytes: u64,
+    next_offset: Option<Offset>,
+    undo: Vec<(i64, Option<ProducerState>)>,
+}
+
+/// The same error once more: several batches can fail with one write.
+pub(crate) fn copy_io(error: &LogError) -> LogError {
+    match error {
+        LogError::Io { doing, path, source } => LogError::Io {
+            doing,
+            path: path.clone(),
+            source: match source.raw_os_error() {
+                Some(code) => std::io::Error::from_raw_os_error(code),
+                None => std::io::Error::new(source.kind(), source.to_string()),
+            },
+        },
+        other => LogError::Poisoned { reason: other.to_string() },
+    }
+}

@@ -1,0 +1,426 @@
+//! Opening a log: what a crash left is brought back to whole batches, and what is damaged is told apart from what was
+//! never finished.
+//!
+//! Everything before the checkpoint was synced and verified; it is looked at only by file sizes. What follows is read
+//! and verified batch by batch. At the first place that holds no whole batch of this log:
+//! - at or above the *trusted end* (the checkpoint, or the mark of the last sync, whichever is later) a write was not
+//!   finished: the log is cut there, also if whole batches follow, since nothing above was acknowledged as durable;
+//! - below it, something that was synced has changed: that is damage. It is reported, the log goes on behind it, its
+//!   offsets are never used again, and readers are told when they come to it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::{Offset, TimestampMs};
+use crate::disk::DiskFile;
+
+use super::checkpoint::{Checkpoint, SealedSegment, SyncMark};
+use super::files::FileCache;
+use super::index::SparseIndex;
+use super::partition::{Active, PartitionLog, Sealed};
+use super::producers::Producers;
+use super::scan::{Check, Found, Scanner};
+use super::segment::{Segment, parse_segment_name};
+use super::{Damage, LogConfig, LogError};
+
+/// What opening a log found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// First offset of the log.
+    pub log_start: Offset,
+    /// The offset after its last record.
+    pub log_end: Offset,
+    /// Bytes read and verified.
+    pub scanned_bytes: u64,
+    /// Bytes of unfinished writes that were cut off.
+    pub cut_bytes: u64,
+    /// Damage to data that had been synced.
+    pub damage: Vec<Damage>,
+    /// Anything else worth a line.
+    pub notes: Vec<String>,
+}
+
+impl Recovery {
+    /// Whether there was nothing to do and nothing to report.
+    pub fn is_clean(&self) -> bool {
+        self.scanned_bytes == 0 && self.cut_bytes == 0 && self.damage.is_empty() && self.notes.is_empty()
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offsets {} to {} (end not included)", self.log_start, self.log_end)?;
+        write!(f, ", {} bytes verified, {} bytes of unfinished writes cut", self.scanned_bytes, self.cut_bytes)?;
+        for note in &self.notes {
+            write!(f, "; {note}")?;
+        }
+        for damage in &self.damage {
+            write!(f, "; {damage}")?;
+        }
+        Ok(())
+    }
+}
+
+impl PartitionLog {
+    /// Opens a log: recovers it as the module describes. When it returns, everything in it is durable.
+    ///
+    /// # Errors
+    /// Those of the disk. Damage is no error: see [`Recovery::damage`].
+    pub fn open_with(
+        files: Arc<FileCache>,
+        dir: PathBuf,
+        config: LogConfig,
+        now_ms: TimestampMs,
+    ) -> Result<(Self, Recovery), LogError> {
+        let mut opening = Opening::look(files, dir)?;
+        opening.check_sealed()?;
+        opening.scan(now_ms)?;
+        opening.settle()?;
+        let Opening { files, dir, checkpoint, log_start, sealed, last, producers, recovery, changed, .. } = opening;
+        let (segment, index) = last;
+        let synced = SyncMark { offset: index.next_offset, segment: segment.base_offset, position: index.covered };
+        let mut log = PartitionLog {
+            dir,
+            files,
+            config,
+            sealed,
+            active: Active { first_append_ms: (index.covered > 0).then_some(now_ms), segment, index },
+            log_start,
+            synced,
+            dirty: Vec::new(),
+            dir_changes: 0,
+            dir_synced: 0,
+            sync_running: false,
+            producers,
+            poisoned: None,
+            litter: false,
+            last_checkpoint: checkpoint.unwrap_or_default(),
+            checkpoint_due: changed,
+            checkpoint_running: false,
+            checkpoint_ready: None,
+            bytes_since_checkpoint: 0,
+            unstored: Vec::new(),
+            damage: recovery.damage.clone(),
+        };
+        // Saves the work just done for the next time. All is synced, so this writes only the checkpoint and the mark.
+        log.sync()?;
+        let recovery = Recovery { log_start, log_end: log.written_end(), ..recovery };
+        Ok((log, recovery))
+    }
+}
+
+struct Opening {
+    files: Arc<FileCache>,
+    dir: PathBuf,
+    checkpoint: Option<Checkpoint>,
+    /// Synced data ends here at the least.
+    trusted_end: Offset,
+    /// What the mark of the last sync says.
+    marked: Offset,
+    log_start: Offset,
+    /// First offsets of the segment files that are there.
+    bases: Vec<Offset>,
+    sealed: Vec<Sealed>,
+    /// The segment that will be active.
+    last: (Arc<Segment>, SparseIndex),
+    producers: Producers,
+    recovery: Recovery,
+    /// Files read or cut, to be synced before anything in them is relied on.
+    touched: Vec<(Arc<Segment>, Arc<dyn DiskFile>)>,
+    changed: bool,
+}
+
+impl Opening {
+    /// Reads what is beside the segments, and which segments there are.
+    fn look(files: Arc<FileCache>, dir: PathBuf) -> Result<Self, LogError> {
+        let disk = Arc::clone(files.disk());
+        let mut recovery = Recovery::default();
+        let checkpoint = Checkpoint::read(disk.as_ref(), &dir).unwrap_or_else(|what| {
+            recovery.notes.push(format!("the checkpoint is unusable ({what}): every segment is read instead"));
+            None
+        });
+        let mark = SyncMark::read(disk.as_ref(), &dir);
+        let mut bases = Vec::new();
+        for entry in disk.list(&dir).map_err(LogError::io("cannot list", &dir))? {
+            if let Some(base) = parse_segment_name(&entry.name, "log") {
+                bases.push(base);
+            } else if entry.name.ends_with(".tmp") && !entry.is_dir {
+                let path = dir.join(&entry.name);
+                disk.remove_file(&path).map_err(LogError::io("cannot remove", &path))?;
+            }
+        }
+        bases.sort_unstable();
+        if checkpoint.is_none() && recovery.notes.is_empty() {
+            recovery.notes.push("there is no checkpoint: every segment is read".to_owned());
+        }
+        let marked = mark.map_or(0, |mark| mark.offset);
+        let (log_start, trusted_end, active) = match &checkpoint {
+            Some(checkpoint) => {
+                (checkpoint.log_start, marked.max(checkpoint.next_offset), Segment::new(&dir, checkpoint.active_base))
+            }
+            // Without a checkpoint every segment but the last is taken for synced: better to report too much damage
+            // than to cut away what was acknowledged.
+            None => {
+                let first = bases.first().copied().unwrap_or(marked);
+                (first, marked.max(bases.last().copied().unwrap_or(0)), Segment::new(&dir, first))
+            }
+        };
+        let index = SparseIndex::new(active.base_offset);
+        let changed = checkpoint.is_none();
+        let producers = checkpoint.as_ref().map(|checkpoint| checkpoint.producers.clone()).unwrap_or_default();
+        Ok(Self {
+            files,
+            dir,
+            checkpoint,
+            trusted_end,
+            marked,
+            log_start,
+            bases,
+            sealed: Vec::new(),
+            last: (active, index),
+            producers,
+            recovery,
+            touched: Vec::new(),
+            changed,
+        })
+    }
+
+    /// Removes what retention had given up, and compares the sealed segments with the checkpoint.
+    fn check_sealed(&mut self) -> Result<(), LogError> {
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let log_start = self.log_start;
+        let given_up =
+            self.bases.windows(2).take_while(|pair| pair[1] <= log_start && pair[0] < checkpoint.active_base).count();
+        for base in self.bases.drain(..given_up) {
+            Segment::new(&self.dir, base).remove(&self.files)?;
+        }
+        for &base in self.bases.iter().filter(|&&base| base < checkpoint.active_base) {
+            if !checkpoint.sealed.iter().any(|info| info.base_offset == base) {
+                let segment = Segment::new(&self.dir, base);
+                if self.files.get(&segment.log).and_then(|file| file.len()).is_ok_and(|length| length == 0) {
+                    segment.remove(&self.files)?;
+                } else {
+                    self.recovery.notes.push(format!("{} is no part of the log: left alone", segment.log.display()));
+                }
+            }
+        }
+        for info in &checkpoint.sealed {
+            let segment = Segment::new(&self.dir, info.base_offset);
+            let there = match self.files.get(&segment.log).and_then(|file| file.len()) {
+                Ok(length) => Some(length),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(segment.open_error(error)),
+            };
+            let damage = |position, what| Damage {
+                file: segment.log.clone(),
+                position,
+                from: info.base_offset,
+                to: Some(info.next_offset),
+                what,
+            };
+            match there {
+                None => self.recovery.damage.push(damage(0, "the segment file is missing".to_owned())),
+                Some(length) if length < info.bytes => {
+                    let what = format!("the file has {length} of {} bytes", info.bytes);
+                    self.recovery.damage.push(damage(length, what));
+                }
+                Some(_) => {}
+            }
+            self.sealed.push(Sealed { segment, info: *info });
+        }
+        Ok(())
+    }
+
+    /// Reads everything from the checkpoint on.
+    fn scan(&mut self, now_ms: TimestampMs) -> Result<(), LogError> {
+        let from = self.last.0.base_offset;
+        let mut expected = self.checkpoint.as_ref().map_or(from, |checkpoint| checkpoint.next_offset);
+        let mut bases: Vec<_> = self.bases.iter().copied().filter(|&base| base >= from).collect();
+        if bases.first() != Some(&from) {
+            if expected > from {
+                self.note_damage(Arc::clone(&self.last.0), 0, from, expected, "the segment file is missing".to_owned());
+                self.last.1.next_offset = expected;
+            }
+            if bases.is_empty() || expected == from {
+                bases.insert(0, from);
+            }
+        }
+        for at in 0..bases.len() {
+            let base = bases[at];
+            let segment = Segment::new(&self.dir, base);
+            if base < expected && at > 0 {
+                self.recovery.notes.push(format!("{} repeats what lies before it: removed", segment.log.display()));
+                segment.remove(&self.files)?;
+                self.changed = true;
+                continue;
+            }
+            if base > expected {
+                if expected >= self.trusted_end {
+                    return self.drop_segments(&bases[at..]);
+                }
+                let what = "the log has no data for these offsets before this segment".to_owned();
+                self.note_damage(Arc::clone(&segment), 0, expected, base, what);
+                expected = base;
+            }
+            let following = bases.get(at + 1).copied();
+            let whole = self.scan_segment(&segment, &mut expected, following, now_ms)?;
+            if !whole {
+                return self.drop_segments(&bases[at + 1..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one segment. `false` if the log ends in it.
+    fn scan_segment(
+        &mut self,
+        segment: &Arc<Segment>,
+        expected: &mut Offset,
+        following: Option<Offset>,
+        now_ms: TimestampMs,
+    ) -> Result<bool, LogError> {
+        let file = self.files.create(&segment.log).map_err(LogError::io("cannot open", &segment.log))?;
+        // A file just made is relied on only after its folder has been synced.
+        self.changed |= !self.bases.contains(&segment.base_offset);
+        let length = file.len().map_err(LogError::io("cannot look at", &segment.log))?;
+        let index = self.begin_index(segment, length)?;
+        self.begin_last(Arc::clone(segment), index);
+        let start = self.last.1.covered;
+        self.touched.push((Arc::clone(segment), Arc::clone(&file)));
+        if length < start {
+            let what = format!("the file has {length} of at least {start} bytes");
+            let (from, to) = (segment.base_offset, *expected);
+            self.note_damage(Arc::clone(segment), length, from, to, what);
+            return Ok(true);
+        }
+        let mut scanner = Scanner::new(file.as_ref(), &segment.log, start, length, Check::Whole);
+        loop {
+            let position = scanner.position;
+            let why = match scanner.next(Some(*expected))? {
+                Found::Batch(header) => {
+                    if header.next_offset() > self.marked {
+                        // If the last sync failed and the process then ended, the kernel may hold this clean in memory
+                        // while the disk does not have it. Written again, the next sync takes it to the disk.
+                        file.write_at(scanner.previous(&header), position)
+                            .map_err(LogError::io("cannot write", &segment.log))?;
+                    }
+                    self.producers.remember(&header, now_ms);
+                    self.last.1.add(&header);
+                    *expected = header.next_offset();
+                    self.recovery.scanned_bytes += header.total_bytes() as u64;
+                    self.changed = true;
+                    continue;
+                }
+                Found::End => return Ok(true),
+                Found::Broken(why) => why,
+            };
+            if *expected >= self.trusted_end {
+                self.cut(segment, file.as_ref(), position, length)?;
+                return Ok(false);
+            }
+            // Synced data is damaged here. Whole batches may follow, in this segment or the next.
+            let resumed = scanner.resume(*expected + 1)?.map(|header| header.base_offset);
+            let reach = resumed.or(following).unwrap_or(self.trusted_end).min(self.trusted_end.max(*expected + 1));
+            self.note_damage(Arc::clone(segment), position, *expected, reach, why);
+            *expected = reach;
+            self.last.1.covered = scanner.position;
+            self.last.1.next_offset = reach;
+            if resumed.is_some_and(|base| base > reach) {
+                // What follows lies above the trusted end, with something missing before it.
+                self.cut(segment, file.as_ref(), scanner.position, length)?;
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The index of the part of a segment that lies before the checkpoint; an empty one for later segments.
+    fn begin_index(&self, segment: &Segment, length: u64) -> Result<SparseIndex, LogError> {
+        let Some(checkpoint) = self.checkpoint.as_ref().filter(|known| known.active_base == segment.base_offset) else {
+            return Ok(SparseIndex::new(segment.base_offset));
+        };
+        let position = checkpoint.position;
+        let stored = SparseIndex::load(self.files.disk().as_ref(), &segment.offsets, &segment.times);
+        let mut index = match stored {
+            Ok(index) if index.base_offset == segment.base_offset && index.covered == position => index,
+            _ => segment.index_from_log(&self.files, position.min(length))?,
+        };
+        // Damage may have stopped the walk; reading will come to it.
+        index.covered = position;
+        index.next_offset = checkpoint.next_offset;
+        Ok(index)
+    }
+
+    /// Makes `segment` the last one; the one before is sealed.
+    fn begin_last(&mut self, segment: Arc<Segment>, index: SparseIndex) {
+        let (before, held) = std::mem::replace(&mut self.last, (segment, index));
+        if before.base_offset == self.last.0.base_offset {
+            return;
+        }
+        self.sealed.push(Sealed {
+            info: SealedSegment {
+                base_offset: before.base_offset,
+                bytes: held.covered,
+                next_offset: held.next_offset,
+                newest_timestamp: held.newest,
+            },
+            segment: before,
+        });
+    }
+
+    fn cut(&mut self, segment: &Segment, file: &dyn DiskFile, at: u64, length: u64) -> Result<(), LogError> {
+        file.set_len(at).map_err(LogError::io("cannot cut", &segment.log))?;
+        self.recovery.cut_bytes += length - at;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Removes segments above the end of the log; they hold only what was never synced.
+    fn drop_segments(&mut self, bases: &[Offset]) -> Result<(), LogError> {
+        for &base in bases {
+            let segment = Segment::new(&self.dir, base);
+            if let Ok(length) = self.files.get(&segment.log).and_then(|file| file.len()) {
+                self.recovery.cut_bytes += length;
+            }
+            segment.remove(&self.files)?;
+            self.changed = true;
+        }
+        Ok(())
+    }
+
+    fn note_damage(&mut self, segment: Arc<Segment>, position: u64, from: Offset, to: Offset, what: String) {
+        self.recovery.damage.push(Damage { file: segment.log.clone(), position, from, to: Some(to), what });
+        self.changed = true;
+    }
+
+    /// Makes everything found durable, and makes sure that what comes next gets offsets that were never used.
+    fn settle(&mut self) -> Result<(), LogError> {
+        let end = self.last.1.next_offset.max(self.trusted_end).max(self.log_start);
+        let at_end = self.last.1.next_offset == end;
+        let file_whole = self.touched.last().is_some_and(|(segment, file)| {
+            segment.base_offset == self.last.0.base_offset
+                && file.len().is_ok_and(|length| length == self.last.1.covered)
+        });
+        if !at_end || !file_whole {
+            if at_end && self.last.0.base_offset == end {
+                self.last.1 = SparseIndex::new(end);
+            } else {
+                self.last.1.next_offset = end;
+                self.begin_last(Segment::new(&self.dir, end), SparseIndex::new(end));
+            }
+            let segment = Arc::clone(&self.last.0);
+            let file = self.files.create(&segment.log).map_err(LogError::io("cannot make", &segment.log))?;
+            file.set_len(0).map_err(LogError::io("cannot cut", &segment.log))?;
+            self.touched.push((segment, file));
+            self.changed = true;
+        }
+        if self.changed {
+            for (segment, file) in &self.touched {
+                file.sync_data().map_err(LogError::io("cannot sync", &segment.log))?;
+            }
+            self.files.disk().sync_dir(&self.dir).map_err(LogError::io("cannot sync", &self.dir))?;
+        }
+        Ok(())
+    }
+}

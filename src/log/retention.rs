@@ -1,0 +1,144 @@
+//! Deleting what is too old or too much: whole segments, from the front only, and never on the clock's word alone.
+
+use std::sync::Arc;
+
+use crate::base::{Clock, Offset, TimestampMs};
+use crate::disk;
+
+use super::LogError;
+use super::checkpoint::Checkpoint;
+use super::partition::PartitionLog;
+use super::segment::Segment;
+
+/// How far the wall clock may run ahead of the monotonic one between two looks before its word is doubted.
+const LEAP_MS: i64 = 5 * 60 * 1000;
+
+/// How long a doubted clock must then keep steady before it is believed again.
+const QUARANTINE_MS: u64 = 60 * 60 * 1000;
+
+/// Tells the time for retention. A wall clock that leaps ahead (a wrong NTP answer, a resumed virtual machine) would
+/// make everything look old at once; deleting then is the one mistake that cannot be taken back. After a leap no time
+/// is told for an hour, in which someone can set the clock right.
+#[derive(Debug, Default)]
+pub struct RetentionClock {
+    last: Option<(TimestampMs, u64)>,
+    doubted_until: Option<u64>,
+}
+
+impl RetentionClock {
+    /// The time by which to delete, `None` while the clock is doubted.
+    pub fn now(&mut self, clock: &dyn Clock) -> Option<TimestampMs> {
+        let (wall, monotonic) = (clock.now_ms(), clock.monotonic_ms());
+        if let Some((last_wall, last_monotonic)) = self.last {
+            let passed = i64::try_from(monotonic.saturating_sub(last_monotonic)).unwrap_or(i64::MAX);
+            let leap = wall.saturating_sub(last_wall).saturating_sub(passed);
+            if leap.abs() > LEAP_MS {
+                tracing::warn!(
+                    leap_ms = leap,
+                    "the clock has leapt; nothing is deleted by age for an hour, in case it is wrong"
+                );
+                self.doubted_until = Some(monotonic.saturating_add(QUARANTINE_MS));
+            }
+        }
+        self.last = Some((wall, monotonic));
+        if self.doubted_until.is_some_and(|until| monotonic >= until) {
+            self.doubted_until = None;
+        }
+        self.doubted_until.is_none().then_some(wall)
+    }
+}
+
+impl PartitionLog {
+    /// Deletes segments as the settings say: moves the log start in a durable checkpoint first, then removes files. A
+    /// crash between the two leaves files that the next opening removes. `now_ms` is `None` when the time is not to
+    /// be trusted: then only size counts. Returns how many segments went.
+    ///
+    /// # Errors
+    /// Those of the disk; what could not be removed is removed at the next opening.
+    pub fn retain(&mut self, now_ms: Option<TimestampMs>) -> Result<usize, LogError> {
+        let gone = self.begin_retain(now_ms)?;
+        for segment in &gone {
+            segment.remove(&self.files)?;
+        }
+        Ok(gone.len())
+    }
+
+    /// The first half of [`PartitionLog::retain`]: the segments returned belong to the log no more.
+    ///
+    /// # Errors
+    /// Those of the disk; nothing is given up then.
+    pub(crate) fn begin_retain(&mut self, now_ms: Option<TimestampMs>) -> Result<Vec<Arc<Segment>>, LogError> {
+        if self.poisoned.is_some() || self.checkpoint_running || self.sync_running {
+            return Ok(Vec::new());
+        }
+        self.seal_expired(now_ms)?;
+        let count = self.expired_segments(now_ms);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let log_start = self.sealed.get(count).map_or(self.active.segment.base_offset, |next| next.segment.base_offset);
+        self.give_up_below(log_start)
+    }
+
+    /// Moves the log start to `log_start`, at most the synced end, and gives up the segments wholly below it.
+    fn give_up_below(&mut self, log_start: Offset) -> Result<Vec<Arc<Segment>>, LogError> {
+        // The positions in the checkpoint must lie in segments that stay.
+        if self.last_checkpoint.active_base < log_start {
+            self.checkpoint_due = true;
+            self.sync()?;
+        }
+        if self.last_checkpoint.active_base < log_start {
+            return Ok(Vec::new());
+        }
+        let mut checkpoint = self.last_checkpoint.clone();
+        checkpoint.log_start = log_start;
+        checkpoint.sealed.retain(|sealed| sealed.next_offset > log_start);
+        let path = self.dir.join(Checkpoint::FILE);
+        disk::replace_file(self.files.disk().as_ref(), &path, &checkpoint.encode())
+            .map_err(LogError::io("cannot write", &path))?;
+        self.last_checkpoint = checkpoint;
+        self.log_start = log_start;
+        let stay = self.sealed.partition_point(|sealed| sealed.info.next_offset <= log_start);
+        let gone: Vec<_> = self.sealed.drain(..stay).map(|sealed| sealed.segment).collect();
+        self.unstored.retain(|(segment, _)| segment.base_offset >= log_start);
+        Ok(gone)
+    }
+
+    /// Closes the active segment if its newest record is too old, so that it can go as the others do.
+    fn seal_expired(&mut self, now_ms: Option<TimestampMs>) -> Result<(), LogError> {
+        let (Some(now_ms), Some(limit)) = (now_ms, self.config.retention_ms) else { return Ok(()) };
+        if self.active.index.covered > 0 && is_older(self.active.index.newest, now_ms, limit) {
+            self.sync()?;
+            self.roll()?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// How many segments from the front may go. Each is judged only after all before it may go: a segment is never
+    /// deleted from between its neighbours, whatever timestamps its producers gave it.
+    fn expired_segments(&self, now_ms: Option<TimestampMs>) -> usize {
+        let mut bytes = self.stats().bytes;
+        let mut count = 0;
+        for sealed in &self.sealed {
+            if sealed.info.next_offset > self.synced.offset {
+                break;
+            }
+            let too_much = self.config.retention_bytes.is_some_and(|limit| bytes - sealed.info.bytes >= limit);
+            let too_old = match (now_ms, self.config.retention_ms) {
+                (Some(now_ms), Some(limit)) => is_older(sealed.info.newest_timestamp, now_ms, limit),
+                _ => false,
+            };
+            if !too_much && !too_old {
+                break;
+            }
+            bytes -= sealed.info.bytes;
+            count += 1;
+        }
+        count
+    }
+}
+
+fn is_older(newest: TimestampMs, now_ms: TimestampMs, limit_ms: u64) -> bool {
+    now_ms.saturating_sub(newest) > i64::try_from(limit_ms).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,227 @@
+//! Making what was written durable, in two halves around the system call, and checkpoints, which ride on a sync.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::{Offset, TimestampMs};
+use crate::disk;
+
+use super::LogError;
+use super::checkpoint::{Checkpoint, SyncMark};
+use super::files::FileCache;
+use super::index::SparseIndex;
+use super::partition::{Dirty, PartitionLog};
+use super::segment::Segment;
+
+/// What one sync has to do; runs without the log, so that appends go on meanwhile.
+pub struct SyncTicket {
+    files: Arc<FileCache>,
+    dir: PathBuf,
+    dirty: Vec<Dirty>,
+    dir_changes: u64,
+    sync_dir: bool,
+    reached: SyncMark,
+    checkpoint: Option<CheckpointDraft>,
+}
+
+/// A checkpoint that may be written once the sync it was drafted for has succeeded.
+#[derive(Clone)]
+pub(crate) struct CheckpointDraft {
+    checkpoint: Checkpoint,
+    indexes: Vec<(Arc<Segment>, Arc<SparseIndex>)>,
+}
+
+/// Writes a checkpoint; runs without the log.
+pub struct CheckpointJob {
+    files: Arc<FileCache>,
+    dir: PathBuf,
+    draft: CheckpointDraft,
+}
+
+impl SyncTicket {
+    /// The offset below which everything is durable once [`SyncTicket::run`] has returned `Ok`.
+    pub fn reached(&self) -> Offset {
+        self.reached.offset
+    }
+
+    /// Syncs every file written since the last sync, in log order, and the folder if files were made in it.
+    ///
+    /// # Errors
+    /// The state of everything written since the last sync is unknown then.
+    pub fn run(&self) -> Result<(), LogError> {
+        // In log order: a later segment that survives a power cut must not have a hole before it.
+        for dirty in &self.dirty {
+            dirty.file.sync_data().map_err(LogError::io("cannot sync", &dirty.segment.log))?;
+        }
+        if self.sync_dir {
+            self.files.disk().sync_dir(&self.dir).map_err(LogError::io("cannot sync", &self.dir))?;
+        }
+        // Only a lower bound of the truth, so a failure here costs nothing but precision.
+        let path = self.dir.join(SyncMark::FILE);
+        let marked = self.files.create(&path).and_then(|file| file.write_at(&self.reached.encode(), 0));
+        if let Err(error) = marked {
+            tracing::debug!(file = %path.display(), %error, "cannot note the synced end");
+        }
+        Ok(())
+    }
+}
+
+impl CheckpointJob {
+    /// Writes the index files that are due, and the checkpoint; durable when it returns.
+    ///
+    /// # Errors
+    /// The former checkpoint stays.
+    pub fn run(&self) -> Result<(), LogError> {
+        let disk = self.files.disk().as_ref();
+        for (segment, index) in &self.draft.indexes {
+            if let Err(error) = index.store(disk, &segment.offsets, &segment.times) {
+                tracing::warn!(file = %segment.offsets.display(), %error, "cannot store an index; it will be built again");
+            }
+        }
+        let path = self.dir.join(Checkpoint::FILE);
+        disk::replace_file(disk, &path, &self.draft.checkpoint.encode()).map_err(LogError::io("cannot write", &path))
+    }
+}
+
+impl PartitionLog {
+    /// The first half of a sync: what is to be synced. `None` if there is nothing, or one is running.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn begin_sync(&mut self) -> Result<Option<SyncTicket>, LogError> {
+        if let Some(reason) = &self.poisoned {
+            return Err(LogError::Poisoned { reason: reason.clone() });
+        }
+        if self.sync_running || !(self.is_dirty() || self.checkpoint_due) {
+            return Ok(None);
+        }
+        self.sync_running = true;
+        let reached = SyncMark {
+            offset: self.written_end(),
+            segment: self.active.segment.base_offset,
+            position: self.active.index.covered,
+        };
+        Ok(Some(SyncTicket {
+            files: Arc::clone(&self.files),
+            dir: self.dir.clone(),
+            dirty: self.dirty.clone(),
+            dir_changes: self.dir_changes,
+            sync_dir: self.dir_synced < self.dir_changes,
+            reached,
+            checkpoint: self.draft_checkpoint(reached),
+        }))
+    }
+
+    /// A checkpoint of this very moment: the producers are exactly those of the written end.
+    fn draft_checkpoint(&mut self, reached: SyncMark) -> Option<CheckpointDraft> {
+        if !self.checkpoint_due || self.checkpoint_running {
+            return None;
+        }
+        self.checkpoint_due = false;
+        self.bytes_since_checkpoint = 0;
+        let mut indexes = std::mem::take(&mut self.unstored);
+        indexes.push((Arc::clone(&self.active.segment), Arc::new(self.active.index.clone())));
+        Some(CheckpointDraft {
+            checkpoint: Checkpoint {
+                log_start: self.log_start,
+                active_base: reached.segment,
+                position: reached.position,
+                next_offset: reached.offset,
+                sealed: self.sealed.iter().map(|sealed| sealed.info).collect(),
+                producers: self.producers.clone(),
+            },
+            indexes,
+        })
+    }
+
+    /// The second half of a sync: takes its result in. After a failure the log is poisoned.
+    ///
+    /// # Errors
+    /// The error given, after poisoning.
+    pub fn finish_sync(&mut self, ticket: SyncTicket, result: Result<(), LogError>) -> Result<(), LogError> {
+        self.sync_running = false;
+        if let Err(error) = result {
+            if let Some(draft) = ticket.checkpoint {
+                self.checkpoint_due = true;
+                self.unstored.extend(draft.indexes);
+            }
+            self.poisoned = Some(error.to_string());
+            return Err(error);
+        }
+        self.synced = ticket.reached;
+        self.dir_synced = ticket.dir_changes;
+        let active = self.active.segment.base_offset;
+        let unsynced = self.active.index.covered > ticket.reached.position;
+        self.dirty.retain(|dirty| {
+            let base = dirty.segment.base_offset;
+            base > ticket.reached.segment || (base == ticket.reached.segment && (base != active || unsynced))
+        });
+        if ticket.checkpoint.is_some() {
+            self.checkpoint_ready = ticket.checkpoint;
+        }
+        Ok(())
+    }
+
+    /// Syncs everything written, and writes a checkpoint if one is due.
+    ///
+    /// # Errors
+    /// Those of the sync, which poisons the log. A failed checkpoint is only reported: the former one stays.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        if let Some(ticket) = self.begin_sync()? {
+            let result = ticket.run();
+            self.finish_sync(ticket, result)?;
+        }
+        if let Some(job) = self.begin_checkpoint() {
+            let result = job.run();
+            self.finish_checkpoint(job, result);
+        }
+        Ok(())
+    }
+
+    /// The checkpoint that is ready to be written, if there is one and none is being written.
+    pub fn begin_checkpoint(&mut self) -> Option<CheckpointJob> {
+        if self.checkpoint_running {
+            return None;
+        }
+        let mut draft = self.checkpoint_ready.take()?;
+        // Retention may have moved on since the draft was made.
+        draft.checkpoint.log_start = self.log_start;
+        let log_start = self.log_start;
+        draft.checkpoint.sealed.retain(|sealed| sealed.next_offset > log_start);
+        draft.indexes.retain(|(segment, index)| index.next_offset > log_start || segment.base_offset >= log_start);
+        self.checkpoint_running = true;
+        Some(CheckpointJob { files: Arc::clone(&self.files), dir: self.dir.clone(), draft })
+    }
+
+    /// Takes the result of a checkpoint in; a failure is logged and the checkpoint is due again.
+    pub fn finish_checkpoint(&mut self, job: CheckpointJob, result: Result<(), LogError>) {
+        self.checkpoint_running = false;
+        match result {
+            Ok(()) => self.last_checkpoint = job.draft.checkpoint,
+            Err(error) => {
+                tracing::warn!(%error, "cannot write a checkpoint; recovery will take longer until one is written");
+                self.checkpoint_due = true;
+                self.unstored.extend(job.draft.indexes);
+            }
+        }
+    }
+
+    /// Makes a checkpoint due, whatever was written since the last one, if anything was.
+    pub fn request_checkpoint(&mut self) {
+        self.checkpoint_due |= self.written_end() != self.last_checkpoint.next_offset;
+    }
+
+    /// Syncs, writes a checkpoint and takes no more appends.
+    ///
+    /// # Errors
+    /// Those of the sync.
+    pub fn close(&mut self, _now_ms: TimestampMs) -> Result<(), LogError> {
+        if self.poisoned.is_none() {
+            self.request_checkpoint();
+            self.sync()?;
+        }
+        self.poisoned.get_or_insert_with(|| "the partition is closed".to_owned());
+        self.files.forget(&self.dir);
+        Ok(())
+    }
+}

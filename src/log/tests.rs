@@ -1,0 +1,538 @@
+//! The log on the simulated disk: a model, faults, power cuts. Seeds are printed; `TIDELOG_SEED=n` runs one,
+//! `TIDELOG_ROUNDS=n` more of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::base::{ErrorKind, Offset};
+use crate::disk::{Disk, Fault, OpKind, RealDisk, SimDisk, SimOptions};
+use crate::record::{BatchBuilder, BatchOptions, Batches, read_records};
+
+const DIR: &str = "/data/p";
+
+fn config() -> LogConfig {
+    LogConfig { segment_bytes: 2_000, checkpoint_bytes: 1_500, ..LogConfig::default() }
+}
+
+fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
+    Arc::new(sim.clone())
+}
+
+fn open(sim: &SimDisk) -> Result<(PartitionLog, Recovery), LogError> {
+    let disk = disk_of(sim);
+    PartitionLog::create(&disk, Path::new(DIR))?;
+    PartitionLog::open(disk, PathBuf::from(DIR), config(), 1_000)
+}
+
+/// A batch of records whose values are their sequence numbers, padded.
+fn batch(producer: i64, sequence: i32, records: i32, padding: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::new(BatchOptions {
+        producer_id: producer,
+        producer_epoch: 0,
+        base_sequence: sequence,
+        ..BatchOptions::default()
+    });
+    for at in 0..records {
+        let value = format!("{:08}{}", sequence + at, "x".repeat(padding));
+        builder.push(i64::from(sequence + at) * 10, None, Some(value.as_bytes()), &[]);
+    }
+    builder.build().to_vec()
+}
+
+fn values(chunk: &Bytes) -> Vec<(Offset, String)> {
+    let mut out = Vec::new();
+    for batch in Batches::new(chunk.clone()) {
+        let (_, batch) = batch.unwrap();
+        for record in read_records(&batch, 1 << 20).unwrap() {
+            let record = record.unwrap();
+            out.push((record.offset, String::from_utf8(record.value.unwrap()[..8].to_vec()).unwrap()));
+        }
+    }
+    out
+}
+
+fn read_all(log: &PartitionLog, limit: Offset) -> Result<Vec<(Offset, String)>, LogError> {
+    let mut out = Vec::new();
+    let mut offset = log.start_offset();
+    while offset < limit {
+        let chunk = log.read(offset, 700, limit)?;
+        assert!(chunk.next_offset > offset, "no progress at {offset}");
+        out.extend(values(&chunk.bytes).into_iter().filter(|(at, _)| *at >= offset));
+        offset = chunk.next_offset;
+    }
+    Ok(out)
+}
+
+fn assert_verified(sim: &SimDisk) {
+    let mut damage = Vec::new();
+    verify_partition(&disk_of(sim), Path::new(DIR), &mut |finding| damage.push(finding), &mut |_| {}).unwrap();
+    damage.retain(|finding| finding.damage);
+    assert_eq!(damage, [], "{}", sim.op_log());
+}
+
+fn seeds(rounds: u64) -> std::ops::Range<u64> {
+    if let Ok(seed) = std::env::var("TIDELOG_SEED") {
+        let seed = seed.parse().unwrap();
+        return seed..seed + 1;
+    }
+    let rounds = std::env::var("TIDELOG_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(rounds);
+    0..rounds
+}
+
+#[test]
+fn what_is_appended_is_read_back_over_segments_and_a_clean_reopen() {
+    let sim = SimDisk::new(SimOptions::default());
+    let (mut log, _) = open(&sim).unwrap();
+    let mut sequence = 0;
+    for round in 0..60 {
+        let records = 1 + round % 4;
+        let appended = log.append(&mut batch(1, sequence, records, 40), 1_000).unwrap();
+        assert_eq!((appended.base_offset, appended.last_offset), (sequence as u64, (sequence + records - 1) as u64));
+        sequence += records;
+        log.assert_invariants();
+    }
+    assert_eq!(log.read(0, 100, log.synced_end()).unwrap().bytes.len(), 0, "nothing is stable before a sync");
+    log.sync().unwrap();
+    let all = read_all(&log, log.stable_end()).unwrap();
+    assert_eq!(all.len(), sequence as usize);
+    assert!(all.iter().enumerate().all(|(at, (offset, value))| *offset == at as u64 && *value == format!("{at:08}")));
+    for offset in 0..sequence as u64 {
+        let chunk = log.read(offset, 1, log.stable_end()).unwrap();
+        assert!(values(&chunk.bytes).iter().any(|(at, _)| *at == offset));
+        let found = log.offset_for_time(offset as i64 * 10 - 5, log.stable_end()).unwrap();
+        assert_eq!(found, Some((offset, offset as i64 * 10)));
+    }
+    assert_eq!(log.offset_for_time(1_000_000, log.stable_end()).unwrap(), None);
+    log.close(0).unwrap();
+    let (log, recovery) = open(&sim.restart()).unwrap();
+    assert_eq!((recovery.scanned_bytes, recovery.damage.len()), (0, 0), "a clean close leaves nothing to scan");
+    assert_eq!(read_all(&log, log.stable_end()).unwrap(), all);
+    assert_verified(&sim.restart());
+}
+
+#[test]
+fn producers_are_deduplicated_fenced_and_kept_in_sequence_also_after_a_restart() {
+    let sim = SimDisk::new(SimOptions::default());
+    let (mut log, _) = open(&sim).unwrap();
+    for at in 0..8 {
+        log.append(&mut batch(9, at * 2, 2, 10), 0).unwrap();
+    }
+    for restarted in [false, true] {
+        if restarted {
+            log.sync().unwrap();
+            log = open(&sim.restart()).unwrap().0;
+        }
+        let again = log.append(&mut batch(9, 14, 2, 10), 0).unwrap();
+        assert_eq!((again.duplicate, again.base_offset, again.last_offset), (true, 14, 15));
+        let error = log.append(&mut batch(9, 18, 2, 10), 0).unwrap_err();
+        assert!(matches!(error, LogError::OutOfOrderSequence { got: 18, expected: 16, .. }), "{error}");
+        assert_eq!(log.append(&mut batch(9, 2, 2, 10), 0).unwrap_err().kind(), ErrorKind::OutOfOrderSequence);
+        assert_eq!(log.written_end(), 16);
+        if restarted {
+            let mut newer = batch(9, 0, 1, 10);
+            crate::record::set_producer(&mut newer, 9, 1, 0);
+            log.append(&mut newer, 0).unwrap();
+            assert_eq!(log.append(&mut batch(9, 16, 2, 10), 0).unwrap_err().kind(), ErrorKind::FencedProducer);
+        }
+    }
+}
+
+/// Runs a fixed script until the disk fails; what was acknowledged as durable, in order.
+fn script(sim: &SimDisk) -> Vec<i32> {
+    let mut durable = Vec::new();
+    let mut written = Vec::new();
+    let Ok((mut log, _)) = open(sim) else { return durable };
+    for at in 0..14 {
+        if log.append(&mut batch(3, at, 1, 200), 0).is_err() {
+            return durable;
+        }
+        written.push(at);
+        if at % 3 == 1 {
+            if log.sync().is_err() {
+                return durable;
+            }
+            durable.append(&mut written);
+        }
+        if at == 9 {
+            log.set_config(LogConfig { retention_bytes: Some(10_000), ..config() });
+            let _ = log.retain(None);
+        }
+    }
+    durable
+}
+
+fn assert_holds(sim: &SimDisk, durable: &[i32], context: &str) {
+    let (log, recovery) = open(sim).unwrap_or_else(|error| panic!("{context}: {error}\n{}", sim.op_log()));
+    log.assert_invariants();
+    assert_eq!(recovery.damage, [], "{context}");
+    let found = read_all(&log, log.stable_end()).unwrap_or_else(|error| panic!("{context}: {error}"));
+    for (at, (offset, value)) in found.iter().enumerate() {
+        assert_eq!((*offset, value.as_str()), (at as u64, format!("{at:08}").as_str()), "{context}");
+    }
+    assert!(
+        found.len() >= durable.len(),
+        "{context}: {} of {} acknowledged\n{}",
+        found.len(),
+        durable.len(),
+        sim.op_log()
+    );
+    drop(log);
+    let (again, recovery) = open(&sim.restart()).unwrap();
+    assert_eq!((again.written_end() as usize, recovery.cut_bytes), (found.len(), 0), "{context}: opening twice");
+    assert_verified(&sim.restart());
+}
+
+#[test]
+fn a_power_cut_after_every_disk_operation_loses_nothing_acknowledged() {
+    let total = {
+        let sim = SimDisk::new(SimOptions::default());
+        assert_eq!(script(&sim).len(), 14);
+        sim.operations()
+    };
+    for operation in 0..=total {
+        for seed in seeds(12) {
+            let sim = SimDisk::new(SimOptions { seed, capacity: None });
+            sim.cut_power_at(operation);
+            let durable = script(&sim);
+            let context = format!("power cut at operation {operation} of {total}, seed {seed}");
+            assert_holds(&sim.reboot(), &durable, &context);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_during_recovery_loses_nothing_either() {
+    for seed in seeds(20) {
+        let sim = SimDisk::new(SimOptions { seed, capacity: None });
+        sim.cut_power_at(60);
+        let durable = script(&sim);
+        let mut sim = sim.reboot();
+        for operation in 0..25 {
+            sim.cut_power_at(operation);
+            let _ = open(&sim);
+            sim = sim.reboot();
+        }
+        assert_holds(&sim, &durable, &format!("seed {seed}"));
+    }
+}
+
+/// Random operations against a model, with faults and restarts as ordinary operations.
+#[test]
+fn random_operations_agree_with_a_model() {
+    for seed in seeds(150) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut sim = SimDisk::new(SimOptions { seed, capacity: None });
+        let mut log = Some(open(&sim).unwrap().0);
+        // Batches written, and how many of their records are surely durable.
+        let (mut written, mut durable) = (0i32, 0i32);
+        let context = format!("seed {seed}");
+        for _ in 0..80 {
+            let Some(current) = log.as_mut() else {
+                let (reopened, recovery) =
+                    open(&sim).unwrap_or_else(|error| panic!("{context}: {error}\n{}", sim.op_log()));
+                assert_eq!(recovery.damage, [], "{context}");
+                let found = read_all(&reopened, reopened.stable_end()).unwrap();
+                assert!(found.len() as i32 >= durable, "{context}: {} < {durable}\n{}", found.len(), sim.op_log());
+                assert!(
+                    found
+                        .iter()
+                        .enumerate()
+                        .all(|(at, (offset, value))| { *offset == at as u64 && *value == format!("{at:08}") })
+                );
+                (written, durable) = (found.len() as i32, found.len() as i32);
+                log = Some(reopened);
+                continue;
+            };
+            match rng.u32(..100) {
+                0..50 => {
+                    let mut group: Vec<Vec<u8>> = Vec::new();
+                    let mut next = written;
+                    for _ in 0..rng.i32(1..4) {
+                        let records = rng.i32(1..4);
+                        group.push(batch(4, next, records, rng.usize(..300)));
+                        next += records;
+                    }
+                    let mut parts: Vec<&mut [u8]> = group.iter_mut().map(|batch| &mut batch[..]).collect();
+                    for appended in current.append_group(&mut parts, 0).into_iter().flatten() {
+                        assert_eq!(appended.base_offset, written as u64, "{context}");
+                        written = appended.last_offset as i32 + 1;
+                    }
+                }
+                50..75 => {
+                    if current.sync().is_ok() {
+                        durable = written;
+                    }
+                }
+                75..80 => sim.inject(OpKind::Write, ".log", if rng.bool() { Fault::Full } else { Fault::Error }, 1),
+                80..84 => sim.inject(OpKind::Sync, ".log", Fault::Error, 1),
+                84..86 => sim.inject(OpKind::SetLen, ".log", Fault::Error, 1),
+                86..90 => {
+                    sim.heal();
+                    if current.poisoned().is_some() {
+                        current.reopen(0).unwrap_or_else(|error| panic!("{context}: {error}"));
+                        assert!(current.written_end() as i32 >= durable, "{context}");
+                        assert_eq!(current.written_end(), current.synced_end());
+                        (written, durable) = (current.written_end() as i32, current.written_end() as i32);
+                    }
+                }
+                90..94 => {
+                    // SIGKILL: everything written is there.
+                    log = None;
+                    sim.heal();
+                    sim = sim.restart();
+                    durable = durable.max(0);
+                }
+                94..97 => {
+                    log = None;
+                    sim = sim.reboot();
+                }
+                _ => {
+                    sim.cut_power_at(rng.u64(..12));
+                    let _ = current.append(&mut batch(4, written, 1, 100), 0);
+                    let _ = current.sync();
+                    log = None;
+                    sim = sim.reboot();
+                }
+            }
+            if let Some(log) = &log {
+                log.assert_invariants();
+            }
+        }
+        drop(log);
+        sim.heal();
+        println!("{context}: verifying");
+        assert_verified(&sim.restart());
+    }
+}
+
+#[test]
+fn a_failed_sync_poisons_until_reopened_and_what_was_written_survives_in_a_new_file() {
+    let sim = SimDisk::new(SimOptions::default());
+    let (mut log, _) = open(&sim).unwrap();
+    log.append(&mut batch(1, 0, 1, 10), 0).unwrap();
+    log.sync().unwrap();
+    log.append(&mut batch(1, 1, 1, 10), 0).unwrap();
+    sim.inject(OpKind::Sync, ".log", Fault::Error, 1);
+    assert_eq!(log.sync().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(log.append(&mut batch(1, 2, 1, 10), 0).unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(log.sync().unwrap_err().kind(), ErrorKind::Poisoned, "the sync is not tried again");
+    assert_eq!(read_all(&log, log.stable_end()).unwrap().len(), 1, "reading goes on");
+    log.reopen(0).unwrap();
+    assert_eq!((log.written_end(), log.synced_end()), (2, 2));
+    assert!(log.append(&mut batch(1, 1, 1, 10), 0).unwrap().duplicate, "the retry is known");
+    let (log, _) = open(&sim.reboot()).unwrap();
+    assert_eq!(read_all(&log, log.stable_end()).unwrap().len(), 2, "and really on the disk");
+}
+
+#[test]
+fn a_full_disk_refuses_without_a_trace_and_takes_more_when_there_is_room() {
+    let sim = SimDisk::new(SimOptions { seed: 3, capacity: Some(6_000) });
+    let (mut log, _) = open(&sim).unwrap();
+    let mut sequence = 0;
+    let error = loop {
+        match log.append(&mut batch(1, sequence, 1, 300), 0) {
+            Ok(_) => sequence += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    log.sync().unwrap();
+    assert_eq!(read_all(&log, log.stable_end()).unwrap().len(), sequence as usize);
+    sim.set_capacity(None);
+    log.append(&mut batch(1, sequence, 1, 300), 0).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let (log, recovery) = open(&sim.restart()).unwrap();
+    assert_eq!(recovery.damage, []);
+    assert_eq!(read_all(&log, log.stable_end()).unwrap().len(), sequence as usize + 1);
+}
+
+fn filled(sim: &SimDisk, batches: i32) -> PartitionLog {
+    let (mut log, _) = open(sim).unwrap();
+    for at in 0..batches {
+        log.append(&mut batch(1, at, 1, 200), 0).unwrap();
+        log.sync().unwrap();
+    }
+    log
+}
+
+#[test]
+fn a_flipped_bit_is_reported_with_its_place_and_only_skipped_when_told() {
+    for (name, sealed) in [("00000000000000000000.log", true), ("00000000000000000014.log", false)] {
+        let sim = SimDisk::new(SimOptions::default());
+        let log = filled(&sim, 20);
+        let size = batch(1, 0, 1, 200).len();
+        let path = Path::new(DIR).join(name);
+        let first = if sealed { 2 } else { 14 };
+        let position = if sealed { 2 * size } else { 0 };
+        assert!(sim.content(&path).unwrap().len() > position, "{name}");
+        sim.flip_bit(&path, position + 100, 3);
+        let check = |log: &PartitionLog| {
+            let error = read_all(log, log.stable_end()).unwrap_err();
+            let LogError::Damaged(damage) = &error else { panic!("{error}") };
+            assert_eq!((damage.position, damage.from, damage.to), (position as u64, first, Some(first + 1)), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+            let behind = log.read(first + 1, 100, log.stable_end()).unwrap();
+            assert_eq!(values(&behind.bytes)[0].0, first + 1);
+        };
+        check(&log);
+        drop(log);
+        let mut findings = Vec::new();
+        verify_partition(&disk_of(&sim), Path::new(DIR), &mut |finding| findings.push(finding), &mut |_| {}).unwrap();
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].damage && findings[0].from == first && findings[0].position == position as u64);
+        let (log, _) = open(&sim.restart()).unwrap();
+        assert_eq!(log.written_end(), 20, "nothing acknowledged is cut away, and no offset is used again");
+        check(&log);
+    }
+}
+
+#[test]
+fn synced_data_that_is_gone_is_reported_and_its_offsets_are_not_used_again() {
+    let sim = SimDisk::new(SimOptions::default());
+    drop(filled(&sim, 20));
+    let last = Path::new(DIR).join("00000000000000000014.log");
+    sim.plant(&last, b"");
+    let (mut log, recovery) = open(&sim.restart()).unwrap();
+    assert_eq!(recovery.damage.len(), 1, "{recovery}");
+    assert_eq!(log.append(&mut batch(2, 0, 1, 10), 0).unwrap().base_offset, 20);
+    log.sync().unwrap();
+    let error = log.read(14, 100, log.stable_end()).unwrap_err();
+    assert!(matches!(&error, LogError::Damaged(damage) if damage.from == 14 && damage.to == Some(20)), "{error}");
+    assert_eq!(log.read(20, 100, 21).unwrap().next_offset, 21);
+}
+
+#[test]
+fn a_missing_segment_is_reported() {
+    let sim = SimDisk::new(SimOptions::default());
+    drop(filled(&sim, 30));
+    let missing = Path::new(DIR).join("00000000000000000007.log");
+    disk_of(&sim).remove_file(&missing).unwrap();
+    let (log, recovery) = open(&sim.restart()).unwrap();
+    assert!(recovery.damage.iter().any(|damage| damage.file == missing), "{recovery}");
+    let error = read_all(&log, log.stable_end()).unwrap_err();
+    assert!(matches!(&error, LogError::Damaged(damage) if damage.from == 7 && damage.to == Some(14)), "{error}");
+}
+
+#[test]
+fn caches_are_never_trusted_over_the_log() {
+    let names = ["checkpoint", "synced", "00000000000000000000.index", "00000000000000000000.timeindex"];
+    let mut rng = fastrand::Rng::with_seed(11);
+    for name in names {
+        for way in 0..3 {
+            let sim = SimDisk::new(SimOptions::default());
+            let mut log = filled(&sim, 30);
+            log.close(0).unwrap();
+            let path = Path::new(DIR).join(name);
+            let content = sim.content(&path).unwrap();
+            match way {
+                0 => disk_of(&sim).remove_file(&path).unwrap(),
+                1 => sim.plant(&path, &content[..content.len() / 2]),
+                _ => sim.plant(&path, &(0..content.len()).map(|_| rng.u8(..)).collect::<Vec<_>>()),
+            }
+            let sim = sim.restart();
+            let disk = disk_of(&sim);
+            let (log, _) = PartitionLog::open(disk, PathBuf::from(DIR), config(), 0).unwrap();
+            assert_eq!(read_all(&log, log.stable_end()).unwrap().len(), 30, "{name} {way}");
+            assert_eq!(log.offset_for_time(35, 30).unwrap(), Some((4, 40)), "{name} {way}");
+        }
+    }
+}
+
+#[test]
+fn retention_deletes_whole_segments_from_the_front_and_survives_a_crash_between_its_steps() {
+    let sim = SimDisk::new(SimOptions::default());
+    let mut log = filled(&sim, 40);
+    log.set_config(LogConfig { retention_bytes: Some(4_000), ..config() });
+    sim.inject(OpKind::Entry, "00000000000000000000.log", Fault::Error, 1);
+    assert!(log.retain(None).is_err(), "a file could not be removed");
+    let start = log.start_offset();
+    assert!(start > 0 && log.stats().bytes >= 4_000);
+    assert_eq!(log.read(0, 10, 40).unwrap_err().kind(), ErrorKind::OffsetOutOfRange);
+    drop(log);
+    let sim = sim.reboot();
+    let (mut log, recovery) = open(&sim).unwrap();
+    assert_eq!((log.start_offset(), recovery.damage.len()), (start, 0));
+    assert!(sim.content(&Path::new(DIR).join("00000000000000000000.log")).is_none(), "the rest is removed");
+    log.set_config(LogConfig { retention_ms: Some(1_000), ..config() });
+    assert_eq!(log.retain(Some(1_000)).unwrap(), 0, "nothing is old enough yet");
+    log.retain(Some(10_000)).unwrap();
+    assert_eq!((log.start_offset(), log.written_end()), (40, 40));
+    log.append(&mut batch(1, 40, 1, 10), 0).unwrap();
+    log.sync().unwrap();
+    assert_eq!(read_all(&log, 41).unwrap(), [(40, "00000040".to_owned())]);
+    drop(log);
+    assert_verified(&sim.restart());
+}
+
+#[test]
+fn retention_does_not_believe_a_clock_that_leaps() {
+    let clock = crate::base::ManualClock::at(0);
+    let mut retention = RetentionClock::default();
+    assert_eq!(retention.now(&clock), Some(0));
+    clock.advance(60_000);
+    assert_eq!(retention.now(&clock), Some(60_000));
+    clock.jump(365 * 86_400_000);
+    assert_eq!(retention.now(&clock), None);
+    clock.advance(1_800_000);
+    assert_eq!(retention.now(&clock), None);
+    clock.advance(1_800_000);
+    assert!(retention.now(&clock).is_some(), "after an hour of steadiness it is believed");
+}
+
+#[test]
+fn stale_bytes_behind_the_end_are_never_taken_for_new() {
+    let sim = SimDisk::new(SimOptions::default());
+    let mut log = filled(&sim, 4);
+    log.close(0).unwrap();
+    let path = Path::new(DIR).join("00000000000000000000.log");
+    let content = sim.content(&path).unwrap();
+    // A tail of zeros, of old batches of this very log, of a foreign batch with the right offset but torn.
+    let mut torn = batch(1, 4, 1, 200);
+    crate::record::patch_assigned(&mut torn, 4, 0);
+    torn.truncate(torn.len() - 1);
+    for tail in [vec![0; 700], content.clone(), torn] {
+        let sim = sim.restart();
+        sim.plant(&path, &[content.clone(), tail].concat());
+        let (log, recovery) = open(&sim).unwrap();
+        assert_eq!((log.written_end(), recovery.damage.len()), (4, 0));
+        assert!(recovery.cut_bytes > 0);
+    }
+}
+
+#[test]
+fn the_group_commit_answers_every_producer_in_order_on_the_real_disk() {
+    struct Deaf;
+    impl LogObserver for Deaf {
+        fn stable_end(&self, _: Offset) {}
+        fn synced(&self, _: u64, _: usize) {}
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t/0");
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    PartitionLog::create(&disk, &path).unwrap();
+    let (log, _) = PartitionLog::open(disk.clone(), path.clone(), config(), 0).unwrap();
+    let clock = Arc::new(crate::base::SystemClock::new());
+    let committer = Committer::start(CommitterConfig { threads: 3 }, clock).unwrap();
+    let handle = committer.manage(log, Arc::new(Deaf));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    for at in 0..500 {
+        let sender = sender.clone();
+        handle.enqueue(AppendRequest {
+            batch: batch(1, at, 1, 50).as_slice().into(),
+            wait: if at % 7 == 0 { WaitFor::Written } else { WaitFor::Durable },
+            done: Box::new(move |result| drop(sender.send((at, result)))),
+        });
+    }
+    for _ in 0..500 {
+        let (at, result) = receiver.recv().unwrap();
+        assert_eq!(result.unwrap().base_offset, at as u64);
+    }
+    handle.close().unwrap();
+    committer.stop();
+    let (log, _) = PartitionLog::open(disk, path, config(), 0).unwrap();
+    assert_eq!(read_all(&log, 500).unwrap().len(), 500);
+}

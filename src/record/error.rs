@@ -1,0 +1,75 @@
+//! Why a batch is refused.
+
+/// What is wrong with a batch or a record in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The bytes end before the batch does.
+    #[error("a batch of {need} bytes of which {have} are there")]
+    Truncated {
+        /// Bytes it should have.
+        need: usize,
+        /// Bytes there are.
+        have: usize,
+    },
+    /// Not RecordBatch v2.
+    #[error("batch format {magic}; only format 2 (RecordBatch v2) is taken")]
+    Magic {
+        /// The magic byte found.
+        magic: u8,
+    },
+    /// A header field has an impossible value.
+    #[error("batch header field {field} is {value}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: i64,
+    },
+    /// The checksum does not fit the content.
+    #[error("batch checksum {computed:08x} where {stored:08x} is stored")]
+    Checksum {
+        /// In the header.
+        stored: u32,
+        /// Of the content.
+        computed: u32,
+    },
+    /// Larger than allowed.
+    #[error("batch of {size} bytes is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// Bytes it has.
+        size: usize,
+        /// Bytes it may have.
+        limit: usize,
+    },
+    /// More than one batch where one is expected.
+    #[error("{extra} bytes behind the batch")]
+    Trailing {
+        /// How many.
+        extra: usize,
+    },
+    /// A control batch, which only the server writes.
+    #[error("control batches are not taken from producers")]
+    Control,
+    /// A record is not well formed.
+    #[error("record {index} of the batch: {what}")]
+    Record {
+        /// Its place in the batch, from 0.
+        index: u32,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The records cannot be decompressed.
+    #[error("{codec} records cannot be decompressed: {what}")]
+    Decompress {
+        /// The codec.
+        codec: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The records decompress to more than allowed.
+    #[error("records decompress to more than {limit} bytes")]
+    Bomb {
+        /// Bytes allowed.
+        limit: usize,
+    },
+}
