@@ -1,7 +1,9 @@
 //! The table of all values: meaning, unit, bounds, and the slot of [`ServerConfig`] they live in.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use super::{LogFormat, ServerConfig};
 use crate::base::{Bytes, Millis, limits};
@@ -160,8 +162,10 @@ impl Field {
     }
 
     /// The flag, without its dashes in front.
-    pub fn flag(&self) -> String {
-        self.name.replace('_', "-")
+    pub fn flag(&self) -> &'static str {
+        static FLAGS: LazyLock<BTreeMap<&'static str, String>> =
+            LazyLock::new(|| FIELDS.iter().map(|field| (field.name, field.name.replace('_', "-"))).collect());
+        FLAGS.get(self.name).map_or(self.name, String::as_str)
     }
 
     /// The environment variable.

@@ -13,7 +13,7 @@ fn load(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&'static str
     }
     inputs.environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     inputs.flags = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-    Loaded::from(&inputs, &RealDisk::default()).map_err(|error| error.to_string())
+    Loaded::from(&inputs, &RealDisk).map_err(|error| error.to_string())
 }
 
 fn new_file(path: &std::path::Path) -> std::fs::File {
