@@ -273,3 +273,33 @@ fn random_event(rng: &mut fastrand::Rng, state: &State) -> Event {
         _ => Event::ProducerIdsReserved { up_to: state.producer_ids() + rng.i64(..2000) },
     }
 }
+
+#[test]
+fn a_view_of_many_topics_is_built_and_catches_up_in_several_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, saved) = (folder.path().join("data"), folder.path().join("saved"));
+    let (dir, mut catalog, _) = open(&real(), &path).unwrap();
+    catalog.commit(created("first", 9999), NOW).unwrap();
+    catalog.close(NOW).unwrap();
+    drop((catalog, dir));
+    copy(&path.join("view"), &saved);
+    let (dir, mut catalog, _) = open(&real(), &path).unwrap();
+    for id in 0..1200 {
+        catalog.commit(created(&format!("t{id}"), id), NOW).unwrap();
+    }
+    let expected = catalog.state().clone();
+    drop((catalog, dir));
+    for lagging in [true, false, false] {
+        if lagging {
+            RealDisk.remove_dir_all(&path.join("view")).unwrap();
+            copy(&saved, &path.join("view"));
+        }
+        let (_dir, catalog, startup) = open(&real(), &path).unwrap();
+        assert_eq!((catalog.state(), startup), (&expected, CatalogStartup::default()));
+    }
+    RealDisk.remove_dir_all(&path.join("view")).unwrap();
+    for rebuilt in [true, false] {
+        let (_dir, catalog, startup) = open(&real(), &path).unwrap();
+        assert_eq!((catalog.state(), startup.view_rebuilt), (&expected, rebuilt));
+    }
+}
