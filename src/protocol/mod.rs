@@ -1,1 +1,21 @@
-//! To come.
+//! Floor 1: the native wire protocol. Pure: bytes in, values out. docs/protocol.md describes it to the byte.
+//!
+//! Knows nothing of sockets, time or the broker.
+
+mod codec;
+mod error;
+mod frame;
+mod messages;
+
+pub use codec::{decode_body, encode_body};
+pub use error::FrameError;
+pub use frame::{Frame, FrameDecoder, FrameHeader, encode_frame, flags};
+pub use messages::*;
+
+/// Oldest protocol version spoken here.
+pub const PROTOCOL_VERSION_MIN: u16 = 1;
+/// Newest protocol version spoken here.
+pub const PROTOCOL_VERSION_MAX: u16 = 1;
+
+#[cfg(test)]
+mod tests;
