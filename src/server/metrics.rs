@@ -53,20 +53,20 @@ impl ServerMetrics {
 
     /// Adds everything to a registry.
     pub fn register(self: &Arc<Self>, registry: &mut Registry) {
-        registry.register("tidelog_connections", "Connections open now", self.connections.clone());
-        registry.register("tidelog_connections_accepted", "Connections accepted", self.accepted.clone());
-        registry.register("tidelog_connections_refused", "Connections refused at the limit", self.refused.clone());
-        registry.register("tidelog_subscriptions", "Subscriptions open now", self.subscriptions.clone());
+        registry.register("connections", "Connections open now", self.connections.clone());
+        registry.register("connections_accepted", "Connections accepted", self.accepted.clone());
+        registry.register("connections_refused", "Connections refused at the limit", self.refused.clone());
+        registry.register("subscriptions", "Subscriptions open now", self.subscriptions.clone());
         registry.register(
-            "tidelog_requests_in_flight",
+            "requests_in_flight",
             "Requests taken in and not yet answered",
             self.requests_in_flight.clone(),
         );
-        registry.register("tidelog_received_bytes", "Bytes read from clients", self.bytes_in.clone());
-        registry.register("tidelog_sent_bytes", "Bytes written to clients", self.bytes_out.clone());
-        registry.register("tidelog_inbound_bytes", "Bytes of requests in memory", self.held_in.clone());
-        registry.register("tidelog_outbound_bytes", "Bytes of answers in memory", self.held_out.clone());
-        registry.register("tidelog_requests", "Requests by kind", self.requests.clone());
-        registry.register("tidelog_request_errors", "Refusals and failures by kind", self.errors.clone());
+        registry.register("received_bytes", "Bytes read from clients", self.bytes_in.clone());
+        registry.register("sent_bytes", "Bytes written to clients", self.bytes_out.clone());
+        registry.register("inbound_bytes", "Bytes of requests in memory", self.held_in.clone());
+        registry.register("outbound_bytes", "Bytes of answers in memory", self.held_out.clone());
+        registry.register("requests", "Requests by kind", self.requests.clone());
+        registry.register("request_errors", "Refusals and failures by kind", self.errors.clone());
     }
 }

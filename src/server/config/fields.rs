@@ -87,14 +87,6 @@ pub static FIELDS: &[Field] = &[
     field("max_open_files", "segment files kept open at a time", "files", 16, 1_000_000, |c| {
         Slot::Count(&mut c.max_open_files)
     }),
-    field(
-        "max_unsynced_bytes",
-        "bytes of one partition that may wait for their sync before producers have to wait",
-        "size",
-        64 * 1024,
-        ANY,
-        |c| Slot::Bytes(&mut c.max_unsynced_bytes),
-    ),
     field("max_connections", "connections at a time; further ones are refused", "connections", 1, 1_000_000, |c| {
         Slot::Count(&mut c.max_connections)
     }),

@@ -44,8 +44,6 @@ pub struct ServerConfig {
     pub commit_threads: usize,
     /// Segment files kept open.
     pub max_open_files: usize,
-    /// Bytes per partition that may wait for their sync.
-    pub max_unsynced_bytes: Bytes,
     /// Connections at a time.
     pub max_connections: usize,
     /// Requests in flight on one connection.
@@ -118,7 +116,6 @@ impl Default for ServerConfig {
             retention_check: broker.retention_check,
             commit_threads: broker.commit_threads,
             max_open_files: broker.max_open_files,
-            max_unsynced_bytes: broker.max_unsynced_bytes,
             max_connections: 10_000,
             max_requests_in_flight: 1024,
             max_connection_bytes: Bytes(32 * 1024 * 1024),
@@ -212,7 +209,6 @@ impl ServerConfig {
             retention_check: self.retention_check,
             commit_threads: self.commit_threads,
             max_open_files: self.max_open_files,
-            max_unsynced_bytes: self.max_unsynced_bytes,
         }
     }
 }

@@ -1,0 +1,240 @@
+//! Creating, altering, deleting and describing topics.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use crate::base::{ErrorKind, TopicId, TopicName, limits};
+use crate::catalog::{Event, SETTINGS, TopicEntry};
+use crate::log::PartitionLog;
+
+use super::broker::{blocking, lock};
+use super::partition::{Topic, log_config};
+use super::{Broker, BrokerError, NewTopic, SettingValue, TopicDescription, TopicMetadata, TopicSummary};
+
+impl Broker {
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// It exists, a setting or the number of partitions is out of bounds, the disk's. Nothing is created then.
+    pub async fn create_topic(self: &Arc<Self>, new: NewTopic) -> Result<TopicDescription, BrokerError> {
+        let broker = Arc::clone(self);
+        blocking(move || broker.create(new).map(|(topic, _)| broker.describe(&topic))).await
+    }
+
+    /// Changes a topic: more partitions, settings.
+    ///
+    /// # Errors
+    /// There is none of that name, a value is out of bounds, the disk's. Nothing is changed then.
+    pub async fn alter_topic(
+        self: &Arc<Self>,
+        name: &TopicName,
+        partitions: Option<u32>,
+        set: &[(String, String)],
+        unset: &[String],
+    ) -> Result<TopicDescription, BrokerError> {
+        let (broker, name, set, unset) = (Arc::clone(self), name.clone(), set.to_vec(), unset.to_vec());
+        blocking(move || {
+            let topic = broker.alter(&name, partitions, set, unset)?;
+            Ok(broker.describe(&topic))
+        })
+        .await
+    }
+
+    /// Deletes a topic and its data. When it returns, the topic is gone for good; files may take longer.
+    ///
+    /// # Errors
+    /// There is none of that name, the journal's.
+    pub async fn delete_topic(self: &Arc<Self>, name: &TopicName) -> Result<(), BrokerError> {
+        let (broker, name) = (Arc::clone(self), name.clone());
+        blocking(move || broker.delete(&name)).await
+    }
+
+    /// All topics, by name.
+    pub fn list_topics(&self) -> Vec<TopicSummary> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let summary = |topic: &Arc<Topic>| TopicSummary {
+            name: topic.entry.name.clone(),
+            id: topic.entry.id,
+            partitions: topic.entry.partitions,
+        };
+        topics.values().map(summary).collect()
+    }
+
+    /// One topic in full.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub async fn describe_topic(self: &Arc<Self>, name: &TopicName) -> Result<TopicDescription, BrokerError> {
+        let (broker, topic) = (Arc::clone(self), self.topic(name.as_str())?);
+        Ok(blocking(move || broker.describe(&topic)).await)
+    }
+
+    /// What a producer or consumer has to know; creates the topic if asked to and allowed.
+    ///
+    /// # Errors
+    /// There is none of that name and it may not be created.
+    pub async fn metadata(self: &Arc<Self>, name: &TopicName, create: bool) -> Result<TopicMetadata, BrokerError> {
+        let metadata = |topic: &Topic, created| TopicMetadata {
+            id: topic.entry.id,
+            partitions: topic.entry.partitions,
+            max_batch_bytes: topic.settings.max_message_bytes.as_usize(),
+            created,
+        };
+        match self.topic(name.as_str()) {
+            Ok(topic) => return Ok(metadata(&topic, false)),
+            Err(error) if !create => return Err(error),
+            Err(_) if !self.config.auto_create_topics => {
+                let message = format!("there is no topic '{name}', and topics are not created by themselves here");
+                return Err(BrokerError::new(ErrorKind::NotFound, message));
+            }
+            Err(_) => {}
+        }
+        let (broker, name) = (Arc::clone(self), name.clone());
+        let new = NewTopic { name, partitions: None, settings: Vec::new(), if_not_exists: true };
+        let (topic, created) = blocking(move || broker.create(new)).await?;
+        Ok(metadata(&topic, created))
+    }
+
+    /// Folders first, then the journal: a crash in between leaves empty folders, which the next start removes.
+    fn create(&self, new: NewTopic) -> Result<(Arc<Topic>, bool), BrokerError> {
+        let mut catalog = lock(&self.catalog);
+        if let Ok(topic) = self.topic(new.name.as_str()) {
+            return if new.if_not_exists {
+                Ok((topic, false))
+            } else {
+                Err(BrokerError::new(ErrorKind::AlreadyExists, format!("topic '{}' exists", new.name)))
+            };
+        }
+        let partitions = new.partitions.unwrap_or(self.config.default_partitions);
+        check_partitions(partitions)?;
+        let entry = TopicEntry {
+            name: new.name,
+            id: TopicId::random(),
+            partitions,
+            settings: new.settings.into_iter().collect(),
+            created_ms: self.clock.now_ms(),
+        };
+        self.config.topic_defaults.with(&entry.settings)?;
+        self.make_folders(&entry, 0..partitions)?;
+        let mut notes = Vec::new();
+        let topic = Arc::new(self.open_topic(entry.clone(), &mut notes)?);
+        for partition in &topic.partitions {
+            partition.log()?;
+        }
+        catalog.commit(Event::TopicCreated(entry), self.clock.now_ms())?;
+        self.put(&topic);
+        tracing::info!(topic = %topic.entry.name, partitions, "topic created");
+        Ok((topic, true))
+    }
+
+    fn make_folders(&self, entry: &TopicEntry, numbers: std::ops::Range<u32>) -> Result<(), BrokerError> {
+        for number in numbers {
+            let folder = self.dir.partition_dir(&entry.name, entry.id, number);
+            PartitionLog::create(&self.disk, &folder)
+                .map_err(|error| BrokerError::of_log(&entry.name, number, error))?;
+        }
+        Ok(())
+    }
+
+    fn alter(
+        &self,
+        name: &TopicName,
+        partitions: Option<u32>,
+        set: Vec<(String, String)>,
+        unset: Vec<String>,
+    ) -> Result<Arc<Topic>, BrokerError> {
+        let mut catalog = lock(&self.catalog);
+        let topic = self.topic(name.as_str())?;
+        let mut entry = topic.entry.clone();
+        for name in unset {
+            // Names the setting if there is none such.
+            topic.settings.get(&name)?;
+            entry.settings.remove(&name);
+        }
+        entry.settings.extend(set);
+        let settings = self.config.topic_defaults.with(&entry.settings)?;
+        if let Some(partitions) = partitions {
+            check_partitions(partitions)?;
+            if partitions < entry.partitions {
+                let message = format!(
+                    "topic '{name}' has {} partitions; there can be more, not fewer ({partitions})",
+                    entry.partitions
+                );
+                return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+            }
+            self.make_folders(&entry, entry.partitions..partitions)?;
+            entry.partitions = partitions;
+        }
+        let mut notes = Vec::new();
+        let mut open = topic.partitions.clone();
+        for number in open.len() as u32..entry.partitions {
+            let partition = self.open_partition(&entry, &settings, number, &mut notes);
+            partition.log()?;
+            open.push(partition);
+        }
+        catalog.commit(Event::TopicAltered(entry.clone()), self.clock.now_ms())?;
+        for partition in &open {
+            if let Ok(log) = partition.log() {
+                log.with(|log| log.set_config(log_config(&settings)));
+            }
+        }
+        let topic = Arc::new(Topic { entry, settings, partitions: open });
+        self.put(&topic);
+        Ok(topic)
+    }
+
+    /// The journal first: from then on the topic is gone, whatever happens to its files.
+    fn delete(&self, name: &TopicName) -> Result<(), BrokerError> {
+        let topic = {
+            let mut catalog = lock(&self.catalog);
+            let topic = self.topic(name.as_str())?;
+            let TopicEntry { id, partitions, .. } = topic.entry;
+            catalog.commit(Event::TopicDeleted { name: name.clone(), id, partitions }, self.clock.now_ms())?;
+            self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+            topic
+        };
+        self.count_topics();
+        for partition in &topic.partitions {
+            partition.close_readers();
+            if let Ok(log) = partition.log() {
+                log.quiesce();
+            }
+        }
+        if let Err(error) = self.purge(name, topic.entry.id) {
+            tracing::warn!(topic = %name, %error, "the files of a deleted topic are removed at the next start");
+        }
+        tracing::info!(topic = %name, "topic deleted");
+        Ok(())
+    }
+
+    fn put(&self, topic: &Arc<Topic>) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        topics.insert(topic.entry.name.clone(), Arc::clone(topic));
+        drop(topics);
+        self.count_topics();
+    }
+
+    fn describe(&self, topic: &Topic) -> TopicDescription {
+        let values: BTreeMap<_, _> = SETTINGS.iter().map(|setting| (setting.name, setting.meaning)).collect();
+        let settings = values.into_iter().map(|(name, meaning)| SettingValue {
+            name,
+            value: topic.settings.get(name).unwrap_or_default(),
+            is_default: !topic.entry.settings.contains_key(name),
+            meaning,
+        });
+        TopicDescription {
+            name: topic.entry.name.clone(),
+            id: topic.entry.id,
+            settings: settings.collect(),
+            partitions: topic.partitions.iter().map(|partition| partition.describe()).collect(),
+        }
+    }
+}
+
+fn check_partitions(partitions: u32) -> Result<(), BrokerError> {
+    if (1..=limits::PARTITIONS_PER_TOPIC).contains(&partitions) {
+        return Ok(());
+    }
+    let message = format!("{partitions} partitions; a topic has 1 to {}", limits::PARTITIONS_PER_TOPIC);
+    Err(BrokerError::new(ErrorKind::InvalidRequest, message))
+}

@@ -1,0 +1,287 @@
+//! Opening and closing the broker, and looking topics up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::base::{Clock, ErrorKind, ProducerEpoch, ProducerId, TopicName};
+use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
+use crate::disk::Disk;
+use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
+
+use super::metrics::Metrics;
+use super::partition::{Partition, Topic, log_config};
+use super::upkeep::Upkeep;
+use super::{BrokerConfig, BrokerError, Startup};
+
+/// The broker: topics, and what can be done with them.
+pub struct Broker {
+    pub(crate) config: BrokerConfig,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dir: DataDir,
+    pub(crate) files: Arc<FileCache>,
+    pub(crate) committer: Committer,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Held while something is created, altered or deleted, so that these happen one at a time.
+    pub(crate) catalog: Mutex<Catalog>,
+    pub(crate) topics: RwLock<BTreeMap<TopicName, Arc<Topic>>>,
+    startup: Startup,
+    upkeep: Mutex<Option<Upkeep>>,
+}
+
+impl Broker {
+    /// Opens a data directory: takes its lock, reads the catalog, recovers every partition. Blocks.
+    ///
+    /// # Errors
+    /// The directory is in use, of a newer format or not one of ours; the journal is damaged; the disk's. A partition
+    /// that cannot be opened does not prevent the others.
+    pub fn open(config: BrokerConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BrokerError> {
+        let began = std::time::Instant::now();
+        let dir = DataDir::open(&disk, &config.data_dir, true)?;
+        let (catalog, found) = Catalog::open(Arc::clone(&disk), &dir, clock.now_ms())?;
+        let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
+        let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
+            .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
+        let mut broker = Self {
+            config,
+            disk,
+            clock,
+            dir,
+            files,
+            committer,
+            metrics: Arc::new(Metrics::new()),
+            catalog: Mutex::new(catalog),
+            topics: RwLock::default(),
+            startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
+            upkeep: Mutex::default(),
+        };
+        broker.finish_deletions()?;
+        broker.open_topics()?;
+        broker.startup.took = began.elapsed();
+        let broker = Arc::new(broker);
+        *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
+        Ok(broker)
+    }
+
+    /// What opening found.
+    pub fn startup(&self) -> &Startup {
+        &self.startup
+    }
+
+    /// The data directory's id, 32 hexadecimal digits.
+    pub fn server_id(&self) -> String {
+        format!("{:032x}", self.dir.server_id)
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Bytes that can still be written, if the file system tells.
+    pub fn disk_free_bytes(&self) -> Option<u64> {
+        self.disk.free_bytes(&self.config.data_dir).ok().flatten()
+    }
+
+    /// A producer identity: a new id, or the next epoch of one to go on with.
+    ///
+    /// # Errors
+    /// Those of the journal; an identity whose epochs are used up.
+    pub async fn init_producer(
+        self: &Arc<Self>,
+        resume: Option<(ProducerId, ProducerEpoch)>,
+    ) -> Result<(ProducerId, ProducerEpoch), BrokerError> {
+        if let Some((id, epoch)) = resume {
+            let known = id >= 0 && epoch >= 0;
+            if let (true, Some(next)) = (known, epoch.checked_add(1)) {
+                return Ok((id, next));
+            }
+            if !known {
+                let message = format!("producer {id} epoch {epoch} is no identity to resume");
+                return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+            }
+            // The epochs are used up: a new id does as well.
+        }
+        let broker = Arc::clone(self);
+        let ids = blocking(move || lock(&broker.catalog).next_producer_ids(1, broker.clock.now_ms())).await?;
+        Ok((ids.start, 0))
+    }
+
+    /// Refuses new work, lets what is queued finish, syncs and writes checkpoints.
+    pub async fn shutdown(self: &Arc<Self>) {
+        let broker = Arc::clone(self);
+        blocking(move || broker.close()).await;
+    }
+
+    fn close(&self) {
+        if let Some(upkeep) = lock(&self.upkeep).take() {
+            upkeep.stop();
+        }
+        let topics = std::mem::take(&mut *self.topics.write().unwrap_or_else(PoisonError::into_inner));
+        for partition in topics.values().flat_map(|topic| &topic.partitions) {
+            partition.close_readers();
+            if let Ok(log) = partition.log()
+                && let Err(error) = log.close()
+            {
+                tracing::error!(topic = %partition.topic, partition = partition.number, %error, "not closed cleanly");
+            }
+        }
+        if let Err(error) = lock(&self.catalog).close(self.clock.now_ms()) {
+            tracing::error!(%error, "the catalog was not closed cleanly");
+        }
+        self.committer.stop();
+    }
+
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, BrokerError> {
+        let name = TopicName::new(name)?;
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        topics.get(&name).cloned().ok_or_else(|| BrokerError::no_topic(name.as_str()))
+    }
+
+    /// Deletions that a crash interrupted are finished; folders that belong to no topic are removed if no data is in
+    /// them, and otherwise left for a person to judge.
+    fn finish_deletions(&mut self) -> Result<(), BrokerError> {
+        let catalog = lock(&self.catalog);
+        let tombstones: Vec<_> = catalog.tombstones().cloned().collect();
+        let folders: Vec<_> = catalog.topics().map(|topic| self.dir.topic_dir(&topic.name, topic.id)).collect();
+        drop(catalog);
+        for tombstone in tombstones {
+            self.purge(&tombstone.name, tombstone.id)?;
+            self.startup.notes.push(format!("finished deleting topic '{}'", tombstone.name));
+        }
+        let topics_dir = self.dir.topics_dir();
+        let entries = self.disk.list(&topics_dir).map_err(|source| {
+            BrokerError::new(ErrorKind::of_io(&source), format!("cannot list {}: {source}", topics_dir.display()))
+        })?;
+        for entry in entries.into_iter().filter(|entry| entry.is_dir) {
+            let folder = topics_dir.join(&entry.name);
+            if folders.contains(&folder) {
+                continue;
+            }
+            let partitions = self.disk.list(&folder).unwrap_or_default();
+            let has_data = partitions.iter().any(|partition| {
+                let files = self.disk.list(&folder.join(&partition.name)).unwrap_or_default();
+                files.iter().any(|file| file.name.ends_with(".log") && file.len > 0)
+            });
+            if has_data {
+                let note = format!("{} belongs to no topic and has data in it: left alone", folder.display());
+                self.startup.notes.push(note);
+            } else if let Err(error) = self.disk.remove_dir_all(&folder) {
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove a folder that belongs to no topic");
+            }
+        }
+        Ok(())
+    }
+
+    fn open_topics(&mut self) -> Result<(), BrokerError> {
+        let entries: Vec<TopicEntry> = lock(&self.catalog).topics().cloned().collect();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let opened = Mutex::new((BTreeMap::new(), Vec::new()));
+        let failed = Mutex::new(None);
+        let broker = &*self;
+        std::thread::scope(|scope| {
+            for _ in 0..broker.config.commit_threads.min(entries.len()) {
+                scope.spawn(|| {
+                    while let Some(entry) = entries.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                        let mut notes = Vec::new();
+                        match broker.open_topic(entry.clone(), &mut notes) {
+                            Ok(topic) => {
+                                let mut opened = lock(&opened);
+                                opened.0.insert(entry.name.clone(), Arc::new(topic));
+                                opened.1.append(&mut notes);
+                            }
+                            Err(error) => *lock(&failed) = Some(error),
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = lock(&failed).take() {
+            return Err(error);
+        }
+        let (topics, mut notes) = opened.into_inner().unwrap_or_else(PoisonError::into_inner);
+        notes.sort();
+        self.startup.notes.extend(notes);
+        self.startup.topics = topics.len();
+        self.startup.partitions = topics.values().map(|topic: &Arc<Topic>| topic.partitions.len()).sum();
+        self.topics = RwLock::new(topics);
+        self.count_topics();
+        Ok(())
+    }
+
+    /// Opens the partitions of a topic; one that cannot be opened is offline and says why.
+    pub(crate) fn open_topic(&self, entry: TopicEntry, notes: &mut Vec<String>) -> Result<Topic, BrokerError> {
+        let settings = self.config.topic_defaults.with(&entry.settings)?;
+        let partitions =
+            (0..entry.partitions).map(|number| self.open_partition(&entry, &settings, number, notes)).collect();
+        Ok(Topic { entry, settings, partitions })
+    }
+
+    pub(crate) fn open_partition(
+        &self,
+        entry: &TopicEntry,
+        settings: &crate::catalog::TopicSettings,
+        number: u32,
+        notes: &mut Vec<String>,
+    ) -> Arc<Partition> {
+        let folder = self.dir.partition_dir(&entry.name, entry.id, number);
+        let opened =
+            PartitionLog::open_with(Arc::clone(&self.files), folder, log_config(settings), self.clock.now_ms());
+        let log = match opened {
+            Ok((log, recovery)) => {
+                if !recovery.is_clean() {
+                    notes.push(format!("topic '{}' partition {number}: {recovery}", entry.name));
+                }
+                Ok(log)
+            }
+            Err(error) => {
+                let error = match error {
+                    LogError::Io { source, path, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                        LogError::Format { path, what: "the partition's folder is missing".to_owned() }
+                    }
+                    other => other,
+                };
+                notes.push(format!("topic '{}' partition {number} is offline: {error}", entry.name));
+                Err(error)
+            }
+        };
+        Partition::new(&entry.name, number, log, &self.committer, &self.metrics)
+    }
+
+    /// Removes the files of a deleted topic, and then its tombstone.
+    pub(crate) fn purge(&self, name: &TopicName, id: crate::base::TopicId) -> Result<(), BrokerError> {
+        let folder = self.dir.topic_dir(name, id);
+        self.files.forget(&folder);
+        let io = |source: std::io::Error| {
+            BrokerError::new(ErrorKind::of_io(&source), format!("cannot remove {}: {source}", folder.display()))
+        };
+        match self.disk.remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => self.disk.sync_dir(&self.dir.topics_dir()).map_err(io)?,
+        }
+        lock(&self.catalog).commit(Event::TopicPurged { id }, self.clock.now_ms())?;
+        Ok(())
+    }
+
+    pub(crate) fn count_topics(&self) {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.topics.set(topics.len() as i64);
+        self.metrics.partitions.set(topics.values().map(|topic| topic.partitions.len() as i64).sum());
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs blocking work on the runtime's bounded pool.
+pub(crate) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being torn down; so is whoever waits for this.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,96 @@
+//! One error for every door: a kind that prescribes what to do, and a line that says what happened.
+
+use std::fmt;
+
+use crate::base::{ErrorKind, NameError, Offset, TopicName};
+use crate::catalog::{CatalogError, SettingError};
+use crate::log::LogError;
+use crate::record::BatchError;
+
+/// Why the broker refused or failed.
+#[derive(Debug)]
+pub struct BrokerError {
+    kind: ErrorKind,
+    message: String,
+    range: Option<(Offset, Offset)>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl BrokerError {
+    /// An error without a cause below.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), range: None, source: None }
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What offsets there are, if one was out of range: the first, and the one behind the last.
+    pub fn range(&self) -> Option<(Offset, Offset)> {
+        self.range
+    }
+
+    pub(crate) fn no_topic(name: &str) -> Self {
+        Self::new(ErrorKind::NotFound, format!("there is no topic '{name}'"))
+    }
+
+    pub(crate) fn no_partition(name: &TopicName, partition: u32, partitions: u32) -> Self {
+        let message = format!("topic '{name}' has no partition {partition}: it has {partitions}, numbered from 0");
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// A log's error, with the topic and partition it is about.
+    pub(crate) fn of_log(topic: &TopicName, partition: u32, error: LogError) -> Self {
+        let range = match &error {
+            LogError::OffsetOutOfRange { start, end, .. } => Some((*start, *end)),
+            _ => None,
+        };
+        let message = match error.kind() {
+            ErrorKind::StorageFull => format!("topic '{topic}' partition {partition}: the disk is full: {error}"),
+            _ => format!("topic '{topic}' partition {partition}: {error}"),
+        };
+        Self { kind: error.kind(), message, range, source: Some(Box::new(error)) }
+    }
+}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for BrokerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<CatalogError> for BrokerError {
+    fn from(error: CatalogError) -> Self {
+        Self { kind: error.kind(), message: error.to_string(), range: None, source: Some(Box::new(error)) }
+    }
+}
+
+impl From<SettingError> for BrokerError {
+    fn from(error: SettingError) -> Self {
+        Self { kind: error.kind(), message: error.to_string(), range: None, source: Some(Box::new(error)) }
+    }
+}
+
+impl From<NameError> for BrokerError {
+    fn from(error: NameError) -> Self {
+        Self { kind: ErrorKind::InvalidRequest, message: error.to_string(), range: None, source: Some(Box::new(error)) }
+    }
+}
+
+impl From<BatchError> for BrokerError {
+    fn from(error: BatchError) -> Self {
+        let kind = match error {
+            BatchError::TooLarge { .. } => ErrorKind::TooLarge,
+            _ => ErrorKind::CorruptBatch,
+        };
+        Self { kind, message: error.to_string(), range: None, source: Some(Box::new(error)) }
+    }
+}

@@ -1,0 +1,90 @@
+//! Reading, by offset and by time.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs};
+use crate::log::{LogError, ReadChunk};
+
+use super::broker::blocking;
+use super::partition::Partition;
+use super::{Broker, BrokerError, FetchRequest, Fetched, OffsetAt, Skipped};
+
+impl Broker {
+    /// Reads batches; waits for them as the request says. Empty when nothing came in time.
+    ///
+    /// # Errors
+    /// No such topic or partition, an offset out of range, damage, the disk's.
+    pub async fn fetch(&self, request: FetchRequest<'_>) -> Result<Fetched, BrokerError> {
+        let partition = Arc::clone(self.topic(request.topic)?.partition(request.partition)?);
+        let deadline = Instant::now() + request.max_wait;
+        let mut watch = partition.watch();
+        let mut offset = request.offset;
+        let mut skipped = Vec::new();
+        loop {
+            // What changes from here on is noticed below.
+            if watch.borrow_and_update().closed {
+                return Err(closed(&partition));
+            }
+            let (log_start, stable_end) = partition.log()?.with(|log| (log.start_offset(), log.stable_end()));
+            let chunk = match read(&partition, offset, request.max_bytes, stable_end).await {
+                Err(LogError::Damaged(damage)) if request.skip_damaged && damage.to.is_some() => {
+                    let to = damage.to.unwrap_or(offset).max(offset + 1).min(stable_end);
+                    tracing::warn!(topic = %partition.topic, partition = partition.number, "passed over on request: {damage}");
+                    skipped.push(Skipped { from: damage.from, to, reason: damage.to_string() });
+                    offset = to;
+                    continue;
+                }
+                other => other.map_err(|error| partition.error(error))?,
+            };
+            let enough = chunk.bytes.len() >= request.min_bytes.max(1) || !skipped.is_empty();
+            if enough || timeout_at(deadline, watch.changed()).await.is_err() {
+                self.metrics.bytes_out.inc_by(chunk.bytes.len() as u64);
+                let Fetched { bytes, next_offset, .. } = fetched(chunk, log_start, stable_end, Vec::new());
+                return Ok(Fetched { bytes, next_offset, log_start, stable_end, skipped });
+            }
+        }
+    }
+
+    /// An offset, and the timestamp of its record (−1 if there is none).
+    ///
+    /// # Errors
+    /// No such topic or partition, damage, the disk's.
+    pub async fn list_offset(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        at: OffsetAt,
+    ) -> Result<(Offset, TimestampMs), BrokerError> {
+        let partition = Arc::clone(self.topic(topic)?.partition(partition)?);
+        let log = partition.log()?.clone();
+        let found = match at {
+            OffsetAt::Beginning => return Ok((log.with(|log| log.start_offset()), -1)),
+            OffsetAt::End => return Ok((log.with(|log| log.stable_end()), -1)),
+            OffsetAt::Timestamp(time) => {
+                let (plan, end) = log.with(|log| (log.plan_time(time, log.stable_end()), log.stable_end()));
+                let found = blocking(move || plan.run()).await.map_err(|error| partition.error(error))?;
+                found.unwrap_or((end, -1))
+            }
+        };
+        Ok(found)
+    }
+}
+
+fn fetched(chunk: ReadChunk, log_start: Offset, stable_end: Offset, skipped: Vec<Skipped>) -> Fetched {
+    Fetched { bytes: chunk.bytes, next_offset: chunk.next_offset, log_start, stable_end, skipped }
+}
+
+fn closed(partition: &Partition) -> BrokerError {
+    BrokerError::new(ErrorKind::NotFound, format!("topic '{}' has been closed or deleted", partition.topic))
+}
+
+async fn read(partition: &Partition, offset: Offset, max_bytes: usize, limit: Offset) -> Result<ReadChunk, LogError> {
+    let log = partition.log().map_err(|_| LogError::Closed)?;
+    match log.with(|log| log.plan_read(offset, max_bytes, limit))? {
+        Some(plan) => blocking(move || plan.run()).await,
+        None => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
+    }
+}

@@ -1,0 +1,74 @@
+//! The one registry of counters, gauges and histograms.
+
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// The broker's metrics, and the registry to which every other part adds its own.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Batches appended.
+    pub batches_in: Counter,
+    /// Records appended, by the batches' headers.
+    pub records_in: Counter,
+    /// Bytes appended.
+    pub bytes_in: Counter,
+    /// Batches that had been appended before.
+    pub duplicates: Counter,
+    /// Bytes read.
+    pub bytes_out: Counter,
+    /// Seconds a sync took.
+    pub sync_seconds: Histogram,
+    /// Appends that one sync answered.
+    pub sync_appends: Histogram,
+    /// Topics.
+    pub topics: Gauge,
+    /// Partitions.
+    pub partitions: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("tidelog");
+        let metrics = Self {
+            registry: Mutex::default(),
+            batches_in: Counter::default(),
+            records_in: Counter::default(),
+            bytes_in: Counter::default(),
+            duplicates: Counter::default(),
+            bytes_out: Counter::default(),
+            sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
+            sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
+            topics: Gauge::default(),
+            partitions: Gauge::default(),
+        };
+        registry.register("batches_in", "Batches appended", metrics.batches_in.clone());
+        registry.register("records_in", "Records appended", metrics.records_in.clone());
+        registry.register("bytes_in", "Bytes appended", metrics.bytes_in.clone());
+        registry.register("duplicates", "Batches that had been appended before", metrics.duplicates.clone());
+        registry.register("bytes_out", "Bytes read", metrics.bytes_out.clone());
+        registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
+        registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
+        registry.register("topics", "Topics", metrics.topics.clone());
+        registry.register("partitions", "Partitions of all topics", metrics.partitions.clone());
+        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        metrics
+    }
+
+    /// Adds metrics of another part.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Everything in the Prometheus text format (OpenMetrics).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        text
+    }
+}

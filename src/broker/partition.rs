@@ -1,0 +1,150 @@
+//! Topics and partitions as they are open.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::base::{Offset, TopicName};
+use crate::catalog::{Durability, TopicEntry, TopicSettings};
+use crate::log::{Committer, LogConfig, LogError, LogHandle, LogObserver, PartitionLog, StableEnd};
+
+use super::metrics::Metrics;
+use super::{BrokerError, PartitionDescription};
+
+/// An open topic. Altering it makes a new one over the same partitions.
+pub(crate) struct Topic {
+    pub(crate) entry: TopicEntry,
+    pub(crate) settings: TopicSettings,
+    pub(crate) partitions: Vec<Arc<Partition>>,
+}
+
+/// An open partition, or why it could not be opened.
+pub(crate) struct Partition {
+    pub(crate) topic: TopicName,
+    pub(crate) number: u32,
+    log: Result<LogHandle, String>,
+    stable: watch::Sender<Stable>,
+}
+
+/// What readers wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stable {
+    pub(crate) end: Offset,
+    /// The topic was deleted, or the broker stops.
+    pub(crate) closed: bool,
+}
+
+impl Topic {
+    pub(crate) fn partition(&self, number: u32) -> Result<&Arc<Partition>, BrokerError> {
+        let partition = usize::try_from(number).ok().and_then(|number| self.partitions.get(number));
+        partition.ok_or_else(|| BrokerError::no_partition(&self.entry.name, number, self.partitions.len() as u32))
+    }
+}
+
+impl Partition {
+    pub(crate) fn new(
+        topic: &TopicName,
+        number: u32,
+        log: Result<PartitionLog, LogError>,
+        committer: &Committer,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
+        let end = log.as_ref().map_or(0, PartitionLog::stable_end);
+        let stable = watch::Sender::new(Stable { end, closed: false });
+        let observer = Arc::new(Observer { stable: stable.clone(), metrics: Arc::clone(metrics) });
+        let log = log.map(|log| committer.manage(log, observer)).map_err(|error| error.to_string());
+        Arc::new(Self { topic: topic.clone(), number, log, stable })
+    }
+
+    /// The log, or why there is none.
+    pub(crate) fn log(&self) -> Result<&LogHandle, BrokerError> {
+        self.log.as_ref().map_err(|why| {
+            let message = format!("topic '{}' partition {} is offline: {why}", self.topic, self.number);
+            BrokerError::new(crate::base::ErrorKind::Damaged, message)
+        })
+    }
+
+    pub(crate) fn error(&self, error: LogError) -> BrokerError {
+        BrokerError::of_log(&self.topic, self.number, error)
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Stable> {
+        self.stable.subscribe()
+    }
+
+    /// Wakes all who wait for more.
+    pub(crate) fn close_readers(&self) {
+        self.stable.send_modify(|stable| stable.closed = true);
+    }
+
+    pub(crate) fn describe(&self) -> PartitionDescription {
+        let offline = |why: &str| PartitionDescription {
+            partition: self.number,
+            log_start: 0,
+            stable_end: 0,
+            log_end: 0,
+            bytes: 0,
+            segments: 0,
+            newest_timestamp: -1,
+            state: format!("offline: {why}"),
+        };
+        let log = match &self.log {
+            Ok(log) => log,
+            Err(why) => return offline(why),
+        };
+        log.with(|log| {
+            let stats = log.stats();
+            let state = match (log.poisoned(), log.damage().first()) {
+                (Some(why), _) => format!("takes no writes: {why}"),
+                (None, Some(damage)) => damage.to_string(),
+                (None, None) => "ok".to_owned(),
+            };
+            PartitionDescription {
+                partition: self.number,
+                log_start: log.start_offset(),
+                stable_end: log.stable_end(),
+                log_end: log.written_end(),
+                bytes: stats.bytes,
+                segments: stats.segments,
+                newest_timestamp: stats.newest_timestamp,
+                state,
+            }
+        })
+    }
+}
+
+struct Observer {
+    stable: watch::Sender<Stable>,
+    metrics: Arc<Metrics>,
+}
+
+impl LogObserver for Observer {
+    fn stable_end(&self, end: Offset) {
+        self.stable.send_if_modified(|stable| {
+            let more = end > stable.end;
+            stable.end = stable.end.max(end);
+            more
+        });
+    }
+
+    fn synced(&self, micros: u64, appends: usize) {
+        self.metrics.sync_seconds.observe(micros as f64 / 1e6);
+        self.metrics.sync_appends.observe(appends as f64);
+    }
+}
+
+/// A topic's settings as its logs take them.
+pub(crate) fn log_config(settings: &TopicSettings) -> LogConfig {
+    LogConfig {
+        segment_bytes: settings.segment_bytes.0,
+        segment_ms: settings.segment_time.map(|time| time.0),
+        retention_bytes: settings.retention_bytes.map(|bytes| bytes.0),
+        retention_ms: settings.retention_time.map(|time| time.0),
+        max_batch_bytes: settings.max_message_bytes.as_usize(),
+        stable: match settings.durability {
+            Durability::Sync => StableEnd::Synced,
+            Durability::Interval => StableEnd::Written,
+        },
+        ..LogConfig::default()
+    }
+}

@@ -1,0 +1,225 @@
+//! The values that go in and out of the broker.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::{Millis, Offset, TimestampMs, TopicId, TopicName};
+use crate::catalog::TopicSettings;
+
+/// What an operator sets about the broker.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Whether a produce to an unknown topic creates it.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic for which nobody says how many.
+    pub default_partitions: u32,
+    /// Settings of topics for which nobody says otherwise.
+    pub topic_defaults: TopicSettings,
+    /// How often topics with `durability=interval` are synced.
+    pub sync_interval: Millis,
+    /// How often retention looks for what may go.
+    pub retention_check: Millis,
+    /// Threads that write and sync.
+    pub commit_threads: usize,
+    /// Files kept open without need.
+    pub max_open_files: usize,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("tidelog-data"),
+            auto_create_topics: true,
+            default_partitions: 1,
+            topic_defaults: TopicSettings::default(),
+            sync_interval: Millis(200),
+            retention_check: Millis(30_000),
+            commit_threads: 4,
+            max_open_files: 512,
+        }
+    }
+}
+
+/// What starting found.
+#[derive(Debug, Clone, Default)]
+pub struct Startup {
+    /// How long it took.
+    pub took: Duration,
+    /// Topics.
+    pub topics: usize,
+    /// Partitions.
+    pub partitions: usize,
+    /// One line for each thing found or recovered.
+    pub notes: Vec<String>,
+    /// The view was rebuilt from the journal.
+    pub view_rebuilt: bool,
+}
+
+/// When a produce is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AckLevel {
+    /// When it has been handed to the log; for doors that do not answer at all.
+    None,
+    /// When it is written.
+    Written,
+    /// When it is on disk.
+    #[default]
+    Durable,
+}
+
+/// A topic to be created.
+#[derive(Debug, Clone)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// How many partitions; the default if none.
+    pub partitions: Option<u32>,
+    /// Settings that differ from the default, by name.
+    pub settings: Vec<(String, String)>,
+    /// Whether an existing topic is fine.
+    pub if_not_exists: bool,
+}
+
+/// A topic in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// Its name.
+    pub name: TopicName,
+    /// Its incarnation.
+    pub id: TopicId,
+    /// Its partitions.
+    pub partitions: u32,
+}
+
+/// What a producer or consumer has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicMetadata {
+    /// Its incarnation.
+    pub id: TopicId,
+    /// Its partitions.
+    pub partitions: u32,
+    /// The largest batch it takes.
+    pub max_batch_bytes: usize,
+    /// Created just now.
+    pub created: bool,
+}
+
+/// A setting as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingValue {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Nobody set it.
+    pub is_default: bool,
+    /// What it is.
+    pub meaning: &'static str,
+}
+
+/// A topic in full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: TopicName,
+    /// Its incarnation.
+    pub id: TopicId,
+    /// All settings.
+    pub settings: Vec<SettingValue>,
+    /// All partitions, in order.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// A partition in full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionDescription {
+    /// Its number.
+    pub partition: u32,
+    /// First offset.
+    pub log_start: Offset,
+    /// The end that readers see.
+    pub stable_end: Offset,
+    /// The end of what is written.
+    pub log_end: Offset,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Segment files.
+    pub segments: u32,
+    /// Newest record timestamp, −1 if there is no record.
+    pub newest_timestamp: TimestampMs,
+    /// `ok`, or one line on what is wrong.
+    pub state: String,
+}
+
+/// Where a batch went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Produced {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset of its last record.
+    pub last_offset: Offset,
+    /// When it was appended.
+    pub timestamp: TimestampMs,
+    /// It had been appended before.
+    pub duplicate: bool,
+}
+
+/// A read.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchRequest<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: u32,
+    /// Where to begin.
+    pub offset: Offset,
+    /// How much at most; at least one batch is read.
+    pub max_bytes: usize,
+    /// Wait for this much.
+    pub min_bytes: usize,
+    /// Wait at most so long.
+    pub max_wait: Duration,
+    /// Go on behind damage.
+    pub skip_damaged: bool,
+}
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Whole batches; the first may begin before the offset asked for.
+    pub bytes: Bytes,
+    /// Where to go on.
+    pub next_offset: Offset,
+    /// First offset of the partition.
+    pub log_start: Offset,
+    /// The end that readers see.
+    pub stable_end: Offset,
+    /// Damage that was passed over.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A damaged range that was passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// First offset of it.
+    pub from: Offset,
+    /// The offset behind it.
+    pub to: Offset,
+    /// What was found.
+    pub reason: String,
+}
+
+/// Which offset is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffsetAt {
+    /// The first one.
+    Beginning,
+    /// The end that readers see.
+    End,
+    /// The first record with this timestamp or a later one; the end if there is none.
+    Timestamp(TimestampMs),
+}

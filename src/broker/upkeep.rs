@@ -1,0 +1,89 @@
+//! What happens by itself: syncs of topics with `durability=interval`, and retention.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::base::ErrorKind;
+use crate::catalog::Durability;
+use crate::log::RetentionClock;
+
+use super::broker::lock;
+use super::partition::{Partition, Topic};
+use super::{Broker, BrokerError};
+
+/// The thread that does it.
+pub(crate) struct Upkeep {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+impl Upkeep {
+    pub(crate) fn start(broker: &Arc<Broker>) -> Result<Self, BrokerError> {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let (weak, signal) = (Arc::downgrade(broker), Arc::clone(&stop));
+        let (every, retention) =
+            (broker.config.sync_interval.as_duration(), broker.config.retention_check.as_duration());
+        let thread = std::thread::Builder::new()
+            .name("tidelog-upkeep".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || run(&weak, &signal, every, retention))
+            .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start the upkeep thread: {error}")))?;
+        Ok(Self { stop, thread })
+    }
+
+    pub(crate) fn stop(self) {
+        *lock(&self.stop.0) = true;
+        self.stop.1.notify_all();
+        if self.thread.join().is_err() {
+            tracing::error!("the upkeep thread panicked");
+        }
+    }
+}
+
+fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, retention: Duration) {
+    let mut clock = RetentionClock::default();
+    let mut retained = Instant::now();
+    loop {
+        let stop = lock(&signal.0);
+        let (stop, _) = signal.1.wait_timeout(stop, every).unwrap_or_else(PoisonError::into_inner);
+        if *stop {
+            return;
+        }
+        drop(stop);
+        let Some(broker) = broker.upgrade() else { return };
+        let topics: Vec<Arc<Topic>> =
+            broker.topics.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for topic in topics.iter().filter(|topic| topic.settings.durability == Durability::Interval) {
+            for log in topic.partitions.iter().filter_map(|partition| partition.log().ok()) {
+                if log.with(|log| log.is_dirty()) {
+                    log.request_sync();
+                }
+            }
+        }
+        if retained.elapsed() >= retention {
+            retained = Instant::now();
+            let now = clock.now(broker.clock.as_ref());
+            for partition in topics.iter().flat_map(|topic| &topic.partitions) {
+                retain(&broker, partition, now);
+            }
+        }
+    }
+}
+
+fn retain(broker: &Broker, partition: &Partition, now: Option<i64>) {
+    let Ok(log) = partition.log() else { return };
+    let (topic, number) = (&partition.topic, partition.number);
+    match log.with(|log| log.begin_retain(now)) {
+        Err(error) => tracing::warn!(%topic, partition = number, %error, "retention could not delete"),
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => {
+            for segment in &gone {
+                if let Err(error) = segment.remove(&broker.files) {
+                    tracing::warn!(%topic, partition = number, %error, "removed at the next start");
+                }
+            }
+            tracing::info!(%topic, partition = number, segments = gone.len(), "retention deleted segments");
+        }
+    }
+}

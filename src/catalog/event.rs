@@ -1,0 +1,234 @@
+//! Changes to what exists, and their form in the journal. The one `bincode` codec of this floor.
+//!
+//! An event becomes one batch of one or two records, so it is in the journal as a whole or not at all. Each record has
+//! the key of the thing that changed, and as value what that thing now is, or nothing when it is gone: the newest
+//! record of each key is all that a reader of the journal needs.
+//!
+//! | event | records |
+//! |---|---|
+//! | topic created, topic altered | `topic/NAME` = the event |
+//! | topic deleted | `topic/NAME` = nothing, `deleted/ID` = the event |
+//! | topic purged | `deleted/ID` = nothing |
+//! | producer ids reserved | `producer-ids` = the event |
+//!
+//! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
+//! variants are numbered in order: new ones go to the end, existing ones never change. `data/frozen/events` holds bytes
+//! that every later version must read.
+
+use std::collections::BTreeMap;
+
+use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
+
+use crate::base::{ErrorKind, TimestampMs, TopicId, TopicName};
+use crate::record::{BatchBuilder, BatchOptions};
+
+const CODEC_VERSION: u8 = 1;
+
+/// No value comes near this; a length that says otherwise is damage, and allocates nothing.
+const MAX_VALUE_BYTES: usize = 1024 * 1024;
+
+/// A topic, as it was created or last altered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicEntry {
+    /// Its name.
+    pub name: TopicName,
+    /// This incarnation of it.
+    pub id: TopicId,
+    /// How many partitions it has, from 0 on.
+    pub partitions: u32,
+    /// The settings that were set for it, by name; the server's defaults hold for the others.
+    pub settings: BTreeMap<String, String>,
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub created_ms: TimestampMs,
+}
+
+/// A topic that was deleted and whose files may still be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The name it had.
+    pub name: TopicName,
+    /// The incarnation that was deleted.
+    pub id: TopicId,
+    /// How many partitions it had.
+    pub partitions: u32,
+}
+
+/// A change to what exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A topic now exists.
+    TopicCreated(TopicEntry),
+    /// A topic of the same name and id now is like this.
+    TopicAltered(TopicEntry),
+    /// A topic no longer exists; its files go next, and until they are gone there is a tombstone.
+    TopicDeleted {
+        /// Its name.
+        name: TopicName,
+        /// Its id.
+        id: TopicId,
+        /// How many partitions it had.
+        partitions: u32,
+    },
+    /// The files of a deleted topic are gone.
+    TopicPurged {
+        /// Its id.
+        id: TopicId,
+    },
+    /// Producer ids below this may have been handed out.
+    ProducerIdsReserved {
+        /// The first id that was not.
+        up_to: i64,
+    },
+}
+
+/// What a value in the journal and in the view is. Append variants only.
+#[derive(Debug, Serialize, Deserialize)]
+enum Stored {
+    TopicCreated(TopicEntry),
+    TopicAltered(TopicEntry),
+    TopicDeleted(Tombstone),
+    ProducerIdsReserved { up_to: i64 },
+}
+
+/// One key and what it now holds, `None` for nothing any more.
+pub(super) type KeyChange = (String, Option<Vec<u8>>);
+
+/// What is wrong with a key or value of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// A record that no version wrote.
+    #[error("{what}")]
+    Malformed {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Written by a newer version.
+    #[error("the event has version {found}; this version of Tidelog reads up to {supported}: use the newer version")]
+    Newer {
+        /// The value's version.
+        found: u8,
+        /// The newest version that is understood here.
+        supported: u8,
+    },
+}
+
+impl EventError {
+    pub(super) fn malformed(what: impl Into<String>) -> Self {
+        Self::Malformed { what: what.into() }
+    }
+
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Malformed { .. } => ErrorKind::Damaged,
+            Self::Newer { .. } => ErrorKind::Unsupported,
+        }
+    }
+}
+
+/// What a key names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Key {
+    Topic(TopicName),
+    Deleted(TopicId),
+    ProducerIds,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Topic(name) => write!(f, "topic/{name}"),
+            Self::Deleted(id) => write!(f, "deleted/{id}"),
+            Self::ProducerIds => f.write_str("producer-ids"),
+        }
+    }
+}
+
+impl Key {
+    pub(super) fn parse(key: &[u8]) -> Result<Self, EventError> {
+        let wrong = || EventError::malformed(format!("unknown key {:?}", String::from_utf8_lossy(key)));
+        let text = std::str::from_utf8(key).map_err(|_| wrong())?;
+        match text.split_once('/') {
+            Some(("topic", name)) => TopicName::new(name).map(Self::Topic).map_err(|_| wrong()),
+            Some(("deleted", id)) => TopicId::parse(id).map(Self::Deleted).ok_or_else(wrong),
+            None if text == "producer-ids" => Ok(Self::ProducerIds),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Event {
+    /// The key of the thing that it is about.
+    pub fn key(&self) -> String {
+        let key = match self {
+            Self::TopicCreated(entry) | Self::TopicAltered(entry) => Key::Topic(entry.name.clone()),
+            Self::TopicDeleted { id, .. } | Self::TopicPurged { id } => Key::Deleted(*id),
+            Self::ProducerIdsReserved { .. } => Key::ProducerIds,
+        };
+        key.to_string()
+    }
+
+    /// The keys that it changes, in order.
+    pub(super) fn changes(&self) -> Result<Vec<KeyChange>, EventError> {
+        let stored = match self.clone() {
+            Self::TopicCreated(entry) => Stored::TopicCreated(entry),
+            Self::TopicAltered(entry) => Stored::TopicAltered(entry),
+            Self::TopicDeleted { name, id, partitions } => {
+                let gone = (Key::Topic(name.clone()).to_string(), None);
+                let value = encode(&Stored::TopicDeleted(Tombstone { name, id, partitions }))?;
+                return Ok(vec![gone, (self.key(), Some(value))]);
+            }
+            Self::TopicPurged { .. } => return Ok(vec![(self.key(), None)]),
+            Self::ProducerIdsReserved { up_to } => Stored::ProducerIdsReserved { up_to },
+        };
+        Ok(vec![(self.key(), Some(encode(&stored)?))])
+    }
+
+    /// Reads a value; the key it belongs under is that of the event.
+    pub(super) fn decode(value: &[u8]) -> Result<Self, EventError> {
+        let (&version, body) = value.split_first().ok_or_else(|| EventError::malformed("the event is empty"))?;
+        if version > CODEC_VERSION {
+            return Err(EventError::Newer { found: version, supported: CODEC_VERSION });
+        }
+        if version != CODEC_VERSION {
+            return Err(EventError::malformed(format!("there is no event version {version}")));
+        }
+        let config = bincode::config::standard().with_limit::<MAX_VALUE_BYTES>();
+        let (stored, read) = bincode::serde::decode_from_slice(body, config)
+            .map_err(|error| EventError::malformed(format!("the event cannot be decoded: {error}")))?;
+        if read != body.len() {
+            return Err(EventError::malformed(format!("the event has {} bytes too many", body.len() - read)));
+        }
+        Ok(match stored {
+            Stored::TopicCreated(entry) => Self::TopicCreated(entry),
+            Stored::TopicAltered(entry) => Self::TopicAltered(entry),
+            Stored::TopicDeleted(Tombstone { name, id, partitions }) => Self::TopicDeleted { name, id, partitions },
+            Stored::ProducerIdsReserved { up_to } => Self::ProducerIdsReserved { up_to },
+        })
+    }
+}
+
+fn encode(stored: &Stored) -> Result<Vec<u8>, EventError> {
+    let config = bincode::config::standard().with_limit::<MAX_VALUE_BYTES>();
+    let body = bincode::serde::encode_to_vec(stored, config)
+        .map_err(|error| EventError::malformed(format!("the event cannot be encoded: {error}")))?;
+    if body.len() >= MAX_VALUE_BYTES {
+        return Err(EventError::malformed(format!(
+            "the event has {} bytes; the limit is {MAX_VALUE_BYTES} bytes",
+            body.len()
+        )));
+    }
+    let mut value = vec![CODEC_VERSION];
+    value.extend_from_slice(&body);
+    Ok(value)
+}
+
+/// The batch of these changes, for the journal to append.
+pub(super) fn batch_of(changes: &[KeyChange], now_ms: TimestampMs) -> BytesMut {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for (key, value) in changes {
+        builder.push(now_ms, Some(key.as_bytes()), value.as_deref(), &[]);
+    }
+    builder.build()
+}

@@ -1,0 +1,140 @@
+//! The log of every change to what exists: a [`PartitionLog`] with one batch an event.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::base::{Offset, TimestampMs, limits};
+use crate::disk::Disk;
+use crate::log::{Checkpoint, LogConfig, LogError, PartitionLog};
+use crate::record::{BatchHeader, Batches, read_records};
+
+use super::event::EventError;
+use super::{CatalogError, DataDir};
+
+/// Bytes read at a time when replaying.
+const REPLAY_BYTES: usize = 1024 * 1024;
+
+pub(super) struct Journal {
+    log: PartitionLog,
+}
+
+impl Journal {
+    /// Opens the journal; makes it if it is not there and nothing depends on it. With it come lines on what was found.
+    pub(super) fn open(
+        disk: &Arc<dyn Disk>,
+        dir: &DataDir,
+        now_ms: TimestampMs,
+    ) -> Result<(Self, Vec<String>), CatalogError> {
+        let path = dir.journal_dir();
+        prepare(disk, dir, &path)?;
+        let config = LogConfig {
+            // Events are small and are needed as long as the topic lives: nothing is deleted.
+            segment_bytes: 16 * 1024 * 1024,
+            max_batch_bytes: limits::DEFAULT_BATCH_BYTES,
+            ..LogConfig::default()
+        };
+        let (log, recovery) = PartitionLog::open(Arc::clone(disk), path, config, now_ms)?;
+        let mut notes = Vec::new();
+        if recovery.cut_bytes > 0 || !recovery.damage.is_empty() || !recovery.notes.is_empty() {
+            notes.push(format!("journal: {recovery}"));
+        }
+        Ok((Self { log }, notes))
+    }
+
+    /// The first offset.
+    pub(super) fn start(&self) -> Offset {
+        self.log.start_offset()
+    }
+
+    /// The offset up to which everything is durable; nothing above it counts.
+    pub(super) fn end(&self) -> Offset {
+        self.log.synced_end()
+    }
+
+    /// Appends a batch, durable when it returns the journal's new end.
+    ///
+    /// # Errors
+    /// The batch may be there or not at the next open if [`Journal::is_poisoned`] now, and is not otherwise.
+    pub(super) fn append(&mut self, mut batch: BytesMut, now_ms: TimestampMs) -> Result<Offset, LogError> {
+        self.log.append(&mut batch, now_ms)?;
+        self.log.sync()?;
+        Ok(self.end())
+    }
+
+    /// Whether a sync failed, so that what it covered is unknown.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.log.poisoned().is_some()
+    }
+
+    /// After a failed sync: verifies what is there and makes it durable. There may be more behind the old end then.
+    pub(super) fn reopen(&mut self, now_ms: TimestampMs) -> Result<(), LogError> {
+        self.log.reopen(now_ms).map(drop)
+    }
+
+    pub(super) fn close(&mut self, now_ms: TimestampMs) -> Result<(), LogError> {
+        self.log.close(now_ms)
+    }
+
+    /// Hands key and value of every record from `from` to the end to `take`; after those of one batch, its header to
+    /// `done`.
+    pub(super) fn replay(
+        &self,
+        from: Offset,
+        mut take: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EventError>,
+        mut done: impl FnMut(&BatchHeader),
+    ) -> Result<(), CatalogError> {
+        let malformed = |offset, what: String| CatalogError::Event { offset, source: EventError::malformed(what) };
+        let mut at = from;
+        while at < self.end() {
+            let chunk = self.log.read(at, REPLAY_BYTES, self.end())?;
+            if chunk.next_offset <= at {
+                return Err(malformed(at, "the journal ends before its end".to_owned()));
+            }
+            for batch in Batches::new(chunk.bytes) {
+                let (header, batch) = batch.map_err(|error| malformed(at, error.to_string()))?;
+                let base = header.base_offset;
+                let records = read_records(&batch, limits::DEFAULT_BATCH_BYTES);
+                for record in records.map_err(|error| malformed(base, error.to_string()))? {
+                    let record = record.map_err(|error| malformed(base, error.to_string()))?;
+                    if record.offset < from {
+                        continue;
+                    }
+                    take(record.key.as_deref().unwrap_or_default(), record.value.as_deref())
+                        .map_err(|source| CatalogError::Event { offset: record.offset, source })?;
+                }
+                done(&header);
+            }
+            at = chunk.next_offset;
+        }
+        Ok(())
+    }
+
+    /// The checksum of the batch that ends at `end`, `None` if no batch ends there or it cannot be read.
+    pub(super) fn checksum_before(&self, end: Offset) -> Option<u32> {
+        let chunk = self.log.read(end.checked_sub(1)?, 1, self.end()).ok()?;
+        let (header, _) = Batches::new(chunk.bytes).next()?.ok()?;
+        (header.next_offset() == end).then_some(header.crc)
+    }
+}
+
+/// Makes the journal's folder. One that has gone missing is not replaced by an empty one: that would be to forget every
+/// topic.
+fn prepare(disk: &Arc<dyn Disk>, dir: &DataDir, path: &Path) -> Result<(), CatalogError> {
+    let checkpoint = path.join(Checkpoint::FILE);
+    if !disk.exists(&checkpoint).map_err(CatalogError::io("cannot look at", &checkpoint))? {
+        let there = disk.exists(path).map_err(CatalogError::io("cannot look at", path))?;
+        let files = if there { disk.list(path).map_err(CatalogError::io("cannot list", path))? } else { Vec::new() };
+        if files.iter().any(|file| file.name.ends_with(".log")) {
+            // The log knows how to do without a checkpoint.
+            return Ok(());
+        }
+        let topics = dir.topics_dir();
+        if !disk.list(&topics).map_err(CatalogError::io("cannot list", &topics))?.is_empty() {
+            return Err(CatalogError::JournalMissing { path: path.to_owned() });
+        }
+    }
+    PartitionLog::create(disk, path)?;
+    Ok(())
+}

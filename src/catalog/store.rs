@@ -1,0 +1,320 @@
+//! What exists, durably: journal first, then memory, then the view.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::{Offset, ProducerId, TimestampMs, TopicId, TopicName};
+use crate::disk::Disk;
+
+use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
+use super::journal::Journal;
+use super::state::State;
+use super::view::{Position, Unusable, View};
+use super::{CatalogError, DataDir};
+
+/// Producer ids reserved with one event.
+const PRODUCER_ID_BLOCK: u32 = 1000;
+
+/// The most producer ids handed out at once.
+const PRODUCER_IDS_AT_ONCE: u32 = 1_000_000;
+
+/// Whether there is a view beside the journal. What the catalog answers is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ViewMode {
+    /// In `view/`. Only on the real disk: sled does its own file access.
+    Sled,
+    /// Everything is read from the journal at every start.
+    Off,
+}
+
+/// What opening the catalog found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CatalogStartup {
+    /// One line for each thing worth telling an operator.
+    pub notes: Vec<String>,
+    /// The view was missing or of no use, and was built anew from the journal.
+    pub view_rebuilt: bool,
+}
+
+/// What exists. One change at a time.
+pub struct Catalog {
+    disk: Arc<dyn Disk>,
+    view_dir: PathBuf,
+    journal: Journal,
+    /// Always that of the journal up to `applied`.
+    state: State,
+    applied: Offset,
+    view: Option<View>,
+    /// The next producer id that was not handed out; those up to `State::producer_ids` may be.
+    next_producer_id: ProducerId,
+    closed: bool,
+}
+
+impl Catalog {
+    /// Opens the catalog of a data directory, with a view if its folder is on the machine's disk.
+    ///
+    /// # Errors
+    /// Those of the journal: it is damaged, of a newer version, missing while there are topics, or cannot be read.
+    /// Never for anything that is wrong with the view.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &DataDir,
+        now_ms: TimestampMs,
+    ) -> Result<(Self, CatalogStartup), CatalogError> {
+        // A simulated disk's folders are nowhere to be found by sled.
+        let mode = if dir.topics_dir().is_dir() { ViewMode::Sled } else { ViewMode::Off };
+        Self::open_with(disk, dir, mode, now_ms)
+    }
+
+    /// Opens the catalog of a data directory.
+    ///
+    /// # Errors
+    /// As [`Catalog::open`].
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &DataDir,
+        mode: ViewMode,
+        now_ms: TimestampMs,
+    ) -> Result<(Self, CatalogStartup), CatalogError> {
+        let (journal, notes) = Journal::open(&disk, dir, now_ms)?;
+        let mut startup = CatalogStartup { notes, view_rebuilt: false };
+        let mut catalog = Self {
+            disk,
+            view_dir: dir.view_dir(),
+            applied: journal.start(),
+            journal,
+            state: State::default(),
+            view: None,
+            next_producer_id: 0,
+            closed: false,
+        };
+        match mode {
+            ViewMode::Sled => catalog.open_view(dir, &mut startup)?,
+            ViewMode::Off => drop(catalog.catch_up()?),
+        }
+        // What was left of the last block may have been handed out.
+        catalog.next_producer_id = catalog.state.producer_ids();
+        Ok((catalog, startup))
+    }
+
+    fn open_view(&mut self, dir: &DataDir, startup: &mut CatalogStartup) -> Result<(), CatalogError> {
+        let opened =
+            View::open(&self.view_dir, dir.server_id).and_then(|(view, state, position)| match self.misfit(position) {
+                None => Ok((view, state, position)),
+                Some(what) => Err(Unusable::Broken(what)),
+            });
+        let what = match opened {
+            Ok((view, state, position)) => {
+                (self.state, self.applied, self.view) = (state, position.offset, Some(view));
+                let changes = self.catch_up()?;
+                self.update_view(changes);
+                return Ok(());
+            }
+            Err(unusable) => unusable,
+        };
+        self.catch_up()?;
+        remove_view(self.disk.as_ref(), &self.view_dir);
+        let (reason, rebuild) = match what {
+            Unusable::Missing => ("there was none".to_owned(), true),
+            Unusable::Broken(reason) => (reason, true),
+            Unusable::Hung => ("opening it did not end".to_owned(), false),
+        };
+        if rebuild {
+            match self.build_view(dir) {
+                Ok(view) => self.view = Some(view),
+                Err(error) => startup.notes.push(format!("view: running without it: {error}")),
+            }
+        }
+        if self.applied > self.journal.start() || reason != "there was none" {
+            startup.view_rebuilt = self.view.is_some();
+            startup.notes.push(format!("view: read {} topics from the journal instead: {reason}", self.topics().len()));
+        }
+        Ok(())
+    }
+
+    /// Why a view with this position is not one of this journal.
+    fn misfit(&self, position: Position) -> Option<String> {
+        let (start, end) = (self.journal.start(), self.journal.end());
+        if position.offset > end {
+            return Some(format!("it goes up to offset {}, the journal to {end}", position.offset));
+        }
+        if position.offset < start {
+            return Some(format!("it goes up to offset {}, the journal begins at {start}", position.offset));
+        }
+        // If the journal's batch cannot be read, the view is what there is to go by.
+        let journal = self.journal.checksum_before(position.offset);
+        journal
+            .is_some_and(|checksum| checksum != position.checksum)
+            .then(|| format!("it comes from another run: the journal differs before offset {}", position.offset))
+    }
+
+    fn build_view(&self, dir: &DataDir) -> Result<View, String> {
+        let changes = self.state.changes().map_err(|error| error.to_string())?;
+        View::create(&self.view_dir, dir.server_id, changes, self.position()).map_err(|unusable| match unusable {
+            Unusable::Broken(reason) => reason,
+            Unusable::Missing | Unusable::Hung => "making it did not end".to_owned(),
+        })
+    }
+
+    fn position(&self) -> Position {
+        let checksum = self.journal.checksum_before(self.applied).unwrap_or(0);
+        Position { offset: self.applied, checksum }
+    }
+
+    /// Takes in what the journal has beyond what was applied; returns it.
+    fn catch_up(&mut self) -> Result<Vec<KeyChange>, CatalogError> {
+        // On a copy, so that an error in the middle changes nothing.
+        let mut state = self.state.clone();
+        let mut applied = self.applied;
+        let mut changes = Vec::new();
+        let take = |key: &[u8], value: Option<&[u8]>| {
+            state.apply_change(key, value)?;
+            // It was understood, so it is text.
+            changes.push((String::from_utf8_lossy(key).into_owned(), value.map(<[u8]>::to_vec)));
+            Ok(())
+        };
+        self.journal.replay(self.applied, take, |header| applied = header.next_offset())?;
+        (self.state, self.applied) = (state, applied);
+        Ok(changes)
+    }
+
+    /// Every topic, by name.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = &TopicEntry> {
+        self.state.topics()
+    }
+
+    /// The topic of this name.
+    pub fn topic(&self, name: &TopicName) -> Option<&TopicEntry> {
+        self.state.topic(name)
+    }
+
+    /// The topic with this id.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&TopicEntry> {
+        self.state.topic_by_id(id)
+    }
+
+    /// Deleted topics whose files may still be there.
+    pub fn tombstones(&self) -> impl ExactSizeIterator<Item = &Tombstone> {
+        self.state.tombstones()
+    }
+
+    #[cfg(test)]
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Makes a change; it is durable and visible when this returns.
+    ///
+    /// # Errors
+    /// A change that makes no sense now ([`CatalogError::TopicExists`], [`CatalogError::NoTopic`],
+    /// [`CatalogError::Invalid`]), or a failure of the journal. Nothing has changed then. After a failed sync it is
+    /// unknown whether the event is on the disk: it is read back, and may turn out to be in force, at the next commit
+    /// or the next start.
+    pub fn commit(&mut self, event: Event, now_ms: TimestampMs) -> Result<(), CatalogError> {
+        self.make_ready(now_ms)?;
+        self.state.check(&event)?;
+        if matches!(&event, Event::TopicPurged { id } if self.state.tombstones().all(|gone| gone.id != *id)) {
+            return Ok(());
+        }
+        let changes =
+            event.changes().map_err(|error| CatalogError::Invalid { what: format!("{}: {error}", event.key()) })?;
+        let end = self.journal.append(event::batch_of(&changes, now_ms), now_ms)?;
+        self.state.apply(event);
+        self.applied = end;
+        self.update_view(changes);
+        Ok(())
+    }
+
+    /// After a failed sync: brings the journal back, and with it what the failed commits may have left there.
+    fn make_ready(&mut self, now_ms: TimestampMs) -> Result<(), CatalogError> {
+        if self.closed {
+            return Err(CatalogError::Closed);
+        }
+        if self.journal.is_poisoned() {
+            self.journal.reopen(now_ms)?;
+        }
+        if self.applied < self.journal.end() {
+            let changes = self.catch_up()?;
+            self.update_view(changes);
+        }
+        Ok(())
+    }
+
+    fn update_view(&mut self, changes: Vec<KeyChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        let position = self.position();
+        let Some(view) = &mut self.view else { return };
+        if let Err(error) = view.apply(changes, position) {
+            tracing::warn!(
+                folder = %self.view_dir.display(), error,
+                "cannot write the view; going on without it, it will be built anew at the next start"
+            );
+            self.drop_view();
+            remove_view(self.disk.as_ref(), &self.view_dir);
+        }
+    }
+
+    fn drop_view(&mut self) {
+        if let Some(view) = self.view.take()
+            && let Err(error) = view.close()
+        {
+            tracing::debug!(folder = %self.view_dir.display(), error, "cannot close the view");
+        }
+    }
+
+    /// Hands out `count` producer ids that nobody was given and nobody will be.
+    ///
+    /// # Errors
+    /// Too many at once, or those of [`Catalog::commit`].
+    pub fn next_producer_ids(&mut self, count: u32, now_ms: TimestampMs) -> Result<Range<ProducerId>, CatalogError> {
+        // A reservation that failed half way may be in force after all.
+        self.make_ready(now_ms)?;
+        if !(1..=PRODUCER_IDS_AT_ONCE).contains(&count) {
+            return Err(CatalogError::Invalid {
+                what: format!("{count} producer ids at once; allowed are 1 to {PRODUCER_IDS_AT_ONCE}"),
+            });
+        }
+        let spent = || CatalogError::Invalid { what: "all producer ids are spent".to_owned() };
+        let first = self.next_producer_id;
+        let end = first.checked_add(i64::from(count)).ok_or_else(spent)?;
+        if end > self.state.producer_ids() {
+            let blocks = i64::from(count.div_ceil(PRODUCER_ID_BLOCK));
+            let up_to = first.checked_add(blocks * i64::from(PRODUCER_ID_BLOCK)).ok_or_else(spent)?;
+            self.commit(Event::ProducerIdsReserved { up_to }, now_ms)?;
+        }
+        self.next_producer_id = end;
+        Ok(first..end)
+    }
+
+    /// Closes journal and view. No change is taken after it.
+    ///
+    /// # Errors
+    /// Those of the journal; nothing that was committed is lost by it.
+    pub fn close(&mut self, now_ms: TimestampMs) -> Result<(), CatalogError> {
+        if self.closed {
+            return Ok(());
+        }
+        self.closed = true;
+        self.drop_view();
+        Ok(self.journal.close(now_ms)?)
+    }
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("state", &self.state).field("applied", &self.applied).finish_non_exhaustive()
+    }
+}
+
+/// A view that cannot be removed is found out at the next start.
+fn remove_view(disk: &dyn Disk, path: &Path) {
+    match disk.remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %path.display(), %error, "cannot remove the view");
+        }
+        _ => {}
+    }
+}
