@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidelog::base::{Clock, SystemClock, TimestampMs};
-use tidelog::client::{Ack, Client, ConsumedRecord, Message, NewTopic, Producer, Receipt, StartAt};
+use tidelog::client::{Ack, Client, ConsumedRecord, Message, NewTopic, Producer, Receipt, RecordMetadata, StartAt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
@@ -137,11 +137,11 @@ async fn collect(
     let mut unknown = 0;
     while let Some((number, receipt)) = receipts.recv().await {
         match receipt.await {
-            Ok(record) => {
-                acknowledged.insert(number, (record.partition, record.offset));
+            Ok(RecordMetadata { partition, offset: Some(offset), .. }) => {
+                acknowledged.insert(number, (partition, offset));
                 count.fetch_add(1, Ordering::SeqCst);
             }
-            Err(_) => unknown += 1,
+            _ => unknown += 1,
         }
     }
     (acknowledged, unknown)
