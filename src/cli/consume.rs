@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use tidelog::base::TopicName;
 use tidelog::client::{ConsumedRecord, Consumer, StartAt};
 
@@ -94,7 +94,6 @@ pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
         json: args.json,
         records: 0,
         bytes: 0,
-        skipped: 0,
         progress: Progress::new(Unit::Records, args.max, "reading"),
     };
     let worked = reading.run(consumer, args.max).await;
@@ -123,7 +122,6 @@ struct Reading {
     json: bool,
     records: u64,
     bytes: u64,
-    skipped: usize,
     progress: Progress,
 }
 
@@ -143,7 +141,7 @@ impl Reading {
                     }
                 }
             };
-            self.tell_skipped(&consumer);
+            self.tell_skipped(&mut consumer);
             let Some(record) = next else { return Ok(()) };
             let record = record?;
             self.print(&record)?;
@@ -184,9 +182,8 @@ impl Reading {
         Ok(self.template.write(&mut self.out, &parts)?)
     }
 
-    fn tell_skipped(&mut self, consumer: &Consumer) {
-        let all = consumer.skipped();
-        for gap in all.iter().skip(self.skipped) {
+    fn tell_skipped(&self, consumer: &mut Consumer) {
+        for gap in consumer.skipped() {
             self.progress.complain(&format!(
                 "{}/{}: passed over offsets {} to {}: {}",
                 gap.topic,
@@ -196,6 +193,5 @@ impl Reading {
                 gap.reason
             ));
         }
-        self.skipped = all.len();
     }
 }

@@ -60,18 +60,20 @@ pub async fn survive(
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(AtomicU64::new(0));
     let (sender, receipts) = mpsc::channel(64 * 1024);
-    let writer = tokio::spawn(send_orders(producer, sender, Arc::clone(&stop)));
+    let sent = Arc::new(AtomicU64::new(0));
+    let writer = tokio::spawn(send_orders(producer, sender, Arc::clone(&sent), Arc::clone(&stop)));
     let collector = tokio::spawn(collect(receipts, Arc::clone(&acknowledged)));
 
     sleep(WORK_BEFORE).await;
     let before = acknowledged.load(Ordering::SeqCst);
+    let under_way = sent.load(Ordering::SeqCst).saturating_sub(before);
     let (address, pid) = (server.address, server.pid());
     let killed_at = SystemClock::new().now_ms();
     server.kill();
     report.held(
         "kill",
-        &format!("kill -9 of process {pid} after {} acknowledged orders, with more on their way", grouped(before)),
-        json!({ "acknowledged_before": before }),
+        &format!("kill -9 of process {pid} after {} acknowledged orders, {under_way} on their way", grouped(before)),
+        json!({ "acknowledged_before": before, "under_way": under_way }),
     )?;
     sleep(DOWN).await;
     let server = ServerProcess::start(data_dir, &address.to_string()).await?;
@@ -107,6 +109,7 @@ pub async fn survive(
 async fn send_orders(
     producer: Producer,
     receipts: mpsc::Sender<(u64, Receipt)>,
+    sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 ) -> Result<(), Failure> {
     let mut tick = tokio::time::interval(Duration::from_millis(1));
@@ -118,6 +121,7 @@ async fn send_orders(
             let value = json!({ "order": number, "total": number % 1000, "currency": "EUR" }).to_string();
             let message = Message::to(TOPIC).key(format!("customer-{}", number % 100)).value(value);
             let receipt = producer.send(message).await?;
+            sent.fetch_add(1, Ordering::SeqCst);
             // The collector is gone only when the demo ends.
             let _ = receipts.send((number, receipt)).await;
             number += 1;
@@ -252,7 +256,9 @@ pub async fn replay_from_time(report: &Report, client: &Client, outcome: &Outcom
     let records = got.values().map(|list| list.len() as u64).sum();
     if got != expected {
         let wanted: usize = expected.values().map(Vec::len).sum();
-        return Err(Failure::Failed(format!("a replay from a time gave {records} records, {wanted} are as new as that")));
+        return Err(Failure::Failed(format!(
+            "a replay from a time gave {records} records, {wanted} are as new as that"
+        )));
     }
     report.held(
         "replay_time",
@@ -266,8 +272,7 @@ pub async fn replay_from_time(report: &Report, client: &Client, outcome: &Outcom
 }
 
 fn order_number(record: &ConsumedRecord) -> Result<u64, Failure> {
-    let value: Option<serde_json::Value> =
-        record.value.as_deref().and_then(|value| serde_json::from_slice(value).ok());
+    let value: Option<serde_json::Value> = record.value.as_deref().and_then(|value| serde_json::from_slice(value).ok());
     value.as_ref().and_then(|value| value.get("order")).and_then(serde_json::Value::as_u64).ok_or_else(|| {
         Failure::Failed(format!("the record at {}/{} is not one that was sent", record.partition, record.offset))
     })
