@@ -43,7 +43,8 @@ pub(super) struct Connection {
     state: Mutex<State>,
     next_correlation: AtomicU64,
     outgoing: mpsc::UnboundedSender<(BytesMut, Bytes)>,
-    pub(super) limits: ServerLimits,
+    /// What the server takes.
+    limits: ServerLimits,
 }
 
 impl Connection {
@@ -101,6 +102,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// The largest batch that the server takes, in bytes.
+    pub(super) fn max_batch_bytes(&self) -> usize {
+        self.limits.max_batch_bytes as usize
+    }
+
     /// Whether it has broken.
     pub(super) fn is_closed(&self) -> bool {
         self.lock().closed.is_some()
@@ -140,12 +146,8 @@ impl Connection {
         match timeout(within, receiver).await {
             Ok(frame) => Ok(answer(self.received(frame)?)?.0),
             Err(_) => {
-                let message = format!(
-                    "no answer to {} from {} within {} ms",
-                    R::KIND.name(),
-                    self.server,
-                    within.as_millis()
-                );
+                let message =
+                    format!("no answer to {} from {} within {} ms", R::KIND.name(), self.server, within.as_millis());
                 Err(ClientError::new(ErrorKind::TimedOut, message))
             }
         }

@@ -19,9 +19,9 @@ use crate::base::{Clock, ErrorKind, Offset, SystemClock, TimestampMs, limits};
 use crate::protocol::{Ack, InitProducer, Produce, ProduceOk};
 use crate::record::{BatchBuilder, BatchOptions, set_producer};
 
+use super::ClientError;
 use super::connection::{Answer, Connection, answer};
 use super::producer::{Message, ProducerBuilder, RecordMetadata};
-use super::ClientError;
 
 /// The waits between tries.
 const BACKOFF: [u64; 6] = [20, 50, 100, 250, 500, 1000];
@@ -149,9 +149,11 @@ impl Lane {
     ) -> Result<Receipt, ClientError> {
         let timestamp = message.timestamp.unwrap_or_else(|| self.clock.now_ms());
         let mut state = self.lock();
-        if let Some(error) = state.failed.clone().or_else(|| {
-            state.closed.then(|| ClientError::new(ErrorKind::Disconnected, "the producer is closed"))
-        }) {
+        if let Some(error) = state
+            .failed
+            .clone()
+            .or_else(|| state.closed.then(|| ClientError::new(ErrorKind::Disconnected, "the producer is closed")))
+        {
             self.room.add_permits(held);
             return Err(error);
         }
@@ -219,9 +221,10 @@ impl Lane {
     fn take(&self) -> Option<Open> {
         let mut state = self.lock();
         let due = |open: &Open| open.since.elapsed() >= self.options.linger;
-        let taken = state.ready.pop_front().or_else(|| {
-            if state.closed || state.open.as_ref().is_some_and(due) { state.open.take() } else { None }
-        });
+        let taken = state
+            .ready
+            .pop_front()
+            .or_else(|| if state.closed || state.open.as_ref().is_some_and(due) { state.open.take() } else { None });
         state.under_way += usize::from(taken.is_some());
         taken
     }

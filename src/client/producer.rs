@@ -171,8 +171,7 @@ impl ProducerBuilder {
             (-1, -1)
         };
         let room = Arc::new(Semaphore::new(self.memory));
-        let shared =
-            Shared { options: self, identity, room, topics: Mutex::default(), lanes: Mutex::default() };
+        let shared = Shared { options: self, identity, room, topics: Mutex::default(), lanes: Mutex::default() };
         Ok(Producer { shared: Arc::new(shared) })
     }
 }
@@ -262,7 +261,10 @@ impl Producer {
         if let Some(topic) = self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(Arc::clone(topic));
         }
-        let metadata = self.shared.options.client.admin().metadata(name, true).await?;
+        let client = &self.shared.options.client;
+        let mut metadata = client.admin().metadata(name, true).await?;
+        let largest = client.connection().await?.max_batch_bytes();
+        metadata.max_batch_bytes = metadata.max_batch_bytes.min(u32::try_from(largest).unwrap_or(u32::MAX));
         let topic = Arc::new(TopicState { name: name.into(), metadata, sticky: Mutex::new((0, 0)) });
         let mut topics = self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(topics.entry(name.to_owned()).or_insert(topic)))

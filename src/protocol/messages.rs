@@ -1,18 +1,8 @@
 //! The messages. A message is never changed; a new field goes to its end, a new meaning gets a new kind.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-/// A message with a kind.
-pub trait Message: Serialize + DeserializeOwned {
-    /// Its kind.
-    const KIND: Kind;
-}
-
-/// A message that is answered.
-pub trait Request: Message {
-    /// What answers it.
-    type Response: Message;
-}
+use super::{Kind, Message, Request};
 
 /// When a produce request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,114 +25,6 @@ pub enum OffsetAt {
     End,
     /// That of the first record with this timestamp or a later one; the end if there is none.
     Timestamp(i64),
-}
-
-/// Message kinds; an answer has the kind of its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum Kind {
-    /// Pushed before the server closes a connection, with an error body.
-    Goodbye = 0,
-    /// [`struct@Hello`].
-    Hello = 1,
-    /// [`struct@Ping`].
-    Ping = 2,
-    /// [`struct@ServerInfo`].
-    ServerInfo = 3,
-    /// [`struct@Metrics`].
-    Metrics = 4,
-    /// [`struct@CreateTopic`].
-    CreateTopic = 10,
-    /// [`struct@AlterTopic`].
-    AlterTopic = 11,
-    /// [`struct@DeleteTopic`].
-    DeleteTopic = 12,
-    /// [`struct@ListTopics`].
-    ListTopics = 13,
-    /// [`struct@DescribeTopic`].
-    DescribeTopic = 14,
-    /// [`struct@Metadata`].
-    Metadata = 15,
-    /// [`struct@InitProducer`].
-    InitProducer = 20,
-    /// [`struct@Produce`].
-    Produce = 21,
-    /// [`struct@Fetch`].
-    Fetch = 30,
-    /// [`struct@ListOffsets`].
-    ListOffsets = 31,
-    /// [`struct@Subscribe`].
-    Subscribe = 40,
-    /// [`struct@Credit`].
-    Credit = 41,
-    /// [`struct@Unsubscribe`].
-    Unsubscribe = 42,
-    /// [`struct@Delivery`].
-    Delivery = 43,
-    /// Pushed when a subscription ends by itself, with an error body.
-    SubscriptionEnded = 44,
-}
-
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Kind; 20] = [
-        Self::Goodbye,
-        Self::Hello,
-        Self::Ping,
-        Self::ServerInfo,
-        Self::Metrics,
-        Self::CreateTopic,
-        Self::AlterTopic,
-        Self::DeleteTopic,
-        Self::ListTopics,
-        Self::DescribeTopic,
-        Self::Metadata,
-        Self::InitProducer,
-        Self::Produce,
-        Self::Fetch,
-        Self::ListOffsets,
-        Self::Subscribe,
-        Self::Credit,
-        Self::Unsubscribe,
-        Self::Delivery,
-        Self::SubscriptionEnded,
-    ];
-
-    /// The number on the wire.
-    pub fn code(self) -> u16 {
-        self as u16
-    }
-
-    /// The kind of a number, `None` for one that this version does not know.
-    pub fn from_code(code: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.code() == code)
-    }
-
-    /// The name in logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Goodbye => "goodbye",
-            Self::Hello => "hello",
-            Self::Ping => "ping",
-            Self::ServerInfo => "server_info",
-            Self::Metrics => "metrics",
-            Self::CreateTopic => "create_topic",
-            Self::AlterTopic => "alter_topic",
-            Self::DeleteTopic => "delete_topic",
-            Self::ListTopics => "list_topics",
-            Self::DescribeTopic => "describe_topic",
-            Self::Metadata => "metadata",
-            Self::InitProducer => "init_producer",
-            Self::Produce => "produce",
-            Self::Fetch => "fetch",
-            Self::ListOffsets => "list_offsets",
-            Self::Subscribe => "subscribe",
-            Self::Credit => "credit",
-            Self::Unsubscribe => "unsubscribe",
-            Self::Delivery => "delivery",
-            Self::SubscriptionEnded => "subscription_ended",
-        }
-    }
 }
 
 /// Reserved for authentication.

@@ -5,11 +5,13 @@
 mod codec;
 mod error;
 mod frame;
+mod kind;
 mod messages;
 
 pub use codec::{decode_body, encode_body};
 pub use error::FrameError;
 pub use frame::{Frame, FrameDecoder, FrameHeader, encode_frame, flags};
+pub use kind::{Kind, Message, Request};
 pub use messages::*;
 
 /// Oldest protocol version spoken here.
