@@ -1,5 +1,6 @@
 //! The tree is the map (ARCHITECTURE.md): modules import from lower floors only, and things that have one home stay there.
 #![allow(clippy::disallowed_methods, reason = "this test reads the project's own source")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
