@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use tidelog::base::TopicName;
 use tidelog::client::{ConsumedRecord, Consumer, StartAt};
 

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+use tidelog::record::Header;
 
 /// Bytes as a string where they are UTF-8, as `{"base64": "..."}` where not.
 pub struct Text<'a>(pub &'a [u8]);
@@ -23,21 +23,22 @@ impl Serialize for Text<'_> {
 }
 
 /// Headers as an object in their order; a name that comes more than once has an array of its values.
-pub struct Headers<'a>(pub &'a [(String, Option<Bytes>)]);
+pub struct Headers<'a>(pub &'a [Header]);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (at, (name, value)) in self.0.iter().enumerate() {
-            if self.0[..at].iter().any(|(earlier, _)| earlier == name) {
+        for (at, header) in self.0.iter().enumerate() {
+            let same = |other: &&Header| other.name == header.name;
+            if self.0[..at].iter().any(|earlier| same(&earlier)) {
                 continue;
             }
-            let more: Vec<_> = self.0[at + 1..].iter().filter(|(later, _)| later == name).collect();
-            if more.is_empty() {
-                map.serialize_entry(name, &value.as_deref().map(Text))?;
-            } else {
-                let values = std::iter::once(value).chain(more.into_iter().map(|(_, value)| value));
-                map.serialize_entry(name, &values.map(|value| value.as_deref().map(Text)).collect::<Vec<_>>())?;
+            // A name is UTF-8 by the format; one of a foreign producer that is not is shown as well as it can be.
+            let name = String::from_utf8_lossy(&header.name);
+            let values: Vec<_> = self.0[at..].iter().filter(same).map(|one| one.value.as_deref().map(Text)).collect();
+            match values.as_slice() {
+                [value] => map.serialize_entry(&name, value)?,
+                values => map.serialize_entry(&name, values)?,
             }
         }
         map.end()

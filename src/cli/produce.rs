@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -112,6 +113,7 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
     let producer = client.producer().ack(ack).compression(args.compression).build().await?;
     let unit = if length.is_some() { Unit::Bytes } else { Unit::Records };
     let mut sending = Sending {
+        topic: args.topic.as_str().into(),
         producer,
         out: output::stdout(),
         in_flight: VecDeque::new(),
@@ -165,6 +167,7 @@ struct InFlight {
 }
 
 struct Sending {
+    topic: Arc<str>,
     args: ProduceArgs,
     producer: Producer,
     out: Out,
@@ -244,7 +247,7 @@ impl Sending {
 
     /// The record that a line stands for.
     fn message(&self, line: Bytes) -> Result<Message, String> {
-        let mut message = Message::to(self.args.topic.as_str());
+        let mut message = Message::to(Arc::clone(&self.topic));
         match &self.args.key_separator {
             Some(separator) => {
                 let separator = separator.as_bytes();
@@ -275,7 +278,7 @@ impl Sending {
                     let line = ReceiptLine {
                         topic: &record.topic,
                         partition: record.partition,
-                        offset: Some(record.offset).filter(|_| self.args.ack != AckArg::None),
+                        offset: record.offset,
                         timestamp: record.timestamp,
                     };
                     output::json_line(&mut self.out, &line)?;

@@ -1,6 +1,7 @@
 //! `tidelog replay`: copies a range of one topic into another, each copy saying in a header where it comes from.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -117,7 +118,7 @@ async fn ends(client: &Client, args: &ReplayArgs) -> Result<Option<HashMap<u32, 
         let end = match (args.to, time) {
             (Until::Offset(offset), _) => offset.min(partition.stable_end),
             (_, Some(time)) => {
-                admin.list_offsets(args.topic.as_str(), partition.partition, OffsetAt::Timestamp(time)).await?.offset
+                admin.list_offsets(args.topic.as_str(), partition.partition, OffsetAt::Timestamp(time)).await?.0
             }
             _ => partition.stable_end,
         };
@@ -141,6 +142,7 @@ impl Copying {
     ) -> Result<(), Failure> {
         let mut consumer = client.consumer().topic(args.topic.as_str()).from(args.from).until_end(true).build().await?;
         let producer = client.producer().build().await?;
+        let into: Arc<str> = args.into.as_str().into();
         let mut receipts = FuturesOrdered::new();
         let (started, mut sent) = (Instant::now(), 0u64);
         loop {
@@ -163,7 +165,7 @@ impl Copying {
                 tokio::time::sleep_until(started + Duration::from_secs_f64(sent as f64 / rate)).await;
             }
             self.bytes += record.value.as_ref().map_or(0, |value| value.len() as u64);
-            receipts.push_back(producer.send(copy_of(record, args.into.as_str())).await?);
+            receipts.push_back(producer.send(copy_of(record, Arc::clone(&into))).await?);
             sent += 1;
         }
         producer.flush().await?;
@@ -176,7 +178,7 @@ impl Copying {
     }
 }
 
-fn copy_of(record: ConsumedRecord, into: &str) -> Message {
+fn copy_of(record: ConsumedRecord, into: Arc<str>) -> Message {
     let source = format!("{}/{}/{}", record.topic, record.partition, record.offset);
     let mut message = Message::to(into).timestamp(record.timestamp);
     if let Some(key) = record.key {
@@ -186,8 +188,12 @@ fn copy_of(record: ConsumedRecord, into: &str) -> Message {
         message = message.value(value);
     }
     // A copy of a copy names what it was copied from last; the earlier source can be followed from there.
-    for (name, value) in record.headers.into_iter().filter(|(name, _)| name != SOURCE_HEADER) {
-        message = message.header(name, value.unwrap_or_default());
+    for header in record.headers.into_iter().filter(|header| header.name != SOURCE_HEADER) {
+        let name = String::from_utf8_lossy(&header.name).into_owned();
+        message = match header.value {
+            Some(value) => message.header(name, value),
+            None => message.empty_header(name),
+        };
     }
     message.header(SOURCE_HEADER, source)
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use tidelog::base::TopicName;
-use tidelog::client::{Admin, NewTopic, TopicDescription};
+use tidelog::client::{Admin, NewTopic, TopicChange, TopicDescription};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
@@ -14,10 +14,10 @@ use super::position::parse_pair;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidelog topic create orders --partitions 3 --set retention=7d
+  tidelog topic create orders --partitions 3 --set retention_time=7d
   tidelog topic list
   tidelog topic describe orders
-  tidelog topic alter orders --partitions 6 --unset retention
+  tidelog topic alter orders --partitions 6 --unset retention_time
   tidelog topic delete orders --yes";
 
 /// Options of `topic`.
@@ -39,7 +39,7 @@ enum TopicCommand {
     #[command(after_help = "\
 Examples:
   tidelog topic create orders --partitions 3
-  tidelog topic create audit --set retention=365d --if-not-exists")]
+  tidelog topic create audit --set retention_time=365d --if-not-exists")]
     Create {
         /// Its name: letters, digits, '.', '_' and '-'
         topic: TopicName,
@@ -71,8 +71,8 @@ Examples:
     /// Changes a topic's settings, or gives it more partitions
     #[command(after_help = "\
 Examples:
-  tidelog topic alter orders --set retention=30d
-  tidelog topic alter orders --unset retention
+  tidelog topic alter orders --set retention_time=30d
+  tidelog topic alter orders --unset retention_time
   tidelog topic alter orders --partitions 6           keys may go to another partition from then on")]
     Alter {
         /// Its name
@@ -134,7 +134,17 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
             if args.json { print_json(&topic) } else { print_description(&topic) }
         }
         TopicCommand::Alter { topic, partitions, set, unset } => {
-            let topic = admin.alter_topic(topic.as_str(), partitions, set, unset).await?;
+            let mut change = TopicChange::new(topic.as_str());
+            if let Some(partitions) = partitions {
+                change = change.partitions(partitions);
+            }
+            for (name, value) in set {
+                change = change.set(name, value);
+            }
+            for name in unset {
+                change = change.unset(name);
+            }
+            let topic = admin.alter_topic(change).await?;
             done(args.json, "is changed", &topic)
         }
         TopicCommand::Delete { topic, .. } => {

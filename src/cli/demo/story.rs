@@ -9,10 +9,10 @@ use serde_json::json;
 use tidelog::client::{Client, ConsumedRecord, Message, NewTopic, StartAt};
 use tidelog::disk::{Disk, RealDisk};
 
+use super::crash;
 use super::report::Report;
 use super::samples::{self, Sample};
 use super::server::{ServerProcess, Workspace};
-use super::crash;
 use crate::cli::failure::Failure;
 use crate::cli::output::{count, grouped, seconds};
 use crate::cli::verify;

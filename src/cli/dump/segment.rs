@@ -108,19 +108,13 @@ fn print_batch(
 }
 
 fn print_record(out: &mut Out, args: &DumpArgs, record: &Record) -> Result<(), Failure> {
-    // Headers of foreign producers need not be UTF-8; a name is shown as well as it can be.
-    let headers: Vec<(String, Option<Bytes>)> = record
-        .headers
-        .iter()
-        .map(|header| (String::from_utf8_lossy(&header.name).into_owned(), header.value.clone()))
-        .collect();
     let (key, value) = (record.key.as_deref(), record.value.as_deref());
     if args.json {
         let line = json!({
             "offset": record.offset,
             "timestamp": record.timestamp,
             "key": key.map(Text),
-            "headers": Headers(&headers),
+            "headers": Headers(&record.headers),
             "value": value.map(Text),
         });
         return json_line(out, &line);
@@ -129,8 +123,9 @@ fn print_record(out: &mut Out, args: &DumpArgs, record: &Record) -> Result<(), F
     if let Some(key) = key {
         write!(out, " key {}", key.escape_ascii())?;
     }
-    for (name, value) in &headers {
-        write!(out, " {name}={}", value.as_deref().unwrap_or_default().escape_ascii())?;
+    for header in &record.headers {
+        let value = header.value.as_deref().unwrap_or_default();
+        write!(out, " {}={}", header.name.escape_ascii(), value.escape_ascii())?;
     }
     match value {
         Some(value) => writeln!(out, ": {}", String::from_utf8_lossy(value).escape_debug())?,
