@@ -66,7 +66,7 @@ pub fn run(args: VerifyArgs) -> Result<(), Failure> {
         &disk,
         &logs,
         &mut |finding| {
-            if broken.is_ok() && !(args.quiet && !finding.damage) {
+            if broken.is_ok() && (finding.damage || !args.quiet) {
                 broken = print(&mut out, &args, &finding);
             }
         },

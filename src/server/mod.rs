@@ -116,14 +116,13 @@ impl Server {
             sockets.push(socket.map_err(|source| ServerError::Listen { address, source })?);
         }
         let (started_at_ms, started_monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
-        let broker = open_broker(&config, disk.clone(), clock.clone()).await?;
+        let broker = open_broker(&config, disk, clock.clone()).await?;
         let metrics = Arc::new(ServerMetrics::default());
         broker.metrics().register(|registry| metrics.register(registry));
         let (stop, stopping) = watch::channel(false);
         let half = config.max_total_bytes.as_usize() / 2;
         let shared = Arc::new(Shared {
             broker,
-            disk,
             clock,
             started_at_ms,
             started_monotonic_ms,

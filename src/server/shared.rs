@@ -10,7 +10,6 @@ use super::config::ServerConfig;
 use super::metrics::ServerMetrics;
 use crate::base::{Clock, TimestampMs};
 use crate::broker::Broker;
-use crate::disk::Disk;
 
 /// The inside of a running server.
 pub struct Shared {
@@ -18,8 +17,6 @@ pub struct Shared {
     pub config: ServerConfig,
     /// The one that does the work.
     pub broker: Arc<Broker>,
-    /// The file system that the data lies on.
-    pub disk: Arc<dyn Disk>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// When the server started, wall time.

@@ -22,9 +22,6 @@ use crate::server::tasks;
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the farewell of subscriptions may take.
 const LAST_PUSHES: Duration = Duration::from_secs(1);
-/// How much of what a client still sends is read after the last frame to it, and for how long.
-const DRAIN: (usize, Duration) = (64 * 1024 * 1024, Duration::from_secs(2));
-
 /// Why a connection ends.
 #[derive(Debug)]
 enum End {
@@ -56,7 +53,7 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
         Err(HandshakeError::Gone(end)) => return Err(Refusal::new(ErrorKind::Disconnected, end.to_string())),
         Err(HandshakeError::Refused(refusal)) => {
             drop(write);
-            reader.drain(DRAIN.0, DRAIN.1).await;
+            reader.drain().await;
             return Err(refusal);
         }
     }
@@ -141,7 +138,7 @@ async fn finish(
     }
     match end {
         End::Goodbye(refusal) => {
-            reader.drain(DRAIN.0, DRAIN.1).await;
+            reader.drain().await;
             if refusal.kind == ErrorKind::ShuttingDown { Ok(()) } else { Err(refusal) }
         }
         _ => Ok(()),

@@ -1,12 +1,14 @@
 //! The handshake: the first frame is a Hello, in time, or the connection ends.
 
+#![allow(clippy::result_large_err, reason = "refused once per connection, never on a hot path")]
+
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::mapping::Refusal;
-use super::outbox::Outgoing;
 use super::reader::{FrameReader, ReadEnd};
 use super::session::{goodbye, head, refused};
 use crate::base::{ErrorKind, limits};
@@ -34,46 +36,54 @@ pub async fn shake_hands(
     shared: &Shared,
 ) -> Result<Hello, HandshakeError> {
     let allowed = shared.config.handshake_timeout.as_duration();
-    let outcome = tokio::select! {
-        outcome = tokio::time::timeout(allowed, greet(reader, shared)) => outcome.unwrap_or_else(|_| {
-            let message = format!("no hello within {}", shared.config.handshake_timeout);
-            Err((HandshakeError::Refused(Refusal::new(ErrorKind::TimedOut, message)), None))
-        }),
+    let greeting = tokio::select! {
+        greeting = tokio::time::timeout(allowed, greet(reader, shared)) => {
+            greeting.unwrap_or_else(|_| Greeting::goodbye(too_late(shared)))
+        }
         () = shared.stopped() => {
-            Err((HandshakeError::Refused(Refusal::new(ErrorKind::ShuttingDown, "the server is stopping")), None))
+            Greeting::goodbye(Refusal::new(ErrorKind::ShuttingDown, "the server is stopping"))
         }
     };
-    let (frame, outcome) = match outcome {
-        Ok((hello, answer)) => (Some(answer), Ok(hello)),
-        Err((HandshakeError::Refused(refusal), answer)) => {
-            shared.metrics.error(refusal.kind);
-            (Some(answer.unwrap_or_else(|| goodbye(&refusal))), Err(HandshakeError::Refused(refusal)))
-        }
-        Err((gone, _)) => (None, Err(gone)),
-    };
-    if let Some(frame) = frame {
-        let sent = tokio::time::timeout(allowed.max(Duration::from_secs(1)), writer.write_all(&frame.head)).await;
-        if let Ok(Err(error)) = sent {
-            return Err(HandshakeError::Gone(ReadEnd::Io(error)));
-        }
-        shared.metrics.bytes_out.inc_by(frame.head.len() as u64);
+    if let Err(HandshakeError::Refused(refusal)) = &greeting.outcome {
+        shared.metrics.error(refusal.kind);
     }
-    outcome
+    let send = tokio::time::timeout(allowed.max(Duration::from_secs(1)), writer.write_all(&greeting.answer));
+    if let Ok(Err(error)) = send.await {
+        return Err(HandshakeError::Gone(ReadEnd::Io(error)));
+    }
+    shared.metrics.bytes_out.inc_by(greeting.answer.len() as u64);
+    greeting.outcome
 }
 
-type Greeting = Result<(Hello, Outgoing), (HandshakeError, Option<Outgoing>)>;
+fn too_late(shared: &Shared) -> Refusal {
+    Refusal::new(ErrorKind::TimedOut, format!("no hello within {}", shared.config.handshake_timeout))
+}
+
+/// What came of a hello: the frame to send, empty for none, and whether the connection goes on.
+struct Greeting {
+    answer: Bytes,
+    outcome: Result<Hello, HandshakeError>,
+}
+
+impl Greeting {
+    fn goodbye(refusal: Refusal) -> Self {
+        Self { answer: goodbye(&refusal).head, outcome: Err(HandshakeError::Refused(refusal)) }
+    }
+}
 
 async fn greet(reader: &mut FrameReader, shared: &Shared) -> Greeting {
     let (frame, _grant) = match reader.next().await {
         Ok(frame) => frame,
-        Err(ReadEnd::BadFrame(error)) => {
-            return Err((HandshakeError::Refused(Refusal::new(ErrorKind::BadFrame, error.to_string())), None));
+        Err(end @ (ReadEnd::BadFrame(_) | ReadEnd::Truncated(_))) => {
+            return Greeting::goodbye(Refusal::new(ErrorKind::BadFrame, end.to_string()));
         }
-        Err(end) => return Err((HandshakeError::Gone(end), None)),
+        // The reader's own clock was a moment faster.
+        Err(ReadEnd::Idle(_) | ReadEnd::Stalled(_)) => return Greeting::goodbye(too_late(shared)),
+        Err(end) => return Greeting { answer: Bytes::new(), outcome: Err(HandshakeError::Gone(end)) },
     };
     let refuse = |refusal: Refusal| {
-        let answer = refused(frame.kind, flags::RESPONSE, frame.correlation, &refusal);
-        Err((HandshakeError::Refused(refusal), Some(answer)))
+        let answer = refused(frame.kind, flags::RESPONSE, frame.correlation, &refusal).head;
+        Greeting { answer, outcome: Err(HandshakeError::Refused(refusal)) }
     };
     if frame.kind != Hello::KIND.code() || frame.flags != 0 {
         let name = Kind::from_code(frame.kind).map_or("unknown", Kind::name);
@@ -106,7 +116,7 @@ async fn greet(reader: &mut FrameReader, shared: &Shared) -> Greeting {
         limits: server_limits(shared),
     };
     match head(frame.kind, flags::RESPONSE, frame.correlation, &answer, 0) {
-        Ok(head) => Ok((hello, Outgoing { head, ..refused(0, 0, 0, &Refusal::new(ErrorKind::Internal, "")) })),
+        Ok(answer) => Greeting { answer, outcome: Ok(hello) },
         Err(refusal) => refuse(refusal),
     }
 }

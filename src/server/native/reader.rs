@@ -24,6 +24,11 @@ const FRAME_GRACE: Duration = Duration::from_secs(30);
 /// The slowest pace at which a large frame may come in, in bytes a second.
 const SLOWEST_PACE: usize = 64 * 1024;
 
+/// How long a peer that was told goodbye may be quiet before the connection is closed.
+const DRAIN_QUIET: Duration = Duration::from_millis(250);
+/// How long it may go on sending.
+const DRAIN_LONGEST: Duration = Duration::from_secs(2);
+
 /// Why no further frame comes.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadEnd {
@@ -170,23 +175,22 @@ impl FrameReader {
     }
 
     /// Reads and drops what the peer still sends, so that closing does not reset the connection under the last frame
-    /// that was sent to it. Ends with the peer's end, after `most` bytes or after `time`.
-    pub async fn drain(self, most: usize, time: Duration) {
+    /// that was sent to it. Ends with the peer's end, when it has been quiet for a moment, and in any case soon.
+    pub async fn drain(self) {
         let drain = async {
             let mut scratch = vec![0; 4096];
-            let mut left = most;
-            while left > 0 {
-                if self.socket.readable().await.is_err() {
-                    return;
+            loop {
+                match tokio::time::timeout(DRAIN_QUIET, self.socket.readable()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return,
                 }
                 match self.socket.try_read(&mut scratch) {
                     Ok(0) => return,
-                    Ok(read) => left = left.saturating_sub(read),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return,
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                    _ => {}
                 }
             }
         };
-        let _ = tokio::time::timeout(time, drain).await;
+        let _ = tokio::time::timeout(DRAIN_LONGEST, drain).await;
     }
 }

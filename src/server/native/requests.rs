@@ -305,9 +305,9 @@ async fn init_producer(
 async fn server_info(session: Arc<Session>, _: wire::ServerInfo) -> Result<Answer<wire::ServerInfoOk>, Refusal> {
     let shared = session.shared.clone();
     let topics = shared.broker.list_topics();
-    let (disk, data_dir) = (shared.disk.clone(), shared.config.data_dir.clone());
     // Asking the file system can block; not knowing is no failure.
-    let free = tokio::task::spawn_blocking(move || disk.free_bytes(&data_dir)).await;
+    let broker = shared.broker.clone();
+    let free = tokio::task::spawn_blocking(move || broker.disk_free_bytes()).await;
     Ok(wire::ServerInfoOk {
         server_id: shared.broker.server_id(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -318,7 +318,7 @@ async fn server_info(session: Arc<Session>, _: wire::ServerInfo) -> Result<Answe
         connections: u64::try_from(shared.metrics.connections.get()).unwrap_or(0),
         recovery_ms: u64::try_from(shared.broker.startup().took.as_millis()).unwrap_or(u64::MAX),
         data_format: DATA_FORMAT,
-        disk_free_bytes: free.ok().and_then(Result::ok).flatten(),
+        disk_free_bytes: free.ok().flatten(),
     }
     .into())
 }
