@@ -1,5 +1,6 @@
 //! `tidelog replay`: copies a range of one topic into another, each copy saying in a header where it comes from.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use serde::Serialize;
 use tidelog::base::{Clock, SystemClock, TopicName};
-use tidelog::client::{Client, ConsumedRecord, Message, StartAt};
+use tidelog::client::{Client, ConsumedRecord, Message, OffsetAt, StartAt};
 use tokio::time::Instant;
 
 use super::connection::ServerArgs;
@@ -79,8 +80,9 @@ struct Summary<'a> {
 pub async fn run(args: ReplayArgs) -> Result<(), Failure> {
     refuse_unsupported("--filter", args.filter.as_deref())?;
     let client = args.server.connect().await?;
+    let ends = ends(&client, &args).await?;
     let mut copying = Copying { copied: 0, bytes: 0, progress: Progress::new(Unit::Records, None, "copying") };
-    let worked = copying.run(&client, &args).await;
+    let worked = copying.run(&client, &args, ends).await;
     copying.progress.finish();
     let took = copying.progress.elapsed();
     worked.map_err(|failure| match failure {
@@ -102,6 +104,29 @@ pub async fn run(args: ReplayArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Where each partition's range ends; `None` for the end as it is when reading starts.
+async fn ends(client: &Client, args: &ReplayArgs) -> Result<Option<HashMap<u32, u64>>, Failure> {
+    let time = match args.to {
+        Until::End => return Ok(None),
+        Until::Offset(_) => None,
+        Until::Time(time) => Some(time),
+        Until::Ago(span) => Some(SystemClock::new().now_ms() - span.as_i64()),
+    };
+    let admin = client.admin();
+    let mut ends = HashMap::new();
+    for partition in admin.describe_topic(args.topic.as_str()).await?.partitions {
+        let end = match (args.to, time) {
+            (Until::Offset(offset), _) => offset.min(partition.stable_end),
+            (_, Some(time)) => {
+                admin.list_offsets(args.topic.as_str(), partition.partition, OffsetAt::Timestamp(time)).await?.0
+            }
+            _ => partition.stable_end,
+        };
+        ends.insert(partition.partition, end);
+    }
+    Ok(Some(ends))
+}
+
 struct Copying {
     copied: u64,
     bytes: u64,
@@ -109,14 +134,17 @@ struct Copying {
 }
 
 impl Copying {
-    async fn run(&mut self, client: &Client, args: &ReplayArgs) -> Result<(), Failure> {
-        let range = client.consumer().topic(args.topic.as_str()).from(args.from).until_end(true);
-        let range = match args.to {
-            Until::End => range,
-            Until::Offset(offset) => range.until_offset(offset),
-            Until::Time(time) => range.until_time(time),
-            Until::Ago(span) => range.until_time(SystemClock::new().now_ms().saturating_sub(span.as_i64())),
-        };
+    async fn run(
+        &mut self,
+        client: &Client,
+        args: &ReplayArgs,
+        ends: Option<HashMap<u32, u64>>,
+    ) -> Result<(), Failure> {
+        let mut range = client.consumer().topic(args.topic.as_str()).from(args.from).until_end(true);
+        // Nothing behind the last of the ends is read; what lies between them is dropped below.
+        if let Some(end) = ends.as_ref().and_then(|ends| ends.values().max()) {
+            range = range.until_offset(*end);
+        }
         let mut consumer = range.build().await?;
         let producer = client.producer().build().await?;
         let into: Arc<str> = args.into.as_str().into();
@@ -135,6 +163,9 @@ impl Copying {
             };
             let Some(record) = record else { break };
             let record = record?;
+            if ends.as_ref().is_some_and(|ends| ends.get(&record.partition).is_none_or(|&end| record.offset >= end)) {
+                continue;
+            }
             if let Some(rate) = args.rate {
                 tokio::time::sleep_until(started + Duration::from_secs_f64(sent as f64 / rate)).await;
             }

@@ -13,11 +13,16 @@ pub struct Sample {
     pub documents: Vec<(String, Bytes)>,
 }
 
-/// Topic, file, the member of a document that is its key, and the built-in copy of the file.
+/// Topic, file, where in a document its key is (a JSON pointer, RFC 6901), and the built-in copy of the file.
 const SOURCES: [(&str, &str, &str, &str); 3] = [
-    ("crm.accounts", "data/crm_accounts.jsonl", "id", include_str!("../../../data/crm_accounts.jsonl")),
-    ("billing.invoices", "data/billing_invoices.jsonl", "id", include_str!("../../../data/billing_invoices.jsonl")),
-    ("erp.events", "data/erp_events.jsonl", "id", include_str!("../../../data/erp_events.jsonl")),
+    ("crm.accounts", "data/crm_accounts.jsonl", "/id", include_str!("../../../data/crm_accounts.jsonl")),
+    (
+        "billing.invoices",
+        "data/billing_invoices.jsonl",
+        "/customer/id",
+        include_str!("../../../data/billing_invoices.jsonl"),
+    ),
+    ("erp.events", "data/erp_events.jsonl", "/invoice", include_str!("../../../data/erp_events.jsonl")),
 ];
 
 /// All samples: from `./data` where it is there, built in where not.
@@ -34,9 +39,9 @@ pub fn all() -> Vec<Sample> {
 }
 
 /// The key of a document, its line number if it has none.
-fn key_of(document: &[u8], member: &str, line: usize) -> String {
+fn key_of(document: &[u8], pointer: &str, line: usize) -> String {
     let parsed: Option<serde_json::Value> = serde_json::from_slice(document).ok();
-    match parsed.as_ref().and_then(|document| document.get(member)) {
+    match parsed.as_ref().and_then(|document| document.pointer(pointer)) {
         Some(serde_json::Value::String(key)) => key.clone(),
         Some(other) => other.to_string(),
         None => format!("line-{}", line + 1),
