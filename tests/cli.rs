@@ -1,4 +1,9 @@
 //! The command line as a user meets it: the real program, a real server on a free port.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may fail loudly, and looks at files from outside"
+)]
 
 mod common;
 

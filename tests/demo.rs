@@ -1,4 +1,9 @@
 //! `tidelog demo` is the first thing a user runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may fail loudly, and looks at files from outside"
+)]
 
 mod common;
 

@@ -123,7 +123,8 @@ fn escape(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
         Some('\\') => Ok(b'\\'),
         Some('x') => {
             let digits: String = rest.by_ref().take(2).collect();
-            u8::from_str_radix(&digits, 16).map_err(|_| format!("'\\x{digits}' is not two hexadecimal digits"))
+            let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2);
+            byte.ok_or_else(|| format!("'\\x{digits}' is not two hexadecimal digits"))
         }
         Some(other) => Err(format!("there is no '\\{other}'; use \\n \\t \\r \\0 \\\\ \\xHH")),
         None => Err("it ends with a single '\\'".to_owned()),

@@ -1,4 +1,9 @@
 //! Runs the real program, and a real server as a child that never outlives its test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may fail loudly, and looks at files from outside"
+)]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
