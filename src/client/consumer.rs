@@ -200,7 +200,17 @@ impl ConsumerBuilder {
         let next = match self.from {
             StartAt::Beginning => at(OffsetAt::Beginning).await?.0,
             StartAt::End => end,
-            StartAt::Offset(offset) => offset,
+            StartAt::Offset(offset) => {
+                let (start, _) = at(OffsetAt::Beginning).await?;
+                if offset < start || offset > end {
+                    let text = format!(
+                        "offset {offset} is out of range: topic '{}' partition {partition} has {start} to {end} (end not included)",
+                        self.topic
+                    );
+                    return Err(ClientError::new(ErrorKind::OffsetOutOfRange, text).with_range(start, end));
+                }
+                offset
+            }
             StartAt::Last(records) => end.saturating_sub(records).max(at(OffsetAt::Beginning).await?.0),
             StartAt::Time(time) => at(OffsetAt::Timestamp(time)).await?.0,
             StartAt::Ago(ago) => {

@@ -28,6 +28,11 @@ impl ClientError {
         self.range
     }
 
+    pub(crate) fn with_range(mut self, start: Offset, end: Offset) -> Self {
+        self.range = Some((start, end));
+        self
+    }
+
     pub(crate) fn disconnected(server: &str, why: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Disconnected, format!("the connection to {server} broke: {why}"))
     }
