@@ -248,6 +248,22 @@ fn a_follower_gets_what_comes_and_stops_at_its_number() {
 }
 
 #[test]
+fn an_interrupted_follower_has_printed_what_there_was_and_succeeds() {
+    let server = Server::start();
+    run(&server, &["produce", "live", "seen"]).ok();
+    let follower = common::spawn(&["consume", "live", "--follow", "--server", server.address()]);
+    // It has subscribed once the server counts a second connection beside that of `info`.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while json_lines(&run(&server, &["info", "--json"]).ok().stdout)[0]["connections"] != 2 {
+        assert!(Instant::now() < deadline, "the follower does not connect");
+    }
+    run(&server, &["consume", "live"]).ok();
+    follower.signal("INT");
+    let read = follower.finish(Duration::from_secs(20)).ok();
+    assert!(read.stdout.is_empty() || read.stdout == b"seen\n");
+}
+
+#[test]
 fn a_reader_that_has_enough_is_no_failure() {
     let server = Server::start();
     let input: String = (0..50_000).map(|number| format!("line number {number}\n")).collect();
@@ -301,7 +317,7 @@ fn verify_and_dump_tell_the_truth_of_what_is_on_disk() {
 
 #[test]
 fn help_teaches_by_example() {
-    for command in ["produce", "consume", "replay", "topic", "verify", "dump", "info", "metrics", "demo"] {
+    for command in ["serve", "produce", "consume", "replay", "topic", "verify", "dump", "info", "metrics", "demo"] {
         let help = String::from_utf8(tidelog(&[command, "--help"]).ok().stdout).unwrap();
         assert!(help.contains("Examples:") && help.contains(&format!("tidelog {command}")), "{command}");
     }

@@ -7,7 +7,6 @@
 
 mod common;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{spawn, tidelog};
@@ -47,7 +46,7 @@ fn an_interrupted_demo_takes_its_server_and_folder_with_it() {
         assert!(Instant::now() < deadline, "the demo made no folder");
         std::thread::yield_now();
     }
-    assert!(Command::new("kill").args(["-INT", &id.to_string()]).status().unwrap().success());
+    demo.signal("INT");
     let run = demo.finish(Duration::from_secs(20)).fails(1);
     assert_eq!(run.reason(), "tidelog: interrupted");
     assert_eq!(leftovers(id), 0);

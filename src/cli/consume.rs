@@ -6,6 +6,7 @@ use clap::Args;
 use futures_util::FutureExt;
 use tidelog::base::TopicName;
 use tidelog::client::{ConsumedRecord, Consumer, StartAt};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
@@ -78,16 +79,13 @@ pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     if args.max == Some(0) {
         return Ok(());
     }
-    let client = args.server.connect().await?;
-    let mut builder = client.consumer();
-    builder = match args.partition {
-        Some(partition) => builder.topic_partition(args.topic.as_str(), partition),
-        None => builder.topic(args.topic.as_str()),
+    // From here on an interrupt ends it in order, also while it connects.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
+    let consumer = tokio::select! {
+        consumer = open(&args) => consumer?,
+        _ = interrupt.recv() => return Ok(()),
     };
-    if let Some(max) = args.max {
-        builder = builder.max_records(max);
-    }
-    let consumer = builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?;
     let mut reading = Reading {
         out: output::stdout(),
         template: args.format.clone().unwrap_or_else(Template::value_lines),
@@ -96,7 +94,7 @@ pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
         bytes: 0,
         progress: Progress::new(Unit::Records, args.max, "reading"),
     };
-    let worked = reading.run(consumer, args.max).await;
+    let worked = reading.run(consumer, &mut interrupt, args.max).await;
     // What was read before a failure is the user's all the same.
     let flushed = reading.out.flush();
     reading.progress.finish();
@@ -106,6 +104,18 @@ pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
         output::complain(&format!("read {}", output::rate(reading.records, reading.bytes, reading.progress.elapsed())));
     }
     Ok(())
+}
+
+async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
+    let client = args.server.connect().await?;
+    let mut builder = match args.partition {
+        Some(partition) => client.consumer().topic_partition(args.topic.as_str(), partition),
+        None => client.consumer().topic(args.topic.as_str()),
+    };
+    if let Some(max) = args.max {
+        builder = builder.max_records(max);
+    }
+    Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?)
 }
 
 /// Options whose meaning is settled but which this version cannot do yet.
@@ -126,9 +136,7 @@ struct Reading {
 }
 
 impl Reading {
-    async fn run(&mut self, mut consumer: Consumer, max: Option<u64>) -> Result<(), Failure> {
-        let interrupted = tokio::signal::ctrl_c();
-        tokio::pin!(interrupted);
+    async fn run(&mut self, mut consumer: Consumer, interrupt: &mut Signal, max: Option<u64>) -> Result<(), Failure> {
         loop {
             // Flushed when there is nothing to go on with, not for every record.
             let next = match consumer.next().now_or_never() {
@@ -137,7 +145,7 @@ impl Reading {
                     self.out.flush()?;
                     tokio::select! {
                         next = consumer.next() => next,
-                        _ = &mut interrupted => return Ok(()),
+                        _ = interrupt.recv() => return Ok(()),
                     }
                 }
             };
@@ -151,7 +159,7 @@ impl Reading {
             if max.is_some_and(|max| self.records >= max) {
                 return Ok(());
             }
-            if self.records.is_multiple_of(1024) && (&mut interrupted).now_or_never().is_some() {
+            if self.records.is_multiple_of(1024) && interrupt.recv().now_or_never().is_some() {
                 return Ok(());
             }
         }

@@ -54,6 +54,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a server
+    #[command(after_help = "\
+Examples:
+  tidelog serve --data-dir ./data                     on 127.0.0.1:7171
+  tidelog serve --config tidelog.toml
+  tidelog serve --data-dir ./data --print-config      what would be in force, and where each value comes from
+
+It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL loses nothing that was acknowledged.")]
     Serve(serve::ServeArgs),
     /// Shows it at work in under a minute: a server of its own, sample data, a kill -9, a replay
     Demo(demo::DemoArgs),

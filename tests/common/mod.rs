@@ -89,6 +89,11 @@ impl Running {
         self.0.as_ref().unwrap().id()
     }
 
+    /// Sends a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap().success());
+    }
+
     /// Waits for its end, which must come in time.
     pub fn finish(mut self, within: Duration) -> Outcome {
         let child = self.0.take().unwrap();
