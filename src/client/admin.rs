@@ -48,6 +48,35 @@ impl NewTopic {
     }
 }
 
+/// A change of a topic.
+#[derive(Debug, Clone)]
+pub struct TopicChange(AlterTopic);
+
+impl TopicChange {
+    /// No change yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(AlterTopic { name: name.into(), partitions: None, set: Vec::new(), unset: Vec::new() })
+    }
+
+    /// A larger number of partitions.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.0.partitions = Some(partitions);
+        self
+    }
+
+    /// A setting's new value.
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.set.push(Setting { name: name.into(), value: value.into() });
+        self
+    }
+
+    /// A setting goes back to its default.
+    pub fn unset(mut self, name: impl Into<String>) -> Self {
+        self.0.unset.push(name.into());
+        self
+    }
+}
+
 impl Admin {
     /// Creates a topic.
     ///
@@ -62,16 +91,8 @@ impl Admin {
     ///
     /// # Errors
     /// There is no such topic, or a value is out of bounds.
-    pub async fn alter_topic(
-        &self,
-        name: &str,
-        partitions: Option<u32>,
-        set: &[(String, String)],
-        unset: &[String],
-    ) -> Result<TopicDescription, ClientError> {
-        let set = set.iter().map(|(name, value)| Setting { name: name.clone(), value: value.clone() }).collect();
-        let request = AlterTopic { name: name.to_owned(), partitions, set, unset: unset.to_vec() };
-        Ok(self.client.request(&request).await?.topic)
+    pub async fn alter_topic(&self, change: TopicChange) -> Result<TopicDescription, ClientError> {
+        Ok(self.client.request(&change.0).await?.topic)
     }
 
     /// Deletes a topic and its data.
@@ -110,7 +131,7 @@ impl Admin {
     ///
     /// # Errors
     /// There is no such topic or partition.
-    pub async fn list_offset(
+    pub async fn list_offsets(
         &self,
         topic: &str,
         partition: u32,

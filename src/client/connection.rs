@@ -43,7 +43,8 @@ pub(super) struct Connection {
     state: Mutex<State>,
     next_correlation: AtomicU64,
     outgoing: mpsc::UnboundedSender<(BytesMut, Bytes)>,
-    pub(super) limits: ServerLimits,
+    /// What the server takes.
+    limits: ServerLimits,
 }
 
 impl Connection {
@@ -99,6 +100,11 @@ impl Connection {
         tokio::spawn(write(Arc::clone(&connection), writer, queue));
         tokio::spawn(read(Arc::downgrade(&connection), reader, decoder, buffer, server.to_owned()));
         Ok(connection)
+    }
+
+    /// The largest batch that the server takes, in bytes.
+    pub(super) fn max_batch_bytes(&self) -> usize {
+        self.limits.max_batch_bytes as usize
     }
 
     /// Whether it has broken.

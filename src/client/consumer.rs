@@ -57,6 +57,8 @@ pub struct ConsumedRecord {
 /// A damaged range that the server passed over on request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedRange {
+    /// The topic.
+    pub topic: Arc<str>,
     /// The partition.
     pub partition: u32,
     /// First offset of it.
@@ -193,7 +195,7 @@ impl ConsumerBuilder {
     /// Where a partition's reading begins, and where its end is now.
     async fn start(&self, partition: u32) -> Result<(Offset, Offset), ClientError> {
         let admin = self.client.admin();
-        let at = |at| admin.list_offset(&self.topic, partition, at);
+        let at = |at| admin.list_offsets(&self.topic, partition, at);
         let (end, _) = at(OffsetAt::End).await?;
         let next = match self.from {
             StartAt::Beginning => at(OffsetAt::Beginning).await?.0,
@@ -348,8 +350,13 @@ impl Feeder {
     async fn take(&mut self, frame: Frame) -> Result<bool, ClientError> {
         let (delivery, payload) = answer::<Delivery>(frame)?;
         for skipped in delivery.skipped {
-            let range =
-                SkippedRange { partition: self.partition, from: skipped.from, to: skipped.to, reason: skipped.reason };
+            let range = SkippedRange {
+                topic: Arc::clone(&self.topic),
+                partition: self.partition,
+                from: skipped.from,
+                to: skipped.to,
+                reason: skipped.reason,
+            };
             self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(range);
         }
         let wrong = |error: crate::record::BatchError| {

@@ -21,7 +21,7 @@ mod error;
 mod lane;
 mod producer;
 
-pub use admin::{Admin, NewTopic};
+pub use admin::{Admin, NewTopic, TopicChange};
 pub use client::{Client, ClientBuilder};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, SkippedRange, StartAt};
 pub use error::ClientError;

@@ -15,9 +15,9 @@ use super::lane::{Lane, Receipt};
 use super::{Client, ClientError};
 
 /// A record to send.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Message {
-    pub(super) topic: String,
+    pub(super) topic: Arc<str>,
     pub(super) partition: Option<u32>,
     pub(super) timestamp: Option<TimestampMs>,
     pub(super) key: Option<Bytes>,
@@ -27,8 +27,9 @@ pub struct Message {
 
 impl Message {
     /// A record for a topic, without anything in it yet.
-    pub fn to(topic: impl Into<String>) -> Self {
-        Self { topic: topic.into(), ..Self::default() }
+    pub fn to(topic: impl Into<Arc<str>>) -> Self {
+        let topic = topic.into();
+        Self { topic, partition: None, timestamp: None, key: None, value: None, headers: Vec::new() }
     }
 
     /// Its key; records of one key stay in order.
@@ -50,7 +51,7 @@ impl Message {
     }
 
     /// A header without a value.
-    pub fn header_without_value(mut self, name: impl Into<String>) -> Self {
+    pub fn empty_header(mut self, name: impl Into<String>) -> Self {
         self.headers.push((name.into(), None));
         self
     }
@@ -242,26 +243,37 @@ impl Producer {
     }
 
     /// Waits until everything handed over so far is stored or has failed; the receipts tell which.
-    pub async fn flush(&self) {
+    ///
+    /// # Errors
+    /// None so far; a failure to flush at all would be one.
+    pub async fn flush(&self) -> Result<(), ClientError> {
         let lanes: Vec<_> = self.lock_lanes().values().cloned().collect();
         for lane in lanes {
             lane.flush().await;
         }
+        Ok(())
     }
 
     /// Flushes, and takes no more.
-    pub async fn close(self) {
-        self.flush().await;
+    ///
+    /// # Errors
+    /// As [`Producer::flush`].
+    pub async fn close(self) -> Result<(), ClientError> {
+        self.flush().await?;
         for lane in self.lock_lanes().values() {
             lane.close();
         }
+        Ok(())
     }
 
     async fn topic(&self, name: &str) -> Result<Arc<TopicState>, ClientError> {
         if let Some(topic) = self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
             return Ok(Arc::clone(topic));
         }
-        let metadata = self.shared.options.client.admin().metadata(name, true).await?;
+        let client = &self.shared.options.client;
+        let mut metadata = client.admin().metadata(name, true).await?;
+        let largest = client.connection().await?.max_batch_bytes();
+        metadata.max_batch_bytes = metadata.max_batch_bytes.min(u32::try_from(largest).unwrap_or(u32::MAX));
         let topic = Arc::new(TopicState { name: name.into(), metadata, sticky: Mutex::new((0, 0)) });
         let mut topics = self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(topics.entry(name.to_owned()).or_insert(topic)))
