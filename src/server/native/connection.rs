@@ -159,7 +159,12 @@ pub fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: t
     let open = Open { shared: shared.clone(), _permit: permit };
     tasks::spawn("connection", async move {
         let _open = open;
-        serve(socket, shared).await
+        // What a peer does to its own connection is worth a line, not a warning.
+        match serve(socket, shared).await {
+            Ok(()) => tracing::info!("disconnected"),
+            Err(reason) => tracing::info!(kind = reason.kind.name(), %reason, "connection ended"),
+        }
+        Ok::<(), Refusal>(())
     });
 }
 
