@@ -1,5 +1,5 @@
 //! The native protocol, byte by byte, against a real server.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod bad_input;
 mod flow;

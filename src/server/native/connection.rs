@@ -54,7 +54,7 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
         Err(HandshakeError::Refused(refusal)) => {
             drop(write);
             reader.drain().await;
-            return Err(refusal);
+            return told(refusal);
         }
     }
     reader.relax(config.max_frame_bytes(), config.idle_timeout.as_duration());
@@ -139,10 +139,15 @@ async fn finish(
     match end {
         End::Goodbye(refusal) => {
             reader.drain().await;
-            if refusal.kind == ErrorKind::ShuttingDown { Ok(()) } else { Err(refusal) }
+            told(refusal)
         }
         _ => Ok(()),
     }
+}
+
+/// The end of a connection that was told why: a stop of the server is nothing to warn of.
+fn told(refusal: Refusal) -> Result<(), Refusal> {
+    if refusal.kind == ErrorKind::ShuttingDown { Ok(()) } else { Err(refusal) }
 }
 
 /// Serves a connection in a task of its own; its end is logged, with its peer.
@@ -154,7 +159,12 @@ pub fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: t
     let open = Open { shared: shared.clone(), _permit: permit };
     tasks::spawn("connection", async move {
         let _open = open;
-        serve(socket, shared).await
+        // What a peer does to its own connection is worth a line, not a warning.
+        match serve(socket, shared).await {
+            Ok(()) => tracing::info!("disconnected"),
+            Err(reason) => tracing::info!(kind = reason.kind.name(), %reason, "connection ended"),
+        }
+        Ok::<(), Refusal>(())
     });
 }
 

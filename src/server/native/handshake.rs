@@ -1,7 +1,5 @@
 //! The handshake: the first frame is a Hello, in time, or the connection ends.
 
-#![allow(clippy::result_large_err, reason = "refused once per connection, never on a hot path")]
-
 use std::time::Duration;
 
 use bytes::Bytes;

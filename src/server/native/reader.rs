@@ -89,9 +89,10 @@ impl FrameReader {
         let mut deadline = None;
         loop {
             if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
-                return Ok((frame, self.settle().await));
+                let bytes = limits::FRAME_HEADER_BYTES + frame.body.len() + frame.payload.len();
+                return Ok((frame, self.settle(bytes).await));
             }
-            let missing = self.missing();
+            let missing = self.missing()?;
             if missing.is_some_and(|(length, _)| length > SMALL_BYTES)
                 && self.buffer.len() >= LEAST_CHUNK
                 && self.grant.is_none()
@@ -111,13 +112,12 @@ impl FrameReader {
     }
 
     /// Length of the frame that has begun, and what is missing of it.
-    fn missing(&self) -> Option<(usize, usize)> {
-        if self.buffer.len() < limits::FRAME_HEADER_BYTES {
-            return None;
-        }
-        let length: [u8; 4] = self.buffer[..4].try_into().ok()?;
-        let length = u32::from_be_bytes(length) as usize + 4;
-        Some((length, length.saturating_sub(self.buffer.len())))
+    fn missing(&self) -> Result<Option<(usize, usize)>, FrameError> {
+        let header = self.decoder.peek(&self.buffer)?;
+        Ok(header.map(|header| {
+            let length = header.length as usize + 4;
+            (length, length.saturating_sub(self.buffer.len()))
+        }))
     }
 
     /// Waits for the first byte of a frame while holding no buffer.
@@ -162,15 +162,15 @@ impl FrameReader {
         }
     }
 
-    /// The grant of the frame just decoded. The buffer is given up with it if nothing is left in it, so that the frame
+    /// The grant of the frame of `bytes` just decoded; a small one is counted only now. The buffer is given up with it if nothing is left in it, so that the frame
     /// is its only owner.
-    async fn settle(&mut self) -> Grant {
+    async fn settle(&mut self, bytes: usize) -> Grant {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
         match self.grant.take() {
             Some(grant) => grant,
-            None => self.account.take(0).await,
+            None => self.account.take(bytes).await,
         }
     }
 

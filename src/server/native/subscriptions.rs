@@ -184,7 +184,7 @@ async fn deliver(session: &Session, id: u64, purse: &Purse, request: &Subscribe)
 }
 
 /// As many whole batches from the front as reach `records`, one at least, and the offset behind them.
-fn within(fetched: &Fetched, position: Offset, records: u64) -> (Bytes, Offset) {
+pub(super) fn within(fetched: &Fetched, position: Offset, records: u64) -> (Bytes, Offset) {
     let mut length = 0;
     if fetched.next_offset.saturating_sub(position) > records {
         while let Ok(batch) = BatchHeader::parse(&fetched.bytes[length..]) {
