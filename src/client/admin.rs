@@ -1,0 +1,130 @@
+//! Topics, offsets and facts about the server.
+
+use std::sync::Arc;
+
+use crate::base::{Offset, PartitionId, TimestampMs};
+use crate::protocol::{
+    AlterTopic, CreateTopic, DeleteTopic, DescribeTopic, ListOffsets, ListTopics, Metrics, OffsetAt, ServerInfo,
+    ServerInfoOk, Setting, TopicDescription, TopicSummary,
+};
+
+use super::ClientError;
+use super::link::{Again, Link};
+
+/// Administration; got from [`Client::admin`](super::Client::admin). Every method's error is the server's refusal, or that
+/// it could not be reached within the client's request time-out.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    link: Arc<Link>,
+}
+
+/// A topic to be created.
+#[derive(Debug, Clone)]
+pub struct NewTopic(CreateTopic);
+
+/// A change to a topic.
+#[derive(Debug, Clone)]
+pub struct TopicChange(AlterTopic);
+
+impl NewTopic {
+    /// A topic with the server's default number of partitions and default settings.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(CreateTopic { name: name.into(), partitions: None, settings: Vec::new(), if_not_exists: false })
+    }
+
+    /// How many partitions.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.0.partitions = Some(partitions);
+        self
+    }
+
+    /// A setting, as people write it: `("retention", "7d")`.
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.settings.push(Setting { name: name.into(), value: value.into() });
+        self
+    }
+
+    /// A topic that exists is fine, whatever its settings.
+    pub fn if_not_exists(mut self) -> Self {
+        self.0.if_not_exists = true;
+        self
+    }
+}
+
+impl TopicChange {
+    /// No change yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(AlterTopic { name: name.into(), partitions: None, set: Vec::new(), unset: Vec::new() })
+    }
+
+    /// A larger number of partitions.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.0.partitions = Some(partitions);
+        self
+    }
+
+    /// A setting's new value.
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.set.push(Setting { name: name.into(), value: value.into() });
+        self
+    }
+
+    /// A setting goes back to its default.
+    pub fn unset(mut self, name: impl Into<String>) -> Self {
+        self.0.unset.push(name.into());
+        self
+    }
+}
+
+impl Admin {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self { link }
+    }
+
+    /// Creates a topic; returns it as it is now.
+    pub async fn create_topic(&self, topic: NewTopic) -> Result<TopicDescription, ClientError> {
+        let again = if topic.0.if_not_exists { Again::Yes } else { Again::No };
+        Ok(self.link.ask(&topic.0, again).await?.topic)
+    }
+
+    /// Changes a topic; returns it as it is now.
+    pub async fn alter_topic(&self, change: TopicChange) -> Result<TopicDescription, ClientError> {
+        Ok(self.link.ask(&change.0, Again::Yes).await?.topic)
+    }
+
+    /// Deletes a topic and its data.
+    pub async fn delete_topic(&self, name: impl Into<String>) -> Result<(), ClientError> {
+        self.link.ask(&DeleteTopic { name: name.into() }, Again::No).await.map(|_| ())
+    }
+
+    /// All topics, by name.
+    pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, ClientError> {
+        Ok(self.link.ask(&ListTopics {}, Again::Yes).await?.topics)
+    }
+
+    /// One topic, its settings and partitions.
+    pub async fn describe_topic(&self, name: impl Into<String>) -> Result<TopicDescription, ClientError> {
+        Ok(self.link.ask(&DescribeTopic { name: name.into() }, Again::Yes).await?.topic)
+    }
+
+    /// An offset and the timestamp of its record, −1 if there is none there.
+    pub async fn list_offsets(
+        &self,
+        topic: impl Into<String>,
+        partition: PartitionId,
+        at: OffsetAt,
+    ) -> Result<(Offset, TimestampMs), ClientError> {
+        let found = self.link.ask(&ListOffsets { topic: topic.into(), partition, at }, Again::Yes).await?;
+        Ok((found.offset, found.timestamp))
+    }
+
+    /// Facts about the server.
+    pub async fn server_info(&self) -> Result<ServerInfoOk, ClientError> {
+        self.link.ask(&ServerInfo {}, Again::Yes).await
+    }
+
+    /// The server's metrics in the Prometheus text format.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        Ok(self.link.ask(&Metrics {}, Again::Yes).await?.text)
+    }
+}
