@@ -1,6 +1,6 @@
 //! The log of every change to what exists: a [`PartitionLog`] with one batch an event.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -18,13 +18,6 @@ const REPLAY_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Journal {
     log: PartitionLog,
-}
-
-/// One record of the journal, and where it is.
-pub(super) struct Replayed<'r> {
-    pub(super) offset: Offset,
-    pub(super) key: &'r [u8],
-    pub(super) value: Option<&'r [u8]>,
 }
 
 impl Journal {
@@ -84,12 +77,12 @@ impl Journal {
         self.log.close(now_ms)
     }
 
-    /// Hands every record from `from` to the end to `take`, batch by batch: after the records of one comes `done` with
-    /// its header.
+    /// Hands key and value of every record from `from` to the end to `take`; after those of one batch, its header to
+    /// `done`.
     pub(super) fn replay(
         &self,
         from: Offset,
-        mut take: impl FnMut(Replayed<'_>) -> Result<(), EventError>,
+        mut take: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EventError>,
         mut done: impl FnMut(&BatchHeader),
     ) -> Result<(), CatalogError> {
         let malformed = |offset, what: String| CatalogError::Event { offset, source: EventError::malformed(what) };
@@ -108,9 +101,8 @@ impl Journal {
                     if record.offset < from {
                         continue;
                     }
-                    let (offset, key) = (record.offset, record.key.as_deref().unwrap_or_default());
-                    take(Replayed { offset, key, value: record.value.as_deref() })
-                        .map_err(|source| CatalogError::Event { offset, source })?;
+                    take(record.key.as_deref().unwrap_or_default(), record.value.as_deref())
+                        .map_err(|source| CatalogError::Event { offset: record.offset, source })?;
                 }
                 done(&header);
             }
@@ -129,7 +121,7 @@ impl Journal {
 
 /// Makes the journal's folder. One that has gone missing is not replaced by an empty one: that would be to forget every
 /// topic.
-fn prepare(disk: &Arc<dyn Disk>, dir: &DataDir, path: &PathBuf) -> Result<(), CatalogError> {
+fn prepare(disk: &Arc<dyn Disk>, dir: &DataDir, path: &Path) -> Result<(), CatalogError> {
     let checkpoint = path.join(Checkpoint::FILE);
     if !disk.exists(&checkpoint).map_err(CatalogError::io("cannot look at", &checkpoint))? {
         let there = disk.exists(path).map_err(CatalogError::io("cannot look at", path))?;
@@ -140,7 +132,7 @@ fn prepare(disk: &Arc<dyn Disk>, dir: &DataDir, path: &PathBuf) -> Result<(), Ca
         }
         let topics = dir.topics_dir();
         if !disk.list(&topics).map_err(CatalogError::io("cannot list", &topics))?.is_empty() {
-            return Err(CatalogError::JournalMissing { path: path.clone() });
+            return Err(CatalogError::JournalMissing { path: path.to_owned() });
         }
     }
     PartitionLog::create(disk, path)?;

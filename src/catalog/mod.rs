@@ -11,20 +11,20 @@
 //!
 //! Knows nothing of open partitions, producers at work, groups or sockets.
 
-mod catalog;
 mod data_dir;
 mod error;
 mod event;
 mod journal;
 mod settings;
 mod state;
+mod store;
 mod view;
 
-pub use catalog::{Catalog, CatalogStartup, ViewMode};
 pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use settings::{Cleanup, Durability, SETTINGS, Setting, SettingError, TopicSettings};
+pub use store::{Catalog, CatalogStartup, ViewMode};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! the journal.
 //!
 //! Beside the keys and values of the journal (see [`super::event`]) it has one of its own, written in the same atomic
-//! batch as every change, big-endian:
+//! batch as every change (the last batch, of many changes), big-endian:
 //!
 //! ```text
 //! "\0view" = u8 version (1) | u128 server id | u64 journal offset up to which everything is in here
@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -35,6 +35,13 @@ const SLED_SEGMENT_BYTES: usize = 64 * 1024;
 
 /// Changes after which the view is flushed. What a crash takes is replayed from the journal.
 const FLUSH_AFTER: u32 = 1000;
+
+/// Changes in one batch: sled keeps a whole batch in memory several times over.
+const BATCH_CHANGES: usize = 500;
+
+/// sled's threads may hold a view for a moment after it was closed.
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A damaged view can also make sled loop for ever.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -152,7 +159,7 @@ impl View {
         Err("its entries are not those that were written".to_owned())
     }
 
-    /// Takes changes in; together with the position, or not at all.
+    /// Takes changes in; a crash half way leaves a view that the next open refuses.
     ///
     /// # Errors
     /// What sled said. The view is not to be used any more.
@@ -161,11 +168,15 @@ impl View {
     }
 
     fn write(&mut self, changes: Vec<KeyChange>, position: Position) -> Result<(), String> {
-        // Of several changes of a key in one batch only the last counts.
+        // Of several changes of a key only the last counts.
         let changes: BTreeMap<String, Option<Vec<u8>>> = changes.into_iter().collect();
         let mut batch = sled::Batch::default();
         self.unflushed = self.unflushed.saturating_add(1);
-        for (key, value) in changes {
+        for (count, (key, value)) in changes.into_iter().enumerate() {
+            if count > 0 && count % BATCH_CHANGES == 0 {
+                // A crash before the mark follows leaves entries that do not fit the old mark, which is found out.
+                self.db.apply_batch(std::mem::take(&mut batch)).map_err(|error| error.to_string())?;
+            }
             if let Some(old) = self.db.get(&key).map_err(|error| error.to_string())? {
                 self.entries = self.entries.wrapping_sub(1);
                 self.sum = self.sum.wrapping_sub(checksum(key.as_bytes(), &old));
@@ -209,7 +220,7 @@ fn checksum(key: &[u8], value: &[u8]) -> u64 {
     u64::from(hasher.finalize())
 }
 
-fn open_db(path: &PathBuf) -> Result<sled::Db, String> {
+fn open_db(path: &Path) -> Result<sled::Db, String> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
@@ -217,6 +228,15 @@ fn open_db(path: &PathBuf) -> Result<sled::Db, String> {
         .mode(sled::Mode::LowSpace)
         // No thread that wakes up to flush what is not worth it.
         .flush_every_ms(None);
+    for _ in 1..LOCK_ATTEMPTS {
+        match config.open() {
+            // The data directory is ours alone, so this can only be what we had open before.
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                std::thread::park_timeout(LOCK_PAUSE);
+            }
+            other => return other.map_err(|error| error.to_string()),
+        }
+    }
     config.open().map_err(|error| error.to_string())
 }
 

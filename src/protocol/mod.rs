@@ -5,12 +5,16 @@
 mod codec;
 mod error;
 mod frame;
+mod kind;
 mod messages;
+mod topics;
 
 pub use codec::{decode_body, encode_body};
 pub use error::FrameError;
 pub use frame::{Frame, FrameDecoder, FrameHeader, encode_frame, flags};
+pub use kind::{Kind, Message, Request};
 pub use messages::*;
+pub use topics::*;
 
 /// Oldest protocol version spoken here.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;

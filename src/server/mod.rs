@@ -1,1 +1,252 @@
-//! To come.
+//! Floor 5: the server. Listeners are thin adapters over the broker; configuration, start and stop are here.
+//!
+//! Knows nothing of how records are stored, and nothing of the command line.
+
+mod budget;
+pub mod config;
+pub mod logging;
+mod metrics;
+mod native;
+mod shared;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::base::{Clock, ErrorKind, SystemClock};
+use crate::broker::{Broker, BrokerError};
+use crate::disk::{Disk, RealDisk};
+use budget::Budget;
+use config::{ConfigError, ServerConfig};
+use metrics::ServerMetrics;
+use shared::Shared;
+
+/// Connections that are told at a time that there is no room for them.
+const REFUSALS: usize = 64;
+
+/// Why a server does not start or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be opened.
+    #[error("cannot open the data directory {path}: {source}")]
+    Broker {
+        /// The directory.
+        path: String,
+        /// What is wrong with it.
+        source: BrokerError,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// Something of the process itself.
+    #[error("{what}: {source}")]
+    Process {
+        /// What was tried.
+        what: &'static str,
+        /// Why it did not work.
+        source: io::Error,
+    },
+    /// A part of the server ended that must not.
+    #[error("the {0} ended although nobody stopped it")]
+    Ended(&'static str),
+}
+
+impl ServerError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Config(_) => ErrorKind::InvalidRequest,
+            Self::Broker { source, .. } => source.kind(),
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => ErrorKind::Busy,
+            Self::Listen { source, .. } | Self::Process { source, .. } => ErrorKind::of_io(source),
+            Self::Ended(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    addresses: Vec<SocketAddr>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the data directory on the real disk, recovers what is in it, and listens. Clients are served when it
+    /// returns.
+    ///
+    /// # Errors
+    /// [`ServerError`]; nothing is left running then.
+    pub async fn start(config: ServerConfig) -> Result<Self, ServerError> {
+        Self::start_on(config, Arc::new(RealDisk), Arc::new(SystemClock::new())).await
+    }
+
+    /// As [`Server::start`], on a disk and a clock of the caller's.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_on(
+        config: ServerConfig,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ServerError> {
+        config.check()?;
+        // Before the recovery, which may take long: an address in use is said at once.
+        let mut sockets = Vec::new();
+        for address in config.listen_addresses()? {
+            let socket = TcpListener::bind(address).await;
+            sockets.push(socket.map_err(|source| ServerError::Listen { address, source })?);
+        }
+        let (started_at_ms, started_monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
+        let broker = open_broker(&config, disk, clock.clone()).await?;
+        let metrics = Arc::new(ServerMetrics::default());
+        broker.metrics().register(|registry| metrics.register(registry));
+        let (stop, stopping) = watch::channel(false);
+        let half = config.max_total_bytes.as_usize() / 2;
+        let shared = Arc::new(Shared {
+            broker,
+            clock,
+            started_at_ms,
+            started_monotonic_ms,
+            metrics,
+            incoming: Budget::new(half),
+            outgoing: Budget::new(half),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+            stopping,
+            config,
+        });
+        let mut addresses = Vec::new();
+        let mut listeners = Vec::new();
+        for socket in sockets {
+            let address = socket
+                .local_addr()
+                .map_err(|source| ServerError::Process { what: "cannot ask for the listening address", source })?;
+            tracing::info!(%address, "native listener ready");
+            addresses.push(address);
+            listeners.push(tasks::spawn("native listener", native::accept(socket, shared.clone())));
+        }
+        Ok(Self { shared, stop, addresses, listeners })
+    }
+
+    /// The addresses of the native listener, with the ports that were taken.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Returns if a listener ends by itself, which it never should.
+    async fn listener_ended(&mut self) {
+        let (_, ended, _) = futures_util::future::select_all(&mut self.listeners).await;
+        self.listeners.remove(ended);
+    }
+
+    /// Stops: accepts nobody, lets what is in flight end within the shutdown timeout, says goodbye to clients, and
+    /// brings the broker to rest. When it returns, all that was acknowledged is on disk and the directory is free.
+    pub async fn stop(self) {
+        let config = &self.shared.config;
+        tracing::info!(timeout = %config.shutdown_timeout, "stopping");
+        self.stop.send_replace(true);
+        for listener in self.listeners {
+            let _ = listener.await;
+        }
+        let all = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
+        let patience = config.shutdown_timeout.as_duration() + STOP_MARGIN;
+        match tokio::time::timeout(patience, self.shared.connections.acquire_many(all)).await {
+            Ok(_) => tracing::debug!("all connections have ended"),
+            Err(_) => tracing::warn!(
+                connections = self.shared.metrics.connections.get(),
+                "connections did not end in time; their requests are cut off"
+            ),
+        }
+        self.shared.broker.shutdown().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// What connections get for their goodbye beyond the shutdown timeout.
+const STOP_MARGIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+async fn open_broker(
+    config: &ServerConfig,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Broker>, ServerError> {
+    let path = config.data_dir.display().to_string();
+    let broker_config = config.broker();
+    let opened = tokio::task::spawn_blocking(move || Broker::open(broker_config, disk, clock)).await;
+    let broker = opened
+        .map_err(|panic| ServerError::Process { what: "recovery ended abnormally", source: io::Error::other(panic) })?
+        .map_err(|source| ServerError::Broker { path: path.clone(), source })?;
+    let startup = broker.startup();
+    for note in &startup.notes {
+        tracing::info!(note, "found at the start");
+    }
+    tracing::info!(
+        data_dir = path,
+        topics = startup.topics,
+        partitions = startup.partitions,
+        took_ms = u64::try_from(startup.took.as_millis()).unwrap_or(u64::MAX),
+        view_rebuilt = startup.view_rebuilt,
+        "data directory open"
+    );
+    Ok(broker)
+}
+
+/// Runs a server until SIGTERM or SIGINT, and says on stdout when it is ready. A second signal ends the process at
+/// once, with status 1.
+///
+/// # Errors
+/// It does not start, or a part of it ended by itself.
+pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
+    let signals = |source| ServerError::Process { what: "cannot listen for signals", source };
+    let mut server = Server::start(config).await?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    announce(&server.addresses);
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = server.listener_ended() => Err(ServerError::Ended("native listener")),
+    };
+    let second = async {
+        tokio::select! {
+            _ = terminate.recv() => {},
+            _ = interrupt.recv() => {},
+        }
+    };
+    tokio::select! {
+        () = server.stop() => {},
+        () = second => {
+            tracing::warn!("second signal: ending at once");
+            std::process::exit(1);
+        }
+    }
+    outcome
+}
+
+/// One line a listener, for whoever waits for the server. A closed stdout is no reason not to serve.
+fn announce(addresses: &[SocketAddr]) {
+    let mut out = io::stdout().lock();
+    for address in addresses {
+        let _ = writeln!(out, "tidelog: native listener ready on {address}");
+    }
+    let _ = out.flush();
+}

@@ -1,6 +1,5 @@
 //! The consumer: records of all its partitions, as they come.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use crate::record::{BatchError, Batches, Header, Record, RecordIter, read_record
 
 use super::subscriber::{Chunk, Event, Share};
 
-/// Skipped ranges that are kept until somebody asks.
+/// Skipped ranges that are remembered.
 const SKIPPED_RANGES: usize = 10_000;
 
 /// A record as it was read.
@@ -78,7 +77,7 @@ pub struct Consumer {
     parts: Vec<Part>,
     events: mpsc::UnboundedReceiver<Event>,
     current: Option<Reading>,
-    skipped: VecDeque<SkippedRange>,
+    skipped: Vec<SkippedRange>,
     left: u64,
 }
 
@@ -106,7 +105,7 @@ impl std::fmt::Debug for Reading {
 
 impl Consumer {
     pub(crate) fn new(parts: Vec<Part>, events: mpsc::UnboundedReceiver<Event>, max_records: u64) -> Self {
-        Self { parts, events, current: None, skipped: VecDeque::new(), left: max_records }
+        Self { parts, events, current: None, skipped: Vec::new(), left: max_records }
     }
 
     /// The next record; `None` when there will be none. May be dropped while it waits.
@@ -114,9 +113,9 @@ impl Consumer {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }
 
-    /// The damaged ranges that were passed over since the last call; at most the newest 10 000.
-    pub fn skipped(&mut self) -> Vec<SkippedRange> {
-        self.skipped.drain(..).collect()
+    /// The damaged ranges that were passed over so far, in the order met; the first 10 000 of them.
+    pub fn skipped(&self) -> &[SkippedRange] {
+        &self.skipped
     }
 
     /// How far it is in each partition.
@@ -138,9 +137,9 @@ impl Consumer {
         part.position.stable_end = part.position.stable_end.max(chunk.delivery.stable_end);
         for skipped in &chunk.delivery.skipped {
             if self.skipped.len() == SKIPPED_RANGES {
-                self.skipped.pop_front();
+                break;
             }
-            self.skipped.push_back(SkippedRange {
+            self.skipped.push(SkippedRange {
                 topic: part.share.topic.clone(),
                 partition: part.share.partition,
                 from: skipped.from,

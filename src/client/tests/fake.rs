@@ -29,12 +29,18 @@ pub enum Fault {
     Silent,
 }
 
+type Known = (i32, i32, u64);
+
+/// A subscription's credit, in records and bytes, and the task that spends it.
+type Pushing = (watch::Sender<(i64, i64)>, tokio::task::JoinHandle<()>);
+
 #[derive(Default)]
 struct Log {
     batches: Vec<(u64, u64, Bytes)>,
     end: u64,
     start: u64,
-    producers: HashMap<i64, (i16, VecDeque<(i32, i32, u64)>)>,
+    /// By id: the epoch, and of the last batches first and last sequence and offset.
+    producers: HashMap<i64, (i16, VecDeque<Known>)>,
 }
 
 pub struct Topic {
@@ -225,7 +231,7 @@ impl Fake {
         self: &Arc<Self>,
         frame: Frame,
         out: &mpsc::UnboundedSender<Bytes>,
-        subscriptions: &mut HashMap<u64, (watch::Sender<(i64, i64)>, tokio::task::JoinHandle<()>)>,
+        subscriptions: &mut HashMap<u64, Pushing>,
     ) -> bool {
         if self.deaf.load(Ordering::SeqCst) {
             return true;

@@ -1,7 +1,7 @@
 //! What exists, durably: journal first, then memory, then the view.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{Offset, ProducerId, TimestampMs, TopicId, TopicName};
@@ -14,7 +14,7 @@ use super::view::{Position, Unusable, View};
 use super::{CatalogError, DataDir};
 
 /// Producer ids reserved with one event.
-const PRODUCER_ID_BLOCK: i64 = 1000;
+const PRODUCER_ID_BLOCK: u32 = 1000;
 
 /// The most producer ids handed out at once.
 const PRODUCER_IDS_AT_ONCE: u32 = 1_000_000;
@@ -40,7 +40,7 @@ pub struct CatalogStartup {
 /// What exists. One change at a time.
 pub struct Catalog {
     disk: Arc<dyn Disk>,
-    view_dir: std::path::PathBuf,
+    view_dir: PathBuf,
     journal: Journal,
     /// Always that of the journal up to `applied`.
     state: State,
@@ -168,10 +168,10 @@ impl Catalog {
         let mut state = self.state.clone();
         let mut applied = self.applied;
         let mut changes = Vec::new();
-        let take = |record: super::journal::Replayed<'_>| {
-            state.apply_change(record.key, record.value)?;
+        let take = |key: &[u8], value: Option<&[u8]>| {
+            state.apply_change(key, value)?;
             // It was understood, so it is text.
-            changes.push((String::from_utf8_lossy(record.key).into_owned(), record.value.map(<[u8]>::to_vec)));
+            changes.push((String::from_utf8_lossy(key).into_owned(), value.map(<[u8]>::to_vec)));
             Ok(())
         };
         self.journal.replay(self.applied, take, |header| applied = header.next_offset())?;
@@ -197,6 +197,11 @@ impl Catalog {
     /// Deleted topics whose files may still be there.
     pub fn tombstones(&self) -> impl ExactSizeIterator<Item = &Tombstone> {
         self.state.tombstones()
+    }
+
+    #[cfg(test)]
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     /// Makes a change; it is durable and visible when this returns.
@@ -231,7 +236,6 @@ impl Catalog {
         }
         if self.applied < self.journal.end() {
             let changes = self.catch_up()?;
-            self.next_producer_id = self.next_producer_id.max(0);
             self.update_view(changes);
         }
         Ok(())
@@ -266,9 +270,8 @@ impl Catalog {
     /// # Errors
     /// Too many at once, or those of [`Catalog::commit`].
     pub fn next_producer_ids(&mut self, count: u32, now_ms: TimestampMs) -> Result<Range<ProducerId>, CatalogError> {
-        if self.closed {
-            return Err(CatalogError::Closed);
-        }
+        // A reservation that failed half way may be in force after all.
+        self.make_ready(now_ms)?;
         if !(1..=PRODUCER_IDS_AT_ONCE).contains(&count) {
             return Err(CatalogError::Invalid {
                 what: format!("{count} producer ids at once; allowed are 1 to {PRODUCER_IDS_AT_ONCE}"),
@@ -278,8 +281,8 @@ impl Catalog {
         let first = self.next_producer_id;
         let end = first.checked_add(i64::from(count)).ok_or_else(spent)?;
         if end > self.state.producer_ids() {
-            let blocks = (i64::from(count) + PRODUCER_ID_BLOCK - 1) / PRODUCER_ID_BLOCK;
-            let up_to = first.checked_add(blocks * PRODUCER_ID_BLOCK).ok_or_else(spent)?;
+            let blocks = i64::from(count.div_ceil(PRODUCER_ID_BLOCK));
+            let up_to = first.checked_add(blocks * i64::from(PRODUCER_ID_BLOCK)).ok_or_else(spent)?;
             self.commit(Event::ProducerIdsReserved { up_to }, now_ms)?;
         }
         self.next_producer_id = end;

@@ -1,0 +1,73 @@
+mod crash;
+mod data_dir;
+mod event;
+mod settings;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::state::State;
+use super::*;
+use crate::base::{TopicId, TopicName};
+use crate::disk::{Disk, SimDisk};
+
+const NOW: i64 = 1_700_000_000_000;
+
+fn name(text: &str) -> TopicName {
+    TopicName::new(text).unwrap()
+}
+
+fn entry(topic: &str, id: u128, partitions: u32) -> TopicEntry {
+    TopicEntry { name: name(topic), id: TopicId(id), partitions, settings: BTreeMap::new(), created_ms: NOW }
+}
+
+fn created(topic: &str, id: u128) -> Event {
+    Event::TopicCreated(entry(topic, id, 1))
+}
+
+fn deleted(topic: &str, id: u128) -> Event {
+    Event::TopicDeleted { name: name(topic), id: TopicId(id), partitions: 1 }
+}
+
+fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
+    Arc::new(sim.clone())
+}
+
+/// Opens data directory and catalog.
+fn open(disk: &Arc<dyn Disk>, path: &Path) -> Result<(DataDir, Catalog, CatalogStartup), CatalogError> {
+    let dir = DataDir::open(disk, path, true)?;
+    let (catalog, startup) = Catalog::open(Arc::clone(disk), &dir, NOW)?;
+    Ok((dir, catalog, startup))
+}
+
+/// A script that has every event in it, and a name that is used again.
+fn script() -> Vec<Event> {
+    let mut altered = entry("crm.accounts", 1, 3);
+    altered.settings.insert("retention_time".into(), "7d".into());
+    vec![
+        created("crm.accounts", 1),
+        created("erp.orders", 2),
+        Event::TopicAltered(altered),
+        Event::ProducerIdsReserved { up_to: 1000 },
+        deleted("erp.orders", 2),
+        created("erp.orders", 3),
+        Event::TopicPurged { id: TopicId(2) },
+        deleted("crm.accounts", 1),
+        Event::ProducerIdsReserved { up_to: 2000 },
+        created("billing", 4),
+    ]
+}
+
+/// The state after each number of events.
+fn states(events: &[Event]) -> Vec<State> {
+    let mut states = vec![State::default()];
+    for event in events {
+        let mut state = states.last().unwrap().clone();
+        state.check(event).unwrap();
+        state.apply(event.clone());
+        states.push(state);
+    }
+    states
+}

@@ -1,0 +1,106 @@
+use super::*;
+use crate::base::{Bytes, ErrorKind, Millis};
+
+#[test]
+fn every_setting_reads_what_it_writes() {
+    let mut settings = TopicSettings::default();
+    for (name, values) in [
+        ("retention_time", ["7d", "unlimited", "90s"]),
+        ("retention_bytes", ["1GiB", "unlimited", "64KiB"]),
+        ("segment_bytes", ["64KiB", "100MiB", "2GiB"]),
+        ("segment_time", ["1h", "unlimited", "1s"]),
+        ("durability", ["interval", "sync", "sync"]),
+        ("max_message_bytes", ["1KiB", "64MiB", "8MiB"]),
+        ("cleanup", ["delete", "delete", "delete"]),
+    ] {
+        for value in values {
+            settings.set(name, value).unwrap();
+            assert_eq!(settings.get(name).unwrap(), value, "{name}");
+        }
+    }
+    assert_eq!(SETTINGS.map(|setting| setting.name).len(), 7);
+    for setting in SETTINGS {
+        let value = settings.get(setting.name).unwrap();
+        settings.set(setting.name, &value).unwrap();
+    }
+}
+
+#[test]
+fn defaults_are_as_stated() {
+    let settings = TopicSettings::default();
+    let values = SETTINGS.map(|setting| settings.get(setting.name).unwrap());
+    assert_eq!(values, ["unlimited", "unlimited", "256MiB", "7d", "sync", "8MiB", "delete"]);
+    assert_eq!(settings.check(), Ok(()));
+}
+
+#[test]
+fn values_out_of_bounds_are_refused_with_value_and_bounds() {
+    for (name, value, says) in [
+        ("retention_time", "999ms", "less than 1s"),
+        ("retention_time", "36501d", "more than 36500d"),
+        ("retention_time", "5", "is not a duration"),
+        ("retention_bytes", "65535", "less than 64KiB"),
+        ("segment_bytes", "65535", "less than 64KiB"),
+        ("segment_bytes", "3GiB", "more than 2GiB"),
+        ("segment_bytes", "unlimited", "is not a size"),
+        ("segment_time", "0s", "less than 1s"),
+        ("durability", "fast", "no such durability"),
+        ("max_message_bytes", "1023", "less than 1KiB"),
+        ("max_message_bytes", "65MiB", "more than 64MiB"),
+        ("max_message_bytes", "-1", "is not a size"),
+        ("cleanup", "burn", "no such cleanup"),
+    ] {
+        let mut settings = TopicSettings::default();
+        let error = settings.set(name, value).unwrap_err();
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("{name} = '{value}': ")) && message.contains(says), "{message}");
+        assert!(message.contains("allowed: "), "{message}");
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert_eq!(settings, TopicSettings::default());
+    }
+}
+
+#[test]
+fn an_unknown_setting_is_answered_with_the_known_ones() {
+    let error = TopicSettings::default().set("retention.ms", "1").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unknown setting 'retention.ms'; known are retention_time, retention_bytes, segment_bytes, segment_time, \
+         durability, max_message_bytes, cleanup"
+    );
+    assert_eq!(TopicSettings::default().get("x"), Err(SettingError::Unknown { name: "x".into() }));
+}
+
+#[test]
+fn compaction_is_refused_as_not_supported() {
+    for value in ["compact", "compact,delete"] {
+        let error = TopicSettings::default().set("cleanup", value).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("not supported by this version"));
+    }
+}
+
+#[test]
+fn contradictions_are_found_whatever_the_order_of_setting() {
+    let overrides = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let error = TopicSettings::default().with(&overrides(&[("segment_bytes", "64KiB")])).unwrap_err();
+    assert!(error.to_string().contains("max_message_bytes = 8MiB is larger than segment_bytes = 64KiB"));
+    let small = overrides(&[("segment_bytes", "64KiB"), ("max_message_bytes", "64KiB")]);
+    assert_eq!(TopicSettings::default().with(&small).unwrap().segment_bytes, Bytes(65536));
+}
+
+#[test]
+fn configuration_files_name_what_differs_from_the_defaults() {
+    let text = "retention_time = \"30d\"\nmax_message_bytes = 65536\n";
+    let settings: TopicSettings = toml::from_str(text).unwrap();
+    let expected = TopicSettings {
+        retention_time: Some(Millis(30 * 86_400_000)),
+        max_message_bytes: Bytes(65536),
+        ..TopicSettings::default()
+    };
+    assert_eq!(settings, expected);
+    assert_eq!(toml::from_str::<TopicSettings>(&toml::to_string(&settings).unwrap()).unwrap(), settings);
+    let json = serde_json::to_string(&settings).unwrap();
+    assert_eq!(serde_json::from_str::<TopicSettings>(&json).unwrap(), settings);
+    assert!(toml::from_str::<TopicSettings>("colour = \"red\"").unwrap_err().to_string().contains("unknown setting"));
+}

@@ -1,0 +1,201 @@
+//! `tidelog consume`: records from any point of the log, once or for as long as they come.
+
+use std::io::Write;
+
+use clap::Args;
+use futures_util::FutureExt;
+use tidelog::base::TopicName;
+use tidelog::client::{ConsumedRecord, Consumer, StartAt};
+
+use super::connection::ServerArgs;
+use super::failure::Failure;
+use super::json::{Headers, RecordLine, Text};
+use super::output::{self, Out};
+use super::position::parse_from;
+use super::progress::Progress;
+use super::progress::Unit;
+use super::template::{self, Parts, Template};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidelog consume orders                              everything there is, oldest first, then stop
+  tidelog consume orders --from end --follow          what comes from now on, until Ctrl-C
+  tidelog consume orders --from ago:15m --json        the last quarter of an hour, one JSON object a line
+  tidelog consume orders --from last:10 --format '%d %p/%o %k: %v\\n'
+
+Where to start:
+  beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:DURATION (90s, 15m, 7d)
+  offset and last count in each partition.
+";
+
+/// Options of `consume`.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}\n{}", template::HELP))]
+pub struct ConsumeArgs {
+    /// Topic to read
+    topic: TopicName,
+    /// Where to start
+    #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from)]
+    from: StartAt,
+    /// Wait for more at the end, until Ctrl-C
+    #[arg(long, short, conflicts_with = "until_end")]
+    follow: bool,
+    /// Stop at the end that there is when the command starts (the default)
+    #[arg(long)]
+    until_end: bool,
+    /// Stop after this many records
+    #[arg(long, short = 'n', value_name = "N")]
+    max: Option<u64>,
+    /// Read this partition only
+    #[arg(long, short)]
+    partition: Option<u32>,
+    /// Print each record as a JSON object
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// Print each record like this; by default '%v\n'
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<Template>,
+    /// Pass over damaged batches, telling on stderr what was passed over
+    #[arg(long)]
+    skip_damaged: bool,
+    /// Print no summary
+    #[arg(long, short)]
+    quiet: bool,
+    /// Not supported by this version
+    #[arg(long, hide = true)]
+    group: Option<String>,
+    /// Not supported by this version
+    #[arg(long, hide = true)]
+    filter: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Runs `consume`.
+pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
+    refuse_unsupported("--group", args.group.as_deref())?;
+    refuse_unsupported("--filter", args.filter.as_deref())?;
+    if args.max == Some(0) {
+        return Ok(());
+    }
+    let client = args.server.connect().await?;
+    let mut builder = client.consumer();
+    builder = match args.partition {
+        Some(partition) => builder.topic_partition(args.topic.as_str(), partition),
+        None => builder.topic(args.topic.as_str()),
+    };
+    if let Some(max) = args.max {
+        builder = builder.max_records(max);
+    }
+    let consumer = builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?;
+    let mut reading = Reading {
+        out: output::stdout(),
+        template: args.format.clone().unwrap_or_else(Template::value_lines),
+        json: args.json,
+        records: 0,
+        bytes: 0,
+        skipped: 0,
+        progress: Progress::new(Unit::Records, args.max, "reading"),
+    };
+    let worked = reading.run(consumer, args.max).await;
+    // What was read before a failure is the user's all the same.
+    let flushed = reading.out.flush();
+    reading.progress.finish();
+    worked?;
+    flushed?;
+    if !args.quiet && output::is_watched() {
+        output::complain(&format!("read {}", output::rate(reading.records, reading.bytes, reading.progress.elapsed())));
+    }
+    Ok(())
+}
+
+/// Options whose meaning is settled but which this version cannot do yet.
+pub fn refuse_unsupported(option: &str, value: Option<&str>) -> Result<(), Failure> {
+    match value {
+        Some(_) => Err(Failure::Usage(format!("{option} is not supported by this version"))),
+        None => Ok(()),
+    }
+}
+
+struct Reading {
+    out: Out,
+    template: Template,
+    json: bool,
+    records: u64,
+    bytes: u64,
+    skipped: usize,
+    progress: Progress,
+}
+
+impl Reading {
+    async fn run(&mut self, mut consumer: Consumer, max: Option<u64>) -> Result<(), Failure> {
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
+        loop {
+            // Flushed when there is nothing to go on with, not for every record.
+            let next = match consumer.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    self.out.flush()?;
+                    tokio::select! {
+                        next = consumer.next() => next,
+                        _ = &mut interrupted => return Ok(()),
+                    }
+                }
+            };
+            self.tell_skipped(&consumer);
+            let Some(record) = next else { return Ok(()) };
+            let record = record?;
+            self.print(&record)?;
+            self.records += 1;
+            self.bytes += record.value.as_ref().map_or(0, |value| value.len() as u64);
+            self.progress.advance(1);
+            if max.is_some_and(|max| self.records >= max) {
+                return Ok(());
+            }
+            if self.records.is_multiple_of(1024) && (&mut interrupted).now_or_never().is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn print(&mut self, record: &ConsumedRecord) -> Result<(), Failure> {
+        if self.json {
+            let line = RecordLine {
+                topic: &record.topic,
+                partition: record.partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key.as_deref().map(Text),
+                headers: Headers(&record.headers),
+                value: record.value.as_deref().map(Text),
+            };
+            return output::json_line(&mut self.out, &line);
+        }
+        let parts = Parts {
+            topic: &record.topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &record.headers,
+        };
+        Ok(self.template.write(&mut self.out, &parts)?)
+    }
+
+    fn tell_skipped(&mut self, consumer: &Consumer) {
+        let all = consumer.skipped();
+        for gap in all.iter().skip(self.skipped) {
+            self.progress.complain(&format!(
+                "{}/{}: passed over offsets {} to {}: {}",
+                gap.topic,
+                gap.partition,
+                gap.from,
+                gap.to.saturating_sub(1),
+                gap.reason
+            ));
+        }
+        self.skipped = all.len();
+    }
+}

@@ -1,0 +1,113 @@
+//! Floor 6: the command line, one file a command.
+//!
+//! Data goes to stdout, everything else to stderr. Exit status: 0 done; 1 failed, reason on stderr in one line; 2 wrong
+//! usage. A closed stdout (`tidelog consume a | head`) is a reader that has enough, not a failure.
+
+mod connection;
+mod consume;
+mod demo;
+mod dump;
+mod failure;
+mod info;
+mod input;
+mod json;
+mod output;
+mod position;
+mod produce;
+mod progress;
+mod replay;
+mod serve;
+mod template;
+mod topic;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// A durable message queue on a persistent log: acknowledged means on disk.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidelog",
+    version,
+    max_term_width = 120,
+    disable_help_subcommand = true,
+    after_help = "\
+Start here:
+  tidelog demo                                        see it work, with a kill -9 in the middle
+  tidelog serve --data-dir ./data                     run a server on 127.0.0.1:7171
+  echo '{\"total\":12}' | tidelog produce orders        send a record; it is on disk when the command returns
+  tidelog consume orders --from beginning             read it back
+
+'tidelog COMMAND --help' teaches each command by example."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a server
+    Serve(serve::ServeArgs),
+    /// Shows it at work in under a minute: a server of its own, sample data, a kill -9, a replay
+    Demo(demo::DemoArgs),
+    /// Sends records to a topic, one a line
+    Produce(produce::ProduceArgs),
+    /// Reads records of a topic from any point of its log
+    Consume(consume::ConsumeArgs),
+    /// Copies a range of one topic's log into another topic
+    Replay(replay::ReplayArgs),
+    /// Creates, lists, describes, changes and deletes topics
+    Topic(topic::TopicArgs),
+    /// Checks a data directory offline, every batch
+    Verify(verify::VerifyArgs),
+    /// Prints what is in a segment, an index or a checkpoint
+    Dump(dump::DumpArgs),
+    /// Prints facts about the server
+    Info(info::InfoArgs),
+    /// Prints the server's metrics (Prometheus text format)
+    Metrics(info::MetricsArgs),
+}
+
+/// Parses the command line and runs it.
+pub fn main() -> ExitCode {
+    // Clap ends the process itself: status 2 on wrong usage, 0 after --help and --version.
+    match run(Cli::parse().command) {
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => {
+            output::complain(&message);
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(message)) => {
+            output::complain(&message);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(args).map_err(Failure::failed),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Produce(args) => block_on(produce::run(args)),
+        Command::Consume(args) => block_on(consume::run(args)),
+        Command::Replay(args) => block_on(replay::run(args)),
+        Command::Topic(args) => block_on(topic::run(args)),
+        Command::Verify(args) => verify::run(args),
+        Command::Dump(args) => dump::run(args),
+        Command::Info(args) => block_on(info::run(args)),
+        Command::Metrics(args) => block_on(info::run_metrics(args)),
+    }
+}
+
+/// Runs a client command: it has one connection and one thing to do, so one thread serves.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::Failed(format!("cannot start the runtime: {error}")))?.block_on(work)
+}

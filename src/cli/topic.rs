@@ -1,0 +1,248 @@
+//! `tidelog topic`: create, list, describe, alter, delete.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use tidelog::base::TopicName;
+use tidelog::client::{Admin, NewTopic, TopicChange, TopicDescription};
+
+use super::connection::ServerArgs;
+use super::failure::Failure;
+use super::output::{self, grouped, rfc3339, table};
+use super::position::parse_pair;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidelog topic create orders --partitions 3 --set retention_time=7d
+  tidelog topic list
+  tidelog topic describe orders
+  tidelog topic alter orders --partitions 6 --unset retention_time
+  tidelog topic delete orders --yes";
+
+/// Options of `topic`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TopicArgs {
+    #[command(subcommand)]
+    command: TopicCommand,
+    /// Print JSON objects, one a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum TopicCommand {
+    /// Creates a topic
+    #[command(after_help = "\
+Examples:
+  tidelog topic create orders --partitions 3
+  tidelog topic create audit --set retention_time=365d --if-not-exists")]
+    Create {
+        /// Its name: letters, digits, '.', '_' and '-'
+        topic: TopicName,
+        /// Number of partitions; the server's default if not given
+        #[arg(long, short)]
+        partitions: Option<u32>,
+        /// Setting (repeatable); 'tidelog topic describe' shows all with their meaning
+        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+        set: Vec<(String, String)>,
+        /// An existing topic is fine, whatever its settings
+        #[arg(long)]
+        if_not_exists: bool,
+    },
+    /// Lists all topics
+    #[command(after_help = "\
+Examples:
+  tidelog topic list
+  tidelog topic list --json")]
+    List,
+    /// Shows a topic's settings and partitions
+    #[command(after_help = "\
+Examples:
+  tidelog topic describe orders
+  tidelog topic describe orders --json")]
+    Describe {
+        /// Its name
+        topic: TopicName,
+    },
+    /// Changes a topic's settings, or gives it more partitions
+    #[command(after_help = "\
+Examples:
+  tidelog topic alter orders --set retention_time=30d
+  tidelog topic alter orders --unset retention_time
+  tidelog topic alter orders --partitions 6           keys may go to another partition from then on")]
+    Alter {
+        /// Its name
+        topic: TopicName,
+        /// New, larger number of partitions
+        #[arg(long, short)]
+        partitions: Option<u32>,
+        /// Setting to change (repeatable)
+        #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+        set: Vec<(String, String)>,
+        /// Setting to put back to its default (repeatable)
+        #[arg(long, value_name = "NAME")]
+        unset: Vec<String>,
+    },
+    /// Deletes a topic and all its data
+    #[command(after_help = "\
+Examples:
+  tidelog topic delete orders                         asks first
+  tidelog topic delete orders --yes")]
+    Delete {
+        /// Its name
+        topic: TopicName,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Runs `topic`.
+pub async fn run(args: TopicArgs) -> Result<(), Failure> {
+    if let TopicCommand::Delete { topic, yes: false } = &args.command {
+        confirm(topic)?;
+    }
+    if let TopicCommand::Alter { partitions: None, set, unset, .. } = &args.command
+        && set.is_empty()
+        && unset.is_empty()
+    {
+        return Err(Failure::Usage("nothing to change: use --set, --unset or --partitions".to_owned()));
+    }
+    let admin = args.server.connect().await?.admin();
+    match args.command {
+        TopicCommand::Create { topic, partitions, set, if_not_exists } => {
+            let mut new = NewTopic::new(topic.as_str());
+            if let Some(partitions) = partitions {
+                new = new.partitions(partitions);
+            }
+            for (name, value) in set {
+                new = new.set(name, value);
+            }
+            if if_not_exists {
+                new = new.if_not_exists();
+            }
+            let topic = admin.create_topic(new).await?;
+            done(args.json, "is there", &topic)
+        }
+        TopicCommand::List => list(&admin, args.json).await,
+        TopicCommand::Describe { topic } => {
+            let topic = admin.describe_topic(topic.as_str()).await?;
+            if args.json { print_json(&topic) } else { print_description(&topic) }
+        }
+        TopicCommand::Alter { topic, partitions, set, unset } => {
+            let mut change = TopicChange::new(topic.as_str());
+            if let Some(partitions) = partitions {
+                change = change.partitions(partitions);
+            }
+            for (name, value) in set {
+                change = change.set(name, value);
+            }
+            for name in unset {
+                change = change.unset(name);
+            }
+            let topic = admin.alter_topic(change).await?;
+            done(args.json, "is changed", &topic)
+        }
+        TopicCommand::Delete { topic, .. } => {
+            admin.delete_topic(topic.as_str()).await?;
+            if args.json {
+                output::json_line(&mut io::stdout(), &json!({ "topic": topic.as_str(), "deleted": true }))?;
+            } else {
+                output::complain(&format!("topic '{topic}' is deleted"));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Asks on the terminal; where nobody can be asked, `--yes` has to say it.
+fn confirm(topic: &TopicName) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Usage(format!("deleting '{topic}' deletes its data; say --yes")));
+    }
+    let asked = write!(io::stderr(), "Delete topic '{topic}' and all its data? [y/N] ");
+    let mut answer = String::new();
+    let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
+    match (read, answer.trim().to_ascii_lowercase().as_str()) {
+        (Ok(_), "y" | "yes") => Ok(()),
+        _ => Err(Failure::Failed(format!("topic '{topic}' is not deleted"))),
+    }
+}
+
+async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
+    let topics = admin.list_topics().await?;
+    let mut out = output::stdout();
+    if json {
+        for topic in &topics {
+            let line = json!({ "topic": topic.name, "id": topic.id, "partitions": topic.partitions });
+            output::json_line(&mut out, &line)?;
+        }
+    } else if topics.is_empty() {
+        output::complain("there is no topic yet; 'tidelog topic create' or the first produce makes one");
+    } else {
+        let rows = topics.into_iter().map(|topic| vec![topic.name, topic.partitions.to_string(), topic.id]);
+        writeln!(out, "{}", table(&["topic", "partitions", "id"], &[1], rows.collect()))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn done(json: bool, what: &str, topic: &TopicDescription) -> Result<(), Failure> {
+    if json {
+        return print_json(topic);
+    }
+    let partitions = output::count(topic.partitions.len() as u64, "partition");
+    output::complain(&format!("topic '{}' {what}, {partitions}", topic.name));
+    Ok(())
+}
+
+fn print_json(topic: &TopicDescription) -> Result<(), Failure> {
+    let settings: Map<String, Value> =
+        topic.settings.iter().map(|setting| (setting.name.clone(), Value::from(setting.value.clone()))).collect();
+    let partitions: Vec<Value> = topic
+        .partitions
+        .iter()
+        .map(|partition| {
+            json!({
+                "partition": partition.partition,
+                "log_start": partition.log_start,
+                "stable_end": partition.stable_end,
+                "log_end": partition.log_end,
+                "bytes": partition.bytes,
+                "segments": partition.segments,
+                "newest_timestamp": partition.newest_timestamp,
+                "state": partition.state,
+            })
+        })
+        .collect();
+    let line = json!({ "topic": topic.name, "id": topic.id, "settings": settings, "partitions": partitions });
+    output::json_line(&mut io::stdout(), &line)
+}
+
+fn print_description(topic: &TopicDescription) -> Result<(), Failure> {
+    let mut out = output::stdout();
+    writeln!(out, "{}  (id {})\n", topic.name, topic.id)?;
+    let rows = topic.settings.iter().map(|setting| {
+        let origin = if setting.is_default { "default" } else { "set" };
+        vec![setting.name.clone(), setting.value.clone(), origin.to_owned(), setting.meaning.clone()]
+    });
+    writeln!(out, "{}\n", table(&["setting", "value", "", "meaning"], &[], rows.collect()))?;
+    let rows = topic.partitions.iter().map(|partition| {
+        vec![
+            partition.partition.to_string(),
+            grouped(partition.log_start),
+            grouped(partition.stable_end),
+            grouped(partition.log_end),
+            output::size(partition.bytes),
+            partition.segments.to_string(),
+            rfc3339(partition.newest_timestamp),
+            partition.state.clone(),
+        ]
+    });
+    let header = ["partition", "start", "stable end", "log end", "size", "segments", "newest record", "state"];
+    writeln!(out, "{}", table(&header, &[0, 1, 2, 3, 4, 5], rows.collect()))?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,123 @@
+//! Message kinds, and what makes a struct a message.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A message with a kind.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Its kind.
+    const KIND: Kind;
+}
+
+/// A message that is answered.
+pub trait Request: Message {
+    /// What answers it.
+    type Response: Message;
+}
+
+/// Message kinds; an answer has the kind of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Kind {
+    /// Pushed before the server closes a connection, with an error body.
+    Goodbye = 0,
+    /// [`super::Hello`].
+    Hello = 1,
+    /// [`super::Ping`].
+    Ping = 2,
+    /// [`super::ServerInfo`].
+    ServerInfo = 3,
+    /// [`super::Metrics`].
+    Metrics = 4,
+    /// [`super::CreateTopic`].
+    CreateTopic = 10,
+    /// [`super::AlterTopic`].
+    AlterTopic = 11,
+    /// [`super::DeleteTopic`].
+    DeleteTopic = 12,
+    /// [`super::ListTopics`].
+    ListTopics = 13,
+    /// [`super::DescribeTopic`].
+    DescribeTopic = 14,
+    /// [`super::Metadata`].
+    Metadata = 15,
+    /// [`super::InitProducer`].
+    InitProducer = 20,
+    /// [`super::Produce`].
+    Produce = 21,
+    /// [`super::Fetch`].
+    Fetch = 30,
+    /// [`super::ListOffsets`].
+    ListOffsets = 31,
+    /// [`super::Subscribe`].
+    Subscribe = 40,
+    /// [`super::Credit`].
+    Credit = 41,
+    /// [`super::Unsubscribe`].
+    Unsubscribe = 42,
+    /// [`super::Delivery`].
+    Delivery = 43,
+    /// Pushed when a subscription ends by itself, with an error body.
+    SubscriptionEnded = 44,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 20] = [
+        Self::Goodbye,
+        Self::Hello,
+        Self::Ping,
+        Self::ServerInfo,
+        Self::Metrics,
+        Self::CreateTopic,
+        Self::AlterTopic,
+        Self::DeleteTopic,
+        Self::ListTopics,
+        Self::DescribeTopic,
+        Self::Metadata,
+        Self::InitProducer,
+        Self::Produce,
+        Self::Fetch,
+        Self::ListOffsets,
+        Self::Subscribe,
+        Self::Credit,
+        Self::Unsubscribe,
+        Self::Delivery,
+        Self::SubscriptionEnded,
+    ];
+
+    /// The number on the wire.
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The kind of a number, `None` for one that this version does not know.
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// The name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Goodbye => "goodbye",
+            Self::Hello => "hello",
+            Self::Ping => "ping",
+            Self::ServerInfo => "server_info",
+            Self::Metrics => "metrics",
+            Self::CreateTopic => "create_topic",
+            Self::AlterTopic => "alter_topic",
+            Self::DeleteTopic => "delete_topic",
+            Self::ListTopics => "list_topics",
+            Self::DescribeTopic => "describe_topic",
+            Self::Metadata => "metadata",
+            Self::InitProducer => "init_producer",
+            Self::Produce => "produce",
+            Self::Fetch => "fetch",
+            Self::ListOffsets => "list_offsets",
+            Self::Subscribe => "subscribe",
+            Self::Credit => "credit",
+            Self::Unsubscribe => "unsubscribe",
+            Self::Delivery => "delivery",
+            Self::SubscriptionEnded => "subscription_ended",
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What an operator may set: the values, their defaults, and the one check that explains contradictions.
+//!
+//! Every value is described once, in [`FIELDS`]; flags, environment, file and `--print-config` follow from there.
+
+mod fields;
+mod load;
+mod print;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+pub use fields::{FIELDS, Field};
+pub use load::{CONFIG_VARIABLE, Inputs, Loaded, Origin};
+
+use crate::base::{Bytes, Millis, limits};
+use crate::broker::BrokerConfig;
+use crate::catalog::TopicSettings;
+
+/// Everything `tidelog serve` can be told. The meaning, unit and bounds of each value are in [`FIELDS`].
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Host and port of the native listener; port 0 takes a free one.
+    pub listen: String,
+    /// Allows a non-loopback address without authentication.
+    pub allow_unauthenticated: bool,
+    /// What is logged, as a level or as directives of `tracing`.
+    pub log_level: String,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Whether the first produce to an unknown topic creates it.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic whose creator does not say.
+    pub default_partitions: u32,
+    /// How often topics with `durability=interval` are synced.
+    pub sync_interval: Millis,
+    /// How often old segments are looked for.
+    pub retention_check: Millis,
+    /// Threads that write and sync.
+    pub commit_threads: usize,
+    /// Segment files kept open.
+    pub max_open_files: usize,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Requests in flight on one connection.
+    pub max_requests_in_flight: usize,
+    /// Bytes in flight on one connection, each way.
+    pub max_connection_bytes: Bytes,
+    /// Bytes in flight on all connections together; half of them each way.
+    pub max_total_bytes: Bytes,
+    /// Subscriptions on one connection.
+    pub max_subscriptions: usize,
+    /// Time to say hello.
+    pub handshake_timeout: Millis,
+    /// Time without a byte from the client.
+    pub idle_timeout: Millis,
+    /// Time in which a client that has data to read takes none of it.
+    pub write_timeout: Millis,
+    /// Time for what is in flight at a stop.
+    pub shutdown_timeout: Millis,
+    /// Settings of topics that do not set them.
+    pub topic_defaults: TopicSettings,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("'{other}' is not a log format; it is text or json")),
+        }
+    }
+}
+
+impl LogFormat {
+    /// The word that [`FromStr`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Why a configuration is refused: one line that names the value and where it came from.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub(super) String);
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let broker = BrokerConfig::default();
+        Self {
+            data_dir: PathBuf::from("./tidelog-data"),
+            listen: "127.0.0.1:7171".to_owned(),
+            allow_unauthenticated: false,
+            log_level: "info".to_owned(),
+            log_format: LogFormat::Text,
+            auto_create_topics: true,
+            default_partitions: 1,
+            sync_interval: broker.sync_interval,
+            retention_check: broker.retention_check,
+            commit_threads: broker.commit_threads,
+            max_open_files: broker.max_open_files,
+            max_connections: 10_000,
+            max_requests_in_flight: 1024,
+            max_connection_bytes: Bytes(32 * 1024 * 1024),
+            max_total_bytes: Bytes(256 * 1024 * 1024),
+            max_subscriptions: 1024,
+            handshake_timeout: Millis(10_000),
+            idle_timeout: Millis(600_000),
+            write_timeout: Millis(60_000),
+            shutdown_timeout: Millis(30_000),
+            topic_defaults: TopicSettings::default(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Refuses values that contradict each other or the promises. Bounds of single values were checked when set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names both sides of the contradiction.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let addresses = self.listen_addresses()?;
+        if let Some(open) = addresses.iter().find(|address| !is_loopback(address.ip()))
+            && !self.allow_unauthenticated
+        {
+            return Err(ConfigError(format!(
+                "listen = \"{}\" is {open}, which other machines can reach, and no authentication is configured; \
+                 listen on 127.0.0.1, or say --allow-unauthenticated",
+                self.listen
+            )));
+        }
+        if self.max_connection_bytes > self.max_total_bytes {
+            return Err(ConfigError(format!(
+                "max_connection_bytes ({}) is larger than max_total_bytes ({})",
+                self.max_connection_bytes, self.max_total_bytes
+            )));
+        }
+        self.topic_defaults.check().map_err(|error| ConfigError(format!("topic_defaults: {error}")))?;
+        let batch = self.topic_defaults.max_message_bytes.as_usize();
+        if batch > self.max_batch_bytes() {
+            return Err(ConfigError(format!(
+                "topic_defaults.max_message_bytes ({}) does not fit: with max_total_bytes = {} one frame may carry {}",
+                self.topic_defaults.max_message_bytes,
+                self.max_total_bytes,
+                Bytes(self.max_batch_bytes() as u64)
+            )));
+        }
+        if self.handshake_timeout > self.idle_timeout {
+            return Err(ConfigError(format!(
+                "handshake_timeout ({}) is longer than idle_timeout ({}), which would end the connection first",
+                self.handshake_timeout, self.idle_timeout
+            )));
+        }
+        Ok(())
+    }
+
+    /// The addresses to listen on: all that the host resolves to.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is not `HOST:PORT` or does not resolve.
+    pub fn listen_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        let addresses = self.listen.to_socket_addrs().map_err(|error| {
+            ConfigError(format!("listen = \"{}\" is not an address like 127.0.0.1:7171: {error}", self.listen))
+        })?;
+        let mut addresses: Vec<SocketAddr> = addresses.collect();
+        addresses.sort();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return Err(ConfigError(format!("listen = \"{}\" resolves to no address", self.listen)));
+        }
+        Ok(addresses)
+    }
+
+    /// The largest frame that is taken in: a frame must fit the incoming half of `max_total_bytes`.
+    pub fn max_frame_bytes(&self) -> usize {
+        limits::FRAME_BYTES.min(self.max_total_bytes.as_usize() / 2)
+    }
+
+    /// The largest batch that such a frame can carry.
+    pub fn max_batch_bytes(&self) -> usize {
+        self.max_frame_bytes() - limits::FRAME_HEADER_BYTES - limits::FRAME_BODY_BYTES
+    }
+
+    /// The broker's share.
+    pub fn broker(&self) -> BrokerConfig {
+        BrokerConfig {
+            data_dir: self.data_dir.clone(),
+            auto_create_topics: self.auto_create_topics,
+            default_partitions: self.default_partitions,
+            topic_defaults: self.topic_defaults.clone(),
+            sync_interval: self.sync_interval,
+            retention_check: self.retention_check,
+            commit_threads: self.commit_threads,
+            max_open_files: self.max_open_files,
+        }
+    }
+}
+
+/// Loopback, also when an IPv4 address is written as an IPv6 one.
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}

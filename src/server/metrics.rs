@@ -1,0 +1,72 @@
+//! What the listeners count, registered beside the broker's own metrics.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::base::ErrorKind;
+
+/// Counters and gauges of the native listener.
+#[derive(Debug, Default)]
+pub struct ServerMetrics {
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections refused because of the limit.
+    pub refused: Counter,
+    /// Subscriptions open now.
+    pub subscriptions: Gauge,
+    /// Requests in flight now.
+    pub requests_in_flight: Gauge,
+    /// Bytes read from clients.
+    pub bytes_in: Counter,
+    /// Bytes written to clients.
+    pub bytes_out: Counter,
+    /// Bytes of requests in memory.
+    pub held_in: Gauge,
+    /// Bytes of answers in memory.
+    pub held_out: Gauge,
+    requests: Family<KindLabel, Counter>,
+    errors: Family<KindLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+impl ServerMetrics {
+    /// Counts a request of this kind.
+    pub fn request(&self, kind: &'static str) {
+        self.requests.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// Counts a refusal or failure of this kind.
+    pub fn error(&self, kind: ErrorKind) {
+        self.errors.get_or_create(&KindLabel { kind: kind.name() }).inc();
+    }
+
+    /// Adds everything to a registry.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        registry.register("connections", "Connections open now", self.connections.clone());
+        registry.register("connections_accepted", "Connections accepted", self.accepted.clone());
+        registry.register("connections_refused", "Connections refused at the limit", self.refused.clone());
+        registry.register("subscriptions", "Subscriptions open now", self.subscriptions.clone());
+        registry.register(
+            "requests_in_flight",
+            "Requests taken in and not yet answered",
+            self.requests_in_flight.clone(),
+        );
+        registry.register("received_bytes", "Bytes read from clients", self.bytes_in.clone());
+        registry.register("sent_bytes", "Bytes written to clients", self.bytes_out.clone());
+        registry.register("inbound_bytes", "Bytes of requests in memory", self.held_in.clone());
+        registry.register("outbound_bytes", "Bytes of answers in memory", self.held_out.clone());
+        registry.register("requests", "Requests by kind", self.requests.clone());
+        registry.register("request_errors", "Refusals and failures by kind", self.errors.clone());
+    }
+}

@@ -1,0 +1,171 @@
+//! One connection from its handshake to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::handshake::{HandshakeError, shake_hands};
+use super::mapping::Refusal;
+use super::outbox::{Outbox, write_all};
+use super::reader::{FrameReader, ReadEnd};
+use super::requests::take_in;
+use super::session::Session;
+use crate::base::{ErrorKind, limits};
+use crate::server::shared::Shared;
+use crate::server::tasks;
+
+/// How long requests in flight get when their own client has ended or broken the connection.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long the farewell of subscriptions may take.
+const LAST_PUSHES: Duration = Duration::from_secs(1);
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client ended it.
+    Closed,
+    /// It cannot be written to or read from.
+    Broken(io::Error),
+    /// The server ends it, and says why.
+    Goodbye(Refusal),
+}
+
+/// Serves a connection until it ends.
+///
+/// # Errors
+/// What broke it: a socket error, or what the peer did wrong.
+async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
+    let _ = socket.set_nodelay(true);
+    let (read, mut write) = socket.into_split();
+    let config = &shared.config;
+    let account = shared.incoming.account(config.max_connection_bytes.as_usize());
+    let first = limits::HELLO_FRAME_BYTES;
+    let mut reader =
+        FrameReader::new(read, account, shared.metrics.clone(), first, config.handshake_timeout.as_duration());
+    match shake_hands(&mut reader, &mut write, &shared).await {
+        Ok(hello) => {
+            tracing::info!(client = hello.client_name, version = hello.client_version, "connected");
+        }
+        Err(HandshakeError::Gone(ReadEnd::Closed)) => return Ok(()),
+        Err(HandshakeError::Gone(end)) => return Err(Refusal::new(ErrorKind::Disconnected, end.to_string())),
+        Err(HandshakeError::Refused(refusal)) => {
+            drop(write);
+            reader.drain().await;
+            return Err(refusal);
+        }
+    }
+    reader.relax(config.max_frame_bytes(), config.idle_timeout.as_duration());
+    let (outbox, queue) = Outbox::new();
+    let patience = config.write_timeout.as_duration();
+    let mut writer = tokio::spawn(write_all(write, queue, shared.metrics.clone(), patience));
+    let session = Session::new(shared, outbox);
+    let end = run(&session, &mut reader, &mut writer).await;
+    finish(session, reader, writer, end).await
+}
+
+/// Takes requests in until something ends the connection.
+async fn run(session: &Arc<Session>, reader: &mut FrameReader, writer: &mut JoinHandle<io::Result<()>>) -> End {
+    let requests = async {
+        loop {
+            let (frame, bytes) = match reader.next().await {
+                Ok(next) => next,
+                Err(end) => return end_of(end),
+            };
+            if let Err(refusal) = take_in(session, frame, bytes).await {
+                return End::Goodbye(refusal);
+            }
+        }
+    };
+    tokio::select! {
+        end = requests => end,
+        refusal = session.failed() => End::Goodbye(refusal),
+        () = session.shared.stopped() => {
+            End::Goodbye(Refusal::new(ErrorKind::ShuttingDown, "the server is stopping"))
+        }
+        ended = writer => End::Broken(match ended {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => io::ErrorKind::BrokenPipe.into(),
+            Err(panic) => io::Error::other(panic),
+        }),
+    }
+}
+
+fn end_of(end: ReadEnd) -> End {
+    match end {
+        ReadEnd::Closed => End::Closed,
+        ReadEnd::Io(error) => End::Broken(error),
+        ReadEnd::Idle(_) | ReadEnd::Stalled(_) => End::Goodbye(Refusal::new(ErrorKind::TimedOut, end.to_string())),
+        ReadEnd::Truncated(_) | ReadEnd::BadFrame(_) => {
+            End::Goodbye(Refusal::new(ErrorKind::BadFrame, end.to_string()))
+        }
+    }
+}
+
+/// Lets what is in flight end, says goodbye, and closes so that the peer can read it.
+async fn finish(
+    session: Arc<Session>,
+    reader: FrameReader,
+    mut writer: JoinHandle<io::Result<()>>,
+    end: End,
+) -> Result<(), Refusal> {
+    session.close();
+    if let End::Broken(error) = end {
+        session.subscriptions.end_all(Duration::ZERO).await;
+        return Err(Refusal::new(ErrorKind::Disconnected, error.to_string()));
+    }
+    let stopping = session.shared.is_stopping();
+    let patience = if stopping { session.shared.config.shutdown_timeout.as_duration() } else { LAST_ANSWERS };
+    let farewell = async {
+        session.subscriptions.end_all(LAST_PUSHES).await;
+        if tokio::time::timeout(patience, session.drained()).await.is_err() {
+            tracing::warn!("connection ends with requests still in flight");
+        }
+        if let End::Goodbye(refusal) = &end {
+            session.goodbye(refusal).await;
+        }
+    };
+    let gone = tokio::select! {
+        () = farewell => false,
+        _ = &mut writer => true,
+    };
+    // The last sender but for requests that did not end in time.
+    drop(session);
+    if !gone && tokio::time::timeout(LAST_ANSWERS, &mut writer).await.is_err() {
+        writer.abort();
+    }
+    match end {
+        End::Goodbye(refusal) => {
+            reader.drain().await;
+            if refusal.kind == ErrorKind::ShuttingDown { Ok(()) } else { Err(refusal) }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Serves a connection in a task of its own; its end is logged, with its peer.
+pub fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: tokio::sync::OwnedSemaphorePermit) {
+    let span = tracing::info_span!("connection", %peer);
+    let _entered = span.enter();
+    shared.metrics.accepted.inc();
+    shared.metrics.connections.inc();
+    let open = Open { shared: shared.clone(), _permit: permit };
+    tasks::spawn("connection", async move {
+        let _open = open;
+        serve(socket, shared).await
+    });
+}
+
+/// Counts a connection while it is open, whatever ends it.
+struct Open {
+    shared: Arc<Shared>,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.metrics.connections.dec();
+    }
+}

@@ -1,0 +1,17 @@
+//! The native protocol's listener: a thin adapter between frames and the broker.
+
+mod connection;
+mod handshake;
+mod listener;
+mod mapping;
+mod outbox;
+mod purse;
+mod reader;
+mod reading;
+mod requests;
+mod session;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+pub use listener::accept;

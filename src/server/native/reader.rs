@@ -1,0 +1,196 @@
+//! Frames out of a socket, with memory bounded by what the peer really sent.
+//!
+//! An idle connection holds no buffer. A small frame is read into a small buffer that grows while the peer keeps it
+//! full; a large one gets its bytes from the budget first, then a buffer of its own, which is handed on without a copy.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::Instant;
+
+use crate::base::limits;
+use crate::protocol::{Frame, FrameDecoder, FrameError};
+use crate::server::budget::{Account, Grant};
+use crate::server::metrics::ServerMetrics;
+
+/// Frames up to this size are buffered before the budget is asked; the most that a connection holds without a grant.
+const SMALL_BYTES: usize = 16 * 1024;
+const LEAST_CHUNK: usize = 1024;
+/// What a frame may take from its first byte on, beside the time that its length allows.
+const FRAME_GRACE: Duration = Duration::from_secs(30);
+/// The slowest pace at which a large frame may come in, in bytes a second.
+const SLOWEST_PACE: usize = 64 * 1024;
+
+/// How long a peer that was told goodbye may be quiet before the connection is closed.
+const DRAIN_QUIET: Duration = Duration::from_millis(250);
+/// How long it may go on sending.
+const DRAIN_LONGEST: Duration = Duration::from_secs(2);
+
+/// Why no further frame comes.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadEnd {
+    /// The peer ended its side, between two frames.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The peer ended its side within a frame.
+    #[error("the connection ended within a frame, after {0} bytes of it")]
+    Truncated(usize),
+    /// Not a frame of this protocol, or too large a one.
+    #[error("{0}")]
+    BadFrame(#[from] FrameError),
+    /// No byte in the time allowed.
+    #[error("nothing received for {0:?}")]
+    Idle(Duration),
+    /// A frame was begun and not finished in the time allowed.
+    #[error("a frame of {0} bytes was begun and not finished in time")]
+    Stalled(usize),
+    /// The socket failed.
+    #[error("reading failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The reading half of a connection.
+pub struct FrameReader {
+    socket: OwnedReadHalf,
+    decoder: FrameDecoder,
+    buffer: BytesMut,
+    chunk: usize,
+    grant: Option<Grant>,
+    account: Arc<Account>,
+    metrics: Arc<ServerMetrics>,
+    idle: Duration,
+}
+
+impl FrameReader {
+    /// A reader that takes frames up to `max_frame` bytes, and gives up after `idle` without a byte.
+    pub fn new(
+        socket: OwnedReadHalf,
+        account: Arc<Account>,
+        metrics: Arc<ServerMetrics>,
+        max_frame: usize,
+        idle: Duration,
+    ) -> Self {
+        let decoder = FrameDecoder::new(max_frame);
+        Self { socket, decoder, buffer: BytesMut::new(), chunk: LEAST_CHUNK, grant: None, account, metrics, idle }
+    }
+
+    /// Allows larger frames and longer silence, after the handshake.
+    pub fn relax(&mut self, max_frame: usize, idle: Duration) {
+        self.decoder.set_max_frame(max_frame);
+        self.idle = idle;
+    }
+
+    /// The next frame, and the bytes that it holds of the budget. Safe to drop between two calls, not within one that
+    /// has begun to wait: whoever cancels it closes the connection.
+    pub async fn next(&mut self) -> Result<(Frame, Grant), ReadEnd> {
+        let mut deadline = None;
+        loop {
+            if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+                return Ok((frame, self.settle().await));
+            }
+            let missing = self.missing();
+            if missing.is_some_and(|(length, _)| length > SMALL_BYTES)
+                && self.buffer.len() >= LEAST_CHUNK
+                && self.grant.is_none()
+                && let Some((length, rest)) = missing
+            {
+                self.grant = Some(self.account.take(length).await);
+                self.buffer.reserve(rest);
+                deadline = Some(Instant::now() + FRAME_GRACE + Duration::from_secs((length / SLOWEST_PACE) as u64));
+            }
+            if self.buffer.is_empty() {
+                self.wait_readable().await?;
+            } else if deadline.is_none() {
+                deadline = Some(Instant::now() + FRAME_GRACE);
+            }
+            self.fill(missing, deadline).await?;
+        }
+    }
+
+    /// Length of the frame that has begun, and what is missing of it.
+    fn missing(&self) -> Option<(usize, usize)> {
+        if self.buffer.len() < limits::FRAME_HEADER_BYTES {
+            return None;
+        }
+        let length: [u8; 4] = self.buffer[..4].try_into().ok()?;
+        let length = u32::from_be_bytes(length) as usize + 4;
+        Some((length, length.saturating_sub(self.buffer.len())))
+    }
+
+    /// Waits for the first byte of a frame while holding no buffer.
+    async fn wait_readable(&mut self) -> Result<(), ReadEnd> {
+        self.buffer = BytesMut::new();
+        match tokio::time::timeout(self.idle, self.socket.readable()).await {
+            Ok(ready) => Ok(ready?),
+            Err(_) => Err(ReadEnd::Idle(self.idle)),
+        }
+    }
+
+    /// Reads once: into the room left for a large frame, else up to a chunk.
+    async fn fill(&mut self, missing: Option<(usize, usize)>, deadline: Option<Instant>) -> Result<(), ReadEnd> {
+        let room = match missing {
+            Some((_, rest)) if self.grant.is_some() => rest,
+            _ => self.chunk,
+        };
+        let idle_end = Instant::now() + self.idle;
+        let until = deadline.map_or(idle_end, |deadline| deadline.min(idle_end));
+        loop {
+            if self.grant.is_none() {
+                self.buffer.reserve(room);
+            }
+            match self.socket.try_read_buf(&mut (&mut self.buffer).limit(room)) {
+                Ok(0) if self.buffer.is_empty() => return Err(ReadEnd::Closed),
+                Ok(0) => return Err(ReadEnd::Truncated(self.buffer.len())),
+                Ok(read) => {
+                    self.metrics.bytes_in.inc_by(read as u64);
+                    // A peer that fills the room gets more of it, one that does not gets less.
+                    self.chunk = if read == room { self.chunk * 2 } else { self.chunk / 2 };
+                    self.chunk = self.chunk.clamp(LEAST_CHUNK, SMALL_BYTES);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            match tokio::time::timeout_at(until, self.socket.readable()).await {
+                Ok(ready) => ready?,
+                Err(_) if until == idle_end => return Err(ReadEnd::Idle(self.idle)),
+                Err(_) => return Err(ReadEnd::Stalled(missing.map_or(self.buffer.len(), |(length, _)| length))),
+            }
+        }
+    }
+
+    /// The grant of the frame just decoded. The buffer is given up with it if nothing is left in it, so that the frame
+    /// is its only owner.
+    async fn settle(&mut self) -> Grant {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        match self.grant.take() {
+            Some(grant) => grant,
+            None => self.account.take(0).await,
+        }
+    }
+
+    /// Reads and drops what the peer still sends, so that closing does not reset the connection under the last frame
+    /// that was sent to it. Ends with the peer's end, when it has been quiet for a moment, and in any case soon.
+    pub async fn drain(self) {
+        let drain = async {
+            let mut scratch = vec![0; 4096];
+            loop {
+                match tokio::time::timeout(DRAIN_QUIET, self.socket.readable()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return,
+                }
+                match self.socket.try_read(&mut scratch) {
+                    Ok(0) => return,
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+                    _ => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_LONGEST, drain).await;
+    }
+}

@@ -1,0 +1,324 @@
+//! Requests: decode, call the broker, encode.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::FutureExt;
+
+use super::mapping::{self, Refusal, topic_name};
+use super::reading::{Want, read};
+use super::session::{Answer, Session, Ticket};
+use super::subscriptions;
+use crate::base::{ErrorKind, limits};
+use crate::protocol as wire;
+use crate::protocol::{Ack, Frame, Kind, Message, Request};
+use crate::server::budget::Grant;
+use crate::server::tasks;
+
+/// Version of the data directory's format.
+const DATA_FORMAT: u32 = 1;
+
+/// Takes a request in. Returns once its place is taken: a batch to produce is in the broker's queue, anything else has
+/// a task of its own. Answers come in the order in which they are ready.
+///
+/// # Errors
+/// What ends the connection.
+pub async fn take_in(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Result<(), Refusal> {
+    let Some(kind) = known(frame.kind) else {
+        session.shared.metrics.request("unknown");
+        return refuse(session, &frame, ErrorKind::Unsupported, unknown(frame.kind)).await;
+    };
+    session.shared.metrics.request(kind.name());
+    if frame.flags != 0 {
+        let what = format!("a request has no flags, this {} has {:#x}", kind.name(), frame.flags);
+        return refuse(session, &frame, ErrorKind::InvalidRequest, what).await;
+    }
+    if !frame.payload.is_empty() && kind != Kind::Produce {
+        let what = format!("a {} request has no payload, this one has {} bytes", kind.name(), frame.payload.len());
+        return refuse(session, &frame, ErrorKind::InvalidRequest, what).await;
+    }
+    if kind == Kind::Credit {
+        return credit(session, &frame);
+    }
+    let Some(slot) = session.slot().await else { return Ok(()) };
+    let ticket = Ticket { slot, bytes };
+    match kind {
+        Kind::Produce => produce(session, frame, ticket).await,
+        _ => dispatch(session, kind, frame, ticket).await,
+    }
+    Ok(())
+}
+
+/// A kind that a client may send after the handshake.
+fn known(code: u16) -> Option<Kind> {
+    Kind::from_code(code).filter(|kind| !matches!(kind, Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded))
+}
+
+fn unknown(code: u16) -> String {
+    format!("message kind {code} is not one that this server ({}) answers", env!("CARGO_PKG_VERSION"))
+}
+
+/// Answers with a refusal; the connection stays.
+async fn refuse(session: &Session, frame: &Frame, kind: ErrorKind, what: String) -> Result<(), Refusal> {
+    tracing::debug!(kind = frame.kind, refusal = what, "request refused");
+    // It takes its turn like any other, so that a flood of wrong requests is slowed as well.
+    let slot = session.slot().await;
+    session.answer::<wire::Pong>(frame.kind, frame.correlation, slot, Err(Refusal::new(kind, what))).await;
+    Ok(())
+}
+
+/// Credit has no answer, so one that cannot be read ends the connection.
+fn credit(session: &Session, frame: &Frame) -> Result<(), Refusal> {
+    let credit: wire::Credit = decode(frame)?;
+    session.subscriptions.add_credit(&credit);
+    Ok(())
+}
+
+fn decode<M: Message>(frame: &Frame) -> Result<M, Refusal> {
+    frame.decode().map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error.to_string()))
+}
+
+async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Ticket) {
+    match kind {
+        Kind::Ping => start(session, frame, ticket, |_, _: wire::Ping| async { Ok(wire::Pong {}.into()) }).await,
+        Kind::ServerInfo => start(session, frame, ticket, server_info).await,
+        Kind::Metrics => start(session, frame, ticket, metrics).await,
+        Kind::CreateTopic => start(session, frame, ticket, create_topic).await,
+        Kind::AlterTopic => start(session, frame, ticket, alter_topic).await,
+        Kind::DeleteTopic => start(session, frame, ticket, delete_topic).await,
+        Kind::ListTopics => start(session, frame, ticket, list_topics).await,
+        Kind::DescribeTopic => start(session, frame, ticket, describe_topic).await,
+        Kind::Metadata => start(session, frame, ticket, metadata).await,
+        Kind::InitProducer => start(session, frame, ticket, init_producer).await,
+        Kind::Fetch => start(session, frame, ticket, fetch).await,
+        Kind::ListOffsets => start(session, frame, ticket, list_offsets).await,
+        Kind::Unsubscribe => start(session, frame, ticket, unsubscribe).await,
+        Kind::Subscribe => subscribe(session, frame, ticket).await,
+        Kind::Hello => {
+            let refusal = Refusal::new(ErrorKind::InvalidRequest, "this connection has said hello already");
+            session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal)).await;
+        }
+        // Answered before, or not let through by `known`.
+        Kind::Produce | Kind::Credit | Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded => {}
+    }
+}
+
+/// Decodes a request, and answers it from a task of its own with what `handle` makes of it.
+async fn start<R, H, F>(session: &Arc<Session>, frame: Frame, ticket: Ticket, handle: H)
+where
+    R: Request + Send + 'static,
+    R::Response: Send + 'static,
+    H: FnOnce(Arc<Session>, R) -> F + Send + 'static,
+    F: Future<Output = Result<Answer<R::Response>, Refusal>> + Send + 'static,
+{
+    let (kind, correlation) = (frame.kind, frame.correlation);
+    let request = match decode::<R>(&frame) {
+        Ok(request) => request,
+        Err(refusal) => {
+            return session.answer::<R::Response>(kind, correlation, Some(ticket.slot), Err(refusal)).await;
+        }
+    };
+    drop(frame);
+    let session = session.clone();
+    tasks::spawn("request", async move {
+        let outcome = AssertUnwindSafe(handle(session.clone(), request)).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|panic| Err(panicked(kind, panic.as_ref())));
+        if let Err(refusal) = &outcome {
+            log_refusal(kind, "", refusal);
+        }
+        drop(ticket.bytes);
+        session.answer(kind, correlation, Some(ticket.slot), outcome).await;
+        Ok::<(), Refusal>(())
+    });
+}
+
+fn panicked(kind: u16, panic: &(dyn std::any::Any + Send)) -> Refusal {
+    let text = tasks::panic_text(panic);
+    tracing::error!(kind, panic = text, "a request panicked");
+    Refusal::new(ErrorKind::Internal, format!("the server failed on this request: {text}"))
+}
+
+/// Clients' mistakes are theirs to see; the server's own troubles are the operator's.
+fn log_refusal(kind: u16, topic: &str, refusal: &Refusal) {
+    let name = Kind::from_code(kind).map_or("unknown", Kind::name);
+    match refusal.kind {
+        ErrorKind::Io | ErrorKind::Internal | ErrorKind::Damaged | ErrorKind::Poisoned | ErrorKind::StorageFull => {
+            tracing::warn!(kind = name, topic, error = %refusal, "request failed")
+        }
+        _ => tracing::debug!(kind = name, topic, error = %refusal, "request refused"),
+    }
+}
+
+/// Hands a batch to the broker before it returns, so that batches are appended in the order they came in.
+async fn produce(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
+    let (kind, correlation) = (frame.kind, frame.correlation);
+    let request = match decode::<wire::Produce>(&frame) {
+        Ok(request) => request,
+        // Whether an answer is expected is not known; one that is not does no harm.
+        Err(refusal) => {
+            return session.answer::<wire::ProduceOk>(kind, correlation, Some(ticket.slot), Err(refusal)).await;
+        }
+    };
+    let Frame { payload, body, .. } = frame;
+    // The payload is the last owner of its memory then, and becomes the batch without a copy.
+    drop(body);
+    let batch = payload.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let produced =
+        session.shared.broker.produce(&request.topic, request.partition, batch, mapping::ack_level(request.ack));
+    let session = session.clone();
+    tasks::spawn("produce", async move {
+        let outcome = AssertUnwindSafe(produced).catch_unwind().await;
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map(|produced| mapping::produce_ok(&produced).into()).map_err(Refusal::from),
+            Err(panic) => Err(panicked(kind, panic.as_ref())),
+        };
+        if let Err(refusal) = &outcome {
+            log_refusal(kind, &request.topic, refusal);
+        }
+        drop(ticket.bytes);
+        match (request.ack, outcome) {
+            (Ack::None, Ok(_)) => {}
+            (Ack::None, Err(refusal)) => session.fail(refusal),
+            (_, outcome) => session.answer(kind, correlation, Some(ticket.slot), outcome).await,
+        }
+        Ok::<(), Refusal>(())
+    });
+}
+
+async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer<wire::FetchOk>, Refusal> {
+    let want = Want {
+        topic: &request.topic,
+        partition: request.partition,
+        offset: request.offset,
+        max_bytes: request.max_bytes as usize,
+        min_bytes: request.min_bytes as usize,
+        max_wait: Duration::from_millis(u64::from(request.max_wait_ms)),
+        skip_damaged: request.skip_damaged,
+    };
+    let (fetched, grant) = read(&session, want).await?;
+    Ok(Answer { message: mapping::fetch_ok(&fetched), payload: fetched.bytes, grant: Some(grant) })
+}
+
+async fn subscribe(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
+    let correlation = frame.correlation;
+    match decode::<wire::Subscribe>(&frame) {
+        Ok(request) => {
+            let session = session.clone();
+            tasks::spawn("subscribe", async move {
+                drop(ticket.bytes);
+                subscriptions::subscribe(&session, correlation, ticket.slot, request).await;
+                Ok::<(), Refusal>(())
+            });
+        }
+        Err(refusal) => {
+            session.answer::<wire::SubscribeOk>(frame.kind, correlation, Some(ticket.slot), Err(refusal)).await;
+        }
+    }
+}
+
+async fn unsubscribe(
+    session: Arc<Session>,
+    request: wire::Unsubscribe,
+) -> Result<Answer<wire::UnsubscribeOk>, Refusal> {
+    session.subscriptions.end(request.subscription).await?;
+    Ok(wire::UnsubscribeOk {}.into())
+}
+
+async fn list_offsets(
+    session: Arc<Session>,
+    request: wire::ListOffsets,
+) -> Result<Answer<wire::ListOffsetsOk>, Refusal> {
+    let at = mapping::offset_at(request.at);
+    let (offset, timestamp) = session.shared.broker.list_offset(&request.topic, request.partition, at).await?;
+    Ok(wire::ListOffsetsOk { offset, timestamp }.into())
+}
+
+async fn create_topic(session: Arc<Session>, request: wire::CreateTopic) -> Result<Answer<wire::TopicOk>, Refusal> {
+    let topic = session.shared.broker.create_topic(mapping::new_topic(request)?).await?;
+    tracing::info!(topic = %topic.name, id = %topic.id, "topic created");
+    long(&session, mapping::topic_ok(topic)).await
+}
+
+async fn alter_topic(session: Arc<Session>, request: wire::AlterTopic) -> Result<Answer<wire::TopicOk>, Refusal> {
+    let name = topic_name(&request.name)?;
+    let set = mapping::settings(request.set);
+    let topic = session.shared.broker.alter_topic(&name, request.partitions, &set, &request.unset).await?;
+    tracing::info!(topic = %topic.name, "topic altered");
+    long(&session, mapping::topic_ok(topic)).await
+}
+
+async fn delete_topic(
+    session: Arc<Session>,
+    request: wire::DeleteTopic,
+) -> Result<Answer<wire::DeleteTopicOk>, Refusal> {
+    let name = topic_name(&request.name)?;
+    session.shared.broker.delete_topic(&name).await?;
+    tracing::info!(topic = %name, "topic deleted");
+    Ok(wire::DeleteTopicOk {}.into())
+}
+
+async fn list_topics(session: Arc<Session>, _: wire::ListTopics) -> Result<Answer<wire::ListTopicsOk>, Refusal> {
+    let _turn = session.long_answers.acquire().await;
+    long(&session, mapping::list_topics_ok(session.shared.broker.list_topics())).await
+}
+
+async fn describe_topic(session: Arc<Session>, request: wire::DescribeTopic) -> Result<Answer<wire::TopicOk>, Refusal> {
+    let name = topic_name(&request.name)?;
+    let _turn = session.long_answers.acquire().await;
+    let topic = session.shared.broker.describe_topic(&name).await?;
+    long(&session, mapping::topic_ok(topic)).await
+}
+
+async fn metrics(session: Arc<Session>, _: wire::Metrics) -> Result<Answer<wire::MetricsOk>, Refusal> {
+    let _turn = session.long_answers.acquire().await;
+    session.shared.refresh_metrics();
+    long(&session, wire::MetricsOk { text: session.shared.broker.metrics().encode() }).await
+}
+
+/// An answer whose size follows from what is stored: it takes the most that it can be from the budget.
+async fn long<M>(session: &Session, message: M) -> Result<Answer<M>, Refusal> {
+    let grant =
+        session.outgoing.take(limits::FRAME_BODY_BYTES.min(session.shared.config.max_connection_bytes.as_usize()));
+    Ok(Answer { grant: Some(grant.await), ..Answer::from(message) })
+}
+
+async fn metadata(session: Arc<Session>, request: wire::Metadata) -> Result<Answer<wire::MetadataOk>, Refusal> {
+    let name = topic_name(&request.topic)?;
+    let metadata = session.shared.broker.metadata(&name, request.create).await?;
+    if metadata.created {
+        tracing::info!(topic = %name, partitions = metadata.partitions, "topic created by its first producer");
+    }
+    Ok(mapping::metadata_ok(&metadata, session.shared.config.max_batch_bytes()).into())
+}
+
+async fn init_producer(
+    session: Arc<Session>,
+    request: wire::InitProducer,
+) -> Result<Answer<wire::InitProducerOk>, Refusal> {
+    let (producer_id, epoch) = session.shared.broker.init_producer(request.resume).await?;
+    Ok(wire::InitProducerOk { producer_id, epoch }.into())
+}
+
+async fn server_info(session: Arc<Session>, _: wire::ServerInfo) -> Result<Answer<wire::ServerInfoOk>, Refusal> {
+    let shared = session.shared.clone();
+    let topics = shared.broker.list_topics();
+    // Asking the file system can block; not knowing is no failure.
+    let broker = shared.broker.clone();
+    let free = tokio::task::spawn_blocking(move || broker.disk_free_bytes()).await;
+    Ok(wire::ServerInfoOk {
+        server_id: shared.broker.server_id(),
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at_ms: shared.started_at_ms,
+        uptime_ms: shared.clock.monotonic_ms().saturating_sub(shared.started_monotonic_ms),
+        topics: topics.len() as u64,
+        partitions: topics.iter().map(|topic| u64::from(topic.partitions)).sum(),
+        connections: u64::try_from(shared.metrics.connections.get()).unwrap_or(0),
+        recovery_ms: u64::try_from(shared.broker.startup().took.as_millis()).unwrap_or(u64::MAX),
+        data_format: DATA_FORMAT,
+        disk_free_bytes: free.ok().flatten(),
+    }
+    .into())
+}

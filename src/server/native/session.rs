@@ -1,0 +1,206 @@
+//! What the tasks of one connection share, and how each of them answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::mapping::Refusal;
+use super::outbox::{Outbox, Outgoing};
+use super::subscriptions::Subscriptions;
+use crate::base::{ErrorKind, limits};
+use crate::protocol::{Kind, encode_frame, flags};
+use crate::server::budget::{Account, Grant};
+use crate::server::shared::Shared;
+
+/// Answers whose size the server does not choose (lists, descriptions, metrics) that one connection may have at once.
+const LONG_ANSWERS: usize = 4;
+/// Bytes of an error message that are sent; names in it can be as long as a frame.
+const MESSAGE_BYTES: usize = 2048;
+
+/// One connection after its handshake.
+#[derive(Debug)]
+pub struct Session {
+    /// The server.
+    pub shared: Arc<Shared>,
+    /// Bytes of answers that this connection holds.
+    pub outgoing: Arc<Account>,
+    /// Its subscriptions.
+    pub subscriptions: Subscriptions,
+    /// Permits for long answers.
+    pub long_answers: Arc<Semaphore>,
+    outbox: Outbox,
+    slots: Arc<Semaphore>,
+    closing: watch::Sender<bool>,
+    fatal: watch::Sender<Option<Refusal>>,
+}
+
+/// What a request holds while it is in flight: one of the connection's slots, until its answer is sent, and the bytes
+/// it came in, until they are not needed.
+#[derive(Debug)]
+pub struct Ticket {
+    /// The slot.
+    pub slot: OwnedSemaphorePermit,
+    /// The bytes.
+    pub bytes: Grant,
+}
+
+/// An answer: a message, batches behind it, and the bytes these hold of the budget.
+#[derive(Debug)]
+pub struct Answer<M> {
+    /// The message.
+    pub message: M,
+    /// The batches.
+    pub payload: Bytes,
+    /// Their share of the budget.
+    pub grant: Option<Grant>,
+}
+
+impl<M> From<M> for Answer<M> {
+    fn from(message: M) -> Self {
+        Self { message, payload: Bytes::new(), grant: None }
+    }
+}
+
+impl Session {
+    /// A session that answers into `outbox`.
+    pub fn new(shared: Arc<Shared>, outbox: Outbox) -> Arc<Self> {
+        let limit = shared.config.max_connection_bytes.as_usize();
+        Arc::new(Self {
+            outgoing: shared.outgoing.account(limit),
+            slots: Arc::new(Semaphore::new(shared.config.max_requests_in_flight)),
+            shared,
+            subscriptions: Subscriptions::default(),
+            long_answers: Arc::new(Semaphore::new(LONG_ANSWERS)),
+            outbox,
+            closing: watch::Sender::new(false),
+            fatal: watch::Sender::new(None),
+        })
+    }
+
+    /// Waits for a free slot: this is where a connection with too much in flight stops being read.
+    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed, so this is always some.
+        self.slots.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits until every request has been answered and its answer sent.
+    pub async fn drained(&self) {
+        let all = u32::try_from(self.shared.config.max_requests_in_flight).unwrap_or(u32::MAX);
+        let _ = self.slots.acquire_many(all).await;
+    }
+
+    /// Tells whoever waits (long polls, subscriptions) to finish with what there is.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Returns when the session is about to end.
+    pub async fn closing(&self) {
+        // The sender is ours: this cannot fail.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Ends the connection because of a request that has no answer to carry the reason.
+    pub fn fail(&self, refusal: Refusal) {
+        self.fatal.send_if_modified(|fatal| {
+            let first = fatal.is_none();
+            if first {
+                *fatal = Some(refusal);
+            }
+            first
+        });
+    }
+
+    /// Returns the reason of the first [`Session::fail`].
+    pub async fn failed(&self) -> Refusal {
+        let reason = self.fatal.subscribe().wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Queues the answer of a request.
+    pub async fn answer<M: Serialize>(
+        &self,
+        kind: u16,
+        correlation: u64,
+        slot: Option<OwnedSemaphorePermit>,
+        outcome: Result<Answer<M>, Refusal>,
+    ) {
+        let outcome = outcome.and_then(|answer| {
+            let head = head(kind, flags::RESPONSE, correlation, &answer.message, answer.payload.len())?;
+            Ok(Outgoing { head, payload: answer.payload, slot: None, grant: answer.grant, last: false })
+        });
+        let mut frame = outcome.unwrap_or_else(|refusal| {
+            self.shared.metrics.error(refusal.kind);
+            refused(kind, flags::RESPONSE, correlation, &refusal)
+        });
+        frame.slot = slot;
+        self.outbox.send(frame).await;
+    }
+
+    /// Queues a push.
+    ///
+    /// # Errors
+    /// It does not fit a frame.
+    pub async fn push<M: Serialize>(&self, kind: Kind, subscription: u64, answer: Answer<M>) -> Result<(), Refusal> {
+        let head = head(kind.code(), flags::PUSH, subscription, &answer.message, answer.payload.len())?;
+        let frame = Outgoing { head, payload: answer.payload, slot: None, grant: answer.grant, last: false };
+        self.outbox.send(frame).await;
+        Ok(())
+    }
+
+    /// Queues the end of a subscription.
+    pub async fn push_end(&self, subscription: u64, refusal: &Refusal) {
+        self.shared.metrics.error(refusal.kind);
+        self.outbox.send(refused(Kind::SubscriptionEnded.code(), flags::PUSH, subscription, refusal)).await;
+    }
+
+    /// Queues the last frame: behind it, the writer ends the connection.
+    pub async fn goodbye(&self, refusal: &Refusal) {
+        self.shared.metrics.error(refusal.kind);
+        self.outbox.send(goodbye(refusal)).await;
+    }
+}
+
+/// The frame that says why the server closes a connection.
+pub fn goodbye(refusal: &Refusal) -> Outgoing {
+    Outgoing { last: true, ..refused(Kind::Goodbye.code(), flags::PUSH, 0, refusal) }
+}
+
+/// An error frame.
+pub fn refused(kind: u16, flag: u16, correlation: u64, refusal: &Refusal) -> Outgoing {
+    let mut body = refusal.body();
+    if body.message.len() > MESSAGE_BYTES {
+        body.message.truncate(body.message.floor_char_boundary(MESSAGE_BYTES));
+        body.message.push_str("...");
+    }
+    // A short text and three numbers always fit a frame.
+    let head = encode_frame(kind, flag | flags::ERROR, correlation, &body, 0).unwrap_or_default().freeze();
+    Outgoing { head, payload: Bytes::new(), slot: None, grant: None, last: false }
+}
+
+/// Header and body of a frame.
+///
+/// # Errors
+/// The body is larger than a frame's body may be.
+pub fn head(
+    kind: u16,
+    flag: u16,
+    correlation: u64,
+    message: &impl Serialize,
+    payload: usize,
+) -> Result<Bytes, Refusal> {
+    let head = encode_frame(kind, flag, correlation, message, payload)
+        .map_err(|error| Refusal::new(ErrorKind::TooLarge, format!("the answer cannot be sent: {error}")))?;
+    let body = head.len() - limits::FRAME_HEADER_BYTES;
+    if body > limits::FRAME_BODY_BYTES {
+        let limit = limits::FRAME_BODY_BYTES;
+        let message = format!("the answer is {body} bytes long; a frame's body holds {limit}");
+        return Err(Refusal::new(ErrorKind::TooLarge, message));
+    }
+    Ok(head.freeze())
+}

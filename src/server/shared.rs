@@ -1,0 +1,63 @@
+//! What every listener and connection of one server shares.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use super::budget::Budget;
+use super::config::ServerConfig;
+use super::metrics::ServerMetrics;
+use crate::base::{Clock, TimestampMs};
+use crate::broker::Broker;
+
+/// The inside of a running server.
+pub struct Shared {
+    /// What the operator set.
+    pub config: ServerConfig,
+    /// The one that does the work.
+    pub broker: Arc<Broker>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// When the server started, wall time.
+    pub started_at_ms: TimestampMs,
+    /// When the server started, on the monotonic clock.
+    pub started_monotonic_ms: u64,
+    /// What is counted.
+    pub metrics: Arc<ServerMetrics>,
+    /// Bytes of requests.
+    pub incoming: Arc<Budget>,
+    /// Bytes of answers.
+    pub outgoing: Arc<Budget>,
+    /// One permit a connection.
+    pub connections: Arc<Semaphore>,
+    /// One permit a connection that is being refused.
+    pub refusals: Arc<Semaphore>,
+    /// Becomes true when the server stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Returns when the server stops.
+    pub async fn stopped(&self) {
+        // The sender gone means the server is gone, which is a stop too.
+        let _ = self.stopping.clone().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Whether it stops.
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Brings the gauges that are read from elsewhere up to date.
+    pub fn refresh_metrics(&self) {
+        self.metrics.held_in.set(i64::try_from(self.incoming.used()).unwrap_or(i64::MAX));
+        self.metrics.held_out.set(i64::try_from(self.outgoing.used()).unwrap_or(i64::MAX));
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}

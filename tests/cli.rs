@@ -1,0 +1,303 @@
+//! The command line as a user meets it: the real program, a real server on a free port.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Outcome, Server, tidelog, tidelog_with_input};
+use serde_json::Value;
+
+fn json_lines(text: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(text).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
+}
+
+fn produce(server: &Server, args: &[&str], input: &[u8]) -> Outcome {
+    let mut all = vec!["produce", "--server", server.address()];
+    all.extend_from_slice(args);
+    tidelog_with_input(&all, input)
+}
+
+fn run(server: &Server, args: &[&str]) -> Outcome {
+    let mut all = args.to_vec();
+    all.extend_from_slice(&["--server", server.address()]);
+    tidelog(&all)
+}
+
+#[test]
+fn what_is_produced_is_consumed() {
+    let server = Server::start();
+    produce(&server, &["orders"], b"one\ntwo\n\nlast without a line end").ok();
+    let read = run(&server, &["consume", "orders"]).ok();
+    assert_eq!(read.stdout, b"one\ntwo\n\nlast without a line end\n");
+
+    run(&server, &["produce", "orders", "from", "the command line"]).ok();
+    let read = run(&server, &["consume", "orders", "--from", "last:2"]).ok();
+    assert_eq!(read.stdout, b"from\nthe command line\n");
+    let read = run(&server, &["consume", "orders", "--from", "offset:1", "--max", "1"]).ok();
+    assert_eq!(read.stdout, b"two\n");
+}
+
+#[test]
+fn keys_headers_and_bytes_come_back_in_json() {
+    let server = Server::start();
+    let args = ["docs", "--key-separator", ":", "--header", "source=crm", "-H", "n=1", "--json", "--quiet"];
+    let sent = produce(&server, &args, b"k1:{\"a\":1}\nk2:\xff\xfe\nk3:x:y\n").ok();
+    let receipts = json_lines(&sent.stdout);
+    assert_eq!(receipts.len(), 3);
+    for receipt in &receipts {
+        assert_eq!(receipt["topic"], "docs");
+        assert!(receipt["offset"].is_u64() && receipt["partition"].is_u64() && receipt["timestamp"].is_i64());
+    }
+    let read = run(&server, &["consume", "docs", "--json"]).ok();
+    let mut records = json_lines(&read.stdout);
+    records.sort_by_key(|record| record["key"].as_str().unwrap().to_owned());
+    let names: Vec<_> = records[0].as_object().unwrap().keys().cloned().collect();
+    let mut expected = ["topic", "partition", "offset", "timestamp", "key", "headers", "value"].map(str::to_owned);
+    expected.sort();
+    assert_eq!(names.len(), expected.len());
+    assert!(expected.iter().all(|name| names.contains(name)));
+    assert_eq!(records[0]["value"], "{\"a\":1}");
+    assert_eq!(records[0]["headers"], serde_json::json!({ "source": "crm", "n": "1" }));
+    assert_eq!(records[1]["value"], serde_json::json!({ "base64": "//4=" }));
+    assert_eq!(records[2]["value"], "x:y");
+
+    let read = run(&server, &["consume", "docs", "--format", "%k>%v;", "--quiet"]).ok();
+    assert!(read.stdout.windows(7).any(|window| window == b"k3>x:y;"));
+}
+
+#[test]
+fn a_partition_can_be_chosen() {
+    let server = Server::start();
+    run(&server, &["topic", "create", "parted", "--partitions", "3"]).ok();
+    run(&server, &["produce", "parted", "a", "b", "--partition", "2"]).ok();
+    assert_eq!(run(&server, &["consume", "parted", "--partition", "2"]).ok().stdout, b"a\nb\n");
+    assert_eq!(run(&server, &["consume", "parted", "--partition", "0"]).ok().stdout, b"");
+    run(&server, &["produce", "parted", "x", "--partition", "3"]).fails(1);
+}
+
+#[test]
+fn every_compression_and_ack_level_works() {
+    let server = Server::start();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let topic = format!("packed.{codec}");
+        produce(&server, &[&topic, "--compression", codec], b"aaaaaaaaaa\nbbbbbbbbbb\n").ok();
+        assert_eq!(run(&server, &["consume", &topic]).ok().stdout, b"aaaaaaaaaa\nbbbbbbbbbb\n", "{codec}");
+    }
+    for ack in ["written", "durable"] {
+        produce(&server, &["acks", "--ack", ack], b"x\n").ok();
+    }
+    assert_eq!(run(&server, &["consume", "acks"]).ok().stdout, b"x\nx\n");
+    produce(&server, &["no-acks", "--ack", "none"], b"x\n").ok();
+    // Nobody told when it arrived.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while run(&server, &["consume", "no-acks"]).stdout != b"x\n" {
+        assert!(Instant::now() < deadline);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_lines_go_through() {
+    let server = Server::start();
+    let input: String = (0..100_000).map(|number| format!("line number {number}\n")).collect();
+    produce(&server, &["many", "--partition", "0"], input.as_bytes()).ok();
+    let read = run(&server, &["consume", "many"]).ok();
+    assert!(read.stdout == input.as_bytes(), "{} bytes of {}", read.stdout.len(), input.len());
+}
+
+#[test]
+fn a_file_is_read_to_its_end() {
+    let server = Server::start();
+    let file = server.path().join("input.txt");
+    std::fs::write(&file, b"a\nb\nc").unwrap();
+    run(&server, &["produce", "filed", "--file", file.to_str().unwrap()]).ok();
+    assert_eq!(run(&server, &["consume", "filed"]).ok().stdout, b"a\nb\nc\n");
+    let missing = run(&server, &["produce", "filed", "--file", "/nowhere/at/all"]).fails(1);
+    assert!(missing.reason().contains("/nowhere/at/all"), "{}", missing.reason());
+}
+
+#[test]
+fn a_line_too_long_is_refused_by_its_number() {
+    let server = Server::start();
+    let input = [b"short\n".as_slice(), &[b'x'; 5000], b"\nafter\n"].concat();
+    let stopped = produce(&server, &["sized", "--max-message-bytes", "1000B"], &input).fails(1);
+    let reason = stopped.reason();
+    for part in ["line 2", "5,000", "1,000", "1 record acknowledged"] {
+        assert!(reason.contains(part), "{part} in {reason}");
+    }
+    assert_eq!(run(&server, &["consume", "sized"]).ok().stdout, b"short\n");
+
+    let went_on = produce(&server, &["going", "--max-message-bytes", "1000B", "--on-error", "continue"], &input);
+    let went_on = went_on.fails(1);
+    assert!(went_on.stderr().contains("line 2"), "{}", went_on.stderr());
+    assert!(went_on.reason().contains("1 of 3 lines failed, 2 acknowledged"), "{}", went_on.reason());
+    assert_eq!(run(&server, &["consume", "going"]).ok().stdout, b"short\nafter\n");
+}
+
+#[test]
+fn a_line_beyond_the_topics_limit_is_refused_by_its_number() {
+    let server = Server::start();
+    run(&server, &["topic", "create", "small", "--set", "max_message_bytes=64KiB"]).ok();
+    let input = [b"short\n".as_slice(), &[b'x'; 200_000], b"\nafter\n"].concat();
+    let went_on = produce(&server, &["small", "--on-error", "continue"], &input).fails(1);
+    assert!(went_on.stderr().contains("line 2: "), "{}", went_on.stderr());
+    assert_eq!(run(&server, &["consume", "small"]).ok().stdout, b"short\nafter\n");
+}
+
+#[test]
+fn errors_are_one_line_and_have_their_status() {
+    // A port that was free a moment ago, and where nobody listens.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for args in [&["consume", "a"][..], &["produce", "a", "x"], &["topic", "list"], &["info"], &["metrics"]] {
+        let mut args = args.to_vec();
+        args.extend_from_slice(&["--server", &nobody]);
+        let failed = tidelog(&args).fails(1);
+        assert!(failed.reason().contains(&nobody), "{}", failed.reason());
+        assert_eq!(failed.stderr().lines().count(), 1, "{}", failed.stderr());
+    }
+    for args in [
+        &["consume"][..],
+        &["consume", "bad name"],
+        &["produce", "..", "x"],
+        &["consume", "a", "--from", "nowhere"],
+        &["consume", "a", "--follow", "--until-end"],
+        &["consume", "a", "--group", "g"],
+        &["consume", "a", "--filter", "true"],
+        &["consume", "a", "--format", "%y"],
+        &["produce", "a", "x", "--header", "novalue"],
+        &["topic", "delete", "a"],
+        &["topic", "alter", "a"],
+        &["replay", "a"],
+        &["nonsense"],
+        &[],
+    ] {
+        tidelog(args).fails(2);
+    }
+    let server = Server::start();
+    let missing = run(&server, &["consume", "never.made"]).fails(1);
+    assert!(missing.reason().contains("never.made"), "{}", missing.reason());
+    run(&server, &["produce", "short", "x"]).ok();
+    let beyond = run(&server, &["consume", "short", "--partition", "0", "--from", "offset:99"]);
+    assert_eq!(beyond.fails(1).stderr().lines().count(), 1);
+}
+
+#[test]
+fn topics_are_administered() {
+    let server = Server::start();
+    run(&server, &["topic", "create", "a", "--partitions", "2", "--set", "retention_time=7d"]).ok();
+    run(&server, &["topic", "create", "a"]).fails(1);
+    run(&server, &["topic", "create", "a", "--if-not-exists"]).ok();
+    run(&server, &["topic", "create", "b", "--set", "nonsense=1"]).fails(1);
+    let listed = json_lines(&run(&server, &["topic", "list", "--json"]).ok().stdout);
+    assert_eq!(listed.len(), 1);
+    assert_eq!((&listed[0]["topic"], &listed[0]["partitions"]), (&Value::from("a"), &Value::from(2)));
+    let setting = |name: &str| {
+        let described = json_lines(&run(&server, &["topic", "describe", "a", "--json"]).ok().stdout);
+        assert_eq!(described[0]["partitions"].as_array().unwrap().len(), 2);
+        described[0]["settings"][name].clone()
+    };
+    assert_eq!(setting("retention_time"), "7d");
+    run(&server, &["topic", "alter", "a", "--set", "retention_time=1d"]).ok();
+    assert_eq!(setting("retention_time"), "1d");
+    run(&server, &["topic", "alter", "a", "--unset", "retention_time"]).ok();
+    assert_ne!(setting("retention_time"), "1d");
+    let text = run(&server, &["topic", "describe", "a"]).ok();
+    assert!(String::from_utf8(text.stdout).unwrap().contains("retention_time"));
+    assert!(String::from_utf8(run(&server, &["topic", "list"]).ok().stdout).unwrap().contains("PARTITIONS"));
+    run(&server, &["topic", "delete", "a", "--yes"]).ok();
+    run(&server, &["topic", "describe", "a"]).fails(1);
+    assert!(run(&server, &["topic", "list", "--json"]).ok().stdout.is_empty());
+}
+
+#[test]
+fn a_replay_copies_a_range_and_says_where_from() {
+    let server = Server::start();
+    run(&server, &["topic", "create", "source", "--partitions", "1"]).ok();
+    produce(&server, &["source", "--key", "k", "--header", "h=1"], b"0\n1\n2\n3\n4\n").ok();
+    run(&server, &["replay", "source", "--from", "offset:1", "--to", "offset:4", "--into", "copy"]).ok();
+    let copies = json_lines(&run(&server, &["consume", "copy", "--json"]).ok().stdout);
+    let values: Vec<_> = copies.iter().map(|copy| copy["value"].as_str().unwrap()).collect();
+    assert_eq!(values, ["1", "2", "3"]);
+    let sources = json_lines(&run(&server, &["consume", "source", "--json"]).ok().stdout);
+    assert_eq!(copies[0]["timestamp"], sources[1]["timestamp"]);
+    assert_eq!(copies[0]["key"], "k");
+    assert_eq!(copies[0]["headers"], serde_json::json!({ "h": "1", "tidelog-source": "source/0/1" }));
+
+    let paced = run(&server, &["replay", "source", "--into", "paced", "--rate", "10/s", "--json"]).ok();
+    let summary = &json_lines(&paced.stdout)[0];
+    assert_eq!(summary["records"], 5);
+    assert!(summary["seconds"].as_f64().unwrap() >= 0.4, "{summary}");
+}
+
+#[test]
+fn a_follower_gets_what_comes_and_stops_at_its_number() {
+    let server = Server::start();
+    run(&server, &["topic", "create", "live"]).ok();
+    let follower = common::spawn(&["consume", "live", "--follow", "--max", "2", "--server", server.address()]);
+    run(&server, &["produce", "live", "first", "--quiet"]).ok();
+    run(&server, &["produce", "live", "second", "--quiet"]).ok();
+    let read = follower.finish(Duration::from_secs(20)).ok();
+    let mut lines: Vec<_> = read.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
+    lines.sort();
+    assert_eq!(lines, [b"first".as_slice(), b"second"]);
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let server = Server::start();
+    let input: String = (0..50_000).map(|number| format!("line number {number}\n")).collect();
+    produce(&server, &["piped"], input.as_bytes()).ok();
+    let left = common::close_stdout_early(&["consume", "piped", "--server", server.address()]);
+    assert_eq!((left.status, left.stderr().as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_server_tells_of_itself() {
+    let server = Server::start();
+    run(&server, &["produce", "seen", "x"]).ok();
+    let info = &json_lines(&run(&server, &["info", "--json"]).ok().stdout)[0];
+    assert_eq!(info["topics"], 1);
+    assert!(String::from_utf8(run(&server, &["info"]).ok().stdout).unwrap().contains("version"));
+    assert!(!run(&server, &["metrics"]).ok().stdout.is_empty());
+}
+
+#[test]
+fn verify_and_dump_tell_the_truth_of_what_is_on_disk() {
+    let mut server = Server::start();
+    run(&server, &["topic", "create", "kept", "--partitions", "1"]).ok();
+    produce(&server, &["kept", "--key", "k"], b"needle one\nneedle two\n").ok();
+    run(&server, &["produce", "kept", "another batch"]).ok();
+    server.kill();
+    let data = server.data_dir();
+    let checked = tidelog(&["verify", data.to_str().unwrap(), "--json"]).ok();
+    let lines = json_lines(&checked.stdout);
+    let summary = lines.last().unwrap();
+    assert_eq!((&summary["damaged"], &summary["summary"]), (&Value::from(0), &Value::from(true)));
+    assert!(summary["records"].as_u64().unwrap() >= 3);
+
+    let segment = server.segment_of("kept");
+    let segment_name = segment.to_str().unwrap();
+    let batches = json_lines(&tidelog(&["dump", segment_name, "--json"]).ok().stdout);
+    assert_eq!(batches.iter().map(|batch| batch["records"].as_u64().unwrap()).sum::<u64>(), 3);
+    assert!(batches.iter().all(|batch| batch["crc_ok"] == true));
+    let text = String::from_utf8(tidelog(&["dump", segment_name, "--records"]).ok().stdout).unwrap();
+    assert!(text.contains("needle two") && text.contains("another batch"), "{text}");
+
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"needle").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let damaged = tidelog(&["verify", data.to_str().unwrap()]).fails(1);
+    assert!(String::from_utf8(damaged.stdout.clone()).unwrap().contains("DAMAGE"));
+    tidelog(&["dump", segment_name]).fails(1);
+    tidelog(&["verify", "/nowhere/at/all"]).fails(1);
+    tidelog(&["dump", "/nowhere/at/all"]).fails(1);
+}
+
+#[test]
+fn help_teaches_by_example() {
+    for command in ["produce", "consume", "replay", "topic", "verify", "dump", "info", "metrics", "demo"] {
+        let help = String::from_utf8(tidelog(&[command, "--help"]).ok().stdout).unwrap();
+        assert!(help.contains("Examples:") && help.contains(&format!("tidelog {command}")), "{command}");
+    }
+}

@@ -1,0 +1,146 @@
+//! Records are pushed as far as the credit goes, and no further.
+
+use tidelog::base::ErrorKind;
+use tidelog::protocol::{Credit, DeleteTopic, Delivery, Frame, Kind, Ping, Subscribe, Unsubscribe, decode_body, flags};
+
+use crate::harness::{Raw, Running, batch, error_of};
+
+const PLENTY: u64 = 1 << 30;
+
+fn delivery(frame: &Frame) -> Delivery {
+    assert_eq!((frame.kind, frame.flags), (Kind::Delivery.code(), flags::PUSH), "{frame:?}");
+    let delivery: Delivery = decode_body(frame.kind, &frame.body).unwrap();
+    assert_eq!(frame.correlation, delivery.subscription);
+    delivery
+}
+
+async fn next_delivery(raw: &mut Raw) -> (Delivery, usize) {
+    let frame = raw.next().await.unwrap();
+    (delivery(&frame), frame.payload.len())
+}
+
+async fn filled(running: &Running, batches: usize, records: u32) -> Raw {
+    let mut raw = running.client().await;
+    raw.create_topic("a").await;
+    for correlation in 0..batches as u64 {
+        raw.produce(100 + correlation, "a", &batch(records, 100)).await;
+        raw.produced(100 + correlation).await;
+    }
+    raw
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_delivers_what_there_is_and_then_what_comes() {
+    let running = Running::start(|_| ()).await;
+    let mut producer = filled(&running, 3, 10).await;
+    let mut consumer = running.client().await;
+    let ok = consumer.subscribe("a", 5, PLENTY, PLENTY).await;
+    assert_eq!((ok.log_start, ok.stable_end), (0, 30));
+    let (first, bytes) = next_delivery(&mut consumer).await;
+    assert_eq!((first.next_offset, first.stable_end), (30, 30));
+    assert_eq!(bytes, 3 * batch(10, 100).len(), "whole batches, from the one that holds the offset");
+    producer.produce(1, "a", &batch(2, 5)).await;
+    producer.produced(1).await;
+    assert_eq!(next_delivery(&mut consumer).await.0.next_offset, 32);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_end_an_empty_delivery_says_so_once() {
+    let running = Running::start(|_| ()).await;
+    let mut producer = filled(&running, 1, 4).await;
+    let mut consumer = running.client().await;
+    consumer.subscribe("a", 4, PLENTY, PLENTY).await;
+    let (told, bytes) = next_delivery(&mut consumer).await;
+    assert_eq!((told.next_offset, told.stable_end, bytes), (4, 4, 0));
+    // The next frames are the pong and then new records, not the same news again.
+    consumer.call(2, &Ping {}).await.unwrap();
+    producer.produce(1, "a", &batch(1, 5)).await;
+    assert_eq!(next_delivery(&mut consumer).await.0.next_offset, 5);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credit_bounds_what_is_sent() {
+    let running = Running::start(|_| ()).await;
+    filled(&running, 6, 10).await;
+    let mut consumer = running.client().await;
+    let subscription = consumer.subscribe("a", 0, 15, PLENTY).await.subscription;
+    // 15 records are granted: the batch that goes beyond them is the last.
+    assert_eq!(next_delivery(&mut consumer).await.0.next_offset, 20);
+    consumer.call(2, &Ping {}).await.unwrap();
+    // Five were overdrawn, so five more grant nothing.
+    consumer.send(0, &Credit { subscription, records: 5, bytes: 0 }).await;
+    consumer.call(3, &Ping {}).await.unwrap();
+    consumer.send(0, &Credit { subscription, records: 1, bytes: 0 }).await;
+    assert_eq!(next_delivery(&mut consumer).await.0.next_offset, 30);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_credit_count_too() {
+    let running = Running::start(|_| ()).await;
+    filled(&running, 4, 10).await;
+    let mut consumer = running.client().await;
+    let subscription = consumer.subscribe("a", 0, PLENTY, 1).await.subscription;
+    let (first, bytes) = next_delivery(&mut consumer).await;
+    assert_eq!((first.next_offset, bytes), (10, batch(10, 100).len()));
+    consumer.call(2, &Ping {}).await.unwrap();
+    consumer.send(0, &Credit { subscription, records: 0, bytes: bytes as u64 }).await;
+    assert_eq!(next_delivery(&mut consumer).await.0.next_offset, 20);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_comes_behind_the_answer_to_an_unsubscribe() {
+    let running = Running::start(|_| ()).await;
+    let mut producer = filled(&running, 1, 1).await;
+    let mut consumer = running.client().await;
+    let subscription = consumer.subscribe("a", 0, PLENTY, PLENTY).await.subscription;
+    next_delivery(&mut consumer).await;
+    consumer.call(2, &Unsubscribe { subscription }).await.unwrap();
+    producer.produce(1, "a", &batch(1, 5)).await;
+    producer.produced(1).await;
+    consumer.call(3, &Ping {}).await.unwrap();
+    let error = consumer.call(4, &Unsubscribe { subscription }).await.unwrap_err();
+    assert_eq!(error.code, ErrorKind::NotFound.code());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_ends_its_subscriptions() {
+    let running = Running::start(|_| ()).await;
+    let mut admin = filled(&running, 1, 1).await;
+    let mut consumer = running.client().await;
+    let subscription = consumer.subscribe("a", 0, PLENTY, PLENTY).await.subscription;
+    next_delivery(&mut consumer).await;
+    admin.call(1, &DeleteTopic { name: "a".to_owned() }).await.unwrap();
+    let frame = consumer.next().await.unwrap();
+    assert_eq!((frame.kind, frame.correlation), (Kind::SubscriptionEnded.code(), subscription));
+    assert_eq!(frame.flags, flags::PUSH | flags::ERROR);
+    assert_eq!(error_of(&frame).code, ErrorKind::NotFound.code());
+    consumer.call(2, &Ping {}).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_out_of_range_or_over_the_limit_is_refused() {
+    let running = Running::start(|config| config.max_subscriptions = 1).await;
+    filled(&running, 1, 3).await;
+    let mut consumer = running.client().await;
+    let request = |offset| Subscribe {
+        topic: "a".to_owned(),
+        partition: 0,
+        offset,
+        credit_records: 0,
+        credit_bytes: 0,
+        skip_damaged: false,
+    };
+    let error = consumer.call(1, &request(4)).await.unwrap_err();
+    assert_eq!(error.code, ErrorKind::OffsetOutOfRange.code());
+    assert_eq!(error.range.map(|range| (range.log_start, range.log_end)), Some((0, 3)));
+    consumer.call(2, &request(3)).await.unwrap();
+    let error = consumer.call(3, &request(0)).await.unwrap_err();
+    assert_eq!(error.code, ErrorKind::Overloaded.code());
+    running.stop().await;
+}
