@@ -1,56 +1,55 @@
-//! Administration.
+//! Topics, offsets and facts about the server.
 
-use crate::base::{Offset, TimestampMs};
+use std::sync::Arc;
+
+use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AlterTopic, CreateTopic, DeleteTopic, DescribeTopic, ListOffsets, ListTopics, Metadata, MetadataOk, Metrics,
-    OffsetAt, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
+    AlterTopic, CreateTopic, DeleteTopic, DescribeTopic, ListOffsets, ListTopics, Metrics, OffsetAt, ServerInfo,
+    ServerInfoOk, Setting, TopicDescription, TopicSummary,
 };
 
-use super::{Client, ClientError};
+use super::ClientError;
+use super::link::{Again, Link};
 
-/// Topics, offsets, facts.
-#[derive(Clone)]
+/// Administration; got from [`Client::admin`](super::Client::admin). Every method's error is the server's refusal, or that
+/// it could not be reached within the client's request time-out.
+#[derive(Debug, Clone)]
 pub struct Admin {
-    pub(super) client: Client,
+    link: Arc<Link>,
 }
 
 /// A topic to be created.
 #[derive(Debug, Clone)]
-pub struct NewTopic {
-    name: String,
-    partitions: Option<u32>,
-    settings: Vec<Setting>,
-    if_not_exists: bool,
-}
+pub struct NewTopic(CreateTopic);
+
+/// A change to a topic.
+#[derive(Debug, Clone)]
+pub struct TopicChange(AlterTopic);
 
 impl NewTopic {
-    /// A topic with the server's defaults.
+    /// A topic with the server's default number of partitions and default settings.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), partitions: None, settings: Vec::new(), if_not_exists: false }
+        Self(CreateTopic { name: name.into(), partitions: None, settings: Vec::new(), if_not_exists: false })
     }
 
     /// How many partitions.
     pub fn partitions(mut self, partitions: u32) -> Self {
-        self.partitions = Some(partitions);
+        self.0.partitions = Some(partitions);
         self
     }
 
-    /// A setting, as `tidelog topic create --set` takes it.
+    /// A setting, as people write it: `("retention", "7d")`.
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.push(Setting { name: name.into(), value: value.into() });
+        self.0.settings.push(Setting { name: name.into(), value: value.into() });
         self
     }
 
-    /// An existing topic is fine.
+    /// A topic that exists is fine, whatever its settings.
     pub fn if_not_exists(mut self) -> Self {
-        self.if_not_exists = true;
+        self.0.if_not_exists = true;
         self
     }
 }
-
-/// A change of a topic.
-#[derive(Debug, Clone)]
-pub struct TopicChange(AlterTopic);
 
 impl TopicChange {
     /// No change yet.
@@ -78,82 +77,54 @@ impl TopicChange {
 }
 
 impl Admin {
-    /// Creates a topic.
-    ///
-    /// # Errors
-    /// It exists, or something about it is out of bounds.
-    pub async fn create_topic(&self, new: NewTopic) -> Result<TopicDescription, ClientError> {
-        let NewTopic { name, partitions, settings, if_not_exists } = new;
-        Ok(self.client.request(&CreateTopic { name, partitions, settings, if_not_exists }).await?.topic)
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self { link }
     }
 
-    /// Changes a topic.
-    ///
-    /// # Errors
-    /// There is no such topic, or a value is out of bounds.
+    /// Creates a topic; returns it as it is now.
+    pub async fn create_topic(&self, topic: NewTopic) -> Result<TopicDescription, ClientError> {
+        let again = if topic.0.if_not_exists { Again::Yes } else { Again::No };
+        Ok(self.link.ask(&topic.0, again).await?.topic)
+    }
+
+    /// Changes a topic; returns it as it is now.
     pub async fn alter_topic(&self, change: TopicChange) -> Result<TopicDescription, ClientError> {
-        Ok(self.client.request(&change.0).await?.topic)
+        Ok(self.link.ask(&change.0, Again::Yes).await?.topic)
     }
 
     /// Deletes a topic and its data.
-    ///
-    /// # Errors
-    /// There is no such topic.
-    pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
-        self.client.request(&DeleteTopic { name: name.to_owned() }).await.map(drop)
+    pub async fn delete_topic(&self, name: impl Into<String>) -> Result<(), ClientError> {
+        self.link.ask(&DeleteTopic { name: name.into() }, Again::No).await.map(|_| ())
     }
 
-    /// All topics.
-    ///
-    /// # Errors
-    /// Those of the connection.
+    /// All topics, by name.
     pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, ClientError> {
-        Ok(self.client.request(&ListTopics {}).await?.topics)
+        Ok(self.link.ask(&ListTopics {}, Again::Yes).await?.topics)
     }
 
-    /// One topic in full.
-    ///
-    /// # Errors
-    /// There is no such topic.
-    pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, ClientError> {
-        Ok(self.client.request(&DescribeTopic { name: name.to_owned() }).await?.topic)
+    /// One topic, its settings and partitions.
+    pub async fn describe_topic(&self, name: impl Into<String>) -> Result<TopicDescription, ClientError> {
+        Ok(self.link.ask(&DescribeTopic { name: name.into() }, Again::Yes).await?.topic)
     }
 
-    /// Partitions and limits of a topic.
-    ///
-    /// # Errors
-    /// There is no such topic, and it is not to be created.
-    pub async fn metadata(&self, topic: &str, create: bool) -> Result<MetadataOk, ClientError> {
-        self.client.request(&Metadata { topic: topic.to_owned(), create }).await
-    }
-
-    /// An offset, and the timestamp of its record (−1 if there is none).
-    ///
-    /// # Errors
-    /// There is no such topic or partition.
+    /// An offset and the timestamp of its record, −1 if there is none there.
     pub async fn list_offsets(
         &self,
-        topic: &str,
-        partition: u32,
+        topic: impl Into<String>,
+        partition: PartitionId,
         at: OffsetAt,
     ) -> Result<(Offset, TimestampMs), ClientError> {
-        let found = self.client.request(&ListOffsets { topic: topic.to_owned(), partition, at }).await?;
+        let found = self.link.ask(&ListOffsets { topic: topic.into(), partition, at }, Again::Yes).await?;
         Ok((found.offset, found.timestamp))
     }
 
     /// Facts about the server.
-    ///
-    /// # Errors
-    /// Those of the connection.
     pub async fn server_info(&self) -> Result<ServerInfoOk, ClientError> {
-        self.client.request(&ServerInfo {}).await
+        self.link.ask(&ServerInfo {}, Again::Yes).await
     }
 
-    /// The server's metrics, in the Prometheus text format.
-    ///
-    /// # Errors
-    /// Those of the connection.
+    /// The server's metrics in the Prometheus text format.
     pub async fn metrics(&self) -> Result<String, ClientError> {
-        Ok(self.client.request(&Metrics {}).await?.text)
+        Ok(self.link.ask(&Metrics {}, Again::Yes).await?.text)
     }
 }

@@ -1,311 +1,492 @@
-//! One TCP connection: many requests under way, answers in any order.
+//! One TCP connection: the handshake, requests and their answers, subscriptions and their pushes.
 
 use std::collections::HashMap;
-use std::io::IoSlice;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::base::{ErrorKind, limits};
 use crate::protocol::{
-    ErrorBody, Frame, FrameDecoder, Hello, HelloOk, Kind, Message, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Request,
-    ServerLimits, SubscribeOk, encode_frame, flags,
+    Delivery, ErrorBody, Frame, FrameDecoder, Hello, HelloOk, Kind, Message, PROTOCOL_VERSION_MAX,
+    PROTOCOL_VERSION_MIN, Ping, Produce, Request, Subscribe, SubscribeOk, Unsubscribe, decode_body, encode_frame,
+    flags,
 };
 
 use super::ClientError;
+use super::handle::Config;
+use super::write::{Outgoing, write_frames};
 
-/// An answer that is awaited.
-pub(super) type Answer = oneshot::Receiver<Result<Frame, ClientError>>;
+/// Bytes that may wait to be written, the bound of the outgoing queue.
+const OUTBOX_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes asked of the socket at a time while no large frame is under way.
+const READ_BYTES: usize = 64 * 1024;
+/// How long frames already queued may take to go out once nobody uses the connection any more.
+const CLOSING: Duration = Duration::from_secs(5);
+/// Correlation id of requests whose answer nobody waits for.
+const UNSUBSCRIBE: u64 = 0;
 
-struct Waiter {
-    answer: oneshot::Sender<Result<Frame, ClientError>>,
-    /// Where the deliveries go if the answer opens a subscription.
-    deliveries: Option<mpsc::UnboundedSender<Frame>>,
-}
-
-#[derive(Default)]
-struct State {
-    waiting: HashMap<u64, Waiter>,
-    subscriptions: HashMap<u64, mpsc::UnboundedSender<Frame>>,
-    closed: Option<ClientError>,
-}
-
-/// An open connection, after the handshake.
-pub(super) struct Connection {
-    server: String,
-    state: Mutex<State>,
+/// A connection after its handshake. Dropping it sends what is queued, then closes.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    outbox: mpsc::UnboundedSender<Outgoing>,
     next_correlation: AtomicU64,
-    outgoing: mpsc::UnboundedSender<(BytesMut, Bytes)>,
-    /// What the server takes.
-    limits: ServerLimits,
+}
+
+/// What the connection's tasks hold too.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    room: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
+    outbox: mpsc::WeakUnboundedSender<Outgoing>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: HashMap<u64, Waiting>,
+    feeds: HashMap<u64, mpsc::UnboundedSender<Push>>,
+    ended: Option<ClientError>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Result<Frame, ClientError>>,
+    /// Where pushes go, if the answer opens a subscription: they may be right behind it.
+    feed: Option<mpsc::UnboundedSender<Push>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// What the server sends for a subscription.
+#[derive(Debug)]
+pub(crate) enum Push {
+    /// Batches, or the news that the end is reached.
+    Delivery(Delivery, Bytes),
+    /// The subscription is over.
+    Ended(ClientError),
+}
+
+/// An answer to come. Dropping it forgets the request, which the server may fulfil all the same.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    connection: Arc<Connection>,
+    correlation: u64,
+    receiver: oneshot::Receiver<Result<Frame, ClientError>>,
+}
+
+/// A subscription; dropping it ends it at the server.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    connection: Arc<Connection>,
+    id: u64,
+    pushes: mpsc::UnboundedReceiver<Push>,
 }
 
 impl Connection {
-    pub(super) async fn open(server: &str, name: &str, within: Duration) -> Result<Arc<Self>, ClientError> {
-        let late = || {
-            let message = format!("no answer from {server} within {} ms", within.as_millis());
-            ClientError::new(ErrorKind::TimedOut, message)
-        };
-        timeout(within, Self::handshake(server, name)).await.unwrap_or_else(|_| Err(late()))
+    /// Connects and shakes hands.
+    pub(crate) async fn open(config: &Config) -> Result<Arc<Self>, ClientError> {
+        match tokio::time::timeout(config.connect_timeout, Self::handshake(config)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(ClientError::new(
+                ErrorKind::Disconnected,
+                format!("no answer from a Tidelog server at {} within {:?}", config.server, config.connect_timeout),
+            )),
+        }
     }
 
-    async fn handshake(server: &str, name: &str) -> Result<Arc<Self>, ClientError> {
-        let mut stream = TcpStream::connect(server).await.map_err(|error| {
-            let hint = if error.kind() == std::io::ErrorKind::ConnectionRefused {
-                "; is `tidelog serve` running?"
-            } else {
-                ""
-            };
-            let message = format!("cannot reach a Tidelog server at {server}: {error}{hint}");
-            ClientError::new(ErrorKind::Disconnected, message)
-        })?;
-        let broke = |error: std::io::Error| ClientError::disconnected(server, error);
-        stream.set_nodelay(true).map_err(broke)?;
+    async fn handshake(config: &Config) -> Result<Arc<Self>, ClientError> {
+        let mut socket = TcpStream::connect(&config.server).await.map_err(|error| unreachable(config, error))?;
+        socket.set_nodelay(true).map_err(|error| unreachable(config, error))?;
         let hello = Hello {
             min_version: PROTOCOL_VERSION_MIN,
             max_version: PROTOCOL_VERSION_MAX,
-            client_name: name.to_owned(),
+            client_name: config.name.clone(),
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
             credentials: None,
         };
-        let frame = encode_frame(Hello::KIND.code(), 0, 0, &hello, 0).map_err(internal)?;
-        stream.write_all(&frame).await.map_err(broke)?;
-        let mut decoder = FrameDecoder::new(limits::FRAME_BYTES);
-        let mut buffer = BytesMut::new();
+        let frame = encode_frame(Kind::Hello.code(), 0, 0, &hello, 0).map_err(unencodable)?;
+        socket.write_all(&frame).await.map_err(|error| unreachable(config, error))?;
+        let mut decoder = FrameDecoder::new(limits::HELLO_FRAME_BYTES);
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let strange = |error: ClientError| error.context(format!("{} does not answer as Tidelog does", config.server));
         let frame = loop {
-            if let Some(frame) = decoder.decode(&mut buffer)? {
+            if let Some(frame) = decoder.decode(&mut buffer).map_err(|error| strange(error.into()))? {
                 break frame;
             }
-            if stream.read_buf(&mut buffer).await.map_err(broke)? == 0 {
-                return Err(ClientError::disconnected(server, "it closed during the handshake"));
+            if socket.read_buf(&mut buffer).await.map_err(|error| unreachable(config, error))? == 0 {
+                let message = format!("{} closed the connection during the handshake", config.server);
+                return Err(ClientError::new(ErrorKind::Disconnected, message));
             }
         };
-        let hello = answer::<HelloOk>(frame)?.0;
-        let (reader, writer) = stream.into_split();
-        let (outgoing, queue) = mpsc::unbounded_channel();
-        let connection = Arc::new(Self {
-            server: server.to_owned(),
+        if frame.has(flags::ERROR) {
+            return Err(refusal(&frame).context(format!("{} refuses the connection", config.server)));
+        }
+        let hello: HelloOk = frame.decode().map_err(|error| strange(error.into()))?;
+        decoder.set_max_frame(limits::FRAME_BYTES);
+        Ok(Self::start(config, socket, hello, decoder, buffer))
+    }
+
+    fn start(config: &Config, socket: TcpStream, hello: HelloOk, decoder: FrameDecoder, buffer: BytesMut) -> Arc<Self> {
+        let (reader, writer) = socket.into_split();
+        let (outbox, queue) = mpsc::unbounded_channel();
+        let slots = usize::try_from(hello.limits.max_requests_in_flight).unwrap_or(1).clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Arc::new(Shared {
             state: Mutex::default(),
-            next_correlation: AtomicU64::new(1),
-            outgoing,
-            limits: hello.limits,
+            room: Arc::new(Semaphore::new(OUTBOX_BYTES)),
+            slots: Arc::new(Semaphore::new(slots)),
+            outbox: outbox.downgrade(),
+            ended: watch::Sender::new(false),
         });
-        tokio::spawn(write(Arc::clone(&connection), writer, queue));
-        tokio::spawn(read(Arc::downgrade(&connection), reader, decoder, buffer, server.to_owned()));
-        Ok(connection)
+        let connection = Arc::new(Self { shared: shared.clone(), outbox, next_correlation: AtomicU64::new(1) });
+        let writing = shared.clone();
+        tokio::spawn(async move {
+            let result = tokio::select! {
+                result = write_frames(writer, queue, writing.room.clone()) => result,
+                () = writing.ended() => Ok(()),
+            };
+            match result {
+                Ok(()) => writing.end(ClientError::new(ErrorKind::Disconnected, "the connection is closed")),
+                Err(error) => writing.end(broken(error)),
+            }
+        });
+        tokio::spawn(async move {
+            let error = tokio::select! {
+                error = shared.read_frames(reader, decoder, buffer) => error,
+                () = shared.ended() => return,
+            };
+            shared.end(error);
+        });
+        let idle = hello.limits.idle_timeout_ms;
+        let interval = if idle == 0 { config.request_timeout } else { Duration::from_millis(idle / 3) };
+        let interval = interval.min(config.request_timeout).max(Duration::from_millis(20));
+        tokio::spawn(keep_alive(
+            Arc::downgrade(&connection),
+            connection.shared.clone(),
+            interval,
+            config.request_timeout,
+        ));
+        connection
     }
 
-    /// The largest batch that the server takes, in bytes.
-    pub(super) fn max_batch_bytes(&self) -> usize {
-        self.limits.max_batch_bytes as usize
+    /// Whether it can be used.
+    pub(crate) fn is_alive(&self) -> bool {
+        !*self.shared.ended.borrow()
     }
 
-    /// Whether it has broken.
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed.is_some()
+    /// Why it ended, as far as that is known.
+    pub(crate) fn why(&self) -> ClientError {
+        self.shared.why()
     }
 
-    /// Sends a request; requests leave in the order of calls.
-    pub(super) fn start<R: Request>(
-        &self,
+    /// Queues a request. When this returns, requests sent later go behind it.
+    ///
+    /// # Errors
+    /// The request was not sent: the connection is over, or it does not fit a frame.
+    pub(crate) async fn send<R: Request>(
+        self: &Arc<Self>,
         request: &R,
         payload: Bytes,
-        deliveries: Option<mpsc::UnboundedSender<Frame>>,
+        feed: Option<mpsc::UnboundedSender<Push>>,
     ) -> Result<Answer, ClientError> {
+        let slot = self.shared.slots.clone().acquire_owned().await.map_err(|_| self.why())?;
         let correlation = self.next_correlation.fetch_add(1, Ordering::Relaxed);
-        let head = encode_frame(R::KIND.code(), 0, correlation, request, payload.len()).map_err(internal)?;
-        let (sender, receiver) = oneshot::channel();
-        let mut state = self.lock();
-        if let Some(error) = &state.closed {
-            return Err(error.clone());
-        }
-        state.waiting.insert(correlation, Waiter { answer: sender, deliveries });
-        // Under the lock, so that the order on the wire is that of the correlation ids.
-        let sent = self.outgoing.send((head, payload));
-        drop(state);
-        sent.map_err(|_| ClientError::disconnected(&self.server, "it is closed"))?;
-        Ok(receiver)
-    }
-
-    /// Sends something that is not answered.
-    pub(super) fn tell<M: Message>(&self, message: &M, payload: Bytes) -> Result<(), ClientError> {
-        let head = encode_frame(M::KIND.code(), 0, 0, message, payload.len()).map_err(internal)?;
-        self.outgoing.send((head, payload)).map_err(|_| ClientError::disconnected(&self.server, "it is closed"))
-    }
-
-    /// Sends a request and awaits the answer.
-    pub(super) async fn request<R: Request>(&self, request: &R, within: Duration) -> Result<R::Response, ClientError> {
-        let receiver = self.start(request, Bytes::new(), None)?;
-        match timeout(within, receiver).await {
-            Ok(frame) => Ok(answer(self.received(frame)?)?.0),
-            Err(_) => {
-                let message =
-                    format!("no answer to {} from {} within {} ms", R::KIND.name(), self.server, within.as_millis());
-                Err(ClientError::new(ErrorKind::TimedOut, message))
+        let frame = self.frame(R::KIND, correlation, request, payload).await?;
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            if let Some(error) = &state.ended {
+                return Err(error.clone());
             }
+            state.pending.insert(correlation, Waiting { answer, feed, _slot: slot });
         }
+        let answer = Answer { connection: self.clone(), correlation, receiver };
+        self.outbox.send(frame).map_err(|_| self.why())?;
+        Ok(answer)
     }
 
-    /// An answer as it came out of its channel.
-    pub(super) fn received(
+    /// Queues a message that is not answered.
+    pub(crate) async fn tell<M: Message>(&self, message: &M, payload: Bytes) -> Result<(), ClientError> {
+        let frame = self.frame(M::KIND, 0, message, payload).await?;
+        self.outbox.send(frame).map_err(|_| self.why())
+    }
+
+    async fn frame<M: Message>(
         &self,
-        frame: Result<Result<Frame, ClientError>, oneshot::error::RecvError>,
-    ) -> Result<Frame, ClientError> {
-        frame.unwrap_or_else(|_| Err(ClientError::disconnected(&self.server, "it is closed")))
+        kind: Kind,
+        correlation: u64,
+        message: &M,
+        payload: Bytes,
+    ) -> Result<Outgoing, ClientError> {
+        let head = encode_frame(kind.code(), 0, correlation, message, payload.len()).map_err(unencodable)?.freeze();
+        // A frame larger than the whole queue takes all of it.
+        let room = (head.len() + payload.len()).min(OUTBOX_BYTES);
+        let permits = u32::try_from(room).unwrap_or(u32::MAX);
+        self.shared.room.acquire_many(permits).await.map_err(|_| self.why())?.forget();
+        Ok(Outgoing { head, payload, room })
     }
 
-    /// Stops listening to a subscription.
-    pub(super) fn forget(&self, subscription: u64) {
-        self.lock().subscriptions.remove(&subscription);
+    /// Asks and waits for the answer.
+    pub(crate) async fn ask<R: Request>(
+        self: &Arc<Self>,
+        request: &R,
+        timeout: Duration,
+    ) -> Result<R::Response, ClientError> {
+        let asked = async { answer_of::<R>(&self.send(request, Bytes::new(), None).await?.await?) };
+        tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| {
+            let message = format!("the server did not answer {} within {timeout:?}", R::KIND.name());
+            Err(ClientError::new(ErrorKind::TimedOut, message))
+        })
     }
 
-    fn close(&self, error: ClientError) {
-        let mut state = self.lock();
-        if state.closed.is_some() {
-            return;
+    /// Queues a batch.
+    pub(crate) async fn produce(self: &Arc<Self>, request: &Produce, batch: Bytes) -> Result<Answer, ClientError> {
+        self.send(request, batch, None).await
+    }
+
+    /// Subscribes.
+    pub(crate) async fn subscribe(
+        self: &Arc<Self>,
+        request: &Subscribe,
+        timeout: Duration,
+    ) -> Result<(SubscribeOk, Subscription), ClientError> {
+        let (feed, pushes) = mpsc::unbounded_channel();
+        let asked = async {
+            let frame = self.send(request, Bytes::new(), Some(feed)).await?.await?;
+            let opened = answer_of::<Subscribe>(&frame)?;
+            let subscription = Subscription { connection: self.clone(), id: opened.subscription, pushes };
+            Ok((opened, subscription))
+        };
+        tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| {
+            // Whether there is a subscription now is unknown; only a new connection makes it certain.
+            let message = format!("the server did not answer a subscription within {timeout:?}");
+            let error = ClientError::new(ErrorKind::TimedOut, message);
+            self.shared.end(error.clone());
+            Err(error)
+        })
+    }
+}
+
+/// Decodes the answer to a request.
+pub(crate) fn answer_of<R: Request>(frame: &Frame) -> Result<R::Response, ClientError> {
+    Ok(frame.decode::<R::Response>()?)
+}
+
+impl Future for Answer {
+    type Output = Result<Frame, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.receiver).poll(context));
+        Poll::Ready(answer.unwrap_or_else(|_| Err(self.connection.why())))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.connection.shared.lock().pending.remove(&self.correlation);
+    }
+}
+
+impl Subscription {
+    /// Its id on the connection.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The next push; the connection's error once that is over. May be dropped while it waits.
+    pub(crate) async fn next(&mut self) -> Push {
+        match self.pushes.recv().await {
+            Some(push) => push,
+            None => Push::Ended(self.connection.why()),
         }
-        state.closed = Some(error.clone());
-        let waiting = std::mem::take(&mut state.waiting);
-        state.subscriptions.clear();
-        drop(state);
-        for waiter in waiting.into_values() {
-            let _ = waiter.answer.send(Err(error.clone()));
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let open = self.connection.shared.lock().feeds.remove(&self.id).is_some();
+        if open {
+            self.connection.shared.unsubscribe(self.id);
         }
     }
+}
 
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn why(&self) -> ClientError {
+        let ended = self.lock().ended.clone();
+        ended.unwrap_or_else(|| ClientError::new(ErrorKind::Disconnected, "the connection is closed"))
+    }
+
+    async fn ended(&self) {
+        // The sender is ours: this cannot fail.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
+    /// Ends the connection; everybody who waits on it hears why. The first reason stays.
+    fn end(&self, error: ClientError) {
+        let (pending, feeds) = {
+            let mut state = self.lock();
+            if state.ended.is_some() {
+                return;
+            }
+            state.ended = Some(error.clone());
+            (std::mem::take(&mut state.pending), std::mem::take(&mut state.feeds))
+        };
+        self.room.close();
+        self.slots.close();
+        self.ended.send_replace(true);
+        for waiting in pending.into_values() {
+            let _ = waiting.answer.send(Err(error.clone()));
+        }
+        drop(feeds);
+    }
+
+    /// Reads until the connection is over; returns why.
+    async fn read_frames(
+        &self,
+        mut socket: OwnedReadHalf,
+        mut decoder: FrameDecoder,
+        mut buffer: BytesMut,
+    ) -> ClientError {
+        loop {
+            loop {
+                match decoder.decode(&mut buffer) {
+                    Ok(Some(frame)) => {
+                        if let Err(error) = self.dispatch(frame) {
+                            return error;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => return error.into(),
+                }
+            }
+            // The header has been checked: this is at most one frame of the allowed size.
+            let missing = match decoder.peek(&buffer) {
+                Ok(Some(header)) => (header.length as usize + 4).saturating_sub(buffer.len()),
+                _ => 0,
+            };
+            buffer.reserve(missing.max(READ_BYTES));
+            match socket.read_buf(&mut buffer).await {
+                Ok(0) => return ClientError::new(ErrorKind::Disconnected, "the server closed the connection"),
+                Ok(_) => {}
+                Err(error) => return broken(error),
+            }
+        }
+    }
+
     fn dispatch(&self, frame: Frame) -> Result<(), ClientError> {
-        if frame.kind == Kind::Goodbye.code() {
-            return Err(frame.decode::<Goodbye>().map_or_else(ClientError::from, |goodbye| goodbye.0.into()));
+        if frame.has(flags::RESPONSE) {
+            return self.answered(frame);
         }
-        let mut state = self.lock();
-        if frame.has(flags::PUSH) {
-            let ended = frame.kind == Kind::SubscriptionEnded.code();
-            let subscription = frame.correlation;
-            if let Some(deliveries) = state.subscriptions.get(&subscription) {
-                let _ = deliveries.send(frame);
+        match Kind::from_code(frame.kind) {
+            Some(Kind::Delivery) => {
+                let delivery: Delivery = frame.decode()?;
+                let state = self.lock();
+                if let Some(feed) = state.feeds.get(&frame.correlation) {
+                    let _ = feed.send(Push::Delivery(delivery, frame.payload));
+                }
             }
-            if ended {
-                state.subscriptions.remove(&subscription);
+            Some(Kind::SubscriptionEnded) => {
+                let error = refusal(&frame);
+                if let Some(feed) = self.lock().feeds.remove(&frame.correlation) {
+                    let _ = feed.send(Push::Ended(error));
+                }
             }
-            return Ok(());
+            Some(Kind::Goodbye) => return Err(refusal(&frame).context("the server closed the connection")),
+            // A push of a newer server, which this client has not asked for.
+            _ => {}
         }
-        let Some(waiter) = state.waiting.remove(&frame.correlation) else { return Ok(()) };
-        if let (Some(deliveries), false) = (waiter.deliveries, frame.has(flags::ERROR)) {
-            // Before the next frame is looked at: it may be the first delivery.
-            state.subscriptions.insert(frame.decode::<SubscribeOk>()?.subscription, deliveries);
-        }
-        drop(state);
-        let _ = waiter.answer.send(Ok(frame));
         Ok(())
     }
-}
 
-/// The body of a goodbye is an error.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Goodbye(ErrorBody);
-
-impl Message for Goodbye {
-    const KIND: Kind = Kind::Goodbye;
-}
-
-/// Decodes an answer, or the error in its place.
-pub(super) fn answer<M: Message>(frame: Frame) -> Result<(M, Bytes), ClientError> {
-    if frame.has(flags::ERROR) {
-        return Err(frame.decode::<Goodbye>()?.0.into());
+    fn answered(&self, frame: Frame) -> Result<(), ClientError> {
+        let opened = match Kind::from_code(frame.kind) {
+            Some(Kind::Subscribe) if !frame.has(flags::ERROR) => Some(frame.decode::<SubscribeOk>()?.subscription),
+            _ => None,
+        };
+        let mut state = self.lock();
+        let waiting = state.pending.remove(&frame.correlation);
+        if let (Some(id), Some(feed)) = (opened, waiting.as_ref().and_then(|waiting| waiting.feed.clone())) {
+            state.feeds.insert(id, feed);
+        }
+        drop(state);
+        let answer = if frame.has(flags::ERROR) { Err(refusal(&frame)) } else { Ok(frame) };
+        let taken = waiting.is_some_and(|waiting| waiting.answer.send(answer).is_ok());
+        if let (Some(id), false) = (opened, taken) {
+            self.lock().feeds.remove(&id);
+            self.unsubscribe(id);
+        }
+        Ok(())
     }
-    Ok((frame.decode::<M>()?, frame.payload))
-}
 
-pub(super) fn internal(message: String) -> ClientError {
-    ClientError::new(ErrorKind::Internal, message)
-}
-
-async fn read(
-    connection: std::sync::Weak<Connection>,
-    mut reader: OwnedReadHalf,
-    mut decoder: FrameDecoder,
-    mut buffer: BytesMut,
-    server: String,
-) {
-    let error = 'connection: loop {
-        loop {
-            match decoder.decode(&mut buffer) {
-                Ok(Some(frame)) => {
-                    let Some(connection) = connection.upgrade() else { return };
-                    if let Err(error) = connection.dispatch(frame) {
-                        break 'connection error;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => break 'connection error.into(),
-            }
+    /// Ends a subscription at the server; nobody waits for the answer.
+    fn unsubscribe(&self, id: u64) {
+        let head = encode_frame(Kind::Unsubscribe.code(), 0, UNSUBSCRIBE, &Unsubscribe { subscription: id }, 0);
+        if let (Ok(head), Some(outbox)) = (head, self.outbox.upgrade()) {
+            let _ = outbox.send(Outgoing { head: head.freeze(), payload: Bytes::new(), room: 0 });
         }
-        buffer.reserve(64 * 1024);
-        match reader.read_buf(&mut buffer).await {
-            Ok(0) => break ClientError::disconnected(&server, "the server closed it"),
-            Ok(_) => {}
-            Err(error) => break ClientError::disconnected(&server, error),
-        }
-    };
-    if let Some(connection) = connection.upgrade() {
-        connection.close(error);
     }
 }
 
-/// Writes what is queued, as much of it as is there with one system call. Ends when the last user of the connection
-/// has gone.
-async fn write(
-    connection: Arc<Connection>,
-    mut writer: OwnedWriteHalf,
-    mut queue: mpsc::UnboundedReceiver<(BytesMut, Bytes)>,
-) {
-    let (weak, server) = (Arc::downgrade(&connection), connection.server.clone());
-    drop(connection);
-    let mut group = Vec::new();
+/// Sends a ping at every interval, so that the server does not take the connection for idle and a server that is gone
+/// without a word is noticed. Once nobody uses the connection, sees to it that it ends.
+async fn keep_alive(connection: Weak<Connection>, shared: Arc<Shared>, interval: Duration, timeout: Duration) {
     loop {
-        group.clear();
-        if queue.recv_many(&mut group, 64).await == 0 {
-            return;
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = shared.ended() => return,
         }
-        let mut parts: Vec<&[u8]> = group.iter().flat_map(|(head, payload)| [&head[..], &payload[..]]).collect();
-        parts.retain(|part| !part.is_empty());
-        if let Err(error) = write_all(&mut writer, &mut parts).await {
-            if let Some(connection) = weak.upgrade() {
-                connection.close(ClientError::disconnected(&server, error));
-            }
+        let Some(connection) = connection.upgrade() else { break };
+        if let Err(error) = connection.ask(&Ping {}, timeout).await {
+            shared.end(ClientError::caused(ErrorKind::Disconnected, format!("the connection is dead: {error}"), error));
             return;
         }
     }
+    tokio::time::sleep(CLOSING).await;
+    shared.end(ClientError::new(ErrorKind::Disconnected, "the connection is closed"));
 }
 
-async fn write_all(writer: &mut OwnedWriteHalf, parts: &mut [&[u8]]) -> std::io::Result<()> {
-    let mut rest = parts;
-    while !rest.is_empty() {
-        let slices: Vec<IoSlice<'_>> = rest.iter().take(64).map(|part| IoSlice::new(part)).collect();
-        let mut written = writer.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
+fn unreachable(config: &Config, error: io::Error) -> ClientError {
+    let server = &config.server;
+    let message = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            format!("cannot reach a Tidelog server at {server}: connection refused; is `tidelog serve` running?")
         }
-        while written > 0 {
-            if written >= rest[0].len() {
-                written -= rest[0].len();
-                rest = &mut rest[1..];
-            } else {
-                rest[0] = &rest[0][written..];
-                written = 0;
-            }
-        }
+        _ => format!("cannot reach a Tidelog server at {server}: {error}"),
+    };
+    let kind = match error.kind() {
+        io::ErrorKind::InvalidInput => ErrorKind::InvalidRequest,
+        _ => ErrorKind::Disconnected,
+    };
+    ClientError::caused(kind, message, error)
+}
+
+fn broken(error: io::Error) -> ClientError {
+    ClientError::caused(ErrorKind::Disconnected, format!("the connection to the server broke: {error}"), error)
+}
+
+fn unencodable(reason: String) -> ClientError {
+    ClientError::new(ErrorKind::TooLarge, format!("the request does not fit a frame: {reason}"))
+}
+
+/// What an error frame says.
+fn refusal(frame: &Frame) -> ClientError {
+    match decode_body::<ErrorBody>(frame.kind, &frame.body) {
+        Ok(body) => body.into(),
+        Err(error) => error.into(),
     }
-    Ok(())
 }

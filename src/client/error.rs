@@ -1,40 +1,97 @@
-//! The client's error.
+//! What a caller of the client hears when something does not work.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::{ErrorKind, Offset};
 use crate::protocol::{ErrorBody, FrameError};
 
-/// Why something failed. Cheap to clone: every record of a failed batch has it.
+/// A refusal by the server, or a failure on the way to it: one clear line, and a kind that says what to do about it.
 #[derive(Debug, Clone)]
 pub struct ClientError {
     kind: ErrorKind,
     message: String,
     range: Option<(Offset, Offset)>,
+    retry_after: Option<Duration>,
+    maybe_stored: bool,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl ClientError {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), range: None }
+    /// An error without a cause below it.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), range: None, retry_after: None, maybe_stored: false, source: None }
     }
 
-    /// What can be done about it.
+    pub(crate) fn caused(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self { source: Some(Arc::new(source)), ..Self::new(kind, message) }
+    }
+
+    /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What offsets there are, if one was out of range: the first, and the one behind the last.
+    /// The first offset there is and the one behind the last, where an offset was out of range.
     pub fn range(&self) -> Option<(Offset, Offset)> {
         self.range
     }
 
-    pub(crate) fn with_range(mut self, start: Offset, end: Offset) -> Self {
-        self.range = Some((start, end));
+    /// Whether the same may succeed later without anybody changing it.
+    pub fn is_retriable(&self) -> bool {
+        self.kind.is_retriable()
+    }
+
+    /// Whether records that were sent may have been stored although no acknowledgement came.
+    pub fn maybe_stored(&self) -> bool {
+        self.maybe_stored
+    }
+
+    /// When the server would like to be asked again.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    pub(crate) fn with_range(mut self, range: (Offset, Offset)) -> Self {
+        self.range = Some(range);
         self
     }
 
-    pub(crate) fn disconnected(server: &str, why: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::Disconnected, format!("the connection to {server} broke: {why}"))
+    /// The same error behind words that say what was being done.
+    pub(crate) fn context(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    pub(crate) fn with_maybe_stored(mut self, maybe: bool) -> Self {
+        self.maybe_stored = maybe;
+        self
+    }
+}
+
+impl From<ErrorBody> for ClientError {
+    fn from(body: ErrorBody) -> Self {
+        let kind = ErrorKind::from_code(body.code);
+        let message = match kind {
+            Some(_) => body.message,
+            None => format!("{} (error code {}, unknown to this client)", body.message, body.code),
+        };
+        let mut error = Self::new(kind.unwrap_or(ErrorKind::Internal), message);
+        error.range = body.range.map(|range| (range.log_start, range.log_end));
+        error.retry_after = body.retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
+        error
+    }
+}
+
+impl From<FrameError> for ClientError {
+    fn from(error: FrameError) -> Self {
+        Self::caused(ErrorKind::BadFrame, format!("the server's answer is no frame of the protocol: {error}"), error)
     }
 }
 
@@ -44,21 +101,8 @@ impl fmt::Display for ClientError {
     }
 }
 
-impl std::error::Error for ClientError {}
-
-impl From<ErrorBody> for ClientError {
-    fn from(body: ErrorBody) -> Self {
-        Self {
-            // A code of a newer server: the message says what it is.
-            kind: ErrorKind::from_code(body.code).unwrap_or(ErrorKind::Internal),
-            message: body.message,
-            range: body.range.map(|range| (range.log_start, range.log_end)),
-        }
-    }
-}
-
-impl From<FrameError> for ClientError {
-    fn from(error: FrameError) -> Self {
-        Self::new(ErrorKind::BadFrame, format!("the server sent something else than a frame: {error}"))
+impl Error for ClientError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }

@@ -1,31 +1,44 @@
-//! Floor 5: the Rust client library: [`Client`], [`Producer`], [`Consumer`], [`Admin`].
+//! Floor 5: the Rust client library. [`Client`] keeps one connection and makes it again when it breaks; [`Producer`],
+//! [`Consumer`] and [`Admin`] share it.
+//!
+//! Knows the wire and the batch format; nothing of how a server stores anything.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), tidelog::client::ClientError> {
-//! use tidelog::client::{Client, Message};
+//! use tidelog::client::{Client, Message, StartAt};
+//!
+//! # async fn run() -> Result<(), tidelog::client::ClientError> {
 //! let client = Client::connect("127.0.0.1:7171").await?;
 //! let producer = client.producer().build().await?;
-//! let receipt = producer.send(Message::to("crm.accounts").key("42").value("{}")).await?;
-//! println!("on disk at offset {:?}", receipt.await?.offset);
-//! # Ok(()) }
-//! ```
+//! let stored = producer.send_and_wait(Message::to("crm.accounts").key("4711").value("{}")).await?;
+//! println!("on disk at offset {:?}", stored.offset);
 //!
-//! Knows the wire and the record format; nothing of the log, the catalog or the broker.
+//! let mut consumer = client.consumer().topic("crm.accounts").from(StartAt::Beginning).until_end(true).build().await?;
+//! while let Some(record) = consumer.next().await {
+//!     println!("{:?}", record?.value);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod admin;
-#[expect(clippy::module_inception, reason = "the type that gives the module its name")]
-mod client;
 mod connection;
 mod consumer;
 mod error;
-mod lane;
+mod handle;
+mod link;
 mod producer;
+mod write;
 
 pub use admin::{Admin, NewTopic, TopicChange};
-pub use client::{Client, ClientBuilder};
-pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, SkippedRange, StartAt};
+pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, SkippedRange, StartAt};
 pub use error::ClientError;
-pub use lane::Receipt;
-pub use producer::{Message, Producer, ProducerBuilder, RecordMetadata};
+pub use handle::{Client, ClientBuilder};
+pub use producer::{Message, Producer, ProducerBuilder, Receipt, RecordMetadata};
 
-pub use crate::protocol::{Ack, OffsetAt, ServerInfoOk, TopicDescription, TopicSummary};
+pub use crate::protocol::{
+    Ack, OffsetAt, PartitionDescription, ServerInfoOk, SettingValue, TopicDescription, TopicSummary,
+};
+pub use crate::record::{Compression, Header};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! The consumer: records of all its partitions, as they come.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs, limits};
+use crate::client::ClientError;
+use crate::record::{BatchError, Batches, Header, Record, RecordIter, read_records};
+
+use super::subscriber::{Chunk, Event, Share};
+
+/// Skipped ranges that are remembered.
+const SKIPPED_RANGES: usize = 10_000;
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumedRecord {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its time, in milliseconds since the Unix epoch.
+    pub timestamp: TimestampMs,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its content; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers, in order.
+    pub headers: Vec<Header>,
+}
+
+/// Damaged data that was passed over, as [`ConsumerBuilder::skip_damaged`](super::ConsumerBuilder::skip_damaged) allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedRange {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: PartitionId,
+    /// First offset that is missing.
+    pub from: Offset,
+    /// The offset behind the last that is missing.
+    pub to: Offset,
+    /// What was found.
+    pub reason: String,
+}
+
+/// How far a consumer is in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionPosition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Where it began.
+    pub start: Offset,
+    /// The offset behind the last record that was returned or passed over.
+    pub next_offset: Offset,
+    /// The end that readers see, as last heard.
+    pub stable_end: Offset,
+    /// Where it stops, if it does.
+    pub until: Option<Offset>,
+}
+
+/// A stream of records, in order within each partition. An error ends the partition it concerns; the stream ends when
+/// all partitions have. Dropping it ends its subscriptions.
+#[derive(Debug)]
+pub struct Consumer {
+    parts: Vec<Part>,
+    events: mpsc::UnboundedReceiver<Event>,
+    current: Option<Reading>,
+    skipped: Vec<SkippedRange>,
+    left: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) share: Arc<Share>,
+    pub(crate) position: PartitionPosition,
+    /// `None` when there is nothing more to come of it.
+    pub(crate) task: Option<AbortHandle>,
+}
+
+/// A chunk that records are taken from.
+struct Reading {
+    part: usize,
+    chunk: Chunk,
+    batches: Batches,
+    records: Option<RecordIter>,
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").field("part", &self.part).finish_non_exhaustive()
+    }
+}
+
+impl Consumer {
+    pub(crate) fn new(parts: Vec<Part>, events: mpsc::UnboundedReceiver<Event>, max_records: u64) -> Self {
+        Self { parts, events, current: None, skipped: Vec::new(), left: max_records }
+    }
+
+    /// The next record; `None` when there will be none. May be dropped while it waits.
+    pub async fn next(&mut self) -> Option<Result<ConsumedRecord, ClientError>> {
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// The damaged ranges that were passed over so far, in the order met; the first 10 000 of them.
+    pub fn skipped(&self) -> &[SkippedRange] {
+        &self.skipped
+    }
+
+    /// How far it is in each partition.
+    pub fn positions(&self) -> impl Iterator<Item = &PartitionPosition> {
+        self.parts.iter().map(|part| &part.position)
+    }
+
+    fn end_part(&mut self, index: usize) {
+        if let Some(task) = self.parts[index].task.take() {
+            task.abort();
+        }
+    }
+
+    fn begin(&mut self, index: usize, chunk: Chunk) {
+        let part = &mut self.parts[index];
+        if part.task.is_none() {
+            return;
+        }
+        part.position.stable_end = part.position.stable_end.max(chunk.delivery.stable_end);
+        for skipped in &chunk.delivery.skipped {
+            if self.skipped.len() == SKIPPED_RANGES {
+                break;
+            }
+            self.skipped.push(SkippedRange {
+                topic: part.share.topic.clone(),
+                partition: part.share.partition,
+                from: skipped.from,
+                to: skipped.to,
+                reason: skipped.reason.clone(),
+            });
+        }
+        let batches = Batches::new(chunk.payload.clone());
+        self.current = Some(Reading { part: index, chunk, batches, records: None });
+    }
+
+    /// The next record of the current chunk; `None` behind the last.
+    fn read(&mut self) -> Option<Result<ConsumedRecord, ClientError>> {
+        let reading = self.current.as_mut()?;
+        let part = &mut self.parts[reading.part];
+        let until = part.position.until.unwrap_or(Offset::MAX);
+        loop {
+            match reading.next_record() {
+                Some(Ok(record)) if record.offset < part.position.next_offset => {}
+                Some(Ok(record)) if record.offset >= until => break,
+                Some(Ok(record)) => {
+                    part.position.next_offset = record.offset + 1;
+                    return Some(Ok(ConsumedRecord {
+                        topic: part.share.topic.clone(),
+                        partition: part.share.partition,
+                        offset: record.offset,
+                        timestamp: record.timestamp,
+                        key: record.key,
+                        value: record.value,
+                        headers: record.headers,
+                    }));
+                }
+                Some(Err(error)) => {
+                    let message = format!(
+                        "{}/{} at offset {}: what the server sent is damaged: {error}",
+                        part.share.topic, part.share.partition, part.position.next_offset
+                    );
+                    let index = reading.part;
+                    self.current = None;
+                    self.end_part(index);
+                    return Some(Err(ClientError::caused(ErrorKind::CorruptBatch, message, error)));
+                }
+                None => break,
+            }
+        }
+        self.finish_chunk();
+        None
+    }
+
+    fn finish_chunk(&mut self) {
+        let Some(reading) = self.current.take() else { return };
+        let part = &mut self.parts[reading.part];
+        part.share.taken(&reading.chunk);
+        let next = part.position.next_offset.max(reading.chunk.delivery.next_offset);
+        part.position.next_offset = part.position.until.map_or(next, |until| next.min(until));
+        if part.position.until.is_some_and(|until| part.position.next_offset >= until) {
+            self.end_part(reading.part);
+        }
+    }
+}
+
+impl Reading {
+    fn next_record(&mut self) -> Option<Result<Record, BatchError>> {
+        loop {
+            if let Some(records) = &mut self.records {
+                if let Some(record) = records.next() {
+                    return Some(record);
+                }
+                self.records = None;
+            }
+            match self.batches.next() {
+                // Control batches are the server's own.
+                Some(Ok((header, _))) if header.is_control() => {}
+                Some(Ok((_, batch))) => match read_records(&batch, limits::MAX_DECOMPRESSED_BYTES) {
+                    Ok(records) => self.records = Some(records),
+                    Err(error) => return Some(Err(error)),
+                },
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    let rest = self.batches.remainder();
+                    let need = limits::BATCH_HEADER_BYTES.max(rest + 1);
+                    return (rest > 0).then_some(Err(BatchError::Truncated { need, have: rest }));
+                }
+            }
+        }
+    }
+}
+
+impl Stream for Consumer {
+    type Item = Result<ConsumedRecord, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            if let Some(record) = self.read() {
+                if record.is_ok() {
+                    self.left -= 1;
+                }
+                return Poll::Ready(Some(record));
+            }
+            if self.parts.iter().all(|part| part.task.is_none()) {
+                return Poll::Ready(None);
+            }
+            match std::task::ready!(self.events.poll_recv(context)) {
+                Some(Event::Chunk(index, chunk)) => self.begin(index, chunk),
+                Some(Event::Failed(index, error)) => {
+                    if self.parts[index].task.take().is_some() {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        for index in 0..self.parts.len() {
+            self.end_part(index);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The client: where the server is, how long to wait, and the one connection behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::Link;
+use super::{Admin, ClientError, ConsumerBuilder, ProducerBuilder};
+
+/// What a client was told when it was built.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) server: String,
+    pub(crate) name: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+}
+
+/// A client of one server. Clones share one connection, which is made again when it breaks; dropping the last one, with
+/// its producers and consumers, closes it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    link: Arc<Link>,
+}
+
+/// Builds a [`Client`].
+#[derive(Debug, Clone)]
+pub struct ClientBuilder {
+    config: Config,
+}
+
+impl Client {
+    /// Connects to `addr` (`host:port`) with the default settings.
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::build`].
+    pub async fn connect(addr: impl Into<String>) -> Result<Self, ClientError> {
+        Self::builder().server(addr).build().await
+    }
+
+    /// Settings other than the defaults.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            config: Config {
+                server: "127.0.0.1:7171".to_owned(),
+                name: "tidelog-rust".to_owned(),
+                connect_timeout: Duration::from_secs(10),
+                request_timeout: Duration::from_secs(30),
+            },
+        }
+    }
+
+    /// Topics, offsets and facts about the server.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.link.clone())
+    }
+
+    /// A producer to be built.
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::new(self.link.clone())
+    }
+
+    /// A consumer to be built.
+    pub fn consumer(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.link.clone())
+    }
+
+    /// The address it was built for.
+    pub fn server(&self) -> &str {
+        &self.link.config().server
+    }
+}
+
+impl ClientBuilder {
+    /// Where the server is: `host:port`. Default `127.0.0.1:7171`.
+    pub fn server(mut self, addr: impl Into<String>) -> Self {
+        self.config.server = addr.into();
+        self
+    }
+
+    /// Who this is, for the server's log.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// How long connecting and the handshake may take. Default 10 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connect_timeout = timeout;
+        self
+    }
+
+    /// How long an answer may take, other than to a batch (see [`ProducerBuilder::delivery_timeout`]); also how long a
+    /// silent server is believed to be alive. Default 30 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.config.request_timeout = timeout;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// The server cannot be reached, is no Tidelog server, or refuses.
+    pub async fn build(self) -> Result<Client, ClientError> {
+        let link = Arc::new(Link::new(self.config));
+        link.connection().await?;
+        Ok(Client { link })
+    }
+}
