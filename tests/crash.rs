@@ -2,12 +2,12 @@
 //! `TIDELOG_KILLS=n` kills it that many times (8 if not set).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
+mod common;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use support::Server;
+use common::Server;
 use tidelog::client::{Client, Message, StartAt};
 
 async fn read_all(client: &Client, topic: &str) -> Vec<(u64, String)> {
@@ -23,8 +23,8 @@ async fn read_all(client: &Client, topic: &str) -> Vec<(u64, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_go_in_and_come_back_over_tcp_and_a_clean_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let client = Client::connect(&server.address).await.unwrap();
+    let server = Server::start_on(dir.path(), &[]);
+    let client = Client::connect(server.address()).await.unwrap();
     let producer = client.producer().build().await.unwrap();
     let mut receipts = Vec::new();
     for at in 0..5_000 {
@@ -36,8 +36,8 @@ async fn records_go_in_and_come_back_over_tcp_and_a_clean_restart() {
     let all = read_all(&client, "orders").await;
     assert_eq!(all.len(), 5_000);
     assert_eq!(server.terminate(), Some(0), "SIGTERM ends it cleanly");
-    let server = Server::start(dir.path());
-    let client = Client::connect(&server.address).await.unwrap();
+    let server = Server::start_on(dir.path(), &[]);
+    let client = Client::connect(server.address()).await.unwrap();
     assert_eq!(read_all(&client, "orders").await, all);
 }
 
@@ -45,8 +45,8 @@ async fn records_go_in_and_come_back_over_tcp_and_a_clean_restart() {
 async fn nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_under_load() {
     let kills: usize = std::env::var("TIDELOG_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8);
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path());
-    let listen = server.address.clone();
+    let mut server = Server::start_on(dir.path(), &[]);
+    let listen = server.address().to_owned();
     let mut acknowledged: Vec<(u64, String)> = Vec::new();
     let mut number = 0u64;
     for round in 0..kills {
@@ -76,7 +76,7 @@ async fn nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_under
         number = load.await.unwrap();
         // Every other time the server comes back while the producer still tries.
         if round % 2 == 0 {
-            server = Server::start_with(dir.path(), &["--listen", &listen]);
+            server = Server::start_on(dir.path(), &["--listen", &listen]);
         }
         while let Some((value, receipt)) = receipts.recv().await {
             if let Ok(stored) = receipt.await {
@@ -84,7 +84,7 @@ async fn nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_under
             }
         }
         if round % 2 == 1 {
-            server = Server::start_with(dir.path(), &["--listen", &listen]);
+            server = Server::start_on(dir.path(), &["--listen", &listen]);
         }
     }
     let client = Client::connect(&listen).await.unwrap();

@@ -9,7 +9,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 /// What a run came to.
@@ -118,53 +118,116 @@ impl Drop for Running {
     }
 }
 
-/// A server on a free port, with its data in a temporary folder.
+/// A server on a free port; killed when dropped.
 pub struct Server {
     child: Child,
     address: String,
-    folder: tempfile::TempDir,
+    data: PathBuf,
+    folder: Option<tempfile::TempDir>,
+    log: Arc<Mutex<String>>,
 }
 
 impl Server {
+    /// A server with its data in a temporary folder of its own.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
-        let mut child = command(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut server = Self::start_on(&folder.path().join("data"), &[]);
+        server.folder = Some(folder);
+        server
+    }
+
+    /// A server on this data directory; `flags` may name another address to listen on.
+    pub fn start_on(data: &Path, flags: &[&str]) -> Self {
+        Self::run(command(&["serve", "--data-dir", data.to_str().unwrap()]), data, flags)
+    }
+
+    /// A server on a file system of `mib` MiB that exists for this process alone; `None` where the system does not let an
+    /// ordinary user mount one.
+    pub fn start_on_small_disk(data: &Path, mib: u32) -> Option<Self> {
+        let probe = Command::new("unshare").args(["-rm", "true"]).stderr(Stdio::null()).status();
+        if !probe.is_ok_and(|status| status.success()) {
+            return None;
+        }
+        std::fs::create_dir_all(data).unwrap();
+        let mut command = Command::new("unshare");
+        let script = format!("mount -t tmpfs -o size={mib}m tmpfs \"$1\" && shift && exec \"$@\"");
+        let data_dir = data.to_str().unwrap();
+        command.args(["-rm", "sh", "-c", &script, "sh", data_dir, env!("CARGO_BIN_EXE_tidelog")]);
+        command.args(["serve", "--data-dir", data_dir]).stdin(Stdio::null()).stdout(Stdio::piped());
+        Some(Self::run(command, data, &[]))
+    }
+
+    fn run(mut command: Command, data: &Path, flags: &[&str]) -> Self {
+        if !flags.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let mut child = command.args(flags).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while errors.read_line(&mut line).is_ok_and(|read| read > 0) {
+                kept.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        });
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         lines.read_line(&mut line).unwrap();
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
         let address = line.split_whitespace().find(|word| word.parse::<std::net::SocketAddr>().is_ok());
-        let address = address.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned();
-        Self { child, address, folder }
+        let address = address.unwrap_or_else(|| panic!("no address in {line:?}: {}", log.lock().unwrap())).to_owned();
+        Self { child, address, data: data.to_owned(), folder: None, log }
     }
 
     pub fn address(&self) -> &str {
         &self.address
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its temporary folder.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.folder.as_ref().unwrap().path()
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Its resident memory in KiB, where the system tells, without the program itself: a debug build is a large file.
+    pub fn resident_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?.split_whitespace().next()?.parse().ok()
     }
 
     /// The first segment of a topic's first partition.
     pub fn segment_of(&self, topic: &str) -> PathBuf {
-        let topics = std::fs::read_dir(self.data_dir().join("topics")).unwrap();
+        let topics = std::fs::read_dir(self.data.join("topics")).unwrap();
         let prefix = format!("{topic}~");
         let folder = topics.flatten().find(|entry| entry.file_name().to_str().unwrap().starts_with(&prefix));
         folder.unwrap().path().join("0").join("00000000000000000000.log")
     }
 
+    /// SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// SIGTERM; its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
     }
 }
 

@@ -70,11 +70,17 @@ impl Batch {
         self.stamp = Some(stamp);
     }
 
-    /// The error for a batch whose time is up.
-    pub(crate) fn timed_out(&self, topic: &str, partition: u32) -> ClientError {
+    /// The error for a batch whose time is up; `trouble` is what went wrong with those before it.
+    pub(crate) fn timed_out(&self, topic: &str, partition: u32, trouble: Option<&ClientError>) -> ClientError {
         let what = format!("{} records for {topic}/{partition} were not acknowledged in time", self.count);
         match &self.fate {
-            Fate::NotSent => ClientError::new(ErrorKind::TimedOut, format!("{what}; they were not sent")),
+            Fate::NotSent => match trouble {
+                Some(error) => {
+                    let message = format!("{what}; they were not sent: {error}");
+                    ClientError::caused(ErrorKind::TimedOut, message, error.clone())
+                }
+                None => ClientError::new(ErrorKind::TimedOut, format!("{what}; they were not sent")),
+            },
             Fate::Refused(error) => {
                 ClientError::caused(ErrorKind::TimedOut, format!("{what}; they are not stored: {error}"), error.clone())
             }

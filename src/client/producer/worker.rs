@@ -57,6 +57,8 @@ pub(crate) struct Worker {
     /// To be sent before anything new, in this order.
     again: VecDeque<Batch>,
     failures: u32,
+    /// Why sending does not go on, for those who wait behind what failed.
+    trouble: Option<ClientError>,
 }
 
 struct InFlight {
@@ -93,6 +95,7 @@ impl Worker {
             in_flight: VecDeque::new(),
             again: VecDeque::new(),
             failures: 0,
+            trouble: None,
         }
     }
 
@@ -131,7 +134,7 @@ impl Worker {
                 },
             };
             if batch.deadline <= Instant::now() {
-                let error = batch.timed_out(&self.queue.topic, self.queue.partition);
+                let error = batch.timed_out(&self.queue.topic, self.queue.partition, self.trouble.as_ref());
                 self.fail(&batch, error);
             } else if let Err((batch, error)) = self.send(batch).await {
                 return self.recover(None, Some((batch, error))).await;
@@ -206,7 +209,7 @@ impl Worker {
                 if let Some(InFlight { mut batch, .. }) = self.in_flight.pop_front() {
                     let message = "the server has not answered";
                     batch.fate = Fate::Unknown(ClientError::new(ErrorKind::TimedOut, message));
-                    let error = batch.timed_out(&self.queue.topic, self.queue.partition);
+                    let error = batch.timed_out(&self.queue.topic, self.queue.partition, self.trouble.as_ref());
                     self.fail(&batch, error);
                 }
             }
@@ -262,6 +265,7 @@ impl Worker {
             }
         }
         self.failures = self.failures.saturating_add(1);
+        self.trouble = Some(error.clone());
         Filled::Pause(error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER).max(pause(self.failures)))
     }
 
@@ -321,6 +325,7 @@ impl Worker {
     fn stored(&mut self, batch: &Batch, stored: &ProduceOk) {
         self.established = true;
         self.failures = 0;
+        self.trouble = None;
         self.done(batch, Stored { base_offset: Some(stored.base_offset), timestamp: stored.timestamp });
     }
 
