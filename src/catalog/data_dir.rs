@@ -189,7 +189,7 @@ fn take_lock(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DirLock>, CatalogEr
     Ok(lock)
 }
 
-fn encode_format(server_id: u128) -> Vec<u8> {
+pub(crate) fn encode_format(server_id: u128) -> Vec<u8> {
     let mut content = Vec::with_capacity(FORMAT_BYTES);
     content.extend_from_slice(MAGIC);
     content.extend_from_slice(&FORMAT_VERSION.to_be_bytes());

@@ -48,4 +48,6 @@ pub use sync::SyncTicket;
 pub use verify::{Finding, VerifySummary, verify_partition};
 
 #[cfg(test)]
+mod frozen;
+#[cfg(test)]
 mod tests;

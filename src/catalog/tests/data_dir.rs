@@ -122,3 +122,10 @@ fn folders_of_topics_fit_a_file_name_and_tell_incarnations_apart() {
     let partition = dir.partition_dir(&name("crm.accounts"), TopicId(1), 7);
     assert_eq!(partition.to_str(), Some("/srv/tidelog/topics/crm.accounts~00000000000000000000000000000001/7"));
 }
+
+#[test]
+fn the_format_file_is_frozen() {
+    let hex: String =
+        crate::catalog::data_dir::encode_format(0x7171).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "544944454c4f470a0000000100000000000000000000000000007171e3438e1c");
+}
