@@ -311,6 +311,9 @@ fn verify_and_dump_tell_the_truth_of_what_is_on_disk() {
     let damaged = tidelog(&["verify", data.to_str().unwrap()]).fails(1);
     assert!(String::from_utf8(damaged.stdout.clone()).unwrap().contains("DAMAGE"));
     tidelog(&["dump", segment_name]).fails(1);
+    std::fs::remove_dir_all(segment.parent().unwrap()).unwrap();
+    let missing = tidelog(&["verify", data.to_str().unwrap()]).fails(1);
+    assert!(String::from_utf8(missing.stdout.clone()).unwrap().contains("folder is missing"));
     tidelog(&["verify", "/nowhere/at/all"]).fails(1);
     tidelog(&["dump", "/nowhere/at/all"]).fails(1);
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::base::{Offset, TimestampMs, limits};
-use crate::disk::Disk;
-use crate::log::{Checkpoint, LogConfig, LogError, PartitionLog};
+use crate::disk::{self, Disk};
+use crate::log::{Checkpoint, LogConfig, LogError, PartitionLog, parse_segment_name};
 use crate::record::{BatchHeader, Batches, read_records};
 
 use super::event::EventError;
+use super::state::State;
 use super::{CatalogError, DataDir};
 
 /// Bytes read at a time when replaying.
@@ -137,4 +138,25 @@ fn prepare(disk: &Arc<dyn Disk>, dir: &DataDir, path: &Path) -> Result<(), Catal
     }
     PartitionLog::create(disk, path)?;
     Ok(())
+}
+
+/// What the journal's segments add up to, as far as they can be read, without opening (and so recovering) the journal.
+pub(super) fn read_state(disk: &dyn Disk, dir: &DataDir) -> State {
+    let mut state = State::default();
+    let Ok(entries) = disk.list(&dir.journal_dir()) else { return state };
+    for entry in entries.iter().filter(|entry| parse_segment_name(&entry.name, "log").is_some()) {
+        let Ok(content) = disk::read_file(disk, &dir.journal_dir().join(&entry.name)) else { return state };
+        for batch in Batches::new(content.into()) {
+            let Ok((_, batch)) = batch else { return state };
+            let Ok(records) = read_records(&batch, limits::DEFAULT_BATCH_BYTES) else { return state };
+            for record in records {
+                let Ok(record) = record else { return state };
+                let key = record.key.as_deref().unwrap_or_default();
+                if state.apply_change(key, record.value.as_deref()).is_err() {
+                    return state;
+                }
+            }
+        }
+    }
+    state
 }

@@ -26,5 +26,16 @@ pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use settings::{Cleanup, Durability, SETTINGS, Setting, SettingError, TopicSettings};
 pub use store::{Catalog, CatalogStartup, ViewMode};
 
+/// The partition folders that must exist by what the journal says, as far as it can be read. Changes nothing, so it may be
+/// asked beside a running server.
+pub fn expected_partitions(disk: &dyn crate::disk::Disk, dir: &DataDir) -> Vec<std::path::PathBuf> {
+    let state = journal::read_state(disk, dir);
+    let folders = |topic: &TopicEntry| {
+        let (name, id) = (topic.name.clone(), topic.id);
+        (0..topic.partitions).map(move |number| dir.partition_dir(&name, id, number))
+    };
+    state.topics().flat_map(folders).collect()
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tidelog::catalog::DataDir;
+use tidelog::catalog::{DataDir, expected_partitions};
 use tidelog::disk::{Disk, RealDisk};
 use tidelog::log::{Finding, VerifySummary, parse_segment_name, verify_partition};
 
@@ -99,6 +99,11 @@ pub fn check(
             *(if finding.damage { &mut damaged } else { &mut notes }) += 1;
             found(finding);
         };
+        if !disk.exists(dir).unwrap_or(true) {
+            let what = "the partition's folder is missing".to_owned();
+            count(Finding { file: dir.clone(), position: 0, from: 0, to: None, what, damage: true });
+            continue;
+        }
         let VerifySummary { batches, records, bytes, .. } =
             verify_partition(disk, dir, &mut count, progress).map_err(Failure::failed)?;
         verdict.logs += 1;
@@ -135,6 +140,12 @@ pub fn logs_of(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<PathBuf>, Failure
                 .collect();
             partitions.sort_unstable();
             logs.extend(partitions.into_iter().map(|partition| topic_dir.join(partition.to_string())));
+        }
+    }
+    // One that is not there is for `check` to report.
+    for expected in expected_partitions(disk.as_ref(), &data) {
+        if !logs.contains(&expected) {
+            logs.push(expected);
         }
     }
     Ok(logs)
