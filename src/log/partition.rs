@@ -13,7 +13,7 @@ use super::index::SparseIndex;
 use super::producers::{ProducerState, Producers, Verdict};
 use super::segment::Segment;
 use super::sync::CheckpointDraft;
-use super::{Damage, LogConfig, LogError, Recovery, StableEnd};
+use super::{Damage, LogConfig, LogError, Recovery, StableEnd, room};
 
 /// Where a batch went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(crate) struct Sealed {
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     pub(crate) index: SparseIndex,
+    /// The length of its file: what is behind the written end is room, all zeros.
+    pub(crate) length: u64,
     /// When its first batch was appended, or when it was opened with batches in it.
     pub(crate) first_append_ms: Option<TimestampMs>,
 }
@@ -208,6 +210,9 @@ impl PartitionLog {
         for at in 0..batches.len() {
             if let Err(error) = self.take(batches, at, now_ms, &mut run, &mut results) {
                 self.write_run(batches, &mut run, &mut results, now_ms);
+                if let (LogError::Io { .. }, Ok(header)) = (&error, BatchHeader::parse(batches[at])) {
+                    run.failed.push((header.producer_id, copy_io(&error)));
+                }
                 results.push(Err(error));
             }
         }
@@ -226,6 +231,7 @@ impl PartitionLog {
     ) -> Result<(), LogError> {
         self.check_writable()?;
         let mut header = BatchHeader::parse(batches[at])?;
+        run.check(&header)?;
         let size = batches[at].len();
         if size > self.config.max_batch_bytes {
             return Err(LogError::TooLarge { size, limit: self.config.max_batch_bytes });
@@ -236,6 +242,7 @@ impl PartitionLog {
         {
             // The first of the two is not written yet: whether this is a duplicate depends on how that goes.
             self.write_run(batches, run, results, now_ms);
+            run.check(&header)?;
             verdict = self.producers.check(&header)?;
         }
         if let Verdict::Duplicate(batch) = verdict {
@@ -252,6 +259,7 @@ impl PartitionLog {
             self.write_run(batches, run, results, now_ms);
             self.check_writable()?;
             // If that write failed, this batch may not follow any more.
+            run.check(&header)?;
             self.producers.check(&header)?;
             if self.must_roll(0, size, now_ms) {
                 self.roll()?;
@@ -277,15 +285,16 @@ impl PartitionLog {
         results: &mut Vec<Result<Appended, LogError>>,
         now_ms: TimestampMs,
     ) {
-        let run = std::mem::take(run);
-        let Some(first) = run.first else { return };
-        let parts: Vec<&[u8]> = batches[first..first + run.headers.len()].iter().map(|batch| &**batch).collect();
-        match self.write_parts(&parts) {
+        let failed = std::mem::take(&mut run.failed);
+        let taken = std::mem::replace(run, Run { failed, ..Run::default() });
+        let Some(first) = taken.first else { return };
+        let parts: Vec<&[u8]> = batches[first..first + taken.headers.len()].iter().map(|batch| &**batch).collect();
+        match self.write_parts(&parts, taken.bytes) {
             Ok(()) => {
                 self.active.first_append_ms.get_or_insert(now_ms);
-                self.bytes_since_checkpoint += run.bytes;
+                self.bytes_since_checkpoint += taken.bytes;
                 self.checkpoint_due |= self.bytes_since_checkpoint >= self.config.checkpoint_bytes;
-                for header in &run.headers {
+                for header in &taken.headers {
                     self.active.index.add(header);
                     results.push(Ok(Appended {
                         base_offset: header.base_offset,
@@ -296,40 +305,80 @@ impl PartitionLog {
                 }
             }
             Err(error) => {
-                for (id, state) in run.undo.into_iter().rev() {
+                for (id, state) in taken.undo.into_iter().rev() {
+                    run.failed.push((id, copy_io(&error)));
                     match state {
                         Some(state) => self.producers.states.insert(id, state),
                         None => self.producers.states.remove(&id),
                     };
                 }
-                let again: Vec<_> = run.headers.iter().skip(1).map(|_| Err(copy_io(&error))).collect();
+                let again: Vec<_> = taken.headers.iter().skip(1).map(|_| Err(copy_io(&error))).collect();
                 results.push(Err(error));
                 results.extend(again);
             }
         }
     }
 
-    fn write_parts(&mut self, parts: &[&[u8]]) -> Result<(), LogError> {
+    fn write_parts(&mut self, parts: &[&[u8]], bytes: u64) -> Result<(), LogError> {
         let segment = Arc::clone(&self.active.segment);
         let position = self.active.index.covered;
-        let known = self.dirty.last().filter(|dirty| Arc::ptr_eq(&dirty.segment, &segment));
-        let file = match known {
-            Some(dirty) => Arc::clone(&dirty.file),
-            None => {
-                let file = self.files.get(&segment.log).map_err(|error| segment.open_error(error))?;
-                self.dirty.push(Dirty { segment: Arc::clone(&segment), file: Arc::clone(&file) });
-                file
+        let file = self.dirty_file(&segment)?;
+        let end = position + bytes;
+        let room = match self.config.stable {
+            StableEnd::Synced if end > self.active.length => room::zeros(position, bytes, self.config.segment_bytes),
+            _ => &[],
+        };
+        let mut written = write_all(file.as_ref(), parts, room, position);
+        if written.is_err() && !room.is_empty() && self.cut_litter(file.as_ref(), position) {
+            // There may be room on the disk for the batches alone.
+            written = write_all(file.as_ref(), parts, &[], position);
+            if written.is_ok() {
+                self.active.length = end;
+                return Ok(());
             }
-        };
-        let written = match parts {
-            [part] => file.write_at(part, position),
-            parts => file.write_vectored_at(parts, position),
-        };
-        written.map_err(|source| {
-            // What part of it was written must not lie behind the next batch.
-            self.litter = file.set_len(position).is_err();
-            LogError::Io { doing: "cannot write", path: segment.log.clone(), source }
-        })
+        }
+        match written {
+            Ok(()) => {
+                self.active.length = self.active.length.max(end + room.len() as u64);
+                Ok(())
+            }
+            Err(source) => {
+                self.cut_litter(file.as_ref(), position);
+                Err(LogError::Io { doing: "cannot write", path: segment.log.clone(), source })
+            }
+        }
+    }
+
+    /// The file of the active segment, noted as one to be synced.
+    fn dirty_file(&mut self, segment: &Arc<Segment>) -> Result<Arc<dyn DiskFile>, LogError> {
+        let known = self.dirty.last().filter(|dirty| Arc::ptr_eq(&dirty.segment, segment));
+        if let Some(dirty) = known {
+            return Ok(Arc::clone(&dirty.file));
+        }
+        let file = self.files.get(&segment.log).map_err(|error| segment.open_error(error))?;
+        self.dirty.push(Dirty { segment: Arc::clone(segment), file: Arc::clone(&file) });
+        Ok(file)
+    }
+
+    /// After a failed write: what part of it was written must not lie behind the next batch. Whether that was done.
+    fn cut_litter(&mut self, file: &dyn DiskFile, position: u64) -> bool {
+        self.litter = file.set_len(position).is_err();
+        self.active.length = position;
+        !self.litter
+    }
+
+    /// Cuts off the room behind the last batch; durable with the next sync, which this makes necessary.
+    pub(crate) fn cut_room(&mut self) -> Result<(), LogError> {
+        let end = self.active.index.covered;
+        if self.active.length <= end {
+            return Ok(());
+        }
+        let segment = Arc::clone(&self.active.segment);
+        let file = self.dirty_file(&segment)?;
+        file.set_len(end).map_err(LogError::io("cannot cut", &segment.log))?;
+        self.active.length = end;
+        self.dir_changes += 1;
+        Ok(())
     }
 
     fn check_writable(&mut self) -> Result<(), LogError> {
@@ -340,6 +389,7 @@ impl PartitionLog {
             let path = self.active.segment.log.clone();
             let file = self.files.get(&path).map_err(LogError::io("cannot open", &path))?;
             file.set_len(self.active.index.covered).map_err(LogError::io("cannot cut", &path))?;
+            self.active.length = self.active.index.covered;
             self.litter = false;
         }
         Ok(())
@@ -357,6 +407,7 @@ impl PartitionLog {
 
     /// Closes the active segment and begins the next one. The new file's entry becomes durable with the next sync.
     pub(crate) fn roll(&mut self) -> Result<(), LogError> {
+        self.cut_room()?;
         let next = self.written_end();
         let segment = Segment::new(&self.dir, next);
         let file = self.files.create(&segment.log).map_err(LogError::io("cannot make", &segment.log))?;
@@ -369,6 +420,7 @@ impl PartitionLog {
         let index = std::mem::replace(&mut self.active.index, SparseIndex::new(next));
         let sealed = std::mem::replace(&mut self.active.segment, segment);
         self.active.first_append_ms = None;
+        self.active.length = 0;
         self.sealed.push(Sealed {
             info: SealedSegment {
                 base_offset: sealed.base_offset,
@@ -396,6 +448,14 @@ impl PartitionLog {
     }
 }
 
+fn write_all(file: &dyn DiskFile, parts: &[&[u8]], room: &[u8], position: u64) -> std::io::Result<()> {
+    match (parts, room) {
+        ([part], []) => file.write_at(part, position),
+        (parts, []) => file.write_vectored_at(parts, position),
+        (parts, room) => file.write_vectored_at(&[parts, &[room]].concat(), position),
+    }
+}
+
 /// Batches that are written with one call.
 #[derive(Default)]
 struct Run {
@@ -404,6 +464,17 @@ struct Run {
     bytes: u64,
     next_offset: Option<Offset>,
     undo: Vec<(i64, Option<ProducerState>)>,
+    /// Producers of this group whose batches could not be written.
+    failed: Vec<(i64, LogError)>,
+}
+
+impl Run {
+    /// Refuses a batch behind one of the same producer that could not be written. A producer that is not known yet may
+    /// begin with any sequence number: this batch would get in, and keep the other out for good.
+    fn check(&self, header: &BatchHeader) -> Result<(), LogError> {
+        let failed = self.failed.iter().find(|(id, _)| *id >= 0 && *id == header.producer_id);
+        failed.map_or(Ok(()), |(_, error)| Err(copy_io(error)))
+    }
 }
 
 /// The same error once more: several batches can fail with one write.

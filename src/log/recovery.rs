@@ -21,6 +21,7 @@ use super::files::FileCache;
 use super::index::SparseIndex;
 use super::partition::{Active, PartitionLog, Sealed};
 use super::producers::Producers;
+use super::room::is_room;
 use super::scan::{Check, Found, Scanner};
 use super::segment::{Segment, parse_segment_name};
 use super::{Damage, LogConfig, LogError};
@@ -86,7 +87,12 @@ impl PartitionLog {
             files,
             config,
             sealed,
-            active: Active { first_append_ms: (index.covered > 0).then_some(now_ms), segment, index },
+            active: Active {
+                first_append_ms: (index.covered > 0).then_some(now_ms),
+                length: index.covered,
+                segment,
+                index,
+            },
             log_start,
             synced,
             dirty: Vec::new(),
@@ -370,8 +376,11 @@ impl Opening {
     }
 
     fn cut(&mut self, segment: &Segment, file: &dyn DiskFile, at: u64, length: u64) -> Result<(), LogError> {
+        // Room ahead is no unfinished write.
+        if !is_room(file, at, length).map_err(LogError::io("cannot read", &segment.log))? {
+            self.recovery.cut_bytes += length - at;
+        }
         file.set_len(at).map_err(LogError::io("cannot cut", &segment.log))?;
-        self.recovery.cut_bytes += length - at;
         self.changed = true;
         Ok(())
     }

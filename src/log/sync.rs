@@ -217,6 +217,7 @@ impl PartitionLog {
     /// Those of the sync.
     pub fn close(&mut self, _now_ms: TimestampMs) -> Result<(), LogError> {
         if self.poisoned.is_none() {
+            self.cut_room()?;
             self.request_checkpoint();
             self.sync()?;
         }

@@ -9,6 +9,7 @@ use crate::disk::{Disk, OpenMode};
 use super::LogError;
 use super::checkpoint::{Checkpoint, SyncMark};
 use super::index::SparseIndex;
+use super::room::is_room;
 use super::scan::{Check, Found, Scanner};
 use super::segment::{Segment, parse_segment_name};
 
@@ -174,8 +175,11 @@ impl Verify<'_> {
                 }
                 Found::End => break,
                 Found::Broken(what) => {
-                    damaged = true;
                     let torn = expected >= self.trusted_end;
+                    if torn && is_room(file.as_ref(), position, end).map_err(LogError::io("cannot read", path))? {
+                        break;
+                    }
+                    damaged = true;
                     let resumed = scanner.resume(expected + 1)?.map(|header| header.base_offset);
                     let to = resumed.or(following).unwrap_or(self.trusted_end.max(expected));
                     let what =

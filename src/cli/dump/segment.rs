@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tidelog::base::limits;
 use tidelog::disk::{self, DiskFile};
+use tidelog::log::is_room;
 use tidelog::record::{BatchHeader, Record, read_records, verify_batch};
 
 use super::DumpArgs;
@@ -25,6 +26,11 @@ pub fn dump(out: &mut Out, args: &DumpArgs, file: &dyn DiskFile) -> Result<(), F
     while position < length {
         let broken = |what: String| Failure::Failed(format!("'{path}' has no whole batch at {position}: {what}"));
         let left = length - position;
+        // A batch begins with its offset, of which only the first one is 0.
+        let room = |to: u64| is_room(file, position, to).map_err(cannot);
+        if batches > 0 && room(length.min(position + 8))? && room(length)? {
+            break;
+        }
         let mut head = [0; limits::BATCH_HEADER_BYTES];
         if left < head.len() as u64 {
             return Err(broken(format!("{left} bytes are left, a batch header has {}", head.len())));
