@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. Exit status: 0 done; 1 failed, reason on stderr in one line; 2 wrong
 //! usage. A closed stdout (`tidelog consume a | head`) is a reader that has enough, not a failure.
 
+mod bench;
 mod connection;
 mod consume;
 mod demo;
@@ -12,6 +13,7 @@ mod info;
 mod input;
 mod json;
 mod output;
+mod own_server;
 mod position;
 mod produce;
 mod progress;
@@ -76,6 +78,8 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Verify(verify::VerifyArgs),
     /// Prints what is in a segment, an index or a checkpoint
     Dump(dump::DumpArgs),
+    /// Measures throughput, latency and recovery against the bare limits of this machine
+    Bench(bench::BenchArgs),
     /// Prints facts about the server
     Info(info::InfoArgs),
     /// Prints the server's metrics (Prometheus text format)
@@ -108,6 +112,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Info(args) => block_on(info::run(args)),
         Command::Metrics(args) => block_on(info::run_metrics(args)),
     }

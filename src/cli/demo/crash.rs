@@ -14,10 +14,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use super::report::Report;
-use super::server::ServerProcess;
 use super::story::{PARTITIONS, read_all};
 use crate::cli::failure::Failure;
 use crate::cli::output::{count, grouped, seconds};
+use crate::cli::own_server::ServerProcess;
 
 const TOPIC: &str = "shop.orders";
 /// Orders a millisecond: enough to have some in flight at any moment, few enough to watch.

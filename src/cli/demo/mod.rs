@@ -4,15 +4,15 @@
 mod crash;
 mod report;
 mod samples;
-mod server;
+
 mod story;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
+use crate::cli::own_server::Workspace;
 use report::Report;
-use server::Workspace;
 
 /// Options of `demo`.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let cannot_listen = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_listen)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_listen)?;
-    let workspace = Workspace::new(args.keep)?;
+    let workspace = Workspace::new("demo", args.keep)?;
     let mut report = Report::new(args.json);
     // Whichever way this ends, the story is dropped first, and its server with it; then the folder goes.
     let outcome = tokio::select! {

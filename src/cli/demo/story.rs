@@ -12,9 +12,9 @@ use tidelog::disk::{Disk, RealDisk};
 use super::crash;
 use super::report::Report;
 use super::samples::{self, Sample};
-use super::server::{ServerProcess, Workspace};
 use crate::cli::failure::Failure;
 use crate::cli::output::{count, grouped, seconds};
+use crate::cli::own_server::{ServerProcess, Workspace};
 use crate::cli::verify;
 
 /// Partitions of every topic here.

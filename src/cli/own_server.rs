@@ -1,4 +1,4 @@
-//! The demo's own server, as a child process, and the folder that it works in. Both are gone when they are dropped.
+//! A server of a command's own, as a child process, and the folder that it works in. Both are gone when they are dropped.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -30,8 +30,8 @@ impl Workspace {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn new(keep: bool) -> Result<Self, Failure> {
-        let name = format!("tidelog-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
+    pub fn new(purpose: &str, keep: bool) -> Result<Self, Failure> {
+        let name = format!("tidelog-{purpose}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         RealDisk
             .create_dir_all(&path)

@@ -1,0 +1,106 @@
+//! The server that is measured: one that runs, or one of our own.
+
+use tidelog::client::{Client, NewTopic};
+
+use super::Options;
+use super::process::{CpuMeter, resident_mib};
+use crate::cli::failure::Failure;
+use crate::cli::own_server::{ServerProcess, Workspace};
+
+/// A server, and the folder that it and the bare limits work in. Both go with it, if they are ours.
+pub struct Session {
+    /// `host:port`.
+    pub address: String,
+    server: Option<ServerProcess>,
+    /// Dropped after the server.
+    pub workspace: Workspace,
+}
+
+/// The CPU of both sides.
+pub struct Meters {
+    server: Option<CpuMeter>,
+    client: CpuMeter,
+}
+
+/// What a run has used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Resident memory of the server, in MiB.
+    pub server_rss_mib: Option<f64>,
+    /// Cores that the server used.
+    pub server_cpu: Option<f64>,
+    /// Cores that this process used.
+    pub client_cpu: Option<f64>,
+}
+
+/// Counters of the server's log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogCounters {
+    /// Bytes of batches that came in.
+    pub bytes_in: f64,
+    /// Syncs made.
+    pub syncs: f64,
+}
+
+impl Session {
+    /// Connects to the server that was named, or starts one.
+    pub async fn open(options: &Options) -> Result<Self, Failure> {
+        let workspace = Workspace::new("bench", false)?;
+        let (address, server) = match &options.server {
+            Some(address) => (address.clone(), None),
+            None => {
+                let server = ServerProcess::start(&workspace.data_dir(), "127.0.0.1:0").await?;
+                (server.address.to_string(), Some(server))
+            }
+        };
+        Ok(Self { address, server, workspace })
+    }
+
+    /// A connection of its own.
+    pub async fn client(&self) -> Result<Client, Failure> {
+        Ok(Client::builder().server(self.address.as_str()).name("tidelog-bench").build().await?)
+    }
+
+    /// A new topic with a name of its own.
+    pub async fn topic(&self, client: &Client, partitions: u32) -> Result<String, Failure> {
+        let name = format!("bench.{:08x}", fastrand::u32(..));
+        client.admin().create_topic(NewTopic::new(&name).partitions(partitions)).await?;
+        Ok(name)
+    }
+
+    /// The server's process, if it is ours.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(ServerProcess::pid)
+    }
+
+    /// SIGKILL, if it is ours.
+    pub fn kill(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.kill();
+        }
+    }
+
+    /// Begins to count CPU.
+    pub fn meters(&self) -> Meters {
+        Meters { server: self.pid().map(CpuMeter::start), client: CpuMeter::start(std::process::id()) }
+    }
+
+    /// What was used since then.
+    pub fn usage(&self, meters: &Meters) -> Usage {
+        Usage {
+            server_rss_mib: self.pid().and_then(resident_mib),
+            server_cpu: meters.server.as_ref().and_then(CpuMeter::cores),
+            client_cpu: meters.client.cores(),
+        }
+    }
+
+    /// The counters from which bytes per sync follow.
+    pub async fn counters(&self, client: &Client) -> Result<LogCounters, Failure> {
+        let metrics = client.admin().metrics().await?;
+        let value = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+        };
+        Ok(LogCounters { bytes_in: value("tidelog_bytes_in_total"), syncs: value("tidelog_sync_seconds_count") })
+    }
+}
