@@ -22,7 +22,7 @@ pub async fn run(session: Session, options: &Options) -> Result<Outcome, Failure
     use futures_util::{StreamExt, TryStreamExt};
     let count = options.connections.unwrap_or(1_000);
     let client = session.client().await?;
-    let topic: Arc<str> = session.topic(&client, 1).await?.into();
+    let topic: Arc<str> = session.topic(&client, 1, options.ack).await?.into();
     let messages = options.messages.unwrap_or(5_000);
     let share = Share {
         topic,

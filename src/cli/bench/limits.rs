@@ -79,7 +79,7 @@ pub fn sync_loop(folder: &Path, bytes: usize, files: u32, layout: Layout) -> Res
                         file.write_at(&block, position)?;
                         let began = Instant::now();
                         file.sync_data()?;
-                        sync.saturating_record(micros(began));
+                        let _ = sync.record(micros(began));
                         done += bytes as u64;
                     }
                     Ok((done, sync))
@@ -177,7 +177,7 @@ pub fn ping_pong(size: usize) -> Result<Histogram<u64>, Failure> {
     while started.elapsed() < MEASURE {
         let began = Instant::now();
         socket.write_all(&message).and_then(|()| socket.read_exact(&mut message)).map_err(failed)?;
-        trips.saturating_record(micros(began));
+        let _ = trips.record(micros(began));
     }
     drop(socket);
     let _ = echo.join();

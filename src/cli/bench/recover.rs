@@ -25,7 +25,7 @@ pub async fn run(options: &Options) -> Result<Outcome, Failure> {
     }
     let mut session = Session::open(options).await?;
     let client = session.client().await?;
-    let topic: Arc<str> = session.topic(&client, 1).await?.into();
+    let topic: Arc<str> = session.topic(&client, 1, options.ack).await?.into();
     let messages = options.messages_or(1_000_000_000);
     let share = Share {
         topic: topic.clone(),
@@ -55,7 +55,7 @@ pub async fn run(options: &Options) -> Result<Outcome, Failure> {
     let mut usage = Usage::default();
     for start in 0..=AGAIN {
         let server = ServerProcess::start(&data_dir, "127.0.0.1:0").await?;
-        ready.saturating_record(u64::try_from(server.ready_after.as_micros()).unwrap_or(u64::MAX));
+        let _ = ready.record(u64::try_from(server.ready_after.as_micros()).unwrap_or(u64::MAX));
         usage.server_rss_mib = resident_mib(server.pid());
         if start == 0 {
             first = server.ready_after;

@@ -17,7 +17,7 @@ use crate::cli::failure::Failure;
 pub async fn run(session: Session, options: &Options, work: &str) -> Result<Outcome, Failure> {
     let client = session.client().await?;
     let partitions = options.partitions.unwrap_or(1);
-    let topic: Arc<str> = session.topic(&client, partitions).await?.into();
+    let topic: Arc<str> = session.topic(&client, partitions, options.ack).await?.into();
     let messages = options.messages_or(1_000_000_000);
     for partition in 0..partitions {
         let share = Share {

@@ -1,6 +1,6 @@
 //! The server that is measured: one that runs, or one of our own.
 
-use tidelog::client::{Client, NewTopic};
+use tidelog::client::{Ack, Client, NewTopic};
 
 use super::Options;
 use super::process::{CpuMeter, resident_mib};
@@ -61,10 +61,13 @@ impl Session {
         Ok(Client::builder().server(self.address.as_str()).name("tidelog-bench").build().await?)
     }
 
-    /// A new topic with a name of its own.
-    pub async fn topic(&self, client: &Client, partitions: u32) -> Result<String, Failure> {
+    /// A new topic with a name of its own,
+    /// whose readers wait for the same as its producers.
+    pub async fn topic(&self, client: &Client, partitions: u32, ack: Ack) -> Result<String, Failure> {
         let name = format!("bench.{:08x}", fastrand::u32(..));
-        client.admin().create_topic(NewTopic::new(&name).partitions(partitions)).await?;
+        let durability = if ack == Ack::Durable { "sync" } else { "interval" };
+        let topic = NewTopic::new(&name).partitions(partitions).set("durability", durability);
+        client.admin().create_topic(topic).await?;
         Ok(name)
     }
 

@@ -30,7 +30,7 @@ pub async fn run(session: Session, options: &Options) -> Result<Outcome, Failure
     let meters = session.meters();
     let many = send(&producer, &topics, messages, &value).await?;
     let usage = session.usage(&meters);
-    let single: Arc<str> = session.topic(&client, 1).await?.into();
+    let single: Arc<str> = session.topic(&client, 1, options.ack).await?.into();
     send(&producer, std::slice::from_ref(&single), 100, &value).await?;
     let one = send(&producer, std::slice::from_ref(&single), messages, &value).await?;
     let bytes = messages * u64::from(options.size);
