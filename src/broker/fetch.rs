@@ -84,7 +84,10 @@ fn closed(partition: &Partition) -> BrokerError {
 async fn read(partition: &Partition, offset: Offset, max_bytes: usize, limit: Offset) -> Result<ReadChunk, LogError> {
     let log = partition.log().map_err(|_| LogError::Closed)?;
     match log.with(|log| log.plan_read(offset, max_bytes, limit))? {
-        Some(plan) => blocking(move || plan.run()).await,
+        Some(mut plan) => match plan.run_at_once() {
+            Some(chunk) => Ok(chunk),
+            None => blocking(move || plan.run()).await,
+        },
         None => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
     }
 }

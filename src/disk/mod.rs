@@ -80,6 +80,11 @@ pub trait Disk: Send + Sync + 'static {
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes at `pos`; fewer only at the end of the file, 0 beyond it.
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize>;
+    /// The same without waiting for the disk: `WouldBlock` if not all of it is in memory, and where the system cannot tell.
+    fn read_at_once(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        let _ = (buf, pos);
+        Err(io::ErrorKind::WouldBlock.into())
+    }
     /// Writes all of `data` at `pos`. On an error any part of it may have been written.
     fn write_at(&self, data: &[u8], pos: u64) -> io::Result<()>;
     /// Writes all of `parts`, one behind the other, at `pos`. On an error any part of them may have been written.

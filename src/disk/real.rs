@@ -92,6 +92,10 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn read_at_once(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        read_at_once(&self.0, buf, pos)
+    }
+
     fn write_at(&self, data: &[u8], pos: u64) -> io::Result<()> {
         self.0.write_all_at(data, pos)
     }
@@ -138,6 +142,26 @@ impl DiskFile for RealFile {
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
+}
+
+/// A read that comes from the page cache or not at all (`RWF_NOWAIT`, Linux 4.14).
+#[cfg(target_os = "linux")]
+fn read_at_once(file: &File, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+    let want = buf.len();
+    match preadv2(file, &mut [io::IoSliceMut::new(buf)], pos, ReadWriteFlags::NOWAIT) {
+        Ok(read) if read == want => Ok(read),
+        // Short: either the end of the file, or the rest is not in memory. Who can wait finds out.
+        Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_at_once(_file: &File, _buf: &mut [u8], _pos: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 #[cfg(target_os = "linux")]

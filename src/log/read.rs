@@ -39,6 +39,8 @@ pub struct ReadPlan {
     offset: Offset,
     max_bytes: usize,
     limit: Offset,
+    /// Only what is in memory is read.
+    at_once: bool,
 }
 
 impl PartitionLog {
@@ -65,6 +67,7 @@ impl PartitionLog {
             offset,
             max_bytes,
             limit,
+            at_once: false,
         };
         let active = &self.active;
         if offset >= active.segment.base_offset {
@@ -117,6 +120,18 @@ struct Fault {
 }
 
 impl ReadPlan {
+    /// Reads what is in memory, without waiting for the disk. `None` if that does not do; then [`ReadPlan::run`] does.
+    pub fn run_at_once(&mut self) -> Option<ReadChunk> {
+        if self.start.is_none() && self.files.index(&self.segment.offsets).is_none() {
+            return None;
+        }
+        self.at_once = true;
+        let chunk = self.run();
+        self.at_once = false;
+        // Damage is looked at, and reported, by the read that may take its time.
+        chunk.ok()
+    }
+
     /// Reads.
     ///
     /// # Errors
@@ -153,6 +168,10 @@ impl ReadPlan {
         loop {
             let fault = match self.collect(file, start)? {
                 Ok(chunk) => return Ok(Ok(chunk)),
+                Err(_) if self.at_once => {
+                    let source = std::io::ErrorKind::WouldBlock.into();
+                    return Err(LogError::Io { doing: "cannot read", path: self.segment.log.clone(), source });
+                }
                 Err(fault) => fault,
             };
             let mut scanner = Scanner::new(file, &self.segment.log, fault.position, self.end, Check::Whole);
@@ -255,7 +274,8 @@ impl ReadPlan {
     fn fill(&self, file: &dyn DiskFile, at: u64, want: u64) -> Result<BytesMut, LogError> {
         let length = want.min(self.end.saturating_sub(at));
         let mut buffer = BytesMut::zeroed(usize::try_from(length).unwrap_or(usize::MAX));
-        let filled = read_up_to(file, &mut buffer, at).map_err(LogError::io("cannot read", &self.segment.log))?;
+        let read = if self.at_once { file.read_at_once(&mut buffer, at) } else { read_up_to(file, &mut buffer, at) };
+        let filled = read.map_err(LogError::io("cannot read", &self.segment.log))?;
         if filled < buffer.len() {
             return Err(LogError::Damaged(Box::new(Damage {
                 file: self.segment.log.clone(),

@@ -58,9 +58,8 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
         }
     }
     reader.relax(config.max_frame_bytes(), config.idle_timeout.as_duration());
-    let (outbox, queue) = Outbox::new();
-    let patience = config.write_timeout.as_duration();
-    let mut writer = tokio::spawn(write_all(write, queue, shared.metrics.clone(), patience));
+    let (outbox, lane) = Outbox::new(write, shared.metrics.clone());
+    let mut writer = tokio::spawn(write_all(lane, config.write_timeout.as_duration()));
     let session = Session::new(shared, outbox);
     let end = run(&session, &mut reader, &mut writer).await;
     finish(session, reader, writer, end).await

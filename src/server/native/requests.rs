@@ -66,7 +66,7 @@ async fn refuse(session: &Session, frame: &Frame, kind: ErrorKind, what: String)
     tracing::debug!(kind = frame.kind, refusal = what, "request refused");
     // It takes its turn like any other, so that a flood of wrong requests is slowed as well.
     let slot = session.slot().await;
-    session.answer::<wire::Pong>(frame.kind, frame.correlation, slot, Err(Refusal::new(kind, what))).await;
+    session.answer::<wire::Pong>(frame.kind, frame.correlation, slot, Err(Refusal::new(kind, what)));
     Ok(())
 }
 
@@ -99,7 +99,7 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::Subscribe => subscribe(session, frame, ticket).await,
         Kind::Hello => {
             let refusal = Refusal::new(ErrorKind::InvalidRequest, "this connection has said hello already");
-            session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal)).await;
+            session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal));
         }
         // Answered before, or not let through by `known`.
         Kind::Produce | Kind::Credit | Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded => {}
@@ -118,7 +118,7 @@ where
     let request = match decode::<R>(&frame) {
         Ok(request) => request,
         Err(refusal) => {
-            return session.answer::<R::Response>(kind, correlation, Some(ticket.slot), Err(refusal)).await;
+            return session.answer::<R::Response>(kind, correlation, Some(ticket.slot), Err(refusal));
         }
     };
     drop(frame);
@@ -130,7 +130,7 @@ where
             log_refusal(kind, "", refusal);
         }
         drop(ticket.bytes);
-        session.answer(kind, correlation, Some(ticket.slot), outcome).await;
+        session.answer(kind, correlation, Some(ticket.slot), outcome);
         Ok::<(), Refusal>(())
     });
 }
@@ -159,32 +159,27 @@ async fn produce(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
         Ok(request) => request,
         // Whether an answer is expected is not known; one that is not does no harm.
         Err(refusal) => {
-            return session.answer::<wire::ProduceOk>(kind, correlation, Some(ticket.slot), Err(refusal)).await;
+            return session.answer::<wire::ProduceOk>(kind, correlation, Some(ticket.slot), Err(refusal));
         }
     };
     let Frame { payload, body, .. } = frame;
     // The payload is the last owner of its memory then, and becomes the batch without a copy.
     drop(body);
     let batch = payload.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    let produced =
-        session.shared.broker.produce(&request.topic, request.partition, batch, mapping::ack_level(request.ack));
-    let session = session.clone();
-    tasks::spawn("produce", async move {
-        let outcome = AssertUnwindSafe(produced).catch_unwind().await;
-        let outcome = match outcome {
-            Ok(outcome) => outcome.map(|produced| mapping::produce_ok(&produced).into()).map_err(Refusal::from),
-            Err(panic) => Err(panicked(kind, panic.as_ref())),
-        };
+    let Ticket { slot, bytes } = ticket;
+    let (session, ack, topic) = (session.clone(), request.ack, request.topic.clone());
+    let broker = session.shared.broker.clone();
+    broker.produce_then(&request.topic, request.partition, batch, mapping::ack_level(ack), move |outcome| {
+        let outcome = outcome.map(|produced| mapping::produce_ok(&produced)).map_err(Refusal::from);
         if let Err(refusal) = &outcome {
-            log_refusal(kind, &request.topic, refusal);
+            log_refusal(kind, &topic, refusal);
         }
-        drop(ticket.bytes);
-        match (request.ack, outcome) {
+        drop(bytes);
+        match (ack, outcome) {
             (Ack::None, Ok(_)) => {}
             (Ack::None, Err(refusal)) => session.fail(refusal),
-            (_, outcome) => session.answer(kind, correlation, Some(ticket.slot), outcome).await,
+            (_, outcome) => session.answer(kind, correlation, Some(slot), outcome.map(Answer::from)),
         }
-        Ok::<(), Refusal>(())
     });
 }
 
@@ -214,7 +209,7 @@ async fn subscribe(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
             });
         }
         Err(refusal) => {
-            session.answer::<wire::SubscribeOk>(frame.kind, correlation, Some(ticket.slot), Err(refusal)).await;
+            session.answer::<wire::SubscribeOk>(frame.kind, correlation, Some(ticket.slot), Err(refusal));
         }
     }
 }

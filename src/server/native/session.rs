@@ -122,8 +122,9 @@ impl Session {
         }
     }
 
-    /// Queues the answer of a request.
-    pub async fn answer<M: Serialize>(
+    /// Sends the answer of a request, or queues it. Does not wait, and may be called from any thread: who holds a slot has
+    /// its place in the queue.
+    pub fn answer<M: Serialize>(
         &self,
         kind: u16,
         correlation: u64,
@@ -139,7 +140,7 @@ impl Session {
             refused(kind, flags::RESPONSE, correlation, &refusal)
         });
         frame.slot = slot;
-        self.outbox.send(frame).await;
+        self.outbox.send_now(frame);
     }
 
     /// Queues a push.

@@ -88,11 +88,11 @@ pub async fn subscribe(session: &Arc<Session>, correlation: u64, slot: OwnedSema
         Ok(begun) => begun,
         Err(refusal) => {
             tracing::debug!(topic = request.topic, partition = request.partition, %refusal, "subscribe refused");
-            return session.answer::<SubscribeOk>(kind, correlation, Some(slot), Err(refusal)).await;
+            return session.answer::<SubscribeOk>(kind, correlation, Some(slot), Err(refusal));
         }
     };
     tracing::debug!(topic = request.topic, partition = request.partition, offset = request.offset, id, "subscribed");
-    session.answer(kind, correlation, Some(slot), Ok(answer.into())).await;
+    session.answer(kind, correlation, Some(slot), Ok(answer.into()));
     // Under the lock, so that whoever ends the subscription finds either nothing begun or the task.
     if let Some(running) = session.subscriptions.lock().get_mut(&id) {
         let counted = Counted::new(&session.shared.metrics.subscriptions);
