@@ -164,14 +164,19 @@ impl LogHandle {
             return;
         }
         queue.pending.push_back(request);
-        self.schedule(&mut queue);
+        let wake = self.shared.schedule(&self.inner, &mut queue);
+        // Who is woken needs the lock first of all.
+        drop(queue);
+        wake.ring(&self.shared);
     }
 
     /// Asks for a sync of what is written; nobody waits for it.
     pub fn request_sync(&self) {
         let mut queue = lock(&self.inner.queue);
         queue.sync_wanted = true;
-        self.schedule(&mut queue);
+        let wake = self.shared.schedule(&self.inner, &mut queue);
+        drop(queue);
+        wake.ring(&self.shared);
     }
 
     /// Runs something on the log itself: planning a read, figures, settings. Appends wait meanwhile, so it must not do
@@ -202,23 +207,29 @@ impl LogHandle {
             (request.done)(Err(LogError::Closed));
         }
     }
+}
 
-    fn schedule(&self, queue: &mut Queue) {
-        self.shared.schedule(&self.inner, queue);
+/// Whether a commit thread is to be woken, once the caller has let go of his locks.
+#[must_use]
+struct Wake(bool);
+
+impl Wake {
+    fn ring(self, shared: &Shared) {
+        if self.0 {
+            shared.wake.notify_one();
+        }
     }
 }
 
 impl Shared {
-    fn schedule(&self, inner: &Arc<Inner>, queue: &mut Queue) {
+    fn schedule(&self, inner: &Arc<Inner>, queue: &mut Queue) -> Wake {
         if queue.scheduled {
-            return;
+            return Wake(false);
         }
         queue.scheduled = true;
         let mut work = lock(&self.work);
         work.ready.push_back(Arc::clone(inner));
-        if work.idle > 0 {
-            self.wake.notify_one();
-        }
+        Wake(work.idle > 0)
     }
 
     fn run(&self) {
@@ -272,11 +283,13 @@ impl Shared {
         let mut queue = lock(&inner.queue);
         let more = !queue.pending.is_empty() && !queue.writing;
         let wanted = (queue.sync_wanted || !queue.waiting.is_empty()) && !queue.syncing;
-        if more || wanted {
-            self.schedule(inner, &mut queue);
-        }
+        let wake = if more || wanted { self.schedule(inner, &mut queue) } else { Wake(false) };
+        let watched = queue.closed;
         drop(queue);
-        inner.calm.notify_all();
+        wake.ring(self);
+        if watched {
+            inner.calm.notify_all();
+        }
     }
 
     fn write(&self, inner: &Arc<Inner>, mut group: Vec<AppendRequest>) {
@@ -288,7 +301,7 @@ impl Shared {
             (results, (log.config().stable == StableEnd::Written).then(|| log.stable_end()))
         };
         let mut answers = Vec::new();
-        {
+        let wake = {
             let mut queue = lock(&inner.queue);
             for (request, result) in group.into_iter().zip(results) {
                 match (request.wait, result) {
@@ -302,11 +315,10 @@ impl Shared {
                 }
             }
             queue.writing = false;
-            if !queue.pending.is_empty() {
-                // Another thread writes the next group while this one syncs.
-                self.schedule(inner, &mut queue);
-            }
-        }
+            // Another thread writes the next group while this one syncs.
+            if queue.pending.is_empty() { Wake(false) } else { self.schedule(inner, &mut queue) }
+        };
+        wake.ring(self);
         for (done, result) in answers {
             done(result);
         }
@@ -318,9 +330,11 @@ impl Shared {
     fn sync(&self, inner: &Arc<Inner>) {
         let began = std::time::Instant::now();
         let ticket = lock(&inner.log).begin_sync();
+        let mut mark = None;
         let result = match ticket {
             Ok(Some(ticket)) => {
                 let result = ticket.run();
+                mark = result.is_ok().then(|| ticket.mark());
                 lock(&inner.log).finish_sync(ticket, result)
             }
             Ok(None) => Ok(()),
@@ -348,6 +362,9 @@ impl Shared {
                 Err(error) if waiting.appended.last_offset >= synced => Err(copy_io(error)),
                 _ => Ok(waiting.appended),
             });
+        }
+        if let Some(mark) = mark {
+            mark.run();
         }
         let job = lock(&inner.log).begin_checkpoint();
         if let Some(job) = job {

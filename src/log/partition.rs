@@ -1,7 +1,7 @@
 //! One ordered log: its state, and appending to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::base::{Offset, TimestampMs};
 use crate::disk::{self, Disk, DiskFile};
@@ -75,6 +75,8 @@ pub struct PartitionLog {
     pub(crate) active: Active,
     pub(crate) log_start: Offset,
     pub(crate) synced: SyncMark,
+    /// What the file that notes it says, at the least.
+    pub(crate) last_mark: Arc<Mutex<Offset>>,
     pub(crate) dirty: Vec<Dirty>,
     /// Counts changes of the folder; those up to `dir_synced` are durable.
     pub(crate) dir_changes: u64,

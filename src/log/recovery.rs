@@ -95,6 +95,7 @@ impl PartitionLog {
             },
             log_start,
             synced,
+            last_mark: Arc::default(),
             dirty: Vec::new(),
             dir_changes: 0,
             dir_synced: 0,

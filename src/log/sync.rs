@@ -1,7 +1,7 @@
 //! Making what was written durable, in two halves around the system call, and checkpoints, which ride on a sync.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::{Offset, TimestampMs};
 use crate::disk;
@@ -21,6 +21,7 @@ pub struct SyncTicket {
     dir_changes: u64,
     sync_dir: bool,
     reached: SyncMark,
+    last_mark: Arc<Mutex<Offset>>,
     checkpoint: Option<CheckpointDraft>,
 }
 
@@ -56,13 +57,45 @@ impl SyncTicket {
         if self.sync_dir {
             self.files.disk().sync_dir(&self.dir).map_err(LogError::io("cannot sync", &self.dir))?;
         }
-        // Only a lower bound of the truth, so a failure here costs nothing but precision.
-        let path = self.dir.join(SyncMark::FILE);
-        let marked = self.files.create(&path).and_then(|file| file.write_at(&self.reached.encode(), 0));
-        if let Err(error) = marked {
-            tracing::debug!(file = %path.display(), %error, "cannot note the synced end");
-        }
         Ok(())
+    }
+
+    /// The note of how far this sync reached, to be written once it has succeeded and those who wait for it have been
+    /// answered.
+    pub fn mark(&self) -> MarkJob {
+        MarkJob {
+            files: Arc::clone(&self.files),
+            path: self.dir.join(SyncMark::FILE),
+            mark: self.reached,
+            last: Arc::clone(&self.last_mark),
+        }
+    }
+}
+
+/// Notes how far a sync reached; runs without the log.
+pub struct MarkJob {
+    files: Arc<FileCache>,
+    path: PathBuf,
+    mark: SyncMark,
+    last: Arc<Mutex<Offset>>,
+}
+
+impl MarkJob {
+    /// Writes the note, unless a later one is there. Only a lower bound of the truth, so a failure costs nothing but
+    /// precision.
+    pub fn run(self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.mark.offset < *last {
+            return;
+        }
+        let file = match self.files.get(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.files.create(&self.path),
+            other => other,
+        };
+        match file.and_then(|file| file.write_at(&self.mark.encode(), 0)) {
+            Ok(()) => *last = self.mark.offset,
+            Err(error) => tracing::debug!(file = %self.path.display(), %error, "cannot note the synced end"),
+        }
     }
 }
 
@@ -108,6 +141,7 @@ impl PartitionLog {
             dir_changes: self.dir_changes,
             sync_dir: self.dir_synced < self.dir_changes,
             reached,
+            last_mark: Arc::clone(&self.last_mark),
             checkpoint: self.draft_checkpoint(reached),
         }))
     }
@@ -169,7 +203,9 @@ impl PartitionLog {
     pub fn sync(&mut self) -> Result<(), LogError> {
         if let Some(ticket) = self.begin_sync()? {
             let result = ticket.run();
+            let mark = ticket.mark();
             self.finish_sync(ticket, result)?;
+            mark.run();
         }
         if let Some(job) = self.begin_checkpoint() {
             let result = job.run();

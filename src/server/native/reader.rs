@@ -18,7 +18,7 @@ use crate::server::metrics::ServerMetrics;
 
 /// Frames up to this size are buffered before the budget is asked; the most that a connection holds without a grant.
 const SMALL_BYTES: usize = 16 * 1024;
-const LEAST_CHUNK: usize = 1024;
+const LEAST_CHUNK: usize = 2048;
 /// What a frame may take from its first byte on, beside the time that its length allows.
 const FRAME_GRACE: Duration = Duration::from_secs(30);
 /// The slowest pace at which a large frame may come in, in bytes a second.
