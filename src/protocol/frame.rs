@@ -165,7 +165,7 @@ impl FrameDecoder {
 /// Encodes header and body of a frame whose payload of `payload_length` bytes is sent behind it.
 ///
 /// # Errors
-/// One line, if the message cannot be encoded or the frame would be too large.
+/// One line, if the message cannot be encoded, or the body or the frame would be too large.
 pub fn encode_frame(
     kind: u16,
     flags: u16,
@@ -174,6 +174,9 @@ pub fn encode_frame(
     payload_length: usize,
 ) -> Result<BytesMut, String> {
     let body = codec::encode_body(message)?;
+    if body.len() > limits::FRAME_BODY_BYTES {
+        return Err(format!("body of {} bytes is larger than the limit of {}", body.len(), limits::FRAME_BODY_BYTES));
+    }
     let length = COUNTED + body.len() + payload_length;
     if length + 4 > limits::FRAME_BYTES {
         return Err(format!("frame of {} bytes is larger than the limit of {}", length + 4, limits::FRAME_BYTES));

@@ -75,6 +75,17 @@ fn a_body_that_claims_too_much_is_refused_without_taking_memory() {
 }
 
 #[test]
+fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+    let message = |text: usize| MetricsOk { text: "x".repeat(text) };
+    let most = limits::FRAME_BODY_BYTES - 8;
+    let mut whole = encode_frame(4, flags::RESPONSE, 1, &message(most), 0).unwrap();
+    let frame = decoder().decode(&mut whole).unwrap().unwrap();
+    assert_eq!(frame.decode::<MetricsOk>().unwrap().text.len(), most);
+    let error = encode_frame(4, flags::RESPONSE, 1, &message(most + 1), 0).unwrap_err();
+    assert_eq!(error, "body of 1048577 bytes is larger than the limit of 1048576");
+}
+
+#[test]
 fn garbage_never_panics() {
     let seed = 5;
     println!("seed {seed}");

@@ -206,6 +206,11 @@ async fn credit_that_cannot_be_read_has_no_answer_and_ends_the_connection() {
     raw.call(2, &Ping {}).await.unwrap();
     raw.bytes(&raw_frame(Kind::Credit.code(), 1, &[1, 2, 3])).await;
     assert_eq!(raw.goodbye().await.0, ErrorKind::InvalidRequest);
+    let mut raw = running.client().await;
+    raw.bytes(&frame(0, &Credit { subscription: 77, records: 1, bytes: 1 }, b"payload")).await;
+    let (kind, message) = raw.goodbye().await;
+    assert_eq!(kind, ErrorKind::InvalidRequest);
+    assert!(message.contains("7 bytes"), "{message}");
     running.stop().await;
 }
 

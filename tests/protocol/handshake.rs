@@ -1,7 +1,7 @@
 //! Nothing is done for a connection before it has said hello, in time.
 
 use tidelog::base::{ErrorKind, Millis};
-use tidelog::protocol::{Credentials, Hello, Kind, Ping, ServerInfo, flags};
+use tidelog::protocol::{Credentials, Hello, Kind, Ping, ServerInfo, encode_frame, flags};
 
 use crate::harness::{Running, error_of, frame, hello};
 
@@ -39,6 +39,21 @@ async fn a_request_before_the_hello_is_refused_and_the_connection_ends() {
     assert_eq!(answer.flags, flags::RESPONSE | flags::ERROR);
     assert_eq!(error_of(&answer).code, ErrorKind::InvalidRequest.code());
     raw.ended().await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_has_no_flags_and_no_payload() {
+    let running = Running::start(|_| ()).await;
+    let flagged = encode_frame(Kind::Hello.code(), flags::PUSH, 9, &hello(1, 1), 0).unwrap().to_vec();
+    for bytes in [flagged, frame(9, &hello(1, 1), b"more")] {
+        let mut raw = running.socket().await;
+        raw.bytes(&bytes).await;
+        let error = error_of(&raw.next().await.unwrap());
+        assert_eq!(error.code, ErrorKind::InvalidRequest.code());
+        assert!(error.message.contains("no flags and no payload"), "{}", error.message);
+        raw.ended().await;
+    }
     running.stop().await;
 }
 

@@ -272,7 +272,10 @@ impl Worker {
     /// Fails a batch for good, or gives it back to be sent again.
     fn judge(&mut self, mut batch: Batch, error: ClientError, sent: bool) -> Option<(Batch, ClientError)> {
         let kind = error.kind();
-        let unanswered = matches!(kind, ErrorKind::Disconnected | ErrorKind::BadFrame | ErrorKind::TimedOut);
+        // No answer, or one that leaves open what became of the batch: after a sync that failed, what had been written may
+        // be found again when the partition is reopened.
+        let unanswered = matches!(kind, ErrorKind::Disconnected | ErrorKind::BadFrame | ErrorKind::TimedOut)
+            || matches!(kind, ErrorKind::Io | ErrorKind::Poisoned | ErrorKind::Internal);
         let renumber = kind == ErrorKind::OutOfOrderSequence && batch.restamped < RESTAMPS && self.config.idempotent;
         batch.fate = match batch.fate {
             // Certain: see the top of this file.

@@ -196,6 +196,22 @@ async fn records_that_cannot_be_sent_time_out_as_not_stored() {
 }
 
 #[tokio::test]
+async fn after_a_failed_write_or_sync_a_batch_may_be_stored() {
+    let fake = Fake::start().await;
+    fake.fault(1, Fault::Refuse(ErrorKind::Io));
+    let producer = client(&fake).await.producer().build().await.unwrap();
+    let error = producer.send_and_wait(Message::to("t").value("0000")).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_stored()), (ErrorKind::Io, true));
+    for nth in 2..100 {
+        fake.fault(nth, Fault::Refuse(ErrorKind::Poisoned));
+    }
+    let timeout = Duration::from_millis(300);
+    let producer = client(&fake).await.producer().delivery_timeout(timeout).build().await.unwrap();
+    let error = producer.send_and_wait(Message::to("t").value("0001")).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_stored()), (ErrorKind::TimedOut, true));
+}
+
+#[tokio::test]
 async fn keys_have_partitions_and_records_without_take_turns_by_batch() {
     let fake = Fake::start().await;
     fake.topic("p", 4);

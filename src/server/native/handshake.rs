@@ -83,9 +83,14 @@ async fn greet(reader: &mut FrameReader, shared: &Shared) -> Greeting {
         let answer = refused(frame.kind, flags::RESPONSE, frame.correlation, &refusal).head;
         Greeting { answer, outcome: Err(HandshakeError::Refused(refusal)) }
     };
-    if frame.kind != Hello::KIND.code() || frame.flags != 0 {
+    if frame.kind != Hello::KIND.code() {
         let name = Kind::from_code(frame.kind).map_or("unknown", Kind::name);
         let message = format!("the first message must be hello, not kind {} ({name})", frame.kind);
+        return refuse(Refusal::new(ErrorKind::InvalidRequest, message));
+    }
+    if frame.flags != 0 || !frame.payload.is_empty() {
+        let (flags, bytes) = (frame.flags, frame.payload.len());
+        let message = format!("a hello has no flags and no payload, this one has {flags:#x} and {bytes} bytes");
         return refuse(Refusal::new(ErrorKind::InvalidRequest, message));
     }
     let hello: Hello = match frame.decode() {

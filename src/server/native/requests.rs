@@ -32,6 +32,9 @@ pub async fn take_in(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Resu
         return refuse(session, &frame, ErrorKind::Unsupported, unknown(frame.kind)).await;
     };
     session.shared.metrics.request(kind.name());
+    if kind == Kind::Credit {
+        return credit(session, &frame);
+    }
     if frame.flags != 0 {
         let what = format!("a request has no flags, this {} has {:#x}", kind.name(), frame.flags);
         return refuse(session, &frame, ErrorKind::InvalidRequest, what).await;
@@ -39,9 +42,6 @@ pub async fn take_in(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Resu
     if !frame.payload.is_empty() && kind != Kind::Produce {
         let what = format!("a {} request has no payload, this one has {} bytes", kind.name(), frame.payload.len());
         return refuse(session, &frame, ErrorKind::InvalidRequest, what).await;
-    }
-    if kind == Kind::Credit {
-        return credit(session, &frame);
     }
     let Some(slot) = session.slot().await else { return Ok(()) };
     let ticket = Ticket { slot, bytes };
@@ -72,6 +72,11 @@ async fn refuse(session: &Session, frame: &Frame, kind: ErrorKind, what: String)
 
 /// Credit has no answer, so one that cannot be read ends the connection.
 fn credit(session: &Session, frame: &Frame) -> Result<(), Refusal> {
+    if frame.flags != 0 || !frame.payload.is_empty() {
+        let (flags, bytes) = (frame.flags, frame.payload.len());
+        let what = format!("credit has no flags and no payload, this one has {flags:#x} and {bytes} bytes");
+        return Err(Refusal::new(ErrorKind::InvalidRequest, what));
+    }
     let credit: wire::Credit = decode(frame)?;
     session.subscriptions.add_credit(&credit);
     Ok(())

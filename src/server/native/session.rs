@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::mapping::Refusal;
 use super::outbox::{Outbox, Outgoing};
 use super::subscriptions::Subscriptions;
-use crate::base::{ErrorKind, limits};
+use crate::base::ErrorKind;
 use crate::protocol::{Kind, encode_frame, flags};
 use crate::server::budget::{Account, Grant};
 use crate::server::shared::Shared;
@@ -197,11 +197,5 @@ pub fn head(
 ) -> Result<Bytes, Refusal> {
     let head = encode_frame(kind, flag, correlation, message, payload)
         .map_err(|error| Refusal::new(ErrorKind::TooLarge, format!("the answer cannot be sent: {error}")))?;
-    let body = head.len() - limits::FRAME_HEADER_BYTES;
-    if body > limits::FRAME_BODY_BYTES {
-        let limit = limits::FRAME_BODY_BYTES;
-        let message = format!("the answer is {body} bytes long; a frame's body holds {limit}");
-        return Err(Refusal::new(ErrorKind::TooLarge, message));
-    }
     Ok(head.freeze())
 }
