@@ -15,7 +15,6 @@ use bytes::BytesMut;
 
 use crate::base::{Clock, Offset};
 
-use super::partition::copy_io;
 use super::{Appended, LogError, PartitionLog, StableEnd};
 
 /// Bytes taken from a queue for one group, so that a long queue does not delay the answers to its front.
@@ -359,7 +358,10 @@ impl Shared {
         for waiting in answered {
             // What a sync covered before a failure is durable all the same.
             (waiting.done)(match &result {
-                Err(error) if waiting.appended.last_offset >= synced => Err(copy_io(error)),
+                // Whatever made the sync fail: it was written, and whether it stays is open until the log is verified.
+                Err(error) if waiting.appended.last_offset >= synced => {
+                    Err(LogError::Poisoned { reason: error.to_string() })
+                }
                 _ => Ok(waiting.appended),
             });
         }
