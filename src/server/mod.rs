@@ -4,6 +4,7 @@
 
 mod budget;
 pub mod config;
+mod files;
 pub mod logging;
 mod metrics;
 mod native;
@@ -109,6 +110,7 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServerError> {
         config.check()?;
+        files::allow(config.max_open_files + config.max_connections);
         // Before the recovery, which may take long: an address in use is said at once.
         let mut sockets = Vec::new();
         for address in config.listen_addresses()? {
