@@ -1,12 +1,18 @@
-//! `tidelog bench`, with numbers so small that they mean nothing: each work ends, and says what the help promises.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! `tidelog bench` with tiny numbers: every work runs, and prints the one object that is promised.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may fail loudly, and looks at files from outside"
+)]
 
 mod common;
 
-use common::tidelog;
+use std::time::{Duration, Instant};
+
+use common::{Server, spawn, tidelog};
 use serde_json::Value;
 
-const FIELDS: [&str; 12] = [
+const MEMBERS: [&str; 12] = [
     "work",
     "messages",
     "seconds",
@@ -20,50 +26,174 @@ const FIELDS: [&str; 12] = [
     "server_cpu",
     "client_cpu",
 ];
+const PERCENTILES: [&str; 5] = ["p50", "p99", "p999", "p9999", "max"];
 
-fn bench(args: &[&str]) -> Value {
-    let args = [&["bench"], args, &["--json"]].concat();
-    let outcome = tidelog(&args).ok();
-    let line: Value = serde_json::from_slice(&outcome.stdout).unwrap();
-    for field in FIELDS {
-        assert!(line.get(field).is_some(), "no {field} in {line}");
+/// Runs `bench ARGS --json`, checks the shape, and that exactly these members are numbers.
+#[track_caller]
+fn bench(args: &[&str], numbers: &[&str]) -> Value {
+    let mut all = vec!["bench"];
+    all.extend_from_slice(args);
+    all.push("--json");
+    let run = tidelog(&all).ok();
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let result: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(sorted(result.as_object().unwrap().keys()), sorted(MEMBERS.iter()), "{text}");
+    assert_eq!(result["work"], args[0]);
+    let latency = result["latency_us"].as_object().unwrap();
+    assert_eq!(sorted(latency.keys()), sorted(PERCENTILES.iter()), "{text}");
+    for percentile in latency.values() {
+        assert_eq!(percentile.is_u64(), numbers.contains(&"latency_us"), "{text}");
     }
-    for quantile in ["p50", "p99", "p999", "p9999", "max"] {
-        assert!(line["latency_us"].get(quantile).is_some(), "no {quantile} in {line}");
+    for name in MEMBERS.iter().filter(|name| !["work", "latency_us"].contains(name)) {
+        // What /proc tells is not to be had everywhere.
+        let known = cfg!(target_os = "linux") || !["server_rss_mib", "server_cpu", "client_cpu"].contains(name);
+        let wanted = numbers.contains(name) && known;
+        assert_eq!(result[name].is_number(), wanted, "{name} in {text}");
+        assert_eq!(result[name].is_null(), !wanted, "{name} in {text}");
     }
-    assert!(line["seconds"].as_f64().unwrap() > 0.0 && line["ratio"].as_f64().unwrap() > 0.0, "{line}");
-    line
+    if let (Some(rate), Some(limit)) = (result["mb_per_s"].as_f64(), result["limit_mb_per_s"].as_f64()) {
+        assert!((result["ratio"].as_f64().unwrap() - rate / limit).abs() < 0.01, "{text}");
+    }
+    if latency["p50"].is_u64() {
+        let ordered: Vec<_> = PERCENTILES.iter().map(|name| latency[*name].as_u64().unwrap()).collect();
+        assert!(ordered.is_sorted(), "{text}");
+    }
+    result
+}
+
+fn sorted(names: impl Iterator<Item = impl ToString>) -> Vec<String> {
+    let mut names: Vec<_> = names.map(|name| name.to_string()).collect();
+    names.sort();
+    names
+}
+
+const THROUGHPUT: [&str; 9] = [
+    "messages",
+    "seconds",
+    "messages_per_s",
+    "mb_per_s",
+    "limit_mb_per_s",
+    "ratio",
+    "server_rss_mib",
+    "server_cpu",
+    "client_cpu",
+];
+const LATENCY: [&str; 9] = [
+    "messages",
+    "seconds",
+    "messages_per_s",
+    "ratio",
+    "latency_us",
+    "limit_us",
+    "server_rss_mib",
+    "server_cpu",
+    "client_cpu",
+];
+
+#[test]
+fn produce_is_measured_at_every_level() {
+    let with_latency: Vec<_> = THROUGHPUT.into_iter().chain(["latency_us"]).collect();
+    let run = bench(&["produce", "--messages", "1001", "--connections", "3", "--in-flight", "50"], &with_latency);
+    assert_eq!(run["messages"], 1001);
+    bench(&["produce", "--messages", "200", "--ack", "written", "--size", "100"], &with_latency);
+    let unanswered = bench(&["produce", "--messages", "200", "--ack", "none"], &THROUGHPUT);
+    assert_eq!(unanswered["messages"], 200);
+    let timed = bench(&["produce", "--seconds", "0.1", "--in-flight", "10"], &with_latency);
+    assert!(timed["messages"].as_u64().unwrap() > 0 && timed["seconds"].as_f64().unwrap() < 5.0);
 }
 
 #[test]
-fn throughput_is_measured_beside_its_limit() {
-    let line = bench(&["produce", "--messages", "2000", "--connections", "2", "--in-flight", "50"]);
-    assert_eq!(line["messages"], 2_000);
-    assert!(line["limit_mb_per_s"].as_f64().unwrap() > 0.0 && line["latency_us"]["p50"].as_u64().unwrap() > 0);
-    bench(&["produce", "--messages", "2000", "--ack", "written", "--size", "100"]);
-    assert_eq!(bench(&["replay", "--messages", "3000"])["messages"], 3_000);
-    assert_eq!(bench(&["consume", "--messages", "1000", "--connections", "2", "--partitions", "2"])["messages"], 2_000);
-}
-
-#[test]
-fn latency_is_measured_beside_its_limit_and_drawn() {
+fn latency_is_measured_at_a_rate_and_one_at_a_time_and_drawn() {
     let folder = tempfile::tempdir().unwrap();
-    let plot = folder.path().join("latency.svg");
-    let line = bench(&["latency", "--seconds", "0.3", "--rate", "500", "--plot", plot.to_str().unwrap()]);
-    assert!(line["limit_us"].as_f64().unwrap() > 0.0 && line["latency_us"]["max"].as_u64().unwrap() > 0);
-    #[expect(clippy::disallowed_methods, reason = "looks at the file from outside")]
-    let svg = String::from_utf8(std::fs::read(plot).unwrap()).unwrap();
-    assert!(svg.starts_with("<svg") && svg.contains("percentile"), "{svg:.100}");
-    bench(&["latency", "--messages", "50", "--in-flight", "1"]);
+    let picture = folder.path().join("latency.svg");
+    let args =
+        ["latency", "--rate", "500", "--seconds", "0.2", "--partitions", "2", "--plot", picture.to_str().unwrap()];
+    let run = bench(&args, &LATENCY);
+    assert_eq!(run["messages"], 100);
+    let drawn = std::fs::read_to_string(&picture).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"));
+    let run = bench(&["latency", "--in-flight", "1", "--messages", "20"], &LATENCY);
+    assert_eq!(run["messages"], 20);
+    bench(&["latency", "--rate", "500", "--seconds", "0.1", "--ack", "none"], &LATENCY);
 }
 
 #[test]
-fn recovery_topics_and_connections_are_measured() {
-    let line = bench(&["recover", "--messages", "2000"]);
-    assert_eq!(line["mb_per_s"], Value::Null);
-    bench(&["topics", "--topics", "20", "--messages", "1000"]);
-    bench(&["connections", "--connections", "30", "--messages", "50"]);
-    tidelog(&["bench", "recover", "--server", "127.0.0.1:1"]).fails(2);
-    tidelog(&["bench", "produce", "--server", "127.0.0.1:1"]).fails(1);
-    tidelog(&["bench", "produce", "--ack", "maybe"]).fails(2);
+fn reading_is_measured_cold_and_as_it_comes() {
+    let run = bench(&["replay", "--messages", "300", "--partitions", "2"], &THROUGHPUT);
+    assert_eq!(run["messages"], 300);
+    let run = bench(&["consume", "--messages", "300", "--connections", "2"], &THROUGHPUT);
+    assert_eq!(run["messages"], 600);
+}
+
+#[test]
+fn recovery_is_measured() {
+    let numbers = ["messages", "seconds", "ratio", "latency_us", "limit_us", "server_rss_mib", "client_cpu"];
+    bench(&["recover", "--messages", "500"], &numbers);
+}
+
+#[test]
+fn topics_and_connections_are_measured() {
+    bench(&["topics", "--topics", "3", "--messages", "60"], &THROUGHPUT);
+    bench(&["connections", "--connections", "20", "--messages", "20"], &LATENCY);
+}
+
+#[test]
+fn a_server_that_runs_is_measured_and_left_running() {
+    let server = Server::start();
+    let without_process: Vec<_> =
+        THROUGHPUT.into_iter().filter(|name| !["server_rss_mib", "server_cpu"].contains(name)).collect();
+    tidelog(&["produce", "orders", "one", "two", "--server", server.address()]).ok();
+    let run = bench(&["replay", "--server", server.address(), "--topic", "orders"], &without_process);
+    assert_eq!(run["messages"], 2);
+    tidelog(&["bench", "recover", "--server", server.address()]).fails(2);
+    tidelog(&["info", "--server", server.address()]).ok();
+}
+
+#[test]
+fn people_see_the_limit_and_the_ratio() {
+    let text = String::from_utf8(tidelog(&["bench", "produce", "--messages", "200"]).ok().stdout).unwrap();
+    for part in ["messages/s", "bare limit", "ratio", "prepared", "growing", "p99.99", "cores"] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_begun() {
+    for args in [
+        &["bench", "replay", "--plot", "x.svg"][..],
+        &["bench", "produce", "--ack", "none", "--plot", "x.svg"],
+        &["bench", "latency", "--ack", "none", "--in-flight", "1"],
+        &["bench", "connections", "--ack", "none"],
+        &["bench", "latency", "--connections", "2"],
+        &["bench", "consume", "--topic", "orders"],
+        &["bench", "produce", "--size", "1"],
+        &["bench"],
+    ] {
+        tidelog(args).fails(2);
+    }
+}
+
+#[test]
+fn an_interrupted_bench_takes_its_server_and_folder_with_it() {
+    for signal in ["INT", "TERM"] {
+        let run = spawn(&["bench", "latency", "--seconds", "60"]);
+        let id = run.id();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while leftovers(id) == 0 {
+            assert!(Instant::now() < deadline, "the bench made no folder");
+            std::thread::yield_now();
+        }
+        run.signal(signal);
+        let ended = run.finish(Duration::from_secs(20)).fails(1);
+        assert_eq!(ended.reason(), "tidelog: interrupted");
+        assert_eq!(leftovers(id), 0);
+    }
+}
+
+/// Folders of the bench with this process id.
+fn leftovers(id: u32) -> usize {
+    let prefix = format!("tidelog-bench-{id}-");
+    let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).count()
 }

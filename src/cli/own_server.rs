@@ -86,6 +86,14 @@ impl ServerProcess {
     /// # Errors
     /// It cannot be started, ends, or is not ready in time; with the last lines of its log.
     pub async fn start(data_dir: &Path, listen: &str) -> Result<Self, Failure> {
+        Self::start_with(data_dir, listen, &[]).await
+    }
+
+    /// The same with further flags of `serve`.
+    ///
+    /// # Errors
+    /// As [`ServerProcess::start`].
+    pub async fn start_with(data_dir: &Path, listen: &str, flags: &[String]) -> Result<Self, Failure> {
         let program = std::env::current_exe()
             .map_err(|error| Failure::Failed(format!("cannot find this program's own file: {error}")))?;
         let started = Instant::now();
@@ -94,6 +102,7 @@ impl ServerProcess {
             .arg("--data-dir")
             .arg(data_dir)
             .args(["--listen", listen])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

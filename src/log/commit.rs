@@ -330,6 +330,8 @@ impl Shared {
         let began = std::time::Instant::now();
         let ticket = lock(&inner.log).begin_sync();
         let mut mark = None;
+        // Another sync may have covered it all meanwhile.
+        let made = !matches!(ticket, Ok(None));
         let result = match ticket {
             Ok(Some(ticket)) => {
                 let result = ticket.run();
@@ -350,7 +352,9 @@ impl Shared {
             let covered = |waiting: &mut Waiting| result.is_err() || waiting.appended.last_offset < synced;
             queue.waiting.extract_if(.., covered).collect()
         };
-        inner.observer.synced(took, answered.len());
+        if made {
+            inner.observer.synced(took, answered.len());
+        }
         match &result {
             Ok(()) => inner.observer.stable_end(stable),
             Err(error) => tracing::error!(%error, "the partition takes no more writes until it has been verified"),

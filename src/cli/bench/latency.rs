@@ -7,150 +7,143 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use hdrhistogram::Histogram;
-use tidelog::client::{Ack, Client, Consumer, Message, Receipt, StartAt};
+use tidelog::client::{Ack, Consumer, Message, Producer, Receipt, StartAt};
 use tokio::sync::mpsc;
 
-use super::Options;
-use super::limits::{self, Layout, micros};
+use super::latencies::Latencies;
+use super::limits::{self, Layout, Volume};
 use super::outcome::Outcome;
-use super::produce::{Share, ack_name, produce, value};
+use super::pace::{Pacer, Schedule};
+use super::producing::{Load, produce, value};
 use super::session::Session;
+use super::{Options, ack_name};
 use crate::cli::failure::Failure;
 
-/// A sleep ends this much later than asked for, at worst, where the machine is not busy; the rest is waited for awake.
-const SLACK: Duration = Duration::from_micros(120);
 /// Messages before measuring begins.
 const WARM_UP: u64 = 200;
+/// The number of a message that does not count.
+const UNCOUNTED: u64 = u64::MAX;
+/// From building everything to the first message.
+const LEAD: Duration = Duration::from_millis(20);
+/// Bytes of a batch around one value: header of the batch and of the record.
+const ENVELOPE: usize = 70;
 
 /// What the bare machine takes for one message.
-struct Bare {
-    trip: Histogram<u64>,
+pub struct Bare {
+    trip: Latencies,
     /// `None` where no sync is waited for.
-    sync: Option<Histogram<u64>>,
+    sync: Option<Latencies>,
 }
 
 impl Bare {
-    async fn measure(session: &Session, options: &Options) -> Result<Self, Failure> {
+    /// A ping-pong, and with `ack=durable` a write and fdatasync, of one message's size.
+    ///
+    /// # Errors
+    /// Those of the sockets and the disk.
+    pub async fn measure(session: &Session, options: &Options, messages: u64) -> Result<Self, Failure> {
         let folder = session.workspace.path().to_owned();
         let (size, durable) = (options.size as usize, options.ack == Ack::Durable);
         let measured = tokio::task::spawn_blocking(move || {
+            let bytes = size + ENVELOPE;
+            let volume = Volume::of(messages.saturating_mul(bytes as u64));
             let sync = match durable {
-                true => Some(limits::sync_loop(&folder, size + 70, 1, Layout::Prepared)?.sync),
+                true => Some(limits::sync_loop(&folder, bytes, 1, Layout::Prepared, volume)?.sync),
                 false => None,
             };
-            Ok(Self { trip: limits::ping_pong(size)?, sync })
+            Ok(Self { trip: limits::ping_pong(size, messages)?, sync })
         });
         measured.await.map_err(Failure::failed)?
     }
 
-    fn at(&self, quantile: f64) -> u64 {
-        self.trip.value_at_quantile(quantile) + self.sync.as_ref().map_or(0, |sync| sync.value_at_quantile(quantile))
+    /// The medians added, in microseconds.
+    pub fn median_us(&self) -> f64 {
+        (self.trip.at(0.5) + self.sync.as_ref().map_or(0, |sync| sync.at(0.5))) as f64
     }
 
-    fn note(&self) -> String {
-        let shown = |histogram: &Histogram<u64>| {
-            format!("{} / {} us", histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99))
-        };
-        let sync = self.sync.as_ref().map_or(String::new(), |sync| format!(", fdatasync {}", shown(sync)));
-        format!("bare p50 / p99: ping-pong {}{sync}", shown(&self.trip))
+    /// Each of them, for people.
+    pub fn note(&self) -> String {
+        let sync = self.sync.as_ref().map_or(String::new(), |sync| format!(", fdatasync {}", sync.shown()));
+        format!("bare p50 / p99: ping-pong {}{sync}", self.trip.shown())
     }
 }
 
 /// Runs it.
 pub async fn run(session: Session, options: &Options) -> Result<Outcome, Failure> {
     let client = session.client().await?;
-    let topic: Arc<str> = session.topic(&client, 1, options.ack).await?.into();
+    let topic: Arc<str> = session.topic(&client, options.partitions(), options.ack).await?.into();
     match options.in_flight {
-        Some(in_flight) => closed(session, options, client, topic, in_flight).await,
-        None => open(session, options, client, topic).await,
+        Some(in_flight) => closed(session, options, topic, in_flight).await,
+        None if options.connections() > 1 => Err(Failure::Usage(
+            "bench latency at a rate sends over one connection; --connections goes with --in-flight".to_owned(),
+        )),
+        None => open(session, options, topic).await,
     }
 }
 
 /// So many at a time, the next one when one is acknowledged.
-async fn closed(
-    session: Session,
-    options: &Options,
-    client: Client,
-    topic: Arc<str>,
-    in_flight: u32,
-) -> Result<Outcome, Failure> {
-    let share = |messages| Share {
-        topic: topic.clone(),
-        partition: 0,
-        messages,
-        size: options.size as usize,
-        in_flight: Some(in_flight),
-        ack: options.ack,
-        batch_bytes: options.batch_bytes,
-    };
-    let warm = Instant::now();
-    produce(client.clone(), share(WARM_UP)).await?;
-    let each = warm.elapsed().as_secs_f64() / WARM_UP as f64;
-    let messages = options.messages.unwrap_or((options.seconds / each) as u64).max(1);
+async fn closed(session: Session, options: &Options, topic: Arc<str>, in_flight: u32) -> Result<Outcome, Failure> {
+    let connections = options.connections();
+    let mut load = Load::new(options, topic, options.partitions(), WARM_UP * u64::from(connections));
+    let clients = session.clients(connections).await?;
+    produce(clients.clone(), &load, "warming up").await?;
+    load.messages = options.messages.unwrap_or(u64::MAX);
     let meters = session.meters();
     let started = Instant::now();
-    let latency = produce(client, share(messages)).await?;
+    load.until = options.messages.is_none().then(|| started + Duration::from_secs_f64(options.seconds()));
+    let sent = produce(clients, &load, "measuring").await?;
     let seconds = started.elapsed().as_secs_f64();
     let usage = session.usage(&meters);
-    let bare = Bare::measure(&session, options).await?;
+    let bare = Bare::measure(&session, options, sent.messages).await?;
     Ok(Outcome {
-        work: format!(
-            "acknowledgement, ack={}, {} byte messages, {in_flight} at a time",
+        work: "latency",
+        title: format!(
+            "acknowledgement, ack={}, {} byte messages, {connections} connections, {in_flight} at a time",
             ack_name(options.ack),
             options.size
         ),
-        messages: Some(messages),
+        messages: Some(sent.messages),
         seconds,
-        limit_us: Some(bare.at(0.5) as f64),
-        latency: Some(latency),
+        messages_per_s: Some(sent.messages as f64 / seconds),
+        limit_us: Some(bare.median_us()),
+        latency: (sent.latencies.count() > 0).then_some(sent.latencies),
         usage,
         notes: vec![bare.note()],
         ..Outcome::default()
     })
 }
 
-/// At a steady rate.
-async fn open(session: Session, options: &Options, client: Client, topic: Arc<str>) -> Result<Outcome, Failure> {
-    let messages = options.messages.unwrap_or((options.rate as f64 * options.seconds) as u64).max(1);
-    let reader = session.client().await?;
+/// At a steady rate, to a consumer that is there.
+async fn open(session: Session, options: &Options, topic: Arc<str>) -> Result<Outcome, Failure> {
+    let messages = options.messages.unwrap_or((options.rate as f64 * options.seconds()) as u64).max(1);
+    let (writer, reader) = (session.client().await?, session.client().await?);
     let consumer = reader.consumer().topic(topic.as_ref()).from(StartAt::End).build().await?;
-    let producer = client.producer().ack(options.ack).linger(Duration::ZERO).build().await?;
-    for _ in 0..WARM_UP {
-        producer.send_and_wait(Message::to(topic.clone()).value(value(options.size as usize))).await?;
+    let producer = writer.producer().ack(options.ack).linger(Duration::ZERO).build().await?;
+    let partitions = options.partitions();
+    let filler = value(options.size as usize);
+    for number in 0..WARM_UP {
+        let message = Message::to(topic.clone()).value(numbered(UNCOUNTED, &filler));
+        producer.send_and_wait(message.partition((number % u64::from(partitions)) as u32)).await?;
     }
-    let interval = Duration::from_secs_f64(1.0 / options.rate as f64);
-    let start = Instant::now() + Duration::from_millis(20);
-    let due = move |number: u64| start + interval.mul_f64(number as f64);
     let meters = session.meters();
-    let received = tokio::spawn(receive(consumer, messages, due));
-    let (sender, receipts) = mpsc::unbounded_channel();
-    let acknowledged = tokio::spawn(collect(receipts));
-    let (runtime, size, sent) = (tokio::runtime::Handle::current(), options.size as usize, producer.clone());
-    let pace = std::thread::spawn(move || -> Result<(), Failure> {
-        let filler = value(size);
-        for number in 0..messages {
-            wait_until(due(number));
-            let message = Message::to(topic.clone()).value(numbered(number, &filler));
-            let receipt = runtime.block_on(sent.send(message))?;
-            let _ = sender.send((due(number), receipt));
-        }
-        Ok(())
-    });
-    let latency = received.await.map_err(Failure::failed)??;
+    let start = Instant::now() + LEAD;
+    let schedule = Schedule::new(start, options.rate);
+    let sender = Sender { producer, topic, partitions, messages, schedule, filler };
+    // The first error of either ends both.
+    let received = receive(consumer, messages, schedule);
+    let ((late, acknowledged), latency) = tokio::try_join!(sender.run(), received)?;
     let seconds = start.elapsed().as_secs_f64();
-    let acknowledged = acknowledged.await.map_err(Failure::failed)??;
-    pace.join().map_err(|_| Failure::Failed("the sender has failed".to_owned()))??;
-    producer.close().await?;
     let usage = session.usage(&meters);
-    let bare = Bare::measure(&session, options).await?;
-    let ack = |quantile| acknowledged.value_at_quantile(quantile);
-    let told = match options.ack {
-        Ack::None => Vec::new(),
-        _ => vec![format!("acknowledged after: p50 {} us, p99 {} us, p99.9 {} us", ack(0.5), ack(0.99), ack(0.999))],
-    };
+    let bare = Bare::measure(&session, options, messages).await?;
+    let mut notes = Vec::new();
+    if options.ack != Ack::None {
+        let at = |quantile| acknowledged.at(quantile);
+        notes.push(format!("acknowledged after: p50 {} us, p99 {} us, p99.9 {} us", at(0.5), at(0.99), at(0.999)));
+    }
+    notes.push(bare.note());
+    notes.push(format!("of which the sender itself was late, p50 / p99: {}", late.shown()));
     Ok(Outcome {
-        work: format!(
+        work: "latency",
+        title: format!(
             "end to end at {} messages/s, ack={}, {} byte messages",
             options.rate,
             ack_name(options.ack),
@@ -158,10 +151,11 @@ async fn open(session: Session, options: &Options, client: Client, topic: Arc<st
         ),
         messages: Some(messages),
         seconds,
-        limit_us: Some(bare.at(0.5) as f64),
+        messages_per_s: Some(messages as f64 / seconds),
+        limit_us: Some(bare.median_us()),
         latency: Some(latency),
         usage,
-        notes: [told, vec![bare.note()]].concat(),
+        notes,
         ..Outcome::default()
     })
 }
@@ -174,44 +168,83 @@ fn numbered(number: u64, filler: &[u8]) -> Bytes {
     value.freeze()
 }
 
-/// Sleeps for most of the time, and is awake for the rest.
-fn wait_until(due: Instant) {
-    let left = due.saturating_duration_since(Instant::now());
-    if left > SLACK {
-        std::thread::park_timeout(left.saturating_sub(SLACK));
-    }
-    while Instant::now() < due {
-        std::hint::spin_loop();
-    }
-}
-
-async fn receive(
-    mut consumer: Consumer,
+/// Sends on time, to the partitions in turn.
+struct Sender {
+    producer: Producer,
+    topic: Arc<str>,
+    partitions: u32,
     messages: u64,
-    due: impl Fn(u64) -> Instant,
-) -> Result<Histogram<u64>, Failure> {
-    let mut latency: Histogram<u64> = Histogram::new(3).map_err(Failure::failed)?;
-    let mut warm_up = WARM_UP;
-    while let Some(record) = consumer.next().await {
-        let value = record?.value.unwrap_or_default();
-        if warm_up > 0 {
-            warm_up -= 1;
-            continue;
-        }
-        let number = value.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        let _ = latency.record(micros(due(number)));
-        if number + 1 == messages {
-            return Ok(latency);
-        }
-    }
-    Err(Failure::Failed("the consumer came to an end before the last message".to_owned()))
+    schedule: Schedule,
+    filler: Bytes,
 }
 
-async fn collect(mut receipts: mpsc::UnboundedReceiver<(Instant, Receipt)>) -> Result<Histogram<u64>, Failure> {
-    let mut latency: Histogram<u64> = Histogram::new(3).map_err(Failure::failed)?;
-    while let Some((due, receipt)) = receipts.recv().await {
-        receipt.await?;
-        let _ = latency.record(micros(due));
+impl Sender {
+    /// How late each was sent, and when it was acknowledged, both from when it was due.
+    async fn run(self) -> Result<(Latencies, Latencies), Failure> {
+        let producer = self.producer.clone();
+        let (mut receipts, mut collectors) = (Vec::new(), tokio::task::JoinSet::new());
+        for _ in 0..self.partitions {
+            // Answers of one partition come in order. The producer's memory bounds how many are waited for.
+            let (sender, receiver) = mpsc::unbounded_channel();
+            receipts.push(sender);
+            collectors.spawn(collect(receiver, self.schedule));
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let late = tokio::task::spawn_blocking(move || self.send_all(&runtime, &receipts));
+        let late = late.await.map_err(Failure::failed)??;
+        let mut acknowledged = Latencies::default();
+        while let Some(one) = collectors.join_next().await {
+            acknowledged.add(&one.map_err(Failure::failed)??);
+        }
+        producer.close().await?;
+        Ok((late, acknowledged))
     }
-    Ok(latency)
+
+    fn send_all(
+        self,
+        runtime: &tokio::runtime::Handle,
+        receipts: &[mpsc::UnboundedSender<(u64, Receipt)>],
+    ) -> Result<Latencies, Failure> {
+        let (pacer, mut late) = (Pacer::new(), Latencies::default());
+        for number in 0..self.messages {
+            pacer.wait(self.schedule.due(number));
+            let partition = (number % u64::from(self.partitions)) as u32;
+            let message = Message::to(self.topic.clone()).value(numbered(number, &self.filler));
+            late.since(self.schedule.due(number));
+            let receipt = runtime.block_on(self.producer.send(message.partition(partition)))?;
+            if receipts[partition as usize].send((number, receipt)).is_err() {
+                // Its collector has met an error, and tells.
+                break;
+            }
+        }
+        Ok(late)
+    }
+}
+
+async fn collect(
+    mut receipts: mpsc::UnboundedReceiver<(u64, Receipt)>,
+    schedule: Schedule,
+) -> Result<Latencies, Failure> {
+    let mut latencies = Latencies::default();
+    while let Some((number, receipt)) = receipts.recv().await {
+        receipt.await?;
+        latencies.since(schedule.due(number));
+    }
+    Ok(latencies)
+}
+
+/// Until all have come.
+async fn receive(mut consumer: Consumer, messages: u64, schedule: Schedule) -> Result<Latencies, Failure> {
+    let mut latencies = Latencies::default();
+    while latencies.count() < messages {
+        let Some(record) = consumer.next().await else {
+            return Err(Failure::Failed("the consumer came to an end before the last message".to_owned()));
+        };
+        let value = record?.value.unwrap_or_default();
+        let number = value.first_chunk().map_or(UNCOUNTED, |bytes| u64::from_be_bytes(*bytes));
+        if number != UNCOUNTED {
+            latencies.since(schedule.due(number));
+        }
+    }
+    Ok(latencies)
 }

@@ -1,25 +1,36 @@
 //! `tidelog bench`: what this server reaches on this machine, and in the same run what the bare machine does.
 
 mod connections;
+mod latencies;
 mod latency;
 mod limits;
 mod outcome;
+mod pace;
 mod plot;
 mod process;
 mod produce;
+mod producing;
+mod reading;
 mod recover;
-mod replay;
 mod session;
 mod topics;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use tidelog::client::Ack;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 use super::output;
+use outcome::Outcome;
 use session::Session;
+
+/// How long threads that still measure something may take to notice that it is over.
+const SHUTDOWN: std::time::Duration = std::time::Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,6 +40,8 @@ Examples:
   tidelog bench latency --in-flight 1                 one at a time: how long an acknowledgement takes
   tidelog bench latency --rate 2000 --seconds 10 --plot latency.svg
   tidelog bench replay --messages 2000000
+  tidelog bench replay --server 127.0.0.1:7171 --topic orders
+  tidelog bench consume --connections 4               four followers of one producer
   tidelog bench recover --messages 1000000            how soon it is ready after kill -9
   tidelog bench topics --topics 1000
   tidelog bench connections --connections 5000
@@ -49,12 +62,12 @@ pub struct BenchArgs {
 enum Work {
     /// Produces as fast as it is acknowledged
     Produce(Options),
-    /// Consumers that read a topic from its beginning, all at once
+    /// Consumers that follow a topic as it is written
     Consume(Options),
     /// Sends at a steady rate and measures until it is acknowledged and until it is consumed; with `--in-flight 1`, one at
     /// a time
     Latency(Options),
-    /// One consumer that reads a topic from its beginning
+    /// Consumers that read a topic from its beginning; one, if not said
     Replay(Options),
     /// Kills the server under load and measures until it is ready again
     Recover(Options),
@@ -94,9 +107,12 @@ pub struct Options {
     /// Topics
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub topics: u32,
-    /// Seconds to measure, where it goes by time
-    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = parse_seconds)]
-    pub seconds: f64,
+    /// Seconds to measure, where it goes by time; for produce, in place of --messages
+    #[arg(long, value_name = "S", value_parser = parse_seconds)]
+    pub seconds: Option<f64>,
+    /// Topic that is there already, for replay
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
     /// Bytes at which the producer's batches are full
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1_000..=8_000_000))]
     pub batch_bytes: Option<u32>,
@@ -112,6 +128,19 @@ impl Options {
     /// Messages in all, or so many bytes' worth of them.
     pub fn messages_or(&self, bytes: u64) -> u64 {
         self.messages.unwrap_or(bytes / u64::from(self.size)).max(1)
+    }
+
+    /// The same, and without end where it is the time that ends it.
+    pub fn messages_or_time(&self, bytes: u64) -> u64 {
+        match (self.messages, self.seconds) {
+            (None, Some(_)) => u64::MAX,
+            _ => self.messages_or(bytes),
+        }
+    }
+
+    /// Seconds to measure, 5 if not said.
+    pub fn seconds(&self) -> f64 {
+        self.seconds.unwrap_or(5.0)
     }
 
     /// Connections, 1 if not said.
@@ -139,8 +168,66 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     if (0.1..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err(format!("{seconds} is not 0.1 to 86400")) }
 }
 
+/// The level's name, as on the command line.
+fn ack_name(ack: Ack) -> &'static str {
+    match ack {
+        Ack::Durable => "durable",
+        Ack::Written => "written",
+        Ack::None => "none",
+    }
+}
+
+impl Work {
+    fn options(&self) -> &Options {
+        match self {
+            Self::Produce(options)
+            | Self::Consume(options)
+            | Self::Latency(options)
+            | Self::Replay(options)
+            | Self::Recover(options)
+            | Self::Topics(options)
+            | Self::Connections(options) => options,
+        }
+    }
+
+    /// What cannot be told before anything is begun is told by the work itself.
+    fn check(&self) -> Result<(), Failure> {
+        let without_latencies = matches!(self, Self::Consume(_) | Self::Replay(_) | Self::Topics(_));
+        let nobody_answers = self.options().ack == Ack::None;
+        let wrong = |why: &str| Err(Failure::Usage(why.to_owned()));
+        match self {
+            Self::Produce(options) if options.plot.is_some() && nobody_answers => {
+                wrong("--plot draws latencies, and nobody acknowledges with --ack none")
+            }
+            Self::Latency(options) if options.in_flight.is_some() && nobody_answers => {
+                wrong("--in-flight waits for acknowledgements, and there are none with --ack none")
+            }
+            Self::Connections(_) if nobody_answers => {
+                wrong("bench connections measures acknowledgements, and there are none with --ack none")
+            }
+            _ if without_latencies && self.options().plot.is_some() => {
+                wrong("--plot draws latencies, and this work has none")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn measure(&self) -> Result<Outcome, Failure> {
+        match self {
+            Self::Produce(options) => produce::run(Session::open(options, &[]).await?, options).await,
+            Self::Consume(options) => reading::consume(Session::open(options, &[]).await?, options).await,
+            Self::Latency(options) => latency::run(Session::open(options, &[]).await?, options).await,
+            Self::Replay(options) => reading::replay(Session::open(options, &[]).await?, options).await,
+            Self::Recover(options) => recover::run(options).await,
+            Self::Topics(options) => topics::run(Session::open(options, &[]).await?, options).await,
+            Self::Connections(options) => connections::run(options).await,
+        }
+    }
+}
+
 /// Runs `bench`.
 pub fn run(args: BenchArgs) -> Result<(), Failure> {
+    args.work.check()?;
     // One message at a time is for one thread; the rest is for as many as there are.
     let mut builder = match args.work {
         Work::Latency(_) | Work::Connections(_) => tokio::runtime::Builder::new_current_thread(),
@@ -148,43 +235,19 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
     };
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("cannot start the runtime: {error}")))?;
-    let (Work::Produce(options)
-    | Work::Consume(options)
-    | Work::Latency(options)
-    | Work::Replay(options)
-    | Work::Recover(options)
-    | Work::Topics(options)
-    | Work::Connections(options)) = &args.work;
+    // Whichever way this ends, the work is dropped first, and its server and folder with it.
     let measured = runtime.block_on(async {
-        let interrupted = async {
-            // Without the signal the process just ends.
-            let _ = tokio::signal::ctrl_c().await;
-            Err(Failure::Failed("interrupted".to_owned()))
-        };
-        let work = async {
-            match &args.work {
-                Work::Produce(options) => produce::run(Session::open(options).await?, options).await,
-                Work::Consume(options) => replay::run(Session::open(options).await?, options, "consume").await,
-                Work::Latency(options) => latency::run(Session::open(options).await?, options).await,
-                Work::Replay(options) => {
-                    let one = Options { connections: Some(1), ..options.clone() };
-                    replay::run(Session::open(options).await?, &one, "replay").await
-                }
-                Work::Recover(options) => recover::run(options).await,
-                Work::Topics(options) => topics::run(Session::open(options).await?, options).await,
-                Work::Connections(options) => connections::run(Session::open(options).await?, options).await,
-            }
-        };
+        let cannot_listen = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_listen)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot_listen)?;
         tokio::select! {
-            measured = work => measured,
-            failed = interrupted => failed,
+            measured = args.work.measure() => measured,
+            _ = interrupt.recv() => Err(Failure::Failed("interrupted".to_owned())),
+            _ = terminate.recv() => Err(Failure::Failed("interrupted".to_owned())),
         }
     });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    let outcome = measured?;
-    let mut out = output::stdout();
-    if let Some(path) = &options.plot {
-        plot::write(path, &outcome)?;
-    }
-    outcome.print(&mut out, options.json)
+    runtime.shutdown_timeout(SHUTDOWN);
+    let (outcome, options) = (measured?, args.work.options());
+    outcome.print(&mut output::stdout(), options.json)?;
+    options.plot.as_ref().map_or(Ok(()), |path| plot::write(path, &outcome))
 }

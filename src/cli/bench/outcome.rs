@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::latencies::Latencies;
 use super::session::Usage;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Out, grouped, json_line};
@@ -12,18 +12,22 @@ use crate::cli::output::{Out, grouped, json_line};
 /// A measured run.
 #[derive(Debug, Default)]
 pub struct Outcome {
+    /// The sub-command.
+    pub work: &'static str,
     /// What was done, one line.
-    pub work: String,
+    pub title: String,
     /// Messages, where they were counted.
     pub messages: Option<u64>,
     /// How long it took.
     pub seconds: f64,
+    /// Messages a second, where the time is that of messages.
+    pub messages_per_s: Option<f64>,
     /// Bytes of values in these messages.
     pub bytes: Option<u64>,
     /// What the bare machine reaches, bytes a second.
     pub limit_bytes_per_second: Option<f64>,
     /// Latencies, in microseconds.
-    pub latency: Option<Histogram<u64>>,
+    pub latency: Option<Latencies>,
     /// What the bare machine takes for the same, in microseconds.
     pub limit_us: Option<f64>,
     /// Overrides the ratio that follows from the figures above.
@@ -35,13 +39,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Messages a second, where the time is that of messages.
-    fn rate(&self) -> Option<f64> {
-        let messages =
-            self.messages.filter(|_| self.bytes.is_some() || self.latency.as_ref().is_some_and(|l| l.len() > 10));
-        messages.map(|messages| messages as f64 / self.seconds)
-    }
-
     fn megabytes(&self) -> Option<f64> {
         self.bytes.map(|bytes| bytes as f64 / 1e6 / self.seconds)
     }
@@ -49,7 +46,7 @@ impl Outcome {
     /// Of what the bare machine does: throughput as a part of its, or latency as a multiple of its.
     fn ratio(&self) -> Option<f64> {
         let throughput = || Some(self.megabytes()? * 1e6 / self.limit_bytes_per_second?);
-        let latency = || Some(self.latency.as_ref()?.value_at_quantile(0.5) as f64 / self.limit_us?);
+        let latency = || Some(self.latency.as_ref()?.at(0.5) as f64 / self.limit_us?);
         self.ratio.or_else(throughput).or_else(latency)
     }
 
@@ -67,13 +64,13 @@ impl Outcome {
     }
 
     fn json(&self) -> Value {
-        let at = |quantile| self.latency.as_ref().map(|latency| latency.value_at_quantile(quantile));
+        let at = |quantile| self.latency.as_ref().map(|latency| latency.at(quantile));
         let round = |value: Option<f64>| value.map(|value| (value * 1000.0).round() / 1000.0);
         json!({
             "work": self.work,
             "messages": self.messages,
             "seconds": round(Some(self.seconds)),
-            "messages_per_s": self.rate().map(f64::round),
+            "messages_per_s": self.messages_per_s.map(f64::round),
             "mb_per_s": round(self.megabytes()),
             "limit_mb_per_s": round(self.limit_bytes_per_second.map(|limit| limit / 1e6)),
             "ratio": round(self.ratio()),
@@ -82,7 +79,7 @@ impl Outcome {
                 "p99": at(0.99),
                 "p999": at(0.999),
                 "p9999": at(0.9999),
-                "max": self.latency.as_ref().map(Histogram::max),
+                "max": self.latency.as_ref().map(Latencies::max),
             },
             "limit_us": round(self.limit_us),
             "server_rss_mib": round(self.usage.server_rss_mib),
@@ -92,8 +89,8 @@ impl Outcome {
     }
 
     fn text(&self, out: &mut Out) -> Result<(), Failure> {
-        writeln!(out, "{}", self.work)?;
-        if let (Some(messages), Some(rate)) = (self.messages, self.rate()) {
+        writeln!(out, "{}", self.title)?;
+        if let (Some(messages), Some(rate)) = (self.messages, self.messages_per_s) {
             let rate = grouped(rate as u64);
             write!(out, "  {} messages in {:.2} s: {rate} messages/s", grouped(messages), self.seconds)?;
             match self.megabytes() {
@@ -107,7 +104,7 @@ impl Outcome {
         if let Some(latency) = &self.latency {
             write!(out, "  latency")?;
             for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)] {
-                write!(out, "  {name} {} us", grouped(latency.value_at_quantile(quantile)))?;
+                write!(out, "  {name} {} us", grouped(latency.at(quantile)))?;
             }
             writeln!(out, "  max {} us", grouped(latency.max()))?;
         }

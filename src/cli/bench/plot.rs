@@ -5,6 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 use tidelog::disk::{self, RealDisk};
 
+use super::latencies::Latencies;
 use super::outcome::Outcome;
 use crate::cli::failure::Failure;
 
@@ -13,10 +14,10 @@ use crate::cli::failure::Failure;
 /// # Errors
 /// There are no latencies to draw, or the file cannot be written.
 pub fn write(path: &Path, outcome: &Outcome) -> Result<(), Failure> {
-    let Some(latency) = outcome.latency.as_ref().filter(|latency| !latency.is_empty()) else {
+    let Some(latency) = outcome.latency.as_ref().filter(|latency| latency.count() > 0) else {
         return Err(Failure::Failed("this work has no latencies to plot".to_owned()));
     };
-    let drawn = draw(latency, &outcome.work).map_err(|error| Failure::Failed(format!("cannot draw: {error}")))?;
+    let drawn = draw(latency, &outcome.title).map_err(|error| Failure::Failed(format!("cannot draw: {error}")))?;
     disk::replace_file(&RealDisk, path, drawn.as_bytes())
         .map_err(|error| Failure::Failed(format!("cannot write '{}': {error}", path.display())))
 }
@@ -26,13 +27,13 @@ fn nines(quantile: f64) -> f64 {
     -(1.0 - quantile).max(1e-6).log10()
 }
 
-fn draw(latency: &hdrhistogram::Histogram<u64>, title: &str) -> Result<String, Box<dyn std::error::Error>> {
+fn draw(latency: &Latencies, title: &str) -> Result<String, Box<dyn std::error::Error>> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, (900, 500)).into_drawing_area();
         root.fill(&WHITE)?;
         let top = latency.max().max(1) as f64;
-        let most = nines(1.0 - 1.0 / latency.len() as f64).clamp(1.0, 6.0);
+        let most = nines(1.0 - 1.0 / latency.count() as f64).clamp(1.0, 6.0);
         let mut chart = ChartBuilder::on(&root)
             .caption(title, ("sans-serif", 18))
             .margin(12)
@@ -48,7 +49,7 @@ fn draw(latency: &hdrhistogram::Histogram<u64>, title: &str) -> Result<String, B
             .draw()?;
         let points = (0..=400).map(|at| {
             let nines = most * f64::from(at) / 400.0;
-            (nines, latency.value_at_quantile(1.0 - 10f64.powf(-nines)).max(1) as f64)
+            (nines, latency.at(1.0 - 10f64.powf(-nines)).max(1) as f64)
         });
         chart.draw_series(LineSeries::new(points, BLUE.stroke_width(2)))?;
         root.present()?;

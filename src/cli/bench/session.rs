@@ -1,5 +1,7 @@
 //! The server that is measured: one that runs, or one of our own.
 
+use std::time::Duration;
+
 use tidelog::client::{Ack, Client, NewTopic};
 
 use super::Options;
@@ -36,20 +38,33 @@ pub struct Usage {
 /// Counters of the server's log.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogCounters {
-    /// Bytes of batches that came in.
+    /// Bytes of batches appended.
     pub bytes_in: f64,
+    /// Records appended.
+    pub records_in: f64,
     /// Syncs made.
     pub syncs: f64,
 }
 
+impl LogCounters {
+    /// What was added since an earlier look.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            bytes_in: self.bytes_in - before.bytes_in,
+            records_in: self.records_in - before.records_in,
+            syncs: self.syncs - before.syncs,
+        }
+    }
+}
+
 impl Session {
-    /// Connects to the server that was named, or starts one.
-    pub async fn open(options: &Options) -> Result<Self, Failure> {
+    /// Connects to the server that was named, or starts one with these further flags.
+    pub async fn open(options: &Options, flags: &[String]) -> Result<Self, Failure> {
         let workspace = Workspace::new("bench", false)?;
         let (address, server) = match &options.server {
             Some(address) => (address.clone(), None),
             None => {
-                let server = ServerProcess::start(&workspace.data_dir(), "127.0.0.1:0").await?;
+                let server = ServerProcess::start_with(&workspace.data_dir(), "127.0.0.1:0", flags).await?;
                 (server.address.to_string(), Some(server))
             }
         };
@@ -61,10 +76,19 @@ impl Session {
         Ok(Client::builder().server(self.address.as_str()).name("tidelog-bench").build().await?)
     }
 
-    /// A new topic with a name of its own,
-    /// whose readers wait for the same as its producers.
+    /// So many connections.
+    pub async fn clients(&self, count: u32) -> Result<Vec<Client>, Failure> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(self.client().await?);
+        }
+        Ok(clients)
+    }
+
+    /// A new topic with a name of its own.
     pub async fn topic(&self, client: &Client, partitions: u32, ack: Ack) -> Result<String, Failure> {
         let name = format!("bench.{:08x}", fastrand::u32(..));
+        // Its readers wait for the same as its producers.
         let durability = if ack == Ack::Durable { "sync" } else { "interval" };
         let topic = NewTopic::new(&name).partitions(partitions).set("durability", durability);
         client.admin().create_topic(topic).await?;
@@ -76,11 +100,16 @@ impl Session {
         self.server.as_ref().map(ServerProcess::pid)
     }
 
-    /// SIGKILL, if it is ours.
-    pub fn kill(&mut self) {
+    /// Kills the server, if it is ours, and starts it again on the same data; how long until it was ready.
+    pub async fn crash(&mut self) -> Result<Duration, Failure> {
         if let Some(server) = self.server.take() {
             server.kill();
         }
+        let server = ServerProcess::start(&self.workspace.data_dir(), "127.0.0.1:0").await?;
+        let ready_after = server.ready_after;
+        self.address = server.address.to_string();
+        self.server = Some(server);
+        Ok(ready_after)
     }
 
     /// Begins to count CPU.
@@ -104,6 +133,10 @@ impl Session {
             let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
         };
-        Ok(LogCounters { bytes_in: value("tidelog_bytes_in_total"), syncs: value("tidelog_sync_seconds_count") })
+        Ok(LogCounters {
+            bytes_in: value("tidelog_bytes_in_total"),
+            records_in: value("tidelog_records_in_total"),
+            syncs: value("tidelog_sync_seconds_count"),
+        })
     }
 }

@@ -8,7 +8,7 @@ use tidelog::client::{Client, Message, NewTopic, Producer};
 
 use super::Options;
 use super::outcome::Outcome;
-use super::produce::value;
+use super::producing::value;
 use super::session::Session;
 use crate::cli::failure::Failure;
 use crate::cli::output::{grouped, seconds};
@@ -31,17 +31,19 @@ pub async fn run(session: Session, options: &Options) -> Result<Outcome, Failure
     let many = send(&producer, &topics, messages, &value).await?;
     let usage = session.usage(&meters);
     let single: Arc<str> = session.topic(&client, 1, options.ack).await?.into();
-    send(&producer, std::slice::from_ref(&single), 100, &value).await?;
+    send(&producer, std::slice::from_ref(&single), messages.min(100), &value).await?;
     let one = send(&producer, std::slice::from_ref(&single), messages, &value).await?;
     let bytes = messages * u64::from(options.size);
     Ok(Outcome {
-        work: format!(
+        work: "topics",
+        title: format!(
             "produce to {} topics in turn, {} byte messages; the limit is one topic",
             grouped(u64::from(options.topics)),
             options.size
         ),
         messages: Some(messages),
         seconds: many.as_secs_f64(),
+        messages_per_s: Some(messages as f64 / many.as_secs_f64()),
         bytes: Some(bytes),
         limit_bytes_per_second: Some(bytes as f64 / one.as_secs_f64()),
         usage,
