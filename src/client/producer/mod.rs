@@ -32,7 +32,9 @@ pub use receipt::{Receipt, RecordMetadata};
 /// What a record costs of the producer's memory beside its own bytes.
 const RECORD_OVERHEAD: usize = 64;
 /// Topics that one producer remembers.
-const TOPICS: usize = 10_000;
+const TOPICS: usize = 100_000;
+/// From so long a linger time on, a producer without room ends it for all partitions.
+const LONG_LINGER: Duration = Duration::from_millis(5);
 
 /// Builds a [`Producer`].
 #[derive(Debug, Clone)]
@@ -246,9 +248,11 @@ impl Inner {
             permit.forget();
             return memory;
         }
-        // Lingering for more records makes no sense when there is no room for them.
-        for queue in self.queues() {
-            queue.hurry();
+        // Lingering for more records makes no sense when there is no room for them; a short time is over soon anyway.
+        if self.queue_config.linger > LONG_LINGER {
+            for queue in self.queues() {
+                queue.hurry();
+            }
         }
         if let Ok(permit) = self.memory.acquire_many(permits).await {
             permit.forget();

@@ -14,6 +14,9 @@ use super::message::Message;
 use super::receipt::{Completion, Receipt};
 use super::sequence::{Stamp, advance};
 
+/// Batches on their way that keep the server busy: one is synced, one waits for the next sync.
+const FEW: usize = 2;
+
 /// What is true of all partitions of a producer.
 #[derive(Debug, Clone)]
 pub(crate) struct QueueConfig {
@@ -168,14 +171,18 @@ impl Queue {
         }
     }
 
-    /// The next batch to send.
-    pub(crate) fn take(&self, now: Instant) -> Taken {
+    /// The next batch to send. One that is not full lingers, and while [`FEW`] are on their way it waits for one of them: the
+    /// server would let it wait for their sync as well, and meanwhile more can be gathered in it.
+    pub(crate) fn take(&self, now: Instant, in_flight: usize) -> Taken {
         let mut state = self.lock();
         if state.full.is_empty()
             && let Some(open) = &state.open
         {
-            let due = open.lingers_until <= now || open.number <= state.urgent || state.retired;
-            if !due {
+            let hurried = open.number <= state.urgent || state.retired;
+            if !hurried && in_flight >= FEW {
+                return Taken::Wait(None);
+            }
+            if !hurried && open.lingers_until > now {
                 return Taken::Wait(Some(open.lingers_until));
             }
             Self::close(&mut state);

@@ -126,7 +126,7 @@ impl Worker {
         while self.in_flight.len() < self.window() {
             let batch = match self.again.pop_front() {
                 Some(batch) => batch,
-                None => match self.queue.take(Instant::now()) {
+                None => match self.queue.take(Instant::now(), self.in_flight.len()) {
                     Taken::Batch(open) => Batch::build(*open),
                     Taken::Wait(lingers) => return Filled::Wait(lingers),
                     Taken::End if self.in_flight.is_empty() => return Filled::End,
