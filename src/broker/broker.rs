@@ -27,7 +27,12 @@ pub struct Broker {
     pub(crate) topics: RwLock<BTreeMap<TopicName, Arc<Topic>>>,
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
+    /// For the callers that may append by themselves at a time.
+    pub(crate) here: tokio::sync::Semaphore,
 }
+
+/// Callers that append by themselves at a time: each keeps a thread of the runtime from everything else.
+const HERE: usize = 4;
 
 impl Broker {
     /// Opens a data directory: takes its lock, reads the catalog, recovers every partition. Blocks.
@@ -54,6 +59,7 @@ impl Broker {
             topics: RwLock::default(),
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
+            here: tokio::sync::Semaphore::new(HERE),
         };
         broker.finish_deletions()?;
         broker.open_topics()?;

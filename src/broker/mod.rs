@@ -1,8 +1,8 @@
 //! Floor 4: the one API that every listener calls. A pattern that works through one door works through all.
 //!
 //! Knows no protocol: no wire struct appears here. Blocking disk work runs on the commit threads (appends and syncs) or
-//! on the runtime's bounded blocking pool (reads and administration), never on an async worker; no lock is held across
-//! an await.
+//! on the runtime's bounded blocking pool (reads and administration), never on an async worker but one that has handed its
+//! tasks over for the time ([`Place::Here`]); no lock is held across an await.
 
 mod admin;
 #[expect(clippy::module_inception, reason = "the type that gives the module its name")]
@@ -18,7 +18,7 @@ mod upkeep;
 pub use broker::Broker;
 pub use error::BrokerError;
 pub use metrics::Metrics;
-pub use produce::ProduceFuture;
+pub use produce::{Place, ProduceFuture};
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,
     Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,

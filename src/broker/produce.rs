@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use crate::base::{ErrorKind, PartitionId};
@@ -13,6 +14,15 @@ use crate::log::{AppendRequest, WaitFor};
 use crate::record::check_produced;
 
 use super::{AckLevel, Broker, BrokerError, Produced};
+
+/// Where an append is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// By a commit thread, in a group with others; the caller goes on at once.
+    CommitThread,
+    /// By the caller, who has nothing else to do until it is answered, if the partition is idle and not too many do the same.
+    Here,
+}
 
 /// Resolves when the ack level is reached. Dropping it does not undo the append.
 pub struct ProduceFuture(oneshot::Receiver<Result<Produced, BrokerError>>);
@@ -31,7 +41,7 @@ impl Broker {
     pub fn produce(&self, topic: &str, partition: PartitionId, batch: BytesMut, ack: AckLevel) -> ProduceFuture {
         let (sender, receiver) = oneshot::channel();
         // Nobody listens any more: the append stands all the same.
-        self.produce_then(topic, partition, batch, ack, move |outcome| drop(sender.send(outcome)));
+        self.produce_then(topic, partition, batch, ack, Place::CommitThread, move |outcome| drop(sender.send(outcome)));
         ProduceFuture(receiver)
     }
 
@@ -43,6 +53,7 @@ impl Broker {
         number: PartitionId,
         batch: BytesMut,
         ack: AckLevel,
+        place: Place,
         done: impl FnOnce(Result<Produced, BrokerError>) + Send + 'static,
     ) {
         let checked = self.topic(topic).and_then(|topic| {
@@ -58,7 +69,7 @@ impl Broker {
         let bytes = batch.len() as u64;
         let metrics = Arc::clone(&self.metrics);
         let wait = if ack == AckLevel::Durable { WaitFor::Durable } else { WaitFor::Written };
-        log.enqueue(AppendRequest {
+        let request = AppendRequest {
             batch,
             wait,
             done: Box::new(move |result| {
@@ -78,6 +89,11 @@ impl Broker {
                     duplicate: appended.duplicate,
                 }));
             }),
-        });
+        };
+        let may = place == Place::Here && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+        match may.then(|| self.here.try_acquire()) {
+            Some(Ok(_permit)) => tokio::task::block_in_place(|| log.append_here(request)),
+            _ => log.enqueue(request),
+        }
     }
 }

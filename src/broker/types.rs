@@ -38,8 +38,8 @@ impl Default for BrokerConfig {
             topic_defaults: TopicSettings::default(),
             sync_interval: Millis(200),
             retention_check: Millis(30_000),
-            commit_threads: 4,
-            max_open_files: 512,
+            commit_threads: 8,
+            max_open_files: 4_096,
         }
     }
 }

@@ -169,6 +169,31 @@ impl LogHandle {
         wake.ring(&self.shared);
     }
 
+    /// Whether nobody is at work on the log, or will be.
+    fn is_calm(queue: &Queue) -> bool {
+        let quiet = queue.pending.is_empty() && queue.waiting.is_empty() && !queue.sync_wanted;
+        quiet && !queue.writing && !queue.syncing && !queue.scheduled && !queue.closed
+    }
+
+    /// Appends a batch on the calling thread, with the sync that it waits for, and answers it before it returns: nobody has to
+    /// be woken up. For a thread that has nothing else to do meanwhile. If the log is at work already, or more would have
+    /// to be done than the batch waits for, this is [`LogHandle::enqueue`].
+    pub fn append_here(&self, request: AppendRequest) {
+        if request.wait == WaitFor::Written && self.with(|log| log.config().stable == StableEnd::Synced) {
+            return self.enqueue(request);
+        }
+        let mut queue = lock(&self.inner.queue);
+        if !Self::is_calm(&queue) {
+            drop(queue);
+            return self.enqueue(request);
+        }
+        queue.pending.push_back(request);
+        // As if it were in the ready list and this a commit thread that has just taken it from there.
+        queue.scheduled = true;
+        drop(queue);
+        self.shared.serve(&self.inner);
+    }
+
     /// Asks for a sync of what is written; nobody waits for it.
     pub fn request_sync(&self) {
         let mut queue = lock(&self.inner.queue);

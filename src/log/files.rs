@@ -90,8 +90,7 @@ impl FileCache {
     }
 }
 
-/// A small map that forgets what was used longest ago. Forgetting looks at every entry: it happens only where a file
-/// has just been opened, which costs more.
+/// A map that forgets what was used longest ago. Forgetting looks at every entry, so it forgets an eighth of them at a time.
 struct Recent<V> {
     entries: HashMap<PathBuf, (V, u64)>,
     capacity: usize,
@@ -113,10 +112,12 @@ impl<V: Clone> Recent<V> {
     fn put(&mut self, path: &Path, value: V) {
         self.tick += 1;
         self.entries.insert(path.to_owned(), (value, self.tick));
-        while self.entries.len() > self.capacity {
-            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used).map(|(path, _)| path.clone());
-            let Some(oldest) = oldest else { break };
-            self.entries.remove(&oldest);
+        if self.entries.len() > self.capacity {
+            let mut used: Vec<u64> = self.entries.values().map(|(_, used)| *used).collect();
+            let excess = used.len() - self.capacity + self.capacity / 8;
+            let (_, youngest, _) = used.select_nth_unstable(excess - 1);
+            let youngest = *youngest;
+            self.entries.retain(|_, (_, used)| *used > youngest);
         }
     }
 }

@@ -19,7 +19,7 @@ const CREATING: usize = 64;
 /// Runs it.
 pub async fn run(session: Session, options: &Options) -> Result<Outcome, Failure> {
     let client = session.client().await?;
-    let messages = options.messages_or(200_000_000);
+    let messages = options.messages_or(1_000_000_000);
     let began = Instant::now();
     let topics = create(&client, options.topics).await?;
     let created = began.elapsed();

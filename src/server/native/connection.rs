@@ -73,6 +73,7 @@ async fn run(session: &Arc<Session>, reader: &mut FrameReader, writer: &mut Join
                 Ok(next) => next,
                 Err(end) => return end_of(end),
             };
+            session.arrived(reader.waited());
             if let Err(refusal) = take_in(session, frame, bytes).await {
                 return End::Goodbye(refusal);
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
+use futures_util::FutureExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
@@ -62,6 +63,8 @@ pub struct FrameReader {
     account: Arc<Account>,
     metrics: Arc<ServerMetrics>,
     idle: Duration,
+    /// Nothing was there when the last frame was asked for.
+    waited: bool,
 }
 
 impl FrameReader {
@@ -74,7 +77,22 @@ impl FrameReader {
         idle: Duration,
     ) -> Self {
         let decoder = FrameDecoder::new(max_frame);
-        Self { socket, decoder, buffer: BytesMut::new(), chunk: LEAST_CHUNK, grant: None, account, metrics, idle }
+        Self {
+            socket,
+            decoder,
+            buffer: BytesMut::new(),
+            chunk: LEAST_CHUNK,
+            grant: None,
+            account,
+            metrics,
+            idle,
+            waited: false,
+        }
+    }
+
+    /// Whether the last frame was waited for: the peer had sent nothing ahead.
+    pub fn waited(&self) -> bool {
+        self.waited
     }
 
     /// Allows larger frames and longer silence, after the handshake.
@@ -87,6 +105,7 @@ impl FrameReader {
     /// has begun to wait: whoever cancels it closes the connection.
     pub async fn next(&mut self) -> Result<(Frame, Grant), ReadEnd> {
         let mut deadline = None;
+        self.waited = false;
         loop {
             if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
                 let bytes = limits::FRAME_HEADER_BYTES + frame.body.len() + frame.payload.len();
@@ -123,6 +142,10 @@ impl FrameReader {
     /// Waits for the first byte of a frame while holding no buffer.
     async fn wait_readable(&mut self) -> Result<(), ReadEnd> {
         self.buffer = BytesMut::new();
+        if let Some(ready) = self.socket.readable().now_or_never() {
+            return Ok(ready?);
+        }
+        self.waited = true;
         match tokio::time::timeout(self.idle, self.socket.readable()).await {
             Ok(ready) => Ok(ready?),
             Err(_) => Err(ReadEnd::Idle(self.idle)),
@@ -151,7 +174,7 @@ impl FrameReader {
                     self.chunk = self.chunk.clamp(LEAST_CHUNK, SMALL_BYTES);
                     return Ok(());
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.waited |= self.buffer.is_empty(),
                 Err(error) => return Err(error.into()),
             }
             match tokio::time::timeout_at(until, self.socket.readable()).await {

@@ -1,6 +1,7 @@
 //! What the tasks of one connection share, and how each of them answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,6 +15,8 @@ use crate::protocol::{Kind, encode_frame, flags};
 use crate::server::budget::{Account, Grant};
 use crate::server::shared::Shared;
 
+/// Frames in a row that came alone, from which on a peer is believed to wait for each answer.
+const ALONE: u32 = 8;
 /// Answers whose size the server does not choose (lists, descriptions, metrics) that one connection may have at once.
 const LONG_ANSWERS: usize = 4;
 /// Bytes of an error message that are sent; names in it can be as long as a frame.
@@ -31,6 +34,8 @@ pub struct Session {
     /// Permits for long answers.
     pub long_answers: Arc<Semaphore>,
     outbox: Outbox,
+    /// Frames in a row that came alone.
+    alone: AtomicU32,
     slots: Arc<Semaphore>,
     closing: watch::Sender<bool>,
     fatal: watch::Sender<Option<Refusal>>,
@@ -74,9 +79,23 @@ impl Session {
             subscriptions: Subscriptions::default(),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS)),
             outbox,
+            alone: AtomicU32::new(0),
             closing: watch::Sender::new(false),
             fatal: watch::Sender::new(None),
         })
+    }
+
+    /// Notes that a frame has come, and whether the peer had sent nothing ahead of it.
+    pub fn arrived(&self, waited_for: bool) {
+        let all_free = self.slots.available_permits() == self.shared.config.max_requests_in_flight;
+        let alone = if waited_for && all_free { self.alone.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.alone.store(alone, Ordering::Relaxed);
+    }
+
+    /// Whether the peer asks one thing at a time and waits for the answer, so that the connection may be left alone until
+    /// its request is done.
+    pub fn one_at_a_time(&self) -> bool {
+        self.alone.load(Ordering::Relaxed) >= ALONE
     }
 
     /// Waits for a free slot: this is where a connection with too much in flight stops being read.
