@@ -1,11 +1,11 @@
 //! Opening and closing the broker, and looking topics up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::base::{Clock, ErrorKind, ProducerEpoch, ProducerId, TopicName};
 use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
 use super::metrics::Metrics;
@@ -149,7 +149,7 @@ impl Broker {
     fn finish_deletions(&mut self) -> Result<(), BrokerError> {
         let catalog = lock(&self.catalog);
         let tombstones: Vec<_> = catalog.tombstones().cloned().collect();
-        let folders: Vec<_> = catalog.topics().map(|topic| self.dir.topic_dir(&topic.name, topic.id)).collect();
+        let folders: HashSet<_> = catalog.topics().map(|topic| self.dir.topic_dir(&topic.name, topic.id)).collect();
         drop(catalog);
         for tombstone in tombstones {
             self.purge(&tombstone.name, tombstone.id)?;
@@ -166,8 +166,10 @@ impl Broker {
             }
             let partitions = self.disk.list(&folder).unwrap_or_default();
             let has_data = partitions.iter().any(|partition| {
-                let files = self.disk.list(&folder.join(&partition.name)).unwrap_or_default();
-                files.iter().any(|file| file.name.ends_with(".log") && file.len > 0)
+                let inside = folder.join(&partition.name);
+                let files = self.disk.list(&inside).unwrap_or_default();
+                let logs = files.iter().filter(|file| file.name.ends_with(".log"));
+                logs.into_iter().any(|log| disk::length_of(self.disk.as_ref(), &inside.join(&log.name)) > 0)
             });
             if has_data {
                 let note = format!("{} belongs to no topic and has data in it: left alone", folder.display());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use tidelog::catalog::{DataDir, expected_partitions};
-use tidelog::disk::{Disk, RealDisk};
+use tidelog::disk::{Disk, RealDisk, length_of};
 use tidelog::log::{Finding, VerifySummary, parse_segment_name, verify_partition};
 
 use super::failure::Failure;
@@ -153,8 +153,10 @@ pub fn logs_of(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<PathBuf>, Failure
 
 /// Bytes of all segments, for the progress bar; what cannot be listed counts as nothing and is told by the check.
 fn bytes_of(disk: &Arc<dyn Disk>, logs: &[PathBuf]) -> u64 {
-    let entries = logs.iter().filter_map(|dir| disk.list(dir).ok()).flatten();
-    entries.filter(|entry| parse_segment_name(&entry.name, "log").is_some()).map(|entry| entry.len).sum()
+    let listed = logs.iter().filter_map(|dir| Some((dir, disk.list(dir).ok()?)));
+    let files = listed.flat_map(|(dir, entries)| entries.into_iter().map(move |entry| (dir.join(&entry.name), entry)));
+    let segments = files.filter(|(_, entry)| parse_segment_name(&entry.name, "log").is_some());
+    segments.map(|(path, _)| length_of(disk.as_ref(), &path)).sum()
 }
 
 fn print(out: &mut Out, args: &VerifyArgs, finding: &Finding) -> Result<(), Failure> {

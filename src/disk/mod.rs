@@ -45,8 +45,6 @@ pub struct DirEntry {
     pub name: String,
     /// A folder, not a file.
     pub is_dir: bool,
-    /// Bytes of a file; 0 for a folder.
-    pub len: u64,
 }
 
 /// A file system, or the part of one that Tidelog needs. Errors are those of the operating system; the caller adds
@@ -116,6 +114,11 @@ pub fn read_exact_at(file: &dyn DiskFile, buf: &mut [u8], pos: u64) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// The length of a file, 0 if it cannot be had.
+pub fn length_of(disk: &dyn Disk, path: &Path) -> u64 {
+    disk.open(path, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
 }
 
 /// Reads a whole small file.

@@ -49,10 +49,10 @@ impl Disk for RealDisk {
         let mut entries = Vec::new();
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
-            let is_dir = metadata.is_dir();
+            // Known from the listing itself on the usual file systems; a length would cost a call for each entry.
+            let is_dir = entry.file_type()?.is_dir();
             let name = entry.file_name().to_string_lossy().into_owned();
-            entries.push(DirEntry { name, is_dir, len: if is_dir { 0 } else { metadata.len() } });
+            entries.push(DirEntry { name, is_dir });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)

@@ -471,10 +471,6 @@ impl Disk for SimDisk {
             .map(|(known, entry)| DirEntry {
                 name: known.file_name().unwrap_or_default().to_string_lossy().into_owned(),
                 is_dir: *entry == Entry::Dir,
-                len: match entry {
-                    Entry::File(inode) => state.inodes.get(inode).map_or(0, |inode| inode.current.len() as u64),
-                    Entry::Dir => 0,
-                },
             })
             .collect())
     }

@@ -21,8 +21,9 @@ fn keeps_the_contract(disk: &dyn Disk, root: &Path) {
     assert!(disk.open(&path, OpenMode::Read).unwrap().write_at(b"x", 0).is_err());
     replace_file(disk, &dir.join("g"), b"one").unwrap();
     replace_file(disk, &dir.join("g"), b"two").unwrap();
-    let names: Vec<_> = disk.list(&dir).unwrap().into_iter().map(|entry| (entry.name, entry.len)).collect();
-    assert_eq!(names, [("f".to_owned(), 4), ("g".to_owned(), 3)]);
+    let names: Vec<_> = disk.list(&dir).unwrap().into_iter().map(|entry| (entry.name, entry.is_dir)).collect();
+    assert_eq!(names, [("f".to_owned(), false), ("g".to_owned(), false)]);
+    assert_eq!((length_of(disk, &path), length_of(disk, &dir.join("g")), length_of(disk, &dir.join("h"))), (4, 3, 0));
     disk.remove_file(&path).unwrap();
     assert_eq!(disk.remove_file(&path).err().unwrap().kind(), io::ErrorKind::NotFound);
     assert_eq!(file.len().unwrap(), 4, "an open file outlives its name");
