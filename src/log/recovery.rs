@@ -26,6 +26,10 @@ use super::scan::{Check, Found, Scanner};
 use super::segment::{Segment, parse_segment_name};
 use super::{Damage, LogConfig, LogError};
 
+/// From so many bytes read on, a new checkpoint is written at once. Less is read again sooner than a checkpoint is written, and
+/// with many topics that is what counts.
+const WORTH_SAVING: u64 = 4 * 1024 * 1024;
+
 /// What opening a log found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
@@ -82,6 +86,7 @@ impl PartitionLog {
         let Opening { files, dir, checkpoint, log_start, sealed, last, producers, recovery, changed, .. } = opening;
         let (segment, index) = last;
         let synced = SyncMark { offset: index.next_offset, segment: segment.base_offset, position: index.covered };
+        let scanned = recovery.scanned_bytes;
         let mut log = PartitionLog {
             dir,
             files,
@@ -104,14 +109,15 @@ impl PartitionLog {
             poisoned: None,
             litter: false,
             last_checkpoint: checkpoint.unwrap_or_default(),
-            checkpoint_due: changed,
+            checkpoint_due: changed || scanned >= WORTH_SAVING,
             checkpoint_running: false,
             checkpoint_ready: None,
-            bytes_since_checkpoint: 0,
+            bytes_since_checkpoint: scanned,
             unstored: Vec::new(),
             damage: recovery.damage.clone(),
         };
-        // Saves the work just done for the next time. All is synced, so this writes only the checkpoint and the mark.
+        // Saves the work just done for the next time, if it was any. All is synced, so this writes only the checkpoint and the
+        // mark.
         log.sync()?;
         let recovery = Recovery { log_start, log_end: log.written_end(), ..recovery };
         Ok((log, recovery))
@@ -312,12 +318,12 @@ impl Opening {
                         // while the disk does not have it. Written again, the next sync takes it to the disk.
                         file.write_at(scanner.previous(&header), position)
                             .map_err(LogError::io("cannot write", &segment.log))?;
+                        self.changed = true;
                     }
                     self.producers.remember(&header, now_ms);
                     self.last.1.add(&header);
                     *expected = header.next_offset();
                     self.recovery.scanned_bytes += header.total_bytes() as u64;
-                    self.changed = true;
                     continue;
                 }
                 Found::End => return Ok(true),
@@ -380,9 +386,9 @@ impl Opening {
         // Room ahead is no unfinished write.
         if !is_room(file, at, length).map_err(LogError::io("cannot read", &segment.log))? {
             self.recovery.cut_bytes += length - at;
+            self.changed = true;
         }
         file.set_len(at).map_err(LogError::io("cannot cut", &segment.log))?;
-        self.changed = true;
         Ok(())
     }
 
