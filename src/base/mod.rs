@@ -6,11 +6,13 @@ mod clock;
 mod error;
 mod ids;
 pub mod limits;
+mod pattern;
 mod units;
 
 pub use clock::{Clock, ManualClock, SystemClock, TimestampMs};
 pub use error::ErrorKind;
 pub use ids::{NameError, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
+pub use pattern::TopicPattern;
 pub use units::{Bytes, Millis, UnitError};
 
 #[cfg(test)]

@@ -61,3 +61,21 @@ fn a_manual_clock_moves_only_as_told() {
     clock.jump(-500);
     assert_eq!((clock.now_ms(), clock.monotonic_ms()), (505, 5));
 }
+
+#[test]
+fn patterns_stand_for_levels() {
+    let matches = |pattern: &str, topic: &str| {
+        super::TopicPattern::new(pattern).unwrap().matches(&super::TopicName::new(topic).unwrap())
+    };
+    assert!(matches("crm.*.accounts", "crm.na.accounts"));
+    assert!(!matches("crm.*.accounts", "crm.accounts"));
+    assert!(!matches("crm.*.accounts", "crm.na.accounts.old"));
+    assert!(matches("crm.>", "crm.na") && matches("crm.>", "crm.na.accounts") && !matches("crm.>", "crm"));
+    assert!(matches(">", "a") && matches("*", "a") && !matches("*", "a.b"));
+    assert!(matches("a.b", "a.b") && !matches("a.b", "a.bc"));
+    for wrong in ["", "a..b", "a.>.b", "a b", "a.", "x>"] {
+        assert!(super::TopicPattern::new(wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(super::TopicPattern::new("a.*").unwrap().exact(), None);
+    assert_eq!(super::TopicPattern::new("a.b").unwrap().exact().unwrap().as_str(), "a.b");
+}

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::base::{Offset, TimestampMs, limits};
 
 use super::header::{LENGTH_END, seal};
-use super::{BatchHeader, Compression, varint};
+use super::{BatchHeader, Compression, Record, varint};
 
 /// What a batch is to be.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,8 @@ pub struct BatchBuilder {
     options: BatchOptions,
     bytes: Vec<u8>,
     count: u32,
+    /// Offset delta of the next record that is pushed without one.
+    next_delta: u32,
     base_timestamp: TimestampMs,
     max_timestamp: TimestampMs,
 }
@@ -44,7 +46,7 @@ impl BatchBuilder {
     pub fn new(options: BatchOptions) -> Self {
         let mut bytes = Vec::with_capacity(1024);
         bytes.resize(limits::BATCH_HEADER_BYTES, 0);
-        Self { options, bytes, count: 0, base_timestamp: 0, max_timestamp: 0 }
+        Self { options, bytes, count: 0, next_delta: 0, base_timestamp: 0, max_timestamp: 0 }
     }
 
     /// Adds a record.
@@ -55,24 +57,46 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) {
+        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), *value));
+        self.put(self.next_delta, timestamp, key, value, headers);
+    }
+
+    /// Adds a record as it is, at its own offset: not below [`BatchOptions::base_offset`], above that of the record before,
+    /// and less than 2³¹ above the first. For batches that hold some of the records of others.
+    pub fn push_record(&mut self, record: &Record) {
+        let delta = record.offset.saturating_sub(self.options.base_offset);
+        let delta = u32::try_from(delta).unwrap_or(u32::MAX).min(i32::MAX as u32).max(self.next_delta);
+        let headers = record.headers.iter().map(|header| (&header.name[..], header.value.as_deref()));
+        self.put(delta, record.timestamp, record.key.as_deref(), record.value.as_deref(), headers);
+    }
+
+    fn put<'a>(
+        &mut self,
+        offset_delta: u32,
+        timestamp: TimestampMs,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
+    ) {
         if self.count == 0 {
             (self.base_timestamp, self.max_timestamp) = (timestamp, timestamp);
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let timestamp_delta = timestamp.saturating_sub(self.base_timestamp);
-        let length = Self::body_bytes(timestamp_delta, self.count, key, value, headers);
+        let length = Self::body_bytes(timestamp_delta, offset_delta, key, value, headers.clone());
         varint::put(&mut self.bytes, length as i64);
         self.bytes.push(0);
         varint::put(&mut self.bytes, timestamp_delta);
-        varint::put(&mut self.bytes, i64::from(self.count));
+        varint::put(&mut self.bytes, i64::from(offset_delta));
         self.put_field(key);
         self.put_field(value);
         varint::put(&mut self.bytes, headers.len() as i64);
         for (name, value) in headers {
-            self.put_field(Some(name.as_bytes()));
-            self.put_field(*value);
+            self.put_field(Some(name));
+            self.put_field(value);
         }
         self.count += 1;
+        self.next_delta = offset_delta + 1;
     }
 
     fn put_field(&mut self, field: Option<&[u8]>) {
@@ -80,27 +104,28 @@ impl BatchBuilder {
         self.bytes.extend_from_slice(field.unwrap_or_default());
     }
 
-    fn body_bytes(
+    fn body_bytes<'a>(
         timestamp_delta: i64,
-        index: u32,
+        offset_delta: u32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: &[(&str, Option<&[u8]>)],
+        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> usize {
         let field = |field: Option<&[u8]>| match field {
             Some(field) => varint::size(field.len() as i64) + field.len(),
             None => 1,
         };
         1 + varint::size(timestamp_delta)
-            + varint::size(i64::from(index))
+            + varint::size(i64::from(offset_delta))
             + field(key)
             + field(value)
             + varint::size(headers.len() as i64)
-            + headers.iter().map(|(name, value)| field(Some(name.as_bytes())) + field(*value)).sum::<usize>()
+            + headers.map(|(name, value)| field(Some(name)) + field(value)).sum::<usize>()
     }
 
     /// At most the bytes that a record takes in a batch of its own, the header of the batch not counted.
     pub fn record_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) -> usize {
+        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), *value));
         let body = Self::body_bytes(i64::MAX, u32::MAX, key, value, headers);
         body + varint::size(body as i64)
     }
@@ -117,7 +142,7 @@ impl BatchBuilder {
 
     /// The finished batch. A codec that fails (none is known to) leaves the records uncompressed.
     pub fn build(self) -> BytesMut {
-        let Self { options, mut bytes, count, base_timestamp, max_timestamp } = self;
+        let Self { options, mut bytes, count, next_delta, base_timestamp, max_timestamp } = self;
         let mut codec = options.compression;
         if codec != Compression::None {
             let mut packed = Vec::with_capacity(bytes.len() / 2 + limits::BATCH_HEADER_BYTES);
@@ -133,7 +158,7 @@ impl BatchBuilder {
             leader_epoch: 0,
             crc: 0,
             attributes: codec.bits(),
-            last_offset_delta: count.saturating_sub(1),
+            last_offset_delta: next_delta.saturating_sub(1),
             base_timestamp,
             max_timestamp,
             producer_id: options.producer_id,

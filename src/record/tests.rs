@@ -156,3 +156,18 @@ fn keys_go_where_kafka_puts_them() {
 /// One record: key `k`, value `v`, header `h: 1`, timestamp 1.
 /// One record: key `k`, value `v`, header `h: 1`, timestamp 1.
 const FROZEN: &str = "00000000000000000000003e000000000276d990dd00000000000000000000000000010000000000000001ffffffffffffffffffffffffffff0000000118000000026b02760202680231";
+
+#[test]
+fn a_batch_of_some_records_of_another_keeps_their_offsets() {
+    let whole = Bytes::from(batch(Compression::None, 10));
+    let records: Vec<Record> = read_records(&whole, 1 << 20).unwrap().collect::<Result<_, _>>().unwrap();
+    let mut builder = BatchBuilder::new(BatchOptions { base_offset: records[2].offset, ..BatchOptions::default() });
+    for at in [2, 3, 7] {
+        builder.push_record(&records[at]);
+    }
+    let some = builder.build().freeze();
+    let header = verify_batch(&some).unwrap();
+    assert_eq!((header.base_offset, header.next_offset(), header.record_count), (7, 13, 3));
+    let read: Vec<Record> = read_records(&some, 1 << 20).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(read, [2, 3, 7].map(|at: usize| records[at].clone()));
+}
