@@ -7,7 +7,7 @@
 //! | 5 | [`server`], [`client`] |
 //! | 4 | [`broker`] |
 //! | 3 | [`catalog`] |
-//! | 2 | [`log`] |
+//! | 2 | [`log`], [`expr`] |
 //! | 1 | [`disk`], [`record`], [`protocol`] |
 //! | 0 | [`base`] |
 
@@ -16,6 +16,7 @@ pub mod broker;
 pub mod catalog;
 pub mod client;
 pub mod disk;
+pub mod expr;
 pub mod log;
 pub mod protocol;
 pub mod record;

@@ -5,12 +5,13 @@
 use std::path::{Path, PathBuf};
 
 /// Module and floor; modules of one floor do not see each other.
-const FLOORS: [(&str, u32); 10] = [
+const FLOORS: [(&str, u32); 11] = [
     ("base", 0),
     ("disk", 1),
     ("record", 1),
     ("protocol", 1),
     ("log", 2),
+    ("expr", 2),
     ("catalog", 3),
     ("broker", 4),
     ("server", 5),

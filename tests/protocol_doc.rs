@@ -147,6 +147,7 @@ fn made() -> Made {
         credit_records: 1000,
         credit_bytes: 1 << 20,
         skip_damaged: false,
+        filter: None,
     };
     made.frame("subscribe", 0, 6, &subscribe, &[]);
     let subscribed = SubscribeOk { subscription: 1, log_start: 0, stable_end: 1 };

@@ -21,6 +21,10 @@ pub struct Metrics {
     pub duplicates: Counter,
     /// Bytes read.
     pub bytes_out: Counter,
+    /// Records that a filter was asked about.
+    pub filtered: Counter,
+    /// Records for which a filter had no answer, which counts as no match.
+    pub filter_failures: Counter,
     /// Seconds a sync took.
     pub sync_seconds: Histogram,
     /// Appends that one sync answered.
@@ -41,6 +45,8 @@ impl Metrics {
             bytes_in: Counter::default(),
             duplicates: Counter::default(),
             bytes_out: Counter::default(),
+            filtered: Counter::default(),
+            filter_failures: Counter::default(),
             sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             topics: Gauge::default(),
@@ -51,6 +57,12 @@ impl Metrics {
         registry.register("bytes_in", "Bytes appended", metrics.bytes_in.clone());
         registry.register("duplicates", "Batches that had been appended before", metrics.duplicates.clone());
         registry.register("bytes_out", "Bytes read", metrics.bytes_out.clone());
+        registry.register("filtered", "Records that a filter was asked about", metrics.filtered.clone());
+        registry.register(
+            "filter_failures",
+            "Records for which a filter had no answer",
+            metrics.filter_failures.clone(),
+        );
         registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
         registry.register("topics", "Topics", metrics.topics.clone());

@@ -9,6 +9,7 @@ mod admin;
 mod broker;
 mod error;
 mod fetch;
+mod filtered;
 mod metrics;
 mod partition;
 mod produce;

@@ -22,11 +22,16 @@ Examples:
   tidelog consume orders                              everything there is, oldest first, then stop
   tidelog consume orders --from end --follow          what comes from now on, until Ctrl-C
   tidelog consume orders --from ago:15m --json        the last quarter of an hour, one JSON object a line
+  tidelog consume orders --filter 'value.total > 100 && headers.region == \"eu\"'
   tidelog consume orders --from last:10 --format '%d %p/%o %k: %v\\n'
 
 Where to start:
   beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:DURATION (90s, 15m, 7d)
   offset and last count in each partition.
+
+What a filter sees:
+  key, value (the JSON document), headers.NAME, topic, partition, offset, timestamp; the language is CEL.
+  A record for which it has no answer (no such field, not JSON) does not match.
 ";
 
 /// Options of `consume`.
@@ -65,8 +70,8 @@ pub struct ConsumeArgs {
     /// Not supported by this version
     #[arg(long, hide = true)]
     group: Option<String>,
-    /// Not supported by this version
-    #[arg(long, hide = true)]
+    /// Print only records for which this CEL expression is true; the server evaluates it
+    #[arg(long, value_name = "CEL")]
     filter: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
@@ -75,7 +80,6 @@ pub struct ConsumeArgs {
 /// Runs `consume`.
 pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     refuse_unsupported("--group", args.group.as_deref())?;
-    refuse_unsupported("--filter", args.filter.as_deref())?;
     if args.max == Some(0) {
         return Ok(());
     }
@@ -114,6 +118,9 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
     };
     if let Some(max) = args.max {
         builder = builder.max_records(max);
+    }
+    if let Some(filter) = &args.filter {
+        builder = builder.filter(filter);
     }
     Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?)
 }

@@ -13,7 +13,6 @@ use tidelog::client::{Client, ConsumedRecord, Message, OffsetAt, StartAt};
 use tokio::time::Instant;
 
 use super::connection::ServerArgs;
-use super::consume::refuse_unsupported;
 use super::failure::Failure;
 use super::output;
 use super::position::{Until, parse_from, parse_rate, parse_to};
@@ -30,6 +29,7 @@ Examples:
   tidelog replay orders --into orders-again                          all of it
   tidelog replay orders --from ago:2h --into orders-fix              the last two hours
   tidelog replay orders --from offset:100 --to offset:200 --into orders-sample
+  tidelog replay orders --filter 'value.region == \"eu\"' --into orders-eu
   tidelog replay orders --from time:2026-01-31T08:00:00Z --to time:2026-01-31T09:00:00Z --into load --rate 500/s
 
 Key, value, headers and timestamp stay; a key goes to the partition it always goes to. Each copy has the header
@@ -53,8 +53,8 @@ pub struct ReplayArgs {
     /// At most this many records a second
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Not supported by this version
-    #[arg(long, hide = true)]
+    /// Copy only records for which this CEL expression is true; the server evaluates it
+    #[arg(long, value_name = "CEL")]
     filter: Option<String>,
     /// Print the summary as a JSON object on standard output
     #[arg(long)]
@@ -78,7 +78,6 @@ struct Summary<'a> {
 
 /// Runs `replay`.
 pub async fn run(args: ReplayArgs) -> Result<(), Failure> {
-    refuse_unsupported("--filter", args.filter.as_deref())?;
     let client = args.server.connect().await?;
     let ends = ends(&client, &args).await?;
     let mut copying = Copying { copied: 0, bytes: 0, progress: Progress::new(Unit::Records, None, "copying") };
@@ -144,6 +143,9 @@ impl Copying {
         // Nothing behind the last of the ends is read; what lies between them is dropped below.
         if let Some(end) = ends.as_ref().and_then(|ends| ends.values().max()) {
             range = range.until_offset(*end);
+        }
+        if let Some(filter) = &args.filter {
+            range = range.filter(filter);
         }
         let mut consumer = range.build().await?;
         let producer = client.producer().build().await?;

@@ -399,6 +399,8 @@ pub struct Subscribe {
     pub credit_bytes: u64,
     /// Go on behind damaged data instead of ending.
     pub skip_damaged: bool,
+    /// Send only records for which this CEL expression is true.
+    pub filter: Option<String>,
 }
 
 impl Message for Subscribe {

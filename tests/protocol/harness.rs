@@ -134,6 +134,7 @@ impl Raw {
                 credit_records: records,
                 credit_bytes: bytes,
                 skip_damaged: false,
+                filter: None,
             },
         )
         .await

@@ -2,6 +2,7 @@
 
 use tidelog::base::ErrorKind;
 use tidelog::protocol::{Credit, DeleteTopic, Delivery, Frame, Kind, Ping, Subscribe, Unsubscribe, decode_body, flags};
+use tidelog::record::{BatchBuilder, BatchOptions, Batches, read_records};
 
 use crate::harness::{Raw, Running, batch, error_of};
 
@@ -135,6 +136,7 @@ async fn a_subscription_out_of_range_or_over_the_limit_is_refused() {
         credit_records: 0,
         credit_bytes: 0,
         skip_damaged: false,
+        filter: None,
     };
     let error = consumer.call(1, &request(4)).await.unwrap_err();
     assert_eq!(error.code, ErrorKind::OffsetOutOfRange.code());
@@ -142,5 +144,47 @@ async fn a_subscription_out_of_range_or_over_the_limit_is_refused() {
     consumer.call(2, &request(3)).await.unwrap();
     let error = consumer.call(3, &request(0)).await.unwrap_err();
     assert_eq!(error.code, ErrorKind::Overloaded.code());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_leaves_out_what_does_not_match_and_still_advances() {
+    let running = Running::start(|_| ()).await;
+    let mut producer = running.client().await;
+    producer.create_topic("a").await;
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for number in 0..10u8 {
+        let value = if number == 3 { "not json".to_owned() } else { format!(r#"{{"n": {number}}}"#) };
+        builder.push(1000 + i64::from(number), Some(&[b'a' + number]), Some(value.as_bytes()), &[]);
+    }
+    producer.produce(1, "a", &builder.build()).await;
+    producer.produced(1).await;
+    let mut consumer = running.client().await;
+    let request = |filter: &str| Subscribe {
+        topic: "a".to_owned(),
+        partition: 0,
+        offset: 1,
+        credit_records: PLENTY,
+        credit_bytes: PLENTY,
+        skip_damaged: false,
+        filter: Some(filter.to_owned()),
+    };
+    let error = consumer.call(1, &request("value.n >\n 2 &&")).await.unwrap_err();
+    assert_eq!(error.code, ErrorKind::InvalidRequest.code());
+    assert!(error.message.contains("filter: line 2, column"), "{}", error.message);
+    consumer.call(2, &request("value.n % 2 == 0")).await.unwrap();
+    let frame = consumer.next().await.unwrap();
+    assert_eq!(delivery(&frame).next_offset, 10, "beyond what does not match");
+    let records: Vec<_> = Batches::new(frame.payload)
+        .flat_map(|batch| read_records(&batch.unwrap().1, 1 << 20).unwrap().map(Result::unwrap))
+        .collect();
+    assert_eq!(records.iter().map(|record| record.offset).collect::<Vec<_>>(), [2, 4, 6, 8]);
+    assert_eq!((records[1].timestamp, records[1].key.as_deref()), (1004, Some(&b"e"[..])));
+    // Nothing matches, and the end is told all the same.
+    consumer.call(3, &request("key == 'z'")).await.unwrap();
+    let (told, bytes) = next_delivery(&mut consumer).await;
+    assert_eq!((told.next_offset, told.stable_end, bytes), (10, 10, 0));
+    let metrics = consumer.call(4, &tidelog::protocol::Metrics {}).await.unwrap().text;
+    assert!(metrics.contains("tidelog_filter_failures_total 1\n"), "{metrics}");
     running.stop().await;
 }

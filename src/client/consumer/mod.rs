@@ -58,6 +58,7 @@ pub struct ConsumerBuilder {
     prefetch_bytes: u64,
     prefetch_records: u64,
     skip_damaged: bool,
+    filter: Option<Arc<str>>,
     retry_timeout: Duration,
 }
 
@@ -83,6 +84,7 @@ impl ConsumerBuilder {
             prefetch_bytes: 16 * 1024 * 1024,
             prefetch_records: 1_000_000,
             skip_damaged: false,
+            filter: None,
             retry_timeout: Duration::from_secs(60),
         }
     }
@@ -143,6 +145,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Only records for which this CEL expression is true, as the server evaluates it; positions advance past the others.
+    /// The server refuses one that it cannot compile, with the place, once records are asked for.
+    pub fn filter(mut self, expression: impl AsRef<str>) -> Self {
+        self.filter = Some(expression.as_ref().into());
+        self
+    }
+
     /// For how long to try to reach the server again before the stream fails. Default 60 s.
     pub fn retry_timeout(mut self, timeout: Duration) -> Self {
         self.retry_timeout = timeout;
@@ -173,6 +182,7 @@ impl ConsumerBuilder {
                     events: sender.clone(),
                     position: span.start,
                     skip_damaged: self.skip_damaged,
+                    filter: self.filter.clone(),
                     retry_timeout: self.retry_timeout,
                 };
                 tokio::spawn(subscriber.run()).abort_handle()

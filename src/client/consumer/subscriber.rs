@@ -52,6 +52,7 @@ pub(crate) struct Subscriber {
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) position: Offset,
     pub(crate) skip_damaged: bool,
+    pub(crate) filter: Option<Arc<str>>,
     pub(crate) retry_timeout: Duration,
 }
 
@@ -111,6 +112,7 @@ impl Subscriber {
             credit_records,
             credit_bytes,
             skip_damaged: self.skip_damaged,
+            filter: self.filter.as_deref().map(str::to_owned),
         };
         let (_, mut subscription) = connection.subscribe(&request, self.link.config().request_timeout).await?;
         *subscribed = true;

@@ -1,7 +1,10 @@
 //! The one place that knows both the wire's types and the broker's.
 
+use std::sync::Arc;
+
 use crate::base::{ErrorKind, NameError, TopicName};
 use crate::broker::{self, BrokerError};
+use crate::expr::Filter;
 use crate::protocol::{self as wire, ErrorBody, OffsetRange};
 
 /// A request that is not fulfilled, as the client hears it.
@@ -72,6 +75,15 @@ impl From<NameError> for Refusal {
 /// The rule it breaks.
 pub fn topic_name(name: &str) -> Result<TopicName, Refusal> {
     TopicName::new(name).map_err(Refusal::from)
+}
+
+/// A filter.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn filter(source: &str) -> Result<Arc<Filter>, Refusal> {
+    let compiled = Filter::compile(source);
+    compiled.map(Arc::new).map_err(|error| Refusal::new(ErrorKind::InvalidRequest, format!("filter: {error}")))
 }
 
 /// The wire's settings as the broker takes them.

@@ -16,6 +16,7 @@ use super::reading::{Want, read};
 use super::session::{Answer, Session};
 use crate::base::{ErrorKind, Offset};
 use crate::broker::{Fetched, OffsetAt};
+use crate::expr::Filter;
 use crate::protocol::{Credit, Delivery, Kind, Subscribe, SubscribeOk};
 use crate::record::BatchHeader;
 use crate::server::tasks;
@@ -84,7 +85,7 @@ impl Subscriptions {
 /// Begins a subscription and answers the request; what is pushed comes behind the answer.
 pub async fn subscribe(session: &Arc<Session>, correlation: u64, slot: OwnedSemaphorePermit, request: Subscribe) {
     let kind = Kind::Subscribe.code();
-    let (id, purse, answer) = match begin(session, &request).await {
+    let (id, purse, filter, answer) = match begin(session, &request).await {
         Ok(begun) => begun,
         Err(refusal) => {
             tracing::debug!(topic = request.topic, partition = request.partition, %refusal, "subscribe refused");
@@ -96,7 +97,7 @@ pub async fn subscribe(session: &Arc<Session>, correlation: u64, slot: OwnedSema
     // Under the lock, so that whoever ends the subscription finds either nothing begun or the task.
     if let Some(running) = session.subscriptions.lock().get_mut(&id) {
         let counted = Counted::new(&session.shared.metrics.subscriptions);
-        let run = run(session.clone(), id, purse, request);
+        let run = run(session.clone(), id, purse, filter, request);
         running.task = Some(tasks::spawn("subscription", async move {
             let _counted = counted;
             run.await;
@@ -105,7 +106,10 @@ pub async fn subscribe(session: &Arc<Session>, correlation: u64, slot: OwnedSema
     }
 }
 
-async fn begin(session: &Session, request: &Subscribe) -> Result<(u64, Arc<Purse>, SubscribeOk), Refusal> {
+type Begun = (u64, Arc<Purse>, Option<Arc<Filter>>, SubscribeOk);
+
+async fn begin(session: &Session, request: &Subscribe) -> Result<Begun, Refusal> {
+    let filter = request.filter.as_deref().map(mapping::filter).transpose()?;
     let broker = &session.shared.broker;
     let (log_start, _) = broker.list_offset(&request.topic, request.partition, OffsetAt::Beginning).await?;
     let (stable_end, _) = broker.list_offset(&request.topic, request.partition, OffsetAt::End).await?;
@@ -126,13 +130,13 @@ async fn begin(session: &Session, request: &Subscribe) -> Result<(u64, Arc<Purse
     let id = session.subscriptions.next_id.fetch_add(1, Ordering::Relaxed) + 1;
     let purse = Arc::new(Purse::new(request.credit_records, request.credit_bytes));
     running.insert(id, Running { purse: purse.clone(), task: None });
-    Ok((id, purse, SubscribeOk { subscription: id, log_start, stable_end }))
+    Ok((id, purse, filter, SubscribeOk { subscription: id, log_start, stable_end }))
 }
 
 /// Pushes until something ends it, and says what.
-async fn run(session: Arc<Session>, id: u64, purse: Arc<Purse>, request: Subscribe) {
+async fn run(session: Arc<Session>, id: u64, purse: Arc<Purse>, filter: Option<Arc<Filter>>, request: Subscribe) {
     let end = tokio::select! {
-        refusal = deliver(&session, id, &purse, &request) => Some(refusal),
+        refusal = deliver(&session, id, &purse, filter.as_ref(), &request) => Some(refusal),
         () = session.closing() => session
             .shared
             .is_stopping()
@@ -145,7 +149,13 @@ async fn run(session: Arc<Session>, id: u64, purse: Arc<Purse>, request: Subscri
     }
 }
 
-async fn deliver(session: &Session, id: u64, purse: &Purse, request: &Subscribe) -> Refusal {
+async fn deliver(
+    session: &Session,
+    id: u64,
+    purse: &Purse,
+    filter: Option<&Arc<Filter>>,
+    request: &Subscribe,
+) -> Refusal {
     let mut position = request.offset;
     // Whether the client knows that it has all there is.
     let mut told_end = false;
@@ -168,7 +178,14 @@ async fn deliver(session: &Session, id: u64, purse: &Purse, request: &Subscribe)
         if nothing && told_end {
             continue;
         }
-        let (payload, next_offset) = within(&fetched, position, records);
+        let (mut payload, next_offset) = within(&fetched, position, records);
+        if let Some(filter) = filter {
+            let broker = &session.shared.broker;
+            payload = match broker.filter(filter, &request.topic, request.partition, payload, position).await {
+                Ok(matching) => matching,
+                Err(error) => return error.into(),
+            };
+        }
         grant.settle(payload.len() + DELIVERY_OVERHEAD);
         purse.spend(next_offset.saturating_sub(position), payload.len());
         position = next_offset;

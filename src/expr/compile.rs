@@ -1,0 +1,177 @@
+//! From text to a program that is known to end: what it mentions, and how deep it nests.
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, SourceInfo};
+use cel::{Env, Program};
+
+use super::{ExprError, MAX_NESTED, MAX_SOURCE_BYTES, depth};
+
+/// Functions beside operators; everything else is refused when it is compiled, not when a record comes.
+const FUNCTIONS: &[&str] = &[
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "bool",
+    "type",
+    "dyn",
+    "timestamp",
+    "duration",
+    "min",
+    "max",
+    "getFullYear",
+    "getMonth",
+    "getDayOfYear",
+    "getDayOfMonth",
+    "getDate",
+    "getDayOfWeek",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+    "getMilliseconds",
+];
+
+/// Names of types, which are values too: `type(value) == string`.
+const TYPES: &[&str] = &["int", "uint", "double", "string", "bytes", "bool", "list", "map", "null_type", "type"];
+
+/// What of a record an expression needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Mentions {
+    pub(super) key: bool,
+    pub(super) headers: bool,
+    pub(super) value: bool,
+    pub(super) topic: bool,
+    pub(super) partition: bool,
+    pub(super) offset: bool,
+    pub(super) timestamp: bool,
+    /// How deep comprehensions nest.
+    pub(super) nested: usize,
+}
+
+pub(super) fn compile(env: &Env, source: &str) -> Result<(Program, Mentions), ExprError> {
+    let at_start = |message: String| ExprError { line: 1, column: 1, message };
+    if source.trim().is_empty() {
+        return Err(at_start("the expression is empty".to_owned()));
+    }
+    if source.len() > MAX_SOURCE_BYTES {
+        let length = source.len();
+        return Err(at_start(format!("the expression has {length} bytes; the limit is {MAX_SOURCE_BYTES}")));
+    }
+    depth::check(source)?;
+    let program = env.compile(source).map_err(|errors| match errors.errors.first() {
+        Some(error) => {
+            let place = |at: isize| u32::try_from(at).unwrap_or(0).max(1);
+            let message = error.msg.lines().next().unwrap_or("it cannot be understood").to_owned();
+            ExprError { line: place(error.pos.0), column: place(error.pos.1), message }
+        }
+        None => at_start("it cannot be understood".to_owned()),
+    })?;
+    let mut walk = Walk { info: program.source_info(), mentions: Mentions::default(), bound: Vec::new() };
+    walk.visit(program.expression(), 0)?;
+    let mentions = walk.mentions;
+    Ok((program, mentions))
+}
+
+struct Walk<'a> {
+    info: &'a SourceInfo,
+    mentions: Mentions,
+    /// Variables of the comprehensions around.
+    bound: Vec<&'a str>,
+}
+
+impl<'a> Walk<'a> {
+    fn visit(&mut self, expr: &'a IdedExpr, nested: usize) -> Result<(), ExprError> {
+        match &expr.expr {
+            Expr::Unspecified | Expr::Literal(_) => {}
+            Expr::Ident(name) => self.variable(name, expr.id)?,
+            Expr::Select(select) => self.visit(&select.operand, nested)?,
+            Expr::Call(call) => {
+                let name = call.func_name.as_str();
+                let operator = name.starts_with(['_', '@', '!', '-']) || name.contains('_');
+                if !operator && !FUNCTIONS.contains(&name) {
+                    return Err(self.error(expr.id, format!("there is no function '{name}'")));
+                }
+                for part in call.target.as_deref().into_iter().chain(&call.args) {
+                    self.visit(part, nested)?;
+                }
+            }
+            Expr::List(list) => {
+                for element in &list.elements {
+                    self.visit(element, nested)?;
+                }
+            }
+            Expr::Map(map) => self.entries(map.entries.iter().map(|entry| &entry.expr), nested)?,
+            Expr::Struct(made) => {
+                return Err(self.error(expr.id, format!("there is no type '{}'", made.type_name)));
+            }
+            Expr::Comprehension(over) => {
+                let within = nested + 1;
+                if within > MAX_NESTED {
+                    let message = format!("comprehensions nest deeper than {MAX_NESTED} levels");
+                    return Err(self.error(expr.id, message));
+                }
+                self.mentions.nested = self.mentions.nested.max(within);
+                // What it goes over may itself be a comprehension's result: that is a pass before, not one inside.
+                self.visit(&over.iter_range, nested)?;
+                let outside = self.bound.len();
+                self.bound.extend([over.iter_var.as_str(), over.accu_var.as_str()]);
+                self.bound.extend(over.iter_var2.as_deref());
+                for part in [&over.accu_init, &over.loop_cond, &over.loop_step, &over.result] {
+                    self.visit(part, within)?;
+                }
+                self.bound.truncate(outside);
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, entries: impl Iterator<Item = &'a EntryExpr>, nested: usize) -> Result<(), ExprError> {
+        for entry in entries {
+            match entry {
+                EntryExpr::MapEntry(entry) => {
+                    self.visit(&entry.key, nested)?;
+                    self.visit(&entry.value, nested)?;
+                }
+                EntryExpr::StructField(field) => self.visit(&field.value, nested)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &'a str, id: u64) -> Result<(), ExprError> {
+        if self.bound.contains(&name) || name.starts_with('@') {
+            return Ok(());
+        }
+        let mentions = &mut self.mentions;
+        let mentioned = match name {
+            "key" => &mut mentions.key,
+            "headers" => &mut mentions.headers,
+            "value" => &mut mentions.value,
+            "topic" => &mut mentions.topic,
+            "partition" => &mut mentions.partition,
+            "offset" => &mut mentions.offset,
+            "timestamp" => &mut mentions.timestamp,
+            name if TYPES.contains(&name) => return Ok(()),
+            name => {
+                let known = "key, headers, value, topic, partition, offset and timestamp";
+                return Err(self.error(id, format!("there is no variable '{name}'; there are {known}")));
+            }
+        };
+        *mentioned = true;
+        Ok(())
+    }
+
+    fn error(&self, id: u64, message: String) -> ExprError {
+        let start = self.info.offset_for(id).map_or(0, |(start, _)| start as usize);
+        let (mut line, mut column) = (1, 1);
+        for character in self.info.source.chars().take(start) {
+            (line, column) = if character == '\n' { (line + 1, 1) } else { (line, column + 1) };
+        }
+        ExprError { line, column, message }
+    }
+}
