@@ -4,6 +4,9 @@
 /// Characters of a topic name. With an id behind it, it must fit a file name of 255 bytes.
 pub const TOPIC_NAME_CHARS: usize = 249;
 
+/// Characters of a group's name, at most.
+pub const GROUP_NAME_CHARS: usize = 249;
+
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC: u32 = 1024;
 

@@ -4,6 +4,7 @@
 
 mod clock;
 mod error;
+mod group;
 mod ids;
 pub mod limits;
 mod pattern;
@@ -11,6 +12,7 @@ mod units;
 
 pub use clock::{Clock, ManualClock, SystemClock, TimestampMs};
 pub use error::ErrorKind;
+pub use group::{GroupName, GroupNameError};
 pub use ids::{NameError, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
 pub use pattern::TopicPattern;
 pub use units::{Bytes, Millis, UnitError};

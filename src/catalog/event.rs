@@ -10,6 +10,10 @@
 //! | topic deleted | `topic/NAME` = nothing, `deleted/ID` = the event |
 //! | topic purged | `deleted/ID` = nothing |
 //! | producer ids reserved | `producer-ids` = the event |
+//! | group declared | `group/NAME` = the event |
+//! | group deleted | `group/NAME` = nothing, after nothing for all its progress |
+//! | position set, removed | `position/TOPIC/PARTITION/GROUP` = the event, or nothing |
+//! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
 //! variants are numbered in order: new ones go to the end, existing ones never change. `data/frozen/events` holds bytes
@@ -20,8 +24,10 @@ use std::collections::BTreeMap;
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ErrorKind, TimestampMs, TopicId, TopicName};
+use crate::base::{ErrorKind, GroupName, TimestampMs, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions};
+
+use super::progress::{Chunk, GroupEntry, Place, Position};
 
 const CODEC_VERSION: u8 = 1;
 
@@ -80,6 +86,29 @@ pub enum Event {
         /// The first id that was not.
         up_to: i64,
     },
+    /// A group now is like this.
+    GroupDeclared(GroupEntry),
+    /// A group no longer exists, and with it its progress.
+    GroupDeleted {
+        /// Its name.
+        name: GroupName,
+    },
+    /// A group's position in a partition; `None` for none any more.
+    PositionSet {
+        /// Where.
+        place: Place,
+        /// Its position there.
+        position: Option<Position>,
+    },
+    /// What a queue group has done above its floor in a chunk; `None` for nothing worth keeping.
+    ChunkSet {
+        /// Where.
+        place: Place,
+        /// The chunk's number.
+        number: u64,
+        /// What it holds.
+        chunk: Option<Chunk>,
+    },
 }
 
 /// What a value in the journal and in the view is. Append variants only.
@@ -89,6 +118,9 @@ enum Stored {
     TopicAltered(TopicEntry),
     TopicDeleted(Tombstone),
     ProducerIdsReserved { up_to: i64 },
+    GroupDeclared(GroupEntry),
+    PositionSet { place: Place, position: Position },
+    ChunkSet { place: Place, number: u64, chunk: Chunk },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -133,6 +165,9 @@ pub(super) enum Key {
     Topic(TopicName),
     Deleted(TopicId),
     ProducerIds,
+    Group(GroupName),
+    Position(Place),
+    Chunk(Place, u64),
 }
 
 impl std::fmt::Display for Key {
@@ -141,6 +176,11 @@ impl std::fmt::Display for Key {
             Self::Topic(name) => write!(f, "topic/{name}"),
             Self::Deleted(id) => write!(f, "deleted/{id}"),
             Self::ProducerIds => f.write_str("producer-ids"),
+            Self::Group(name) => write!(f, "group/{name}"),
+            Self::Position(Place { group, topic, partition }) => write!(f, "position/{topic}/{partition}/{group}"),
+            Self::Chunk(Place { group, topic, partition }, number) => {
+                write!(f, "chunk/{topic}/{partition}/{number}/{group}")
+            }
         }
     }
 }
@@ -152,10 +192,29 @@ impl Key {
         match text.split_once('/') {
             Some(("topic", name)) => TopicName::new(name).map(Self::Topic).map_err(|_| wrong()),
             Some(("deleted", id)) => TopicId::parse(id).map(Self::Deleted).ok_or_else(wrong),
+            Some(("group", name)) => GroupName::new(name).map(Self::Group).map_err(|_| wrong()),
+            Some(("position", rest)) => place(rest).map(Self::Position).ok_or_else(wrong),
+            Some(("chunk", rest)) => {
+                let numbered = || {
+                    let mut parts = rest.splitn(4, '/');
+                    let (topic, partition, number) = (parts.next()?, parts.next()?, parts.next()?);
+                    let place = place(&format!("{topic}/{partition}/{}", parts.next()?))?;
+                    Some(Self::Chunk(place, number.parse().ok()?))
+                };
+                numbered().ok_or_else(wrong)
+            }
             None if text == "producer-ids" => Ok(Self::ProducerIds),
             _ => Err(wrong()),
         }
     }
+}
+
+/// Reads `TOPIC/PARTITION/GROUP`; the group comes last because its name may hold slashes.
+fn place(text: &str) -> Option<Place> {
+    let mut parts = text.splitn(3, '/');
+    let topic = TopicId::parse(parts.next()?)?;
+    let partition = parts.next()?.parse().ok()?;
+    Some(Place { group: GroupName::new(parts.next()?).ok()?, topic, partition })
 }
 
 impl Event {
@@ -165,6 +224,10 @@ impl Event {
             Self::TopicCreated(entry) | Self::TopicAltered(entry) => Key::Topic(entry.name.clone()),
             Self::TopicDeleted { id, .. } | Self::TopicPurged { id } => Key::Deleted(*id),
             Self::ProducerIdsReserved { .. } => Key::ProducerIds,
+            Self::GroupDeclared(entry) => Key::Group(entry.name.clone()),
+            Self::GroupDeleted { name } => Key::Group(name.clone()),
+            Self::PositionSet { place, .. } => Key::Position(place.clone()),
+            Self::ChunkSet { place, number, .. } => Key::Chunk(place.clone(), *number),
         };
         key.to_string()
     }
@@ -181,6 +244,12 @@ impl Event {
             }
             Self::TopicPurged { .. } => return Ok(vec![(self.key(), None)]),
             Self::ProducerIdsReserved { up_to } => Stored::ProducerIdsReserved { up_to },
+            Self::GroupDeclared(entry) => Stored::GroupDeclared(entry),
+            Self::PositionSet { place, position: Some(position) } => Stored::PositionSet { place, position },
+            Self::ChunkSet { place, number, chunk: Some(chunk) } => Stored::ChunkSet { place, number, chunk },
+            Self::GroupDeleted { .. }
+            | Self::PositionSet { position: None, .. }
+            | Self::ChunkSet { chunk: None, .. } => return Ok(vec![(self.key(), None)]),
         };
         Ok(vec![(self.key(), Some(encode(&stored)?))])
     }
@@ -205,6 +274,9 @@ impl Event {
             Stored::TopicAltered(entry) => Self::TopicAltered(entry),
             Stored::TopicDeleted(Tombstone { name, id, partitions }) => Self::TopicDeleted { name, id, partitions },
             Stored::ProducerIdsReserved { up_to } => Self::ProducerIdsReserved { up_to },
+            Stored::GroupDeclared(entry) => Self::GroupDeclared(entry),
+            Stored::PositionSet { place, position } => Self::PositionSet { place, position: Some(position) },
+            Stored::ChunkSet { place, number, chunk } => Self::ChunkSet { place, number, chunk: Some(chunk) },
         })
     }
 }

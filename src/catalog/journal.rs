@@ -54,12 +54,20 @@ impl Journal {
         self.log.synced_end()
     }
 
-    /// Appends a batch, durable when it returns the journal's new end.
+    /// Appends batches with one sync, durable when it returns the journal's new end.
     ///
     /// # Errors
-    /// The batch may be there or not at the next open if [`Journal::is_poisoned`] now, and is not otherwise.
-    pub(super) fn append(&mut self, mut batch: BytesMut, now_ms: TimestampMs) -> Result<Offset, LogError> {
-        self.log.append(&mut batch, now_ms)?;
+    /// The batches may be there or not, the first of them at least, at the next open or [`Journal::reopen`].
+    pub(super) fn append(&mut self, batches: Vec<BytesMut>, now_ms: TimestampMs) -> Result<Offset, LogError> {
+        for (at, mut batch) in batches.into_iter().enumerate() {
+            if let Err(error) = self.log.append(&mut batch, now_ms) {
+                // Those before it are there and will be read back; better now than behind a later commit.
+                if at > 0 {
+                    self.log.sync()?;
+                }
+                return Err(error);
+            }
+        }
         self.log.sync()?;
         Ok(self.end())
     }

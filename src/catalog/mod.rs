@@ -15,6 +15,7 @@ mod data_dir;
 mod error;
 mod event;
 mod journal;
+mod progress;
 mod settings;
 mod state;
 mod store;
@@ -23,7 +24,9 @@ mod view;
 pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
+pub use progress::{CHUNK_OFFSETS, Chunk, Failed, GroupEntry, GroupKind, Place, Position, QueueSettings};
 pub use settings::{Cleanup, Durability, SETTINGS, Setting, SettingError, TopicSettings};
+pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode};
 
 /// The partition folders that must exist by what the journal says, as far as it can be read. Changes nothing, so it may be

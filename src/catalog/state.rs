@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::base::{TopicId, TopicName, limits};
+use crate::base::{GroupName, PartitionId, TopicId, TopicName, limits};
 
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
+use super::progress::{Chunk, GroupEntry, Place, Position};
 
 /// What exists. Applying is total and idempotent; whether a change makes sense is asked before it is journalled, with
 /// [`State::check`].
@@ -16,6 +17,24 @@ pub(super) struct State {
     tombstones: BTreeMap<TopicId, Tombstone>,
     /// Producer ids below this may be in use.
     producer_ids: i64,
+    groups: BTreeMap<GroupName, GroupState>,
+}
+
+/// A group and its progress.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct GroupState {
+    /// `None` while only its progress was read, which the view holds before the group itself.
+    entry: Option<GroupEntry>,
+    progress: BTreeMap<(TopicId, PartitionId), Progress>,
+}
+
+/// How far a group has come in a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Its position: for a queue group, the floor.
+    pub position: Option<Position>,
+    /// What a queue group has done above it, by chunk number.
+    pub chunks: BTreeMap<u64, Chunk>,
 }
 
 impl State {
@@ -37,6 +56,100 @@ impl State {
 
     pub(super) fn producer_ids(&self) -> i64 {
         self.producer_ids
+    }
+
+    pub(super) fn groups(&self) -> impl Iterator<Item = &GroupEntry> {
+        self.groups.values().filter_map(|group| group.entry.as_ref())
+    }
+
+    pub(super) fn group(&self, name: &GroupName) -> Option<&GroupEntry> {
+        self.groups.get(name)?.entry.as_ref()
+    }
+
+    pub(super) fn progress(
+        &self,
+        group: &GroupName,
+    ) -> impl Iterator<Item = (&(TopicId, PartitionId), &Progress)> + use<'_> {
+        self.groups.get(group).into_iter().flat_map(|group| &group.progress)
+    }
+
+    /// Whether this is progress of a group or in a topic that is gone, and so of no consequence.
+    /// `before` will have been made by then.
+    pub(super) fn is_moot(&self, event: &Event, before: &[Event]) -> bool {
+        match event {
+            Event::PositionSet { place, .. } | Event::ChunkSet { place, .. } => {
+                let declared =
+                    |event: &Event| matches!(event, Event::GroupDeclared(entry) if entry.name == place.group);
+                let created = |event: &Event| matches!(event, Event::TopicCreated(entry) if entry.id == place.topic);
+                self.group(&place.group).is_none() && !before.iter().any(declared)
+                    || !self.names.contains_key(&place.topic) && !before.iter().any(created)
+            }
+            Event::TopicPurged { id } => !self.tombstones.contains_key(id),
+            Event::GroupDeleted { name } => self.group(name).is_none(),
+            _ => false,
+        }
+    }
+
+    /// The keys that an event changes, in order, with what goes along with it: the progress of a group that is deleted,
+    /// and of all groups in a topic whose files are gone. These come first: what is left of an interrupted change is
+    /// then still known to be somebody's.
+    pub(super) fn changes_of(&self, event: &Event) -> Result<Vec<KeyChange>, EventError> {
+        let mut changes = Vec::new();
+        let mut remove = |group: &GroupName, (topic, partition): (TopicId, PartitionId), progress: &Progress| {
+            let place = Place { group: group.clone(), topic, partition };
+            if progress.position.is_some() {
+                changes.push((Key::Position(place.clone()).to_string(), None));
+            }
+            changes.extend(progress.chunks.keys().map(|at| (Key::Chunk(place.clone(), *at).to_string(), None)));
+        };
+        match event {
+            Event::GroupDeleted { name } => {
+                for (at, progress) in self.progress(name) {
+                    remove(name, *at, progress);
+                }
+            }
+            Event::TopicPurged { id } => {
+                for (name, group) in &self.groups {
+                    for (at, progress) in group.progress.range((*id, 0)..=(*id, PartitionId::MAX)) {
+                        remove(name, *at, progress);
+                    }
+                }
+            }
+            _ => {}
+        }
+        changes.extend(event.changes()?);
+        Ok(changes)
+    }
+
+    fn progress_mut(&mut self, place: &Place) -> &mut Progress {
+        let group = self.groups.entry(place.group.clone()).or_default();
+        group.progress.entry((place.topic, place.partition)).or_default()
+    }
+
+    fn set_position(&mut self, place: &Place, position: Option<Position>) {
+        self.progress_mut(place).position = position;
+        self.tidy(place);
+    }
+
+    fn set_chunk(&mut self, place: &Place, number: u64, chunk: Option<Chunk>) {
+        let chunks = &mut self.progress_mut(place).chunks;
+        match chunk {
+            Some(chunk) => drop(chunks.insert(number, chunk)),
+            None => drop(chunks.remove(&number)),
+        }
+        self.tidy(place);
+    }
+
+    /// Forgets a place where nothing is left.
+    fn tidy(&mut self, place: &Place) {
+        let Some(group) = self.groups.get_mut(&place.group) else { return };
+        let at = (place.topic, place.partition);
+        if group.progress.get(&at) == Some(&Progress::default()) {
+            group.progress.remove(&at);
+        }
+        if group.entry.is_none() && group.progress.is_empty() {
+            self.groups.remove(&place.group);
+        }
     }
 
     /// Whether the change makes sense now.
@@ -67,7 +180,11 @@ impl State {
             Event::ProducerIdsReserved { up_to } if *up_to < self.producer_ids => {
                 invalid(format!("producer ids are reserved up to {}; {up_to} would go back", self.producer_ids))
             }
-            Event::ProducerIdsReserved { .. } => Ok(()),
+            Event::ProducerIdsReserved { .. }
+            | Event::GroupDeclared(_)
+            | Event::GroupDeleted { .. }
+            | Event::PositionSet { .. }
+            | Event::ChunkSet { .. } => Ok(()),
         }
     }
 
@@ -92,8 +209,19 @@ impl State {
             }
             Event::TopicPurged { id } => {
                 self.tombstones.remove(&id);
+                self.groups.retain(|_, group| {
+                    group.progress.retain(|(topic, _), _| *topic != id);
+                    group.entry.is_some() || !group.progress.is_empty()
+                });
             }
             Event::ProducerIdsReserved { up_to } => self.producer_ids = up_to,
+            Event::GroupDeclared(entry) => {
+                let name = entry.name.clone();
+                self.groups.entry(name).or_default().entry = Some(entry);
+            }
+            Event::GroupDeleted { name } => drop(self.groups.remove(&name)),
+            Event::PositionSet { place, position } => self.set_position(&place, position),
+            Event::ChunkSet { place, number, chunk } => self.set_chunk(&place, number, chunk),
         }
     }
 
@@ -113,6 +241,9 @@ impl State {
                     self.tombstones.remove(&id);
                 }
                 Key::ProducerIds => self.producer_ids = 0,
+                Key::Group(name) => drop(self.groups.remove(&name)),
+                Key::Position(place) => self.set_position(&place, None),
+                Key::Chunk(place, number) => self.set_chunk(&place, number, None),
             }
             return Ok(());
         };
@@ -138,6 +269,22 @@ impl State {
         }
         if self.producer_ids != 0 {
             changes.extend(Event::ProducerIdsReserved { up_to: self.producer_ids }.changes()?);
+        }
+        for (name, group) in &self.groups {
+            if let Some(entry) = &group.entry {
+                changes.extend(Event::GroupDeclared(entry.clone()).changes()?);
+            }
+            for ((topic, partition), progress) in &group.progress {
+                let place = Place { group: name.clone(), topic: *topic, partition: *partition };
+                if let Some(position) = &progress.position {
+                    let event = Event::PositionSet { place: place.clone(), position: Some(position.clone()) };
+                    changes.extend(event.changes()?);
+                }
+                for (number, chunk) in &progress.chunks {
+                    let (place, chunk) = (place.clone(), Some(chunk.clone()));
+                    changes.extend(Event::ChunkSet { place, number: *number, chunk }.changes()?);
+                }
+            }
         }
         Ok(changes)
     }

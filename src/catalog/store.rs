@@ -4,17 +4,26 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::{Offset, ProducerId, TimestampMs, TopicId, TopicName};
+use bytes::BytesMut;
+
+use crate::base::{GroupName, Offset, PartitionId, ProducerId, TimestampMs, TopicId, TopicName};
 use crate::disk::Disk;
 
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
-use super::state::State;
+use super::progress::GroupEntry;
+use super::state::{Progress, State};
 use super::view::{Position, Unusable, View};
 use super::{CatalogError, DataDir};
 
 /// Producer ids reserved with one event.
 const PRODUCER_ID_BLOCK: u32 = 1000;
+
+/// Bytes of a batch of several changes; a single change may be larger.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// What a change needs in a batch beside its key and value, at most.
+const CHANGE_BYTES: usize = 32;
 
 /// The most producer ids handed out at once.
 const PRODUCER_IDS_AT_ONCE: u32 = 1_000_000;
@@ -199,6 +208,21 @@ impl Catalog {
         self.state.tombstones()
     }
 
+    /// Every group, by name.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupEntry> {
+        self.state.groups()
+    }
+
+    /// The group of this name.
+    pub fn group(&self, name: &GroupName) -> Option<&GroupEntry> {
+        self.state.group(name)
+    }
+
+    /// How far a group has come, by topic and partition.
+    pub fn progress(&self, group: &GroupName) -> impl Iterator<Item = (&(TopicId, PartitionId), &Progress)> + use<'_> {
+        self.state.progress(group)
+    }
+
     #[cfg(test)]
     pub(super) fn state(&self) -> &State {
         &self.state
@@ -212,15 +236,34 @@ impl Catalog {
     /// unknown whether the event is on the disk: it is read back, and may turn out to be in force, at the next commit
     /// or the next start.
     pub fn commit(&mut self, event: Event, now_ms: TimestampMs) -> Result<(), CatalogError> {
+        self.commit_all(vec![event], now_ms)
+    }
+
+    /// Makes changes, in order, with one sync; they are durable and visible when this returns. Progress of a group or in
+    /// a topic that is gone is left out; each is judged by what was there before all of them. A crash may leave the first of them, never a later one without those before.
+    ///
+    /// # Errors
+    /// As [`Catalog::commit`]; if one makes no sense, none is made.
+    pub fn commit_all(&mut self, events: Vec<Event>, now_ms: TimestampMs) -> Result<(), CatalogError> {
         self.make_ready(now_ms)?;
-        self.state.check(&event)?;
-        if matches!(&event, Event::TopicPurged { id } if self.state.tombstones().all(|gone| gone.id != *id)) {
+        let mut changes = Vec::new();
+        let mut made = Vec::new();
+        for event in events {
+            self.state.check(&event)?;
+            if self.state.is_moot(&event, &made) {
+                continue;
+            }
+            let invalid = |error| CatalogError::Invalid { what: format!("{}: {error}", event.key()) };
+            changes.extend(self.state.changes_of(&event).map_err(invalid)?);
+            made.push(event);
+        }
+        if made.is_empty() {
             return Ok(());
         }
-        let changes =
-            event.changes().map_err(|error| CatalogError::Invalid { what: format!("{}: {error}", event.key()) })?;
-        let end = self.journal.append(event::batch_of(&changes, now_ms), now_ms)?;
-        self.state.apply(event);
+        let end = self.journal.append(batches(&changes, now_ms), now_ms)?;
+        for event in made {
+            self.state.apply(event);
+        }
         self.applied = end;
         self.update_view(changes);
         Ok(())
@@ -301,6 +344,22 @@ impl Catalog {
         self.drop_view();
         Ok(self.journal.close(now_ms)?)
     }
+}
+
+/// The batches of these changes, each of a bounded size.
+fn batches(changes: &[KeyChange], now_ms: TimestampMs) -> Vec<BytesMut> {
+    let mut batches = Vec::new();
+    let (mut first, mut bytes) = (0, 0);
+    for (at, (key, value)) in changes.iter().enumerate() {
+        let size = key.len() + value.as_ref().map_or(0, Vec::len) + CHANGE_BYTES;
+        if at > first && bytes + size > BATCH_BYTES {
+            batches.push(event::batch_of(&changes[first..at], now_ms));
+            (first, bytes) = (at, 0);
+        }
+        bytes += size;
+    }
+    batches.push(event::batch_of(&changes[first..], now_ms));
+    batches
 }
 
 impl std::fmt::Debug for Catalog {

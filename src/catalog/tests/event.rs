@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 5] {
+fn examples() -> [(&'static str, Event); 9] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -15,6 +15,10 @@ fn examples() -> [(&'static str, Event); 5] {
         ("topic-deleted", deleted("erp.orders", u128::MAX)),
         ("topic-purged", Event::TopicPurged { id: TopicId(1) }),
         ("producer-ids-reserved", Event::ProducerIdsReserved { up_to: 3_000_000_000_000 }),
+        ("group-declared", Event::GroupDeclared(group("erp/billing"))),
+        ("group-deleted", Event::GroupDeleted { name: GroupName::new("erp/billing").unwrap() }),
+        ("position-set", position("erp/billing", 7, 12_345)),
+        ("chunk-set", chunk("erp/billing", 7, 3)),
     ]
 }
 
@@ -34,7 +38,7 @@ fn events_of_the_first_version_stay_readable_and_are_written_the_same() {
         assert_eq!(frozen, batch, "{}", file.display());
         let records = read_records(&frozen.into(), 1 << 20).unwrap().map(Result::unwrap);
         let values: Vec<_> = records.filter_map(|record| record.value).collect();
-        if !matches!(event, Event::TopicPurged { .. }) {
+        if !matches!(event, Event::TopicPurged { .. } | Event::GroupDeleted { .. }) {
             assert_eq!(values.len(), 1);
             assert_eq!(Event::decode(&values[0]).unwrap(), event);
         }
@@ -48,7 +52,18 @@ fn keys_read_what_they_write() {
     }
     assert_eq!(created("a.b", 1).key(), "topic/a.b");
     assert_eq!(deleted("a.b", 1).key(), "deleted/00000000000000000000000000000001");
-    for bad in ["", "topic", "topic/", "topic/a b", "deleted/12", "group/x", "producer-ids/1", "\u{0}view"] {
+    for bad in [
+        "",
+        "topic",
+        "topic/",
+        "topic/a b",
+        "deleted/12",
+        "group/",
+        "position/12/0/g",
+        "chunk/00000000000000000000000000000001/0/g",
+        "producer-ids/1",
+        "\u{0}view",
+    ] {
         assert!(Key::parse(bad.as_bytes()).is_err(), "{bad:?}");
     }
     assert!(Key::parse(b"topic/\xff").is_err());

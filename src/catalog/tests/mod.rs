@@ -1,6 +1,7 @@
 mod crash;
 mod data_dir;
 mod event;
+mod progress;
 mod settings;
 mod view;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use super::state::State;
 use super::*;
-use crate::base::{TopicId, TopicName};
+use crate::base::{GroupName, TopicId, TopicName, TopicPattern};
 use crate::disk::{Disk, SimDisk};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -29,6 +30,30 @@ fn created(topic: &str, id: u128) -> Event {
 
 fn deleted(topic: &str, id: u128) -> Event {
     Event::TopicDeleted { name: name(topic), id: TopicId(id), partitions: 1 }
+}
+
+fn group(of: &str) -> GroupEntry {
+    GroupEntry {
+        name: GroupName::new(of).unwrap(),
+        kind: GroupKind::Queue(QueueSettings { dead_letter: Some(name("erp.dead")), ..QueueSettings::default() }),
+        topics: vec![TopicPattern::new("erp.>").unwrap()],
+        filter: Some("value.amount > 100".into()),
+        created_ms: NOW,
+    }
+}
+
+fn place(of: &str, topic: u128) -> Place {
+    Place { group: GroupName::new(of).unwrap(), topic: TopicId(topic), partition: 2 }
+}
+
+fn position(of: &str, topic: u128, offset: u64) -> Event {
+    let position = Position { offset, metadata: "so far".into(), time_ms: NOW };
+    Event::PositionSet { place: place(of, topic), position: Some(position) }
+}
+
+fn chunk(of: &str, topic: u128, number: u64) -> Event {
+    let failed = vec![Failed { at: 4095, deliveries: 2, due_ms: NOW + 1000 }];
+    Event::ChunkSet { place: place(of, topic), number, chunk: Some(Chunk { done: vec![(1, 2), (7, 300)], failed }) }
 }
 
 fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {

@@ -1,0 +1,114 @@
+//! What is durable of a group: what it is, and how far it has come in each partition.
+//!
+//! A queue group's progress in a partition is a floor (its [`Position`]: everything below it is done) and, above it, what
+//! is done out of order, in [`Chunk`]s of [`CHUNK_OFFSETS`] offsets each.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPattern};
+
+/// Offsets in a chunk; chunk number n begins at n times this.
+pub const CHUNK_OFFSETS: u64 = 4096;
+
+/// A group, as it was declared last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupEntry {
+    /// Its name.
+    pub name: GroupName,
+    /// How its members share the work.
+    pub kind: GroupKind,
+    /// The topics that it reads; topics created later join by themselves.
+    pub topics: Vec<TopicPattern>,
+    /// A CEL expression: records that it does not select count as done.
+    pub filter: Option<String>,
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub created_ms: TimestampMs,
+}
+
+/// How the members of a group share the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupKind {
+    /// Each partition belongs to one member; the position is a committed offset.
+    Stream,
+    /// Each record is leased to one member.
+    Queue(QueueSettings),
+}
+
+/// The rules of a queue group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSettings {
+    /// How long a record belongs to the member that it was delivered to, in milliseconds.
+    pub lease_ms: u64,
+    /// Deliveries of a record after which it is a dead letter.
+    pub max_deliveries: u32,
+    /// The wait before the second delivery, in milliseconds; it doubles with each further one.
+    pub backoff_ms: u64,
+    /// The longest wait between two deliveries, in milliseconds.
+    pub backoff_max_ms: u64,
+    /// Where dead letters go; `dead-letter.GROUP` if it is not said.
+    pub dead_letter: Option<TopicName>,
+    /// The next record of a key is delivered only when the one before is done.
+    pub ordered_by_key: bool,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            lease_ms: 30_000,
+            max_deliveries: 10,
+            backoff_ms: 1_000,
+            backoff_max_ms: 60_000,
+            dead_letter: None,
+            ordered_by_key: false,
+        }
+    }
+}
+
+/// A partition of a topic as a group has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The group.
+    pub group: GroupName,
+    /// The topic's incarnation.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionId,
+}
+
+/// A committed position: everything below the offset is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The next offset that is not done.
+    pub offset: Offset,
+    /// What the member that committed it wants to remember.
+    pub metadata: String,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub time_ms: TimestampMs,
+}
+
+/// What is done above the floor, in one stretch of [`CHUNK_OFFSETS`] offsets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Ranges that are done, in order: the first offset's distance from the chunk's begin, and their number.
+    pub done: Vec<(u16, u16)>,
+    /// Records that are not done and have failed before, in order of their offsets.
+    pub failed: Vec<Failed>,
+}
+
+/// A record whose delivery has failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// Its offset's distance from the chunk's begin.
+    pub at: u16,
+    /// Deliveries that failed.
+    pub deliveries: u32,
+    /// When it is due again, in milliseconds since the Unix epoch.
+    pub due_ms: TimestampMs,
+}
+
+impl Chunk {
+    /// Whether there is nothing worth keeping in it.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.failed.is_empty()
+    }
+}
