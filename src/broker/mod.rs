@@ -13,6 +13,8 @@ mod filtered;
 mod metrics;
 mod partition;
 mod produce;
+#[allow(dead_code, unused_imports, reason = "the broker does not run queue groups yet")]
+mod queue;
 mod types;
 mod upkeep;
 
@@ -20,6 +22,7 @@ pub use broker::Broker;
 pub use error::BrokerError;
 pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
+
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,
     Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,

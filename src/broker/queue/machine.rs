@@ -1,0 +1,593 @@
+//! One partition as a queue group has it: which records are out with whom, which wait, which are done. Pure: events and
+//! `now` in, changes to keep out; no clock, no files, no tasks.
+//!
+//! Only what is *not* done between the floor and the cursor is held, as spans of offsets in the same state; whatever is
+//! there without a span is done. So a million records done above a floor cost nothing.
+//!
+//! ```text
+//!          floor = first span        cursor
+//! done ------|==leased==|  done  |=waiting=|------ not looked at yet
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use crate::base::{Offset, TimestampMs};
+use crate::catalog::{CHUNK_OFFSETS, Chunk, Failed, Progress, QueueSettings};
+
+/// A member of a group, unique as long as the broker runs.
+pub type MemberId = u64;
+
+/// Who has a record while it is written to the dead-letter topic.
+pub(crate) const BURIAL: MemberId = 0;
+
+/// Spans beyond which nothing new is looked at: what waits must be done first.
+pub(crate) const MAX_SPANS: usize = 1_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Leased {
+        member: MemberId,
+        deadline: TimestampMs,
+    },
+    Waiting {
+        due: TimestampMs,
+    },
+    /// Behind another record of its key.
+    Blocked,
+}
+
+/// Records in a row in the same state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    end: Offset,
+    /// Deliveries that failed.
+    failed: u32,
+    state: State,
+    /// Of groups that are ordered by key: whose turn it is when this is done. Such spans are of one record.
+    key: Option<u64>,
+}
+
+/// A record as the cursor comes to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) offset: Offset,
+    /// A hash of its key, in a group that is ordered by key.
+    pub(crate) key: Option<u64>,
+    /// When it may be delivered, if it says so.
+    pub(crate) deliver_at: Option<TimestampMs>,
+    /// It is not for this group.
+    pub(crate) skip: bool,
+}
+
+/// A span that is due again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) from: Offset,
+    pub(crate) to: Offset,
+    pub(crate) failed: u32,
+    /// It was delivered often enough.
+    pub(crate) dead: bool,
+}
+
+/// What became of a request about deliveries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Records that it was good for.
+    pub settled: u64,
+    /// Records that are with another member by now, or were never delivered.
+    pub lost: u64,
+}
+
+/// Something to keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Floor(Offset),
+    Chunk(u64, Option<Chunk>),
+}
+
+/// How many records are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) leased: u64,
+    pub(crate) waiting: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    rules: QueueSettings,
+    cursor: Offset,
+    spans: BTreeMap<Offset, Span>,
+    deadlines: BTreeSet<(TimestampMs, Offset)>,
+    dues: BTreeSet<(TimestampMs, Offset)>,
+    /// The keys that have a record out or waiting, and who waits behind it.
+    keys: HashMap<u64, VecDeque<Offset>>,
+    /// Read at the start, at or above the cursor: what is done, as ranges.
+    known_done: BTreeMap<Offset, Offset>,
+    /// Read at the start, at or above the cursor: what has failed before, and when it is due.
+    known_failed: BTreeMap<Offset, (u32, TimestampMs)>,
+    dirty: BTreeSet<u64>,
+    kept_floor: Option<Offset>,
+    kept_chunks: BTreeSet<u64>,
+    pub(crate) redeliveries: u64,
+}
+
+impl Machine {
+    /// Goes on where the kept progress ends; `start` if there is none.
+    pub(crate) fn new(rules: QueueSettings, progress: Option<&Progress>, start: Offset) -> Self {
+        let kept_floor = progress.and_then(|progress| progress.position.as_ref()).map(|position| position.offset);
+        let mut machine = Self {
+            rules,
+            cursor: kept_floor.unwrap_or(start),
+            spans: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            dues: BTreeSet::new(),
+            keys: HashMap::new(),
+            known_done: BTreeMap::new(),
+            known_failed: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            kept_floor,
+            kept_chunks: BTreeSet::new(),
+            redeliveries: 0,
+        };
+        for (&number, chunk) in progress.into_iter().flat_map(|progress| &progress.chunks) {
+            let base = number * CHUNK_OFFSETS;
+            machine.kept_chunks.insert(number);
+            for &(at, len) in &chunk.done {
+                let (from, to) = (base + u64::from(at), base + u64::from(at) + u64::from(len));
+                match machine.known_done.last_entry() {
+                    Some(mut last) if *last.get() == from => *last.get_mut() = to,
+                    _ => drop(machine.known_done.insert(from, to)),
+                }
+            }
+            for failed in &chunk.failed {
+                let what = (failed.deliveries, failed.due_ms);
+                machine.known_failed.insert(base + u64::from(failed.at), what);
+            }
+        }
+        machine.pass_done();
+        machine
+    }
+
+    pub(crate) fn set_rules(&mut self, rules: QueueSettings) {
+        self.rules = rules;
+    }
+
+    /// The next offset to look at.
+    pub(crate) fn cursor(&self) -> Offset {
+        self.cursor
+    }
+
+    /// Everything below is done.
+    pub(crate) fn floor(&self) -> Offset {
+        self.spans.first_key_value().map_or(self.cursor, |(first, _)| *first)
+    }
+
+    /// Whether something new may be looked at.
+    pub(crate) fn has_room(&self) -> bool {
+        self.spans.len() < MAX_SPANS
+    }
+
+    /// Whether the record is done.
+    pub(crate) fn is_done(&self, offset: Offset) -> bool {
+        if offset >= self.cursor {
+            return self.known_done.range(..=offset).next_back().is_some_and(|(_, end)| *end > offset);
+        }
+        self.spans.range(..=offset).next_back().is_none_or(|(_, span)| span.end <= offset)
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (from, span) in &self.spans {
+            match span.state {
+                State::Leased { .. } => counts.leased += span.end - from,
+                State::Waiting { .. } | State::Blocked => counts.waiting += span.end - from,
+            }
+        }
+        counts
+    }
+
+    /// Records at or above the cursor and below `end` that are done, as was read at the start.
+    pub(crate) fn known_done_below(&self, end: Offset) -> u64 {
+        self.known_done.range(..end).map(|(from, to)| to.min(&end) - from).sum()
+    }
+
+    /// When something happens by itself: a lease ends, or a record is due.
+    pub(crate) fn next_timer(&self) -> Option<TimestampMs> {
+        let first = |timers: &BTreeSet<(TimestampMs, Offset)>| timers.first().map(|(at, _)| *at);
+        match (first(&self.deadlines), first(&self.dues)) {
+            (Some(deadline), Some(due)) => Some(deadline.min(due)),
+            (deadline, due) => deadline.or(due),
+        }
+    }
+
+    /// Ends the leases whose time has passed; their records fail. How many those were.
+    pub(crate) fn expire(&mut self, now: TimestampMs) -> u64 {
+        let mut expired = 0;
+        while let Some(&(deadline, from)) = self.deadlines.first()
+            && deadline <= now
+        {
+            let Some(span) = self.take(from) else { break };
+            expired += span.end - from;
+            self.fail(from, span, None, now);
+        }
+        expired
+    }
+
+    /// What is due again, the earliest first.
+    pub(crate) fn due(&self, now: TimestampMs) -> Option<Due> {
+        let &(due, from) = self.dues.first()?;
+        let span = self.spans.get(&from).filter(|_| due <= now)?;
+        let dead = span.failed >= self.rules.max_deliveries;
+        Some(Due { from, to: span.end, failed: span.failed, dead })
+    }
+
+    /// The cursor comes to a record; `true` if it is now leased to the member, as its first delivery.
+    pub(crate) fn admit(&mut self, seen: Seen, member: MemberId, now: TimestampMs) -> bool {
+        let Seen { offset, key, deliver_at, skip } = seen;
+        if offset < self.cursor {
+            return false;
+        }
+        let done = skip || self.is_done(offset);
+        let failed = self.known_failed.get(&offset).copied();
+        self.pass(offset);
+        self.cursor = offset + 1;
+        self.touch(offset, offset + 1);
+        self.pass_done();
+        if done {
+            return false;
+        }
+        let (failed, due) = match (failed, deliver_at) {
+            (Some((failed, due)), _) => (failed, Some(due)),
+            (None, at) => (0, at.filter(|at| *at > now)),
+        };
+        let mut state = match due {
+            Some(due) => State::Waiting { due },
+            None => State::Leased { member, deadline: self.deadline(now) },
+        };
+        if let Some(key) = key {
+            match self.keys.entry(key) {
+                std::collections::hash_map::Entry::Occupied(mut others) => {
+                    others.get_mut().push_back(offset);
+                    state = State::Blocked;
+                }
+                std::collections::hash_map::Entry::Vacant(vacant) => drop(vacant.insert(VecDeque::new())),
+            }
+        }
+        self.put(offset, Span { end: offset + 1, failed, state, key });
+        matches!(state, State::Leased { .. })
+    }
+
+    /// The cursor passes everything below `to`: there are no more records there.
+    pub(crate) fn pass(&mut self, to: Offset) {
+        if to > self.cursor {
+            // A batch's gap can be wide; chunks that nothing was kept of need not be looked at.
+            self.touch(self.cursor.max(to.saturating_sub(CHUNK_OFFSETS)), to);
+            self.cursor = to;
+        }
+        self.pass_done();
+    }
+
+    fn pass_done(&mut self) {
+        while let Some((&from, &to)) = self.known_done.first_key_value()
+            && from <= self.cursor
+        {
+            self.known_done.remove(&from);
+            self.cursor = self.cursor.max(to);
+        }
+        while let Some((&at, _)) = self.known_failed.first_key_value()
+            && at < self.cursor
+        {
+            self.known_failed.remove(&at);
+        }
+    }
+
+    /// Leases what was due to a member (or to [`BURIAL`]); a record of it that is not named among `there` is gone from
+    /// the log, and so done.
+    pub(crate) fn lease_due(&mut self, due: Due, there: &[Offset], member: MemberId, now: TimestampMs) {
+        let deadline = self.deadline(now);
+        let mut there = there.iter().copied().peekable();
+        for (from, span) in self.carve(due.from, due.to) {
+            if !matches!(span.state, State::Waiting { .. }) {
+                self.put(from, span);
+                continue;
+            }
+            let mut at = from;
+            while at < span.end {
+                while there.next_if(|offset| *offset < at).is_some() {}
+                if there.peek() != Some(&at) {
+                    self.done(at, Span { end: at + 1, ..span }, now);
+                    at += 1;
+                    continue;
+                }
+                let begin = at;
+                while at < span.end && there.next_if_eq(&at).is_some() {
+                    at += 1;
+                }
+                self.put(begin, Span { end: at, state: State::Leased { member, deadline }, ..span });
+                if member != BURIAL {
+                    self.redeliveries += at - begin;
+                }
+            }
+        }
+    }
+
+    fn deadline(&self, now: TimestampMs) -> TimestampMs {
+        now.saturating_add_unsigned(self.rules.lease_ms)
+    }
+
+    /// A member has done these records. One whose lease has ended may still say so, unless another has them by now.
+    pub(crate) fn ack(&mut self, member: MemberId, from: Offset, to: Offset, now: TimestampMs) -> Settled {
+        self.settle(from, to, |machine, at, span| match span.state {
+            State::Leased { member: with, .. } if with == member => {
+                machine.done(at, span, now);
+                true
+            }
+            State::Waiting { .. } if span.failed > 0 => {
+                machine.done(at, span, now);
+                true
+            }
+            _ => {
+                machine.put(at, span);
+                false
+            }
+        })
+    }
+
+    /// A member could not do these records; they come again after `delay_ms`, or as the rules say.
+    pub(crate) fn nack(
+        &mut self,
+        member: MemberId,
+        (from, to): (Offset, Offset),
+        delay_ms: Option<u64>,
+        now: TimestampMs,
+    ) -> Settled {
+        self.leased(member, from, to, |machine, at, span| machine.fail(at, span, delay_ms, now))
+    }
+
+    /// A member gives records back that it has not looked at: they come again at once, and it was no delivery.
+    pub(crate) fn release(&mut self, member: MemberId, from: Offset, to: Offset, now: TimestampMs) -> Settled {
+        self.leased(member, from, to, |machine, at, span| {
+            machine.put(at, Span { state: State::Waiting { due: now }, ..span });
+        })
+    }
+
+    /// A member needs more time.
+    pub(crate) fn extend(&mut self, member: MemberId, from: Offset, to: Offset, now: TimestampMs) -> Settled {
+        let deadline = self.deadline(now);
+        self.leased(member, from, to, |machine, at, span| {
+            machine.put(at, Span { state: State::Leased { member, deadline }, ..span });
+        })
+    }
+
+    /// A member is gone. The first record that it had counts as delivered and failed; the others were probably still
+    /// waiting in its hands.
+    pub(crate) fn leave(&mut self, member: MemberId, now: TimestampMs) {
+        let held = |span: &Span| matches!(span.state, State::Leased { member: with, .. } if with == member);
+        let held: Vec<Offset> = self.spans.iter().filter(|(_, span)| held(span)).map(|(from, _)| *from).collect();
+        for (nth, from) in held.into_iter().enumerate() {
+            let Some(span) = self.take(from) else { continue };
+            let mut rest = from;
+            if nth == 0 {
+                self.fail(from, Span { end: from + 1, ..span }, None, now);
+                rest += 1;
+            }
+            if rest < span.end {
+                self.put(rest, Span { state: State::Waiting { due: now }, ..span });
+            }
+        }
+    }
+
+    /// The log begins at `start` now: what was below is gone, and so done.
+    pub(crate) fn forget_below(&mut self, start: Offset, now: TimestampMs) {
+        for (from, span) in self.carve(0, start) {
+            self.done(from, span, now);
+        }
+        self.pass(start);
+    }
+
+    fn settle(&mut self, from: Offset, to: Offset, mut each: impl FnMut(&mut Self, Offset, Span) -> bool) -> Settled {
+        let mut result = Settled::default();
+        for (at, span) in self.carve(from, to) {
+            let records = span.end - at;
+            if each(self, at, span) {
+                result.settled += records;
+            } else {
+                result.lost += records;
+            }
+        }
+        result.lost += to.saturating_sub(from.max(self.cursor));
+        result
+    }
+
+    fn leased(
+        &mut self,
+        member: MemberId,
+        from: Offset,
+        to: Offset,
+        mut each: impl FnMut(&mut Self, Offset, Span),
+    ) -> Settled {
+        self.settle(from, to, |machine, at, span| {
+            let own = matches!(span.state, State::Leased { member: with, .. } if with == member);
+            if own {
+                each(machine, at, span);
+            } else {
+                machine.put(at, span);
+            }
+            own
+        })
+    }
+
+    /// The delivery of a span that was taken out failed.
+    fn fail(&mut self, from: Offset, span: Span, delay_ms: Option<u64>, now: TimestampMs) {
+        let burial = matches!(span.state, State::Leased { member: BURIAL, .. });
+        let failed = if burial { span.failed } else { span.failed.saturating_add(1) };
+        let dead = failed >= self.rules.max_deliveries;
+        let backoff = || {
+            let doubled = self.rules.backoff_ms.saturating_mul(1 << failed.saturating_sub(1).min(32));
+            doubled.min(self.rules.backoff_max_ms)
+        };
+        let delay = if dead && !burial { 0 } else { delay_ms.unwrap_or_else(backoff) };
+        self.touch(from, span.end);
+        self.put(from, Span { failed, state: State::Waiting { due: now.saturating_add_unsigned(delay) }, ..span });
+    }
+
+    /// A span that was taken out is done; the next of its key has its turn.
+    fn done(&mut self, from: Offset, span: Span, now: TimestampMs) {
+        self.touch(from, span.end);
+        let Some(key) = span.key else { return };
+        let Some(others) = self.keys.get_mut(&key) else { return };
+        match others.pop_front() {
+            None => drop(self.keys.remove(&key)),
+            Some(next) => {
+                if let Some(span) = self.take(next) {
+                    self.put(next, Span { state: State::Waiting { due: now }, ..span });
+                }
+            }
+        }
+    }
+
+    fn touch(&mut self, from: Offset, to: Offset) {
+        if from < to {
+            self.dirty.extend(from / CHUNK_OFFSETS..=(to - 1) / CHUNK_OFFSETS);
+        }
+    }
+
+    fn take(&mut self, from: Offset) -> Option<Span> {
+        let span = self.spans.remove(&from)?;
+        match span.state {
+            State::Leased { deadline, .. } => self.deadlines.remove(&(deadline, from)),
+            State::Waiting { due } => self.dues.remove(&(due, from)),
+            State::Blocked => true,
+        };
+        Some(span)
+    }
+
+    /// Puts a span in its place, as one with that before it if they are alike.
+    fn put(&mut self, from: Offset, span: Span) {
+        if span.key.is_none()
+            && let Some((_, before)) = self.spans.range_mut(..from).next_back()
+            && (before.end, before.failed, before.state, before.key) == (from, span.failed, span.state, None)
+        {
+            before.end = span.end;
+            return;
+        }
+        match span.state {
+            State::Leased { deadline, .. } => self.deadlines.insert((deadline, from)),
+            State::Waiting { due } => self.dues.insert((due, from)),
+            State::Blocked => true,
+        };
+        self.spans.insert(from, span);
+    }
+
+    /// Takes out what lies in a range, cut at its ends.
+    fn carve(&mut self, from: Offset, to: Offset) -> Vec<(Offset, Span)> {
+        if from >= to {
+            return Vec::new();
+        }
+        let before = self.spans.range(..from).next_back().filter(|(_, span)| span.end > from).map(|(at, _)| *at);
+        let inside = self.spans.range(from..to).map(|(at, _)| *at);
+        let starts: Vec<Offset> = before.into_iter().chain(inside).collect();
+        let mut pieces = Vec::with_capacity(starts.len());
+        for at in starts {
+            let Some(span) = self.take(at) else { continue };
+            if at < from {
+                self.put(at, Span { end: from, ..span });
+            }
+            pieces.push((at.max(from), Span { end: span.end.min(to), ..span }));
+            if span.end > to {
+                self.put(to, span);
+            }
+        }
+        pieces
+    }
+
+    #[cfg(test)]
+    pub(super) fn has(&self, member: MemberId, offset: Offset) -> bool {
+        let span = self.spans.range(..=offset).next_back().filter(|(_, span)| span.end > offset);
+        span.is_some_and(|(_, span)| matches!(span.state, State::Leased { member: with, .. } if with == member))
+    }
+
+    /// Whether there is something to keep.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || self.kept_floor != Some(self.floor())
+    }
+
+    /// What is to be kept, as of now; counts as kept from here on ([`Machine::not_kept`] takes that back).
+    pub(crate) fn to_keep(&mut self, now: TimestampMs) -> Vec<Keep> {
+        let floor = self.floor();
+        let mut keep = Vec::new();
+        for number in std::mem::take(&mut self.dirty).split_off(&(floor / CHUNK_OFFSETS)) {
+            let chunk = self.chunk(number, floor, now);
+            let empty = chunk.is_empty();
+            if !empty {
+                self.kept_chunks.insert(number);
+            }
+            if !empty || self.kept_chunks.remove(&number) {
+                keep.push(Keep::Chunk(number, (!empty).then_some(chunk)));
+            }
+        }
+        // The floor comes before the chunks below it go: whoever reads the one without the other loses nothing.
+        if self.kept_floor != Some(floor) {
+            keep.push(Keep::Floor(floor));
+            self.kept_floor = Some(floor);
+        }
+        let above = self.kept_chunks.split_off(&(floor / CHUNK_OFFSETS));
+        keep.extend(
+            std::mem::replace(&mut self.kept_chunks, above).into_iter().map(|number| Keep::Chunk(number, None)),
+        );
+        keep
+    }
+
+    /// These could not be kept after all.
+    pub(crate) fn not_kept(&mut self, keep: &[Keep]) {
+        for keep in keep {
+            match keep {
+                Keep::Floor(_) => self.kept_floor = None,
+                Keep::Chunk(number, chunk) => {
+                    self.dirty.insert(*number);
+                    if chunk.is_none() {
+                        self.kept_chunks.insert(*number);
+                    }
+                }
+            }
+        }
+    }
+
+    fn chunk(&self, number: u64, floor: Offset, now: TimestampMs) -> Chunk {
+        let (base, end) = (number * CHUNK_OFFSETS, (number + 1) * CHUNK_OFFSETS);
+        // Lossless: distances within a chunk.
+        let at = |offset: Offset| (offset - base) as u16;
+        let mut chunk = Chunk::default();
+        let mut reached = base.max(floor);
+        let mut add = |from: Offset, to: Offset| match chunk.done.last_mut() {
+            Some((begin, len)) if *begin + *len == at(from) => *len += (to - from) as u16,
+            _ => chunk.done.push((at(from), (to - from) as u16)),
+        };
+        let before = self.spans.range(..base).next_back().filter(|(_, span)| span.end > base);
+        for (&from, span) in before.into_iter().chain(self.spans.range(base..end)) {
+            let (from, to) = (from.max(base), span.end.min(end));
+            if from > reached {
+                add(reached, from);
+            }
+            reached = reached.max(to);
+            if span.failed > 0 {
+                let due_ms = if let State::Waiting { due } = span.state { due } else { now };
+                let failed = |offset| Failed { at: at(offset), deliveries: span.failed, due_ms };
+                chunk.failed.extend((from..to).map(failed));
+            }
+        }
+        if self.cursor.min(end) > reached {
+            add(reached, self.cursor.min(end));
+        }
+        for (&from, &to) in self.known_done.range(..end).filter(|(_, to)| **to > base) {
+            let (from, to) = (from.max(base).max(floor), to.min(end));
+            if from < to {
+                add(from, to);
+            }
+        }
+        for (&offset, &(deliveries, due_ms)) in self.known_failed.range(base..end) {
+            chunk.failed.push(Failed { at: at(offset), deliveries, due_ms });
+        }
+        chunk
+    }
+}

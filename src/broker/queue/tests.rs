@@ -1,0 +1,285 @@
+use std::collections::{BTreeMap, HashMap};
+
+use super::machine::{Keep, MAX_SPANS, Machine, Seen};
+use crate::base::Offset;
+use crate::catalog::{Position, Progress, QueueSettings};
+
+const A: u64 = 1;
+const B: u64 = 2;
+
+fn rules() -> QueueSettings {
+    QueueSettings { lease_ms: 100, max_deliveries: 3, backoff_ms: 10, backoff_max_ms: 25, ..QueueSettings::default() }
+}
+
+fn seen(offset: Offset) -> Seen {
+    Seen { offset, key: None, deliver_at: None, skip: false }
+}
+
+fn keep(progress: &mut Progress, kept: Vec<Keep>) {
+    for one in kept {
+        match one {
+            Keep::Floor(offset) => {
+                progress.position = Some(Position { offset, metadata: String::new(), time_ms: 0 });
+            }
+            Keep::Chunk(number, Some(chunk)) => drop(progress.chunks.insert(number, chunk)),
+            Keep::Chunk(number, None) => drop(progress.chunks.remove(&number)),
+        }
+    }
+}
+
+fn redeliver(machine: &mut Machine, member: u64, now: i64) -> Option<(Offset, Offset, u32)> {
+    let due = machine.due(now)?;
+    let there: Vec<Offset> = (due.from..due.to).collect();
+    machine.lease_due(due, &there, member, now);
+    Some((due.from, due.to, due.failed))
+}
+
+#[test]
+fn a_record_is_one_members_until_it_is_acked_nacked_or_its_time_is_over() {
+    let mut machine = Machine::new(rules(), None, 0);
+    for offset in 0..10 {
+        assert!(machine.admit(seen(offset), A, 0));
+    }
+    assert_eq!(machine.ack(A, 0, 5, 1).settled, 5);
+    assert_eq!(machine.floor(), 5);
+    // Another's, one that was never delivered, one that is done already.
+    assert_eq!(machine.ack(B, 5, 7, 1).lost, 2);
+    assert_eq!(machine.ack(A, 10, 12, 1).lost, 2);
+    assert_eq!(machine.ack(A, 0, 5, 1).lost, 0);
+    assert_eq!(machine.nack(A, (5, 6), None, 1).settled, 1);
+    assert_eq!(machine.due(10), None);
+    assert_eq!(machine.next_timer(), Some(11));
+    assert_eq!(redeliver(&mut machine, B, 11), Some((5, 6, 1)));
+    // Extended, the lease of 6 outlives that of 7 to 9.
+    machine.extend(A, 6, 7, 50);
+    assert_eq!(machine.expire(100), 3);
+    // A late ack is good as long as nobody else has the record.
+    assert_eq!(machine.ack(A, 7, 8, 101).settled, 1);
+    assert_eq!(redeliver(&mut machine, B, 110), Some((8, 10, 1)));
+    let late = machine.ack(A, 8, 9, 111);
+    assert_eq!((late.settled, late.lost), (0, 1));
+    assert_eq!(machine.ack(B, 5, 10, 111).lost, 1);
+    assert_eq!((machine.floor(), machine.is_done(7), machine.is_done(6)), (6, true, false));
+    assert_eq!(machine.ack(A, 6, 7, 112).settled, 1);
+    assert_eq!(machine.floor(), 10);
+}
+
+#[test]
+fn the_wait_doubles_up_to_its_bound_and_the_last_failure_makes_a_dead_letter() {
+    let mut machine = Machine::new(QueueSettings { max_deliveries: 5, ..rules() }, None, 0);
+    assert!(machine.admit(seen(0), A, 0));
+    let mut now = 0;
+    for wait in [10, 20, 25, 25] {
+        machine.nack(A, (0, 1), None, now);
+        assert_eq!(machine.next_timer(), Some(now + wait));
+        now += wait;
+        assert!(!machine.due(now).unwrap().dead);
+        redeliver(&mut machine, A, now).unwrap();
+    }
+    machine.nack(A, (0, 1), Some(1_000_000), now);
+    let due = machine.due(now).unwrap();
+    assert_eq!((due.dead, due.failed), (true, 5));
+}
+
+#[test]
+fn of_what_a_lost_member_had_only_the_first_counts_as_delivered() {
+    let mut machine = Machine::new(rules(), None, 0);
+    for offset in 0..6 {
+        machine.admit(seen(offset), if offset < 3 { A } else { B }, 0);
+    }
+    machine.leave(B, 5);
+    assert_eq!(redeliver(&mut machine, A, 5), Some((4, 6, 0)));
+    assert_eq!(redeliver(&mut machine, A, 15), Some((3, 4, 1)));
+    // Given back by hand, none counts.
+    machine.release(A, 0, 6, 20);
+    assert_eq!(redeliver(&mut machine, B, 20), Some((0, 3, 0)));
+}
+
+#[test]
+fn records_of_a_key_wait_for_the_one_before_while_others_go_on() {
+    let mut machine = Machine::new(QueueSettings { ordered_by_key: true, ..rules() }, None, 0);
+    let keyed = |offset, key| Seen { key: Some(key), ..seen(offset) };
+    assert!(machine.admit(keyed(0, 7), A, 0));
+    assert!(!machine.admit(keyed(1, 7), B, 0));
+    assert!(machine.admit(keyed(2, 8), B, 0));
+    assert!(!machine.admit(keyed(3, 7), B, 0));
+    machine.nack(A, (0, 1), Some(50), 0);
+    assert_eq!(machine.due(49), None);
+    assert_eq!(redeliver(&mut machine, B, 50), Some((0, 1, 1)));
+    machine.ack(B, 0, 1, 51);
+    assert_eq!(redeliver(&mut machine, A, 51), Some((1, 2, 0)));
+    assert_eq!(machine.due(51), None);
+    machine.ack(A, 1, 2, 52);
+    assert_eq!(redeliver(&mut machine, A, 52), Some((3, 4, 0)));
+    machine.ack(A, 3, 4, 53);
+    assert!(machine.admit(keyed(4, 7), A, 54));
+}
+
+#[test]
+fn delayed_skipped_and_vanished_records() {
+    let mut machine = Machine::new(rules(), None, 3);
+    assert!(!machine.admit(Seen { deliver_at: Some(500), ..seen(3) }, A, 0));
+    assert!(!machine.admit(Seen { skip: true, ..seen(4) }, A, 0));
+    // 5 to 8 are not in the log.
+    assert!(machine.admit(Seen { deliver_at: Some(-5), ..seen(9) }, A, 0));
+    assert_eq!((machine.floor(), machine.cursor()), (3, 10));
+    assert!(machine.is_done(4) && machine.is_done(7) && !machine.is_done(9));
+    assert_eq!(machine.next_timer(), Some(100));
+    assert_eq!(redeliver(&mut machine, A, 500), Some((3, 4, 0)));
+    machine.forget_below(9, 500);
+    assert_eq!(machine.floor(), 9);
+    // What is gone from the log when it is due again is done.
+    machine.release(A, 9, 10, 600);
+    let due = machine.due(600).unwrap();
+    machine.lease_due(due, &[], A, 600);
+    assert_eq!(machine.floor(), 10);
+}
+
+/// A million records done above a floor are a few spans; kept, they are small too.
+#[test]
+fn what_is_done_costs_nothing_and_what_waits_is_bounded() {
+    let mut machine = Machine::new(rules(), None, 0);
+    for offset in 0..1_000_001 {
+        machine.admit(seen(offset), A, 0);
+    }
+    machine.ack(A, 1, 1_000_001, 0);
+    assert_eq!((machine.floor(), machine.counts().leased), (0, 1));
+    let mut progress = Progress::default();
+    keep(&mut progress, machine.to_keep(0));
+    assert!(progress.chunks.values().all(|chunk| chunk.done.len() == 1 && chunk.failed.is_empty()));
+    let again = Machine::new(rules(), Some(&progress), 0);
+    assert_eq!((again.floor(), again.known_done_below(u64::MAX)), (0, 1_000_000));
+    assert!(machine.has_room());
+    const { assert!(MAX_SPANS <= 1_000_000) };
+}
+
+/// Random events against a table of every record, with restarts from what was kept: nothing that was kept as done comes
+/// again, nothing is ever lost, nobody has what another has.
+#[test]
+fn random_events_agree_with_a_table_of_every_record() {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Record {
+        Out(u64, u32),
+        Back(u32),
+        Done,
+    }
+    for seed in 0..12 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let ordered = rng.bool();
+        let rules = QueueSettings { ordered_by_key: ordered, max_deliveries: 1000, lease_ms: 50, ..rules() };
+        let key = |offset: Offset| ordered.then_some(offset * 7 % 5);
+        let mut machine = Machine::new(rules.clone(), None, 0);
+        let mut table: BTreeMap<Offset, Record> = BTreeMap::new();
+        let (mut progress, mut kept) = (Progress::default(), table.clone());
+        let mut now = 0;
+        for _ in 0..300 {
+            now += rng.i64(0..8);
+            // Far from one another, so that they fall into several chunks.
+            let any = rng.u64(0..machine.cursor().max(1));
+            let to = any + rng.u64(1..600);
+            let member = rng.u64(1..4);
+            let held = |record: &Record| matches!(record, Record::Out(with, _) if *with == member);
+            match rng.u32(0..20) {
+                0..6 => {
+                    for offset in machine.cursor()..machine.cursor() + rng.u64(1..300) {
+                        let out = machine.admit(Seen { key: key(offset), ..seen(offset) }, member, now);
+                        let record = if out { Record::Out(member, 1) } else { Record::Back(0) };
+                        match table.get(&offset) {
+                            Some(Record::Done) => assert!(!out, "{offset} again"),
+                            Some(_) => {}
+                            None => drop(table.insert(offset, record)),
+                        }
+                        if out {
+                            table.insert(offset, record);
+                        }
+                    }
+                }
+                6..9 => {
+                    while let Some(due) = machine.due(now) {
+                        let there: Vec<Offset> = (due.from..due.to).collect();
+                        machine.lease_due(due, &there, member, now);
+                        for offset in there {
+                            assert!(!matches!(table[&offset], Record::Out(..) | Record::Done), "{offset} is out");
+                            table.insert(offset, Record::Out(member, due.failed + 1));
+                        }
+                    }
+                }
+                9..13 => {
+                    machine.ack(member, any, to, now);
+                    for (at, record) in table.range_mut(any..to) {
+                        // A late ack is good for what failed, unless it is behind another of its key.
+                        let late = matches!(record, Record::Back(1..)) && machine.is_done(*at);
+                        if held(record) || late {
+                            *record = Record::Done;
+                        }
+                    }
+                }
+                13..15 => {
+                    machine.nack(member, (any, to), None, now);
+                    for (_, record) in table.range_mut(any..to).filter(|(_, record)| held(record)) {
+                        if let Record::Out(_, attempt) = *record {
+                            *record = Record::Back(attempt);
+                        }
+                    }
+                }
+                15 => {
+                    machine.extend(member, any, to, now);
+                }
+                16 => {
+                    let first = table.iter().find(|(_, record)| held(record)).map(|(at, _)| *at);
+                    machine.leave(member, now);
+                    for (at, record) in table.iter_mut().filter(|(_, record)| held(record)) {
+                        if let Record::Out(_, attempt) = *record {
+                            *record = Record::Back(if Some(*at) == first { attempt } else { attempt - 1 });
+                        }
+                    }
+                }
+                17 | 18 => {
+                    let failing = rng.bool();
+                    let changes = machine.to_keep(now);
+                    if failing {
+                        machine.not_kept(&changes);
+                    } else {
+                        keep(&mut progress, changes);
+                        kept = table.clone();
+                    }
+                }
+                _ => {
+                    machine = Machine::new(rules.clone(), Some(&progress), 0);
+                    table = kept.clone();
+                    for record in table.values_mut() {
+                        if let Record::Out(_, attempt) = *record {
+                            *record = Record::Back(attempt - 1);
+                        }
+                    }
+                    table.retain(|_, record| *record == Record::Done || matches!(record, Record::Back(1..)));
+                }
+            }
+            // Time ends leases whenever it likes: the table follows.
+            machine.expire(now);
+            let mut out_by_key: HashMap<u64, u32> = HashMap::new();
+            let mut leased = 0;
+            for (&offset, record) in &mut table {
+                if offset >= machine.cursor() {
+                    continue;
+                }
+                assert_eq!(machine.is_done(offset), *record == Record::Done, "seed {seed}, {offset} {record:?}");
+                if let Record::Out(with, attempt) = *record {
+                    let still = machine.has(with, offset);
+                    if still {
+                        leased += 1;
+                        if let Some(key) = key(offset) {
+                            *out_by_key.entry(key).or_default() += 1;
+                        }
+                    } else {
+                        *record = Record::Back(attempt);
+                    }
+                }
+            }
+            assert_eq!(machine.counts().leased, leased, "seed {seed}");
+            assert!(out_by_key.values().all(|out| *out <= 1), "seed {seed}: two of a key are out");
+            let first = table.range(..machine.cursor()).find(|(_, record)| **record != Record::Done);
+            assert_eq!(machine.floor(), first.map_or(machine.cursor(), |(at, _)| *at), "seed {seed}");
+        }
+    }
+}
