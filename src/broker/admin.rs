@@ -96,7 +96,7 @@ impl Broker {
     }
 
     /// Folders first, then the journal: a crash in between leaves empty folders, which the next start removes.
-    fn create(&self, new: NewTopic) -> Result<(Arc<Topic>, bool), BrokerError> {
+    fn create(self: &Arc<Self>, new: NewTopic) -> Result<(Arc<Topic>, bool), BrokerError> {
         let mut catalog = lock(&self.catalog);
         if let Ok(topic) = self.topic(new.name.as_str()) {
             return if new.if_not_exists {
@@ -123,6 +123,8 @@ impl Broker {
         }
         catalog.commit(Event::TopicCreated(entry), self.clock.now_ms())?;
         self.put(&topic);
+        drop(catalog);
+        self.queues.welcome(self, &topic);
         tracing::info!(topic = %topic.entry.name, partitions, "topic created");
         Ok((topic, true))
     }
@@ -137,7 +139,7 @@ impl Broker {
     }
 
     fn alter(
-        &self,
+        self: &Arc<Self>,
         name: &TopicName,
         partitions: Option<u32>,
         set: Vec<(String, String)>,
@@ -180,6 +182,8 @@ impl Broker {
         }
         let topic = Arc::new(Topic { entry, settings, partitions: open });
         self.put(&topic);
+        drop(catalog);
+        self.queues.welcome(self, &topic);
         Ok(topic)
     }
 
@@ -191,6 +195,7 @@ impl Broker {
             let TopicEntry { id, partitions, .. } = topic.entry;
             catalog.commit(Event::TopicDeleted { name: name.clone(), id, partitions }, self.clock.now_ms())?;
             self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.queues.forget(topic.entry.id);
             topic
         };
         self.count_topics();

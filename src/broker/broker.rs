@@ -10,6 +10,7 @@ use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
+use super::queue::{Keeper, Queues};
 use super::upkeep::Upkeep;
 use super::{BrokerConfig, BrokerError, Startup};
 
@@ -27,6 +28,7 @@ pub struct Broker {
     pub(crate) topics: RwLock<BTreeMap<TopicName, Arc<Topic>>>,
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
+    pub(crate) queues: Arc<Queues>,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
 }
@@ -59,12 +61,14 @@ impl Broker {
             topics: RwLock::default(),
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
+            queues: Arc::default(),
             here: tokio::sync::Semaphore::new(HERE),
         };
         broker.finish_deletions()?;
         broker.open_topics()?;
         broker.startup.took = began.elapsed();
         let broker = Arc::new(broker);
+        Keeper::start(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
         Ok(broker)
     }
@@ -123,6 +127,9 @@ impl Broker {
         if let Some(upkeep) = lock(&self.upkeep).take() {
             upkeep.stop();
         }
+        // What is acked after this was not promised to be kept.
+        self.queues.keeper.stop(self);
+        self.queues.close();
         let topics = std::mem::take(&mut *self.topics.write().unwrap_or_else(PoisonError::into_inner));
         for partition in topics.values().flat_map(|topic| &topic.partitions) {
             partition.close_readers();

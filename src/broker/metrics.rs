@@ -25,6 +25,14 @@ pub struct Metrics {
     pub filtered: Counter,
     /// Records for which a filter had no answer, which counts as no match.
     pub filter_failures: Counter,
+    /// Records handed to members of queue groups.
+    pub delivered: Counter,
+    /// Of these, those that had been handed out before.
+    pub redelivered: Counter,
+    /// Records whose lease ended without a word.
+    pub leases_expired: Counter,
+    /// Records written to dead-letter topics.
+    pub dead_letters: Counter,
     /// Seconds a sync took.
     pub sync_seconds: Histogram,
     /// Appends that one sync answered.
@@ -47,6 +55,10 @@ impl Metrics {
             bytes_out: Counter::default(),
             filtered: Counter::default(),
             filter_failures: Counter::default(),
+            delivered: Counter::default(),
+            redelivered: Counter::default(),
+            leases_expired: Counter::default(),
+            dead_letters: Counter::default(),
             sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             topics: Gauge::default(),
@@ -63,6 +75,10 @@ impl Metrics {
             "Records for which a filter had no answer",
             metrics.filter_failures.clone(),
         );
+        registry.register("delivered", "Records handed to members of queue groups", metrics.delivered.clone());
+        registry.register("redelivered", "Records handed out that had been before", metrics.redelivered.clone());
+        registry.register("leases_expired", "Records whose lease ended", metrics.leases_expired.clone());
+        registry.register("dead_letters", "Records written to dead-letter topics", metrics.dead_letters.clone());
         registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
         registry.register("topics", "Topics", metrics.topics.clone());

@@ -13,7 +13,6 @@ mod filtered;
 mod metrics;
 mod partition;
 mod produce;
-#[allow(dead_code, unused_imports, reason = "the broker does not run queue groups yet")]
 mod queue;
 mod types;
 mod upkeep;
@@ -23,6 +22,10 @@ pub use error::BrokerError;
 pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
 
+pub use queue::{
+    DELIVER_AT, EXPIRES_AT, GroupDescription, GroupPartition, Handed, JoinQueue, MemberId, QueueMember, Settled,
+    Settlement, Verdict,
+};
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,
     Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,

@@ -73,6 +73,10 @@ impl State {
         self.groups.get(group).into_iter().flat_map(|group| &group.progress)
     }
 
+    pub(super) fn progress_at(&self, group: &GroupName, at: (TopicId, PartitionId)) -> Option<&Progress> {
+        self.groups.get(group)?.progress.get(&at)
+    }
+
     /// Whether this is progress of a group or in a topic that is gone, and so of no consequence.
     /// `before` will have been made by then.
     pub(super) fn is_moot(&self, event: &Event, before: &[Event]) -> bool {

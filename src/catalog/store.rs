@@ -218,8 +218,16 @@ impl Catalog {
         self.state.group(name)
     }
 
+    /// How far a group has come in a partition.
+    pub fn progress(&self, group: &GroupName, at: (TopicId, PartitionId)) -> Option<&Progress> {
+        self.state.progress_at(group, at)
+    }
+
     /// How far a group has come, by topic and partition.
-    pub fn progress(&self, group: &GroupName) -> impl Iterator<Item = (&(TopicId, PartitionId), &Progress)> + use<'_> {
+    pub fn all_progress(
+        &self,
+        group: &GroupName,
+    ) -> impl Iterator<Item = (&(TopicId, PartitionId), &Progress)> + use<'_> {
         self.state.progress(group)
     }
 

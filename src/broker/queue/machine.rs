@@ -9,10 +9,14 @@
 //! done ------|==leased==|  done  |=waiting=|------ not looked at yet
 //! ```
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::base::{Offset, TimestampMs};
-use crate::catalog::{CHUNK_OFFSETS, Chunk, Failed, Progress, QueueSettings};
+use crate::catalog::{CHUNK_OFFSETS, Progress, QueueSettings};
+
+pub(crate) use kept::Keep;
 
 /// A member of a group, unique as long as the broker runs.
 pub type MemberId = u64;
@@ -78,13 +82,6 @@ pub struct Settled {
     pub lost: u64,
 }
 
-/// Something to keep.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Keep {
-    Floor(Offset),
-    Chunk(u64, Option<Chunk>),
-}
-
 /// How many records are in which state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -109,6 +106,8 @@ pub(crate) struct Machine {
     kept_floor: Option<Offset>,
     kept_chunks: BTreeSet<u64>,
     pub(crate) redeliveries: u64,
+    /// By how much the records that members have out grew or shrank since it was asked for.
+    out: HashMap<MemberId, i64>,
 }
 
 impl Machine {
@@ -128,6 +127,7 @@ impl Machine {
             kept_floor,
             kept_chunks: BTreeSet::new(),
             redeliveries: 0,
+            out: HashMap::new(),
         };
         for (&number, chunk) in progress.into_iter().flat_map(|progress| &progress.chunks) {
             let base = number * CHUNK_OFFSETS;
@@ -189,6 +189,11 @@ impl Machine {
     /// Records at or above the cursor and below `end` that are done, as was read at the start.
     pub(crate) fn known_done_below(&self, end: Offset) -> u64 {
         self.known_done.range(..end).map(|(from, to)| to.min(&end) - from).sum()
+    }
+
+    /// By how much the records that each member has out grew or shrank since this was asked last.
+    pub(crate) fn take_out(&mut self) -> HashMap<MemberId, i64> {
+        std::mem::take(&mut self.out)
     }
 
     /// When something happens by itself: a lease ends, or a record is due.
@@ -455,7 +460,10 @@ impl Machine {
     fn take(&mut self, from: Offset) -> Option<Span> {
         let span = self.spans.remove(&from)?;
         match span.state {
-            State::Leased { deadline, .. } => self.deadlines.remove(&(deadline, from)),
+            State::Leased { member, deadline } => {
+                *self.out.entry(member).or_default() -= (span.end - from).cast_signed();
+                self.deadlines.remove(&(deadline, from))
+            }
             State::Waiting { due } => self.dues.remove(&(due, from)),
             State::Blocked => true,
         };
@@ -464,6 +472,9 @@ impl Machine {
 
     /// Puts a span in its place, as one with that before it if they are alike.
     fn put(&mut self, from: Offset, span: Span) {
+        if let State::Leased { member, .. } = span.state {
+            *self.out.entry(member).or_default() += (span.end - from).cast_signed();
+        }
         if span.key.is_none()
             && let Some((_, before)) = self.spans.range_mut(..from).next_back()
             && (before.end, before.failed, before.state, before.key) == (from, span.failed, span.state, None)
@@ -505,89 +516,5 @@ impl Machine {
     pub(super) fn has(&self, member: MemberId, offset: Offset) -> bool {
         let span = self.spans.range(..=offset).next_back().filter(|(_, span)| span.end > offset);
         span.is_some_and(|(_, span)| matches!(span.state, State::Leased { member: with, .. } if with == member))
-    }
-
-    /// Whether there is something to keep.
-    pub(crate) fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || self.kept_floor != Some(self.floor())
-    }
-
-    /// What is to be kept, as of now; counts as kept from here on ([`Machine::not_kept`] takes that back).
-    pub(crate) fn to_keep(&mut self, now: TimestampMs) -> Vec<Keep> {
-        let floor = self.floor();
-        let mut keep = Vec::new();
-        for number in std::mem::take(&mut self.dirty).split_off(&(floor / CHUNK_OFFSETS)) {
-            let chunk = self.chunk(number, floor, now);
-            let empty = chunk.is_empty();
-            if !empty {
-                self.kept_chunks.insert(number);
-            }
-            if !empty || self.kept_chunks.remove(&number) {
-                keep.push(Keep::Chunk(number, (!empty).then_some(chunk)));
-            }
-        }
-        // The floor comes before the chunks below it go: whoever reads the one without the other loses nothing.
-        if self.kept_floor != Some(floor) {
-            keep.push(Keep::Floor(floor));
-            self.kept_floor = Some(floor);
-        }
-        let above = self.kept_chunks.split_off(&(floor / CHUNK_OFFSETS));
-        keep.extend(
-            std::mem::replace(&mut self.kept_chunks, above).into_iter().map(|number| Keep::Chunk(number, None)),
-        );
-        keep
-    }
-
-    /// These could not be kept after all.
-    pub(crate) fn not_kept(&mut self, keep: &[Keep]) {
-        for keep in keep {
-            match keep {
-                Keep::Floor(_) => self.kept_floor = None,
-                Keep::Chunk(number, chunk) => {
-                    self.dirty.insert(*number);
-                    if chunk.is_none() {
-                        self.kept_chunks.insert(*number);
-                    }
-                }
-            }
-        }
-    }
-
-    fn chunk(&self, number: u64, floor: Offset, now: TimestampMs) -> Chunk {
-        let (base, end) = (number * CHUNK_OFFSETS, (number + 1) * CHUNK_OFFSETS);
-        // Lossless: distances within a chunk.
-        let at = |offset: Offset| (offset - base) as u16;
-        let mut chunk = Chunk::default();
-        let mut reached = base.max(floor);
-        let mut add = |from: Offset, to: Offset| match chunk.done.last_mut() {
-            Some((begin, len)) if *begin + *len == at(from) => *len += (to - from) as u16,
-            _ => chunk.done.push((at(from), (to - from) as u16)),
-        };
-        let before = self.spans.range(..base).next_back().filter(|(_, span)| span.end > base);
-        for (&from, span) in before.into_iter().chain(self.spans.range(base..end)) {
-            let (from, to) = (from.max(base), span.end.min(end));
-            if from > reached {
-                add(reached, from);
-            }
-            reached = reached.max(to);
-            if span.failed > 0 {
-                let due_ms = if let State::Waiting { due } = span.state { due } else { now };
-                let failed = |offset| Failed { at: at(offset), deliveries: span.failed, due_ms };
-                chunk.failed.extend((from..to).map(failed));
-            }
-        }
-        if self.cursor.min(end) > reached {
-            add(reached, self.cursor.min(end));
-        }
-        for (&from, &to) in self.known_done.range(..end).filter(|(_, to)| **to > base) {
-            let (from, to) = (from.max(base).max(floor), to.min(end));
-            if from < to {
-                add(from, to);
-            }
-        }
-        for (&offset, &(deliveries, due_ms)) in self.known_failed.range(base..end) {
-            chunk.failed.push(Failed { at: at(offset), deliveries, due_ms });
-        }
-        chunk
     }
 }

@@ -1,9 +1,390 @@
 //! Queue groups: members share the records of a partition, each record is leased to one of them.
+//!
+//! [`machine`] knows what a group has done of a partition; [`dispatch`] reads and hands out, a task for each partition as
+//! long as there are members; [`group`] has the members and takes what they say; [`keeper`] makes it durable.
 
+mod dispatch;
+mod group;
+mod keeper;
 mod machine;
-
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports)]
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc;
+
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicId, TopicName, TopicPattern};
+use crate::catalog::{Event, GroupEntry, GroupKind, QueueSettings};
+use crate::expr::Filter;
+
+use super::broker::{blocking, lock};
+use super::partition::Topic;
+use super::{Broker, BrokerError, OffsetAt};
+
+pub use dispatch::{DELIVER_AT, EXPIRES_AT};
+use group::QueueGroup;
+pub use group::{Handed, Settlement, Verdict};
+pub(crate) use keeper::Keeper;
 pub use machine::{MemberId, Settled};
+
+/// Longest lease and longest wait between deliveries, in milliseconds: a week.
+const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
+/// Patterns of a group's interest.
+const PATTERNS: usize = 100;
+/// Records that a member may have out.
+const PREFETCH: u32 = 1_000_000;
+
+/// The queue groups that are in use.
+#[derive(Default)]
+pub(crate) struct Queues {
+    groups: Mutex<BTreeMap<GroupName, Arc<QueueGroup>>>,
+    members: AtomicU64,
+    pub(crate) keeper: Keeper,
+    /// Held while a group is declared or deleted.
+    declaring: Mutex<()>,
+}
+
+/// A wish to be a member.
+#[derive(Debug, Clone)]
+pub struct JoinQueue {
+    /// The group; it is made if it is not there.
+    pub group: GroupName,
+    /// The group's rules from now on, for all members; as they are, if it is not said.
+    pub settings: Option<QueueSettings>,
+    /// The group's interest from now on, with the filter; as it is, if empty.
+    pub topics: Vec<TopicPattern>,
+    /// A CEL expression: records that it does not select are none of the group's.
+    pub filter: Option<String>,
+    /// Where a partition begins of which the group has done nothing yet.
+    pub start: OffsetAt,
+    /// Records that the member may have out at a time.
+    pub prefetch: u32,
+}
+
+/// A member of a queue group; when it is dropped, what it had goes to others.
+pub struct QueueMember {
+    id: MemberId,
+    broker: Arc<Broker>,
+    group: Arc<QueueGroup>,
+    receiver: tokio::sync::Mutex<mpsc::UnboundedReceiver<Handed>>,
+}
+
+/// A group, with its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// What it is.
+    pub entry: GroupEntry,
+    /// Where its dead letters go.
+    pub dead_letter: String,
+    /// Its members.
+    pub members: Vec<MemberId>,
+    /// Its partitions, by topic and number.
+    pub partitions: Vec<GroupPartition>,
+}
+
+/// How far a group has come in a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPartition {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Everything below is done.
+    pub floor: Offset,
+    /// Where the partition ends.
+    pub end: Offset,
+    /// Records that are not done, as far as is known without reading them.
+    pub lag: u64,
+    /// Records that are out with members.
+    pub in_flight: u64,
+    /// Records that wait to be delivered again, or until their time has come.
+    pub waiting: u64,
+    /// Deliveries that were not the first, since the server started.
+    pub redeliveries: u64,
+}
+
+impl Queues {
+    /// A topic was created or has more partitions: groups whose interest it meets begin with it at its beginning.
+    pub(crate) fn welcome(&self, broker: &Arc<Broker>, topic: &Topic) {
+        let groups: Vec<_> = lock(&self.groups).values().cloned().collect();
+        for group in groups.iter().filter(|group| group.wants(&topic.entry.name)) {
+            group.add(broker, topic, |_| 0);
+            group.dispatch(broker);
+        }
+    }
+
+    /// A topic is gone.
+    pub(crate) fn forget(&self, topic: TopicId) {
+        for group in lock(&self.groups).values() {
+            group.forget(topic);
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        for group in lock(&self.groups).values() {
+            group.stop();
+        }
+    }
+}
+
+impl Broker {
+    /// Makes a member of a queue group, and the group if need be.
+    ///
+    /// # Errors
+    /// The group is of another kind; its rules, filter or interest are refused; the journal's.
+    pub async fn join_queue(self: &Arc<Self>, join: JoinQueue) -> Result<QueueMember, BrokerError> {
+        if !(1..=PREFETCH).contains(&join.prefetch) {
+            return Err(refused(format!("a prefetch of {}; allowed are 1 to {PREFETCH}", join.prefetch)));
+        }
+        let (broker, prefetch) = (Arc::clone(self), join.prefetch);
+        let runtime = tokio::runtime::Handle::current();
+        let starts = self.starts(&join).await?;
+        let group = blocking(move || broker.declare(join, &starts, runtime)).await?;
+        let id = self.queues.members.fetch_add(1, Ordering::Relaxed) + 1;
+        let receiver = tokio::sync::Mutex::new(group.join(self, id, prefetch));
+        Ok(QueueMember { id, broker: Arc::clone(self), group, receiver })
+    }
+
+    /// Where each partition begins by what the request says.
+    async fn starts(&self, join: &JoinQueue) -> Result<HashMap<(TopicId, PartitionId), Offset>, BrokerError> {
+        let mut starts = HashMap::new();
+        if join.start == OffsetAt::Beginning {
+            return Ok(starts);
+        }
+        for topic in self.list_topics() {
+            if join.topics.iter().any(|pattern| pattern.matches(&topic.name)) {
+                for number in 0..topic.partitions {
+                    let (offset, _) = self.list_offset(topic.name.as_str(), number, join.start).await?;
+                    starts.insert((topic.id, number), offset);
+                }
+            }
+        }
+        Ok(starts)
+    }
+
+    fn declare(
+        self: &Arc<Self>,
+        join: JoinQueue,
+        starts: &HashMap<(TopicId, PartitionId), Offset>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Arc<QueueGroup>, BrokerError> {
+        let _declaring = lock(&self.queues.declaring);
+        let held = lock(&self.catalog).group(&join.group).cloned();
+        let entry = declared(&join, held.as_ref(), self.clock.now_ms())?;
+        let filter = entry.filter.as_deref().map(Filter::compile).transpose();
+        let filter = filter.map_err(|error| refused(error.to_string()))?.map(Arc::new);
+        if held.as_ref() != Some(&entry) {
+            lock(&self.catalog).commit(Event::GroupDeclared(entry.clone()), self.clock.now_ms())?;
+            tracing::info!(group = %entry.name, new = held.is_none(), "group declared");
+        }
+        let group = Arc::clone(
+            lock(&self.queues.groups)
+                .entry(entry.name.clone())
+                .or_insert_with(|| Arc::new(QueueGroup::new(entry.clone(), filter.clone(), runtime))),
+        );
+        group.redeclare(entry, filter);
+        for topic in self.open_topics_of(&group) {
+            group.add(self, &topic, |number| starts.get(&(topic.entry.id, number)).copied().unwrap_or(0));
+        }
+        Ok(group)
+    }
+
+    fn open_topics_of(&self, group: &QueueGroup) -> Vec<Arc<Topic>> {
+        let topics = self.topics.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        topics.values().filter(|topic| group.wants(&topic.entry.name)).cloned().collect()
+    }
+
+    /// A queue group that is in use, or is taken into use from what was kept.
+    fn queue_group(self: &Arc<Self>, name: &GroupName) -> Result<Arc<QueueGroup>, BrokerError> {
+        if let Some(group) = lock(&self.queues.groups).get(name) {
+            return Ok(Arc::clone(group));
+        }
+        let entry = lock(&self.catalog).group(name).cloned();
+        let entry = entry.ok_or_else(|| no_group(name))?;
+        let join = JoinQueue {
+            group: entry.name,
+            settings: None,
+            topics: Vec::new(),
+            filter: None,
+            start: OffsetAt::Beginning,
+            prefetch: 1,
+        };
+        self.declare(join, &HashMap::new(), tokio::runtime::Handle::current())
+    }
+
+    /// All groups, by name.
+    pub fn list_groups(&self) -> Vec<GroupEntry> {
+        lock(&self.catalog).groups().cloned().collect()
+    }
+
+    /// One group in full.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub async fn describe_group(self: &Arc<Self>, name: &GroupName) -> Result<GroupDescription, BrokerError> {
+        let (broker, name) = (Arc::clone(self), name.clone());
+        blocking(move || {
+            let group = broker.queue_group(&name)?;
+            let inside = lock(&group.inside);
+            let members = inside.members.keys().copied().collect();
+            let partitions: Vec<_> = inside.partitions.values().cloned().collect();
+            drop(inside);
+            let mut described = Vec::new();
+            for partition in partitions {
+                let number = partition.place.partition;
+                let Ok(topic) = broker.topic(partition.topic.as_str()) else { continue };
+                let end = topic.partition(number)?.log()?.with(|log| log.stable_end());
+                let machine = lock(&partition.machine);
+                let counts = machine.counts();
+                let beyond = end.saturating_sub(machine.cursor()).saturating_sub(machine.known_done_below(end));
+                described.push(GroupPartition {
+                    topic: partition.topic.clone(),
+                    partition: number,
+                    floor: machine.floor(),
+                    end,
+                    lag: counts.leased + counts.waiting + beyond,
+                    in_flight: counts.leased,
+                    waiting: counts.waiting,
+                    redeliveries: machine.redeliveries,
+                });
+            }
+            described.sort_by(|one, other| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
+            let dead_letter = group.dead_letters()?.to_string();
+            let entry = lock(&group.entry).clone();
+            Ok(GroupDescription { entry, dead_letter, members, partitions: described })
+        })
+        .await
+    }
+
+    /// Deletes a group and its progress.
+    ///
+    /// # Errors
+    /// There is none of that name; it has members and is not forced; the journal's.
+    pub async fn delete_group(self: &Arc<Self>, name: &GroupName, force: bool) -> Result<(), BrokerError> {
+        let (broker, name) = (Arc::clone(self), name.clone());
+        blocking(move || {
+            let _declaring = lock(&broker.queues.declaring);
+            let _keeping = lock(&broker.queues.keeper.keeping);
+            if lock(&broker.catalog).group(&name).is_none() {
+                return Err(no_group(&name));
+            }
+            let group = lock(&broker.queues.groups).get(&name).cloned();
+            if let Some(group) = &group {
+                let members = lock(&group.inside).members.len();
+                if members > 0 && !force {
+                    let message = format!("group '{name}' has {members} active members");
+                    return Err(BrokerError::new(ErrorKind::Busy, message));
+                }
+            }
+            let event = Event::GroupDeleted { name: name.clone() };
+            lock(&broker.catalog).commit(event, broker.clock.now_ms())?;
+            lock(&broker.queues.groups).remove(&name);
+            if let Some(group) = group {
+                group.stop();
+            }
+            tracing::info!(group = %name, "group deleted");
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl QueueMember {
+    /// Its number, unique as long as the server runs.
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
+    /// How long a record that it was handed is its own, in milliseconds.
+    pub fn lease_ms(&self) -> u64 {
+        self.group.rules().lease_ms
+    }
+
+    /// The next records; `None` when the group is gone or the server stops.
+    pub async fn next(&self) -> Option<Handed> {
+        self.receiver.lock().await.recv().await
+    }
+
+    /// What [`QueueMember::next`] gave has been sent on and its bytes no longer count as waiting.
+    pub fn sent(&self, bytes: usize) {
+        self.group.sent(self.id, bytes);
+    }
+
+    /// Takes what the member says about records; if it is to be durable, it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// The journal's, if it is to be durable; what was said holds all the same.
+    pub async fn settle(&self, settlements: &[Settlement], durable: bool) -> Result<Settled, BrokerError> {
+        let mut all = Settled::default();
+        for settlement in settlements {
+            let one = self.group.settle(&self.broker, self.id, settlement);
+            all.settled += one.settled;
+            all.lost += one.lost;
+        }
+        if durable {
+            self.broker.queues.keeper.kept().await?;
+        }
+        Ok(all)
+    }
+
+    /// Leaves: what it had goes to others at once.
+    pub fn leave(&self) {
+        self.group.leave(&self.broker, self.id);
+    }
+}
+
+impl Drop for QueueMember {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The group as it is from now on.
+fn declared(join: &JoinQueue, held: Option<&GroupEntry>, now: i64) -> Result<GroupEntry, BrokerError> {
+    let rules = match held.map(|entry| &entry.kind) {
+        Some(GroupKind::Stream) => {
+            let message = format!("group '{}' is a stream group", join.group);
+            return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+        }
+        Some(GroupKind::Queue(rules)) => rules.clone(),
+        None => QueueSettings::default(),
+    };
+    let rules = join.settings.clone().unwrap_or(rules);
+    check_rules(&rules)?;
+    group::dead_letters(&join.group, &rules)?;
+    let (topics, filter) = match held {
+        Some(held) if join.topics.is_empty() => (held.topics.clone(), held.filter.clone()),
+        _ => (join.topics.clone(), join.filter.clone()),
+    };
+    if topics.is_empty() || topics.len() > PATTERNS {
+        return Err(refused(format!(
+            "group '{}' with {} topics; allowed are 1 to {PATTERNS}",
+            join.group,
+            topics.len()
+        )));
+    }
+    let created_ms = held.map_or(now, |held| held.created_ms);
+    Ok(GroupEntry { name: join.group.clone(), kind: GroupKind::Queue(rules), topics, filter, created_ms })
+}
+
+fn check_rules(rules: &QueueSettings) -> Result<(), BrokerError> {
+    let within = |what: &str, value: u64, least: u64, most: u64| {
+        let fits = (least..=most).contains(&value);
+        fits.then_some(()).ok_or_else(|| refused(format!("{what} of {value}; allowed are {least} to {most}")))
+    };
+    within("a lease (ms)", rules.lease_ms, 100, LONGEST_MS)?;
+    within("a number of deliveries", rules.max_deliveries.into(), 1, 1_000_000)?;
+    within("a backoff (ms)", rules.backoff_ms, 0, LONGEST_MS)?;
+    within("a longest backoff (ms)", rules.backoff_max_ms, rules.backoff_ms, LONGEST_MS)
+}
+
+fn refused(message: String) -> BrokerError {
+    BrokerError::new(ErrorKind::InvalidRequest, message)
+}
+
+fn no_group(name: &GroupName) -> BrokerError {
+    BrokerError::new(ErrorKind::NotFound, format!("there is no group '{name}'"))
+}

@@ -3,7 +3,7 @@ use super::*;
 /// What the catalog says of a group: its positions and chunk numbers, by topic.
 fn seen(catalog: &Catalog, of: &str) -> Vec<(u128, Option<u64>, Vec<u64>)> {
     let name = GroupName::new(of).unwrap();
-    let progress = catalog.progress(&name).map(|((topic, _), progress)| {
+    let progress = catalog.all_progress(&name).map(|((topic, _), progress)| {
         let offset = progress.position.as_ref().map(|position| position.offset);
         (topic.0, offset, progress.chunks.keys().copied().collect())
     });
@@ -65,14 +65,14 @@ fn a_power_cut_in_a_large_commit_leaves_a_beginning_of_it() {
         let disk = disk_of(&sim.reboot());
         let (_, mut catalog, _) = open(&disk, Path::new("/data")).unwrap();
         let found: Vec<u32> =
-            catalog.progress(&GroupName::new("g").unwrap()).map(|((_, partition), _)| *partition).collect();
+            catalog.all_progress(&GroupName::new("g").unwrap()).map(|((_, partition), _)| *partition).collect();
         assert_eq!(found, (0..found.len() as u32).collect::<Vec<_>>(), "cut {cut}");
         if made {
             assert_eq!(found.len(), 8, "cut {cut}");
         }
         let rest: Vec<Event> = if catalog.topic(&name("a")).is_some() { many().split_off(1) } else { many() };
         catalog.commit_all(rest, NOW).unwrap();
-        assert_eq!(catalog.progress(&GroupName::new("g").unwrap()).count(), 8);
+        assert_eq!(catalog.all_progress(&GroupName::new("g").unwrap()).count(), 8);
         if made {
             return;
         }

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use super::machine::{Keep, MAX_SPANS, Machine, Seen};
+use super::super::machine::{Keep, MAX_SPANS, Machine, Seen};
 use crate::base::Offset;
 use crate::catalog::{Position, Progress, QueueSettings};
 
@@ -145,7 +145,7 @@ fn what_is_done_costs_nothing_and_what_waits_is_bounded() {
     machine.ack(A, 1, 1_000_001, 0);
     assert_eq!((machine.floor(), machine.counts().leased), (0, 1));
     let mut progress = Progress::default();
-    keep(&mut progress, machine.to_keep(0));
+    keep(&mut progress, machine.take_changes(0));
     assert!(progress.chunks.values().all(|chunk| chunk.done.len() == 1 && chunk.failed.is_empty()));
     let again = Machine::new(rules(), Some(&progress), 0);
     assert_eq!((again.floor(), again.known_done_below(u64::MAX)), (0, 1_000_000));
@@ -236,7 +236,7 @@ fn random_events_agree_with_a_table_of_every_record() {
                 }
                 17 | 18 => {
                     let failing = rng.bool();
-                    let changes = machine.to_keep(now);
+                    let changes = machine.take_changes(now);
                     if failing {
                         machine.not_kept(&changes);
                     } else {

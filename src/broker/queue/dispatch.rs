@@ -1,0 +1,342 @@
+//! One task for each partition of a group with members: reads on, hands out, hands out again, buries.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::{ErrorKind, Offset, TimestampMs, limits};
+use crate::expr::Input;
+use crate::record::{BatchBuilder, BatchOptions, Batches, Header, Record, partition_for_key, read_records};
+
+use super::super::broker::lock;
+use super::super::partition::Stable;
+use super::super::{AckLevel, Broker, BrokerError, FetchRequest, NewTopic};
+use super::group::{Handed, Promise, QueueGroup, QueuePartition};
+use super::machine::{BURIAL, Due, Seen};
+
+/// Bytes read at a time, unless one batch is larger.
+const READ_BYTES: usize = 256 * 1024;
+/// Records of one delivery.
+const HANDED_RECORDS: usize = 4096;
+/// Bytes of records after which a delivery is full.
+const HANDED_BYTES: usize = 512 * 1024;
+/// The longest sleep, and the wait after an error.
+const SLEEP: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The header that says when a record may be delivered, in milliseconds since the Unix epoch.
+pub const DELIVER_AT: &str = "tidelog-deliver-at";
+/// The header that says from when on a record is of no use, in milliseconds since the Unix epoch.
+pub const EXPIRES_AT: &str = "tidelog-expires-at";
+
+/// Records that were read and not yet handed out.
+#[derive(Default)]
+struct Ahead {
+    records: VecDeque<Record>,
+    /// Where reading goes on.
+    next: Offset,
+}
+
+struct Dispatcher {
+    broker: Arc<Broker>,
+    group: Arc<QueueGroup>,
+    partition: Arc<QueuePartition>,
+    ahead: Ahead,
+}
+
+enum Next {
+    Again,
+    /// Nothing to do until something changes.
+    Wait(Option<TimestampMs>),
+    End,
+}
+
+/// Dispatches until there are no members or the partition is closed.
+pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: Arc<QueuePartition>) {
+    let watch = broker.topic(partition.topic.as_str()).and_then(|topic| {
+        let found = topic.partition(partition.place.partition)?;
+        Ok(found.watch())
+    });
+    let Ok(mut stable) = watch else { return };
+    let mut changed = group.changed.subscribe();
+    let mut dispatcher = Dispatcher { broker, group, partition, ahead: Ahead::default() };
+    loop {
+        changed.borrow_and_update();
+        let seen = *stable.borrow_and_update();
+        let next = match dispatcher.step(seen).await {
+            Ok(next) => next,
+            Err(error) => {
+                let Dispatcher { group, partition, .. } = &dispatcher;
+                let number = partition.place.partition;
+                tracing::warn!(group = %group.name, topic = %partition.topic, partition = number, %error, "cannot deliver");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let timer = match next {
+            Next::Again => continue,
+            Next::End => return,
+            Next::Wait(timer) => timer,
+        };
+        let wait = timer.map_or(SLEEP, |at| {
+            let ms = u64::try_from(at.saturating_sub(dispatcher.broker.clock.now_ms())).unwrap_or(0);
+            Duration::from_millis(ms.max(1)).min(SLEEP)
+        });
+        let closed = tokio::select! {
+            result = changed.changed() => result.is_err(),
+            result = stable.changed() => result.is_err(),
+            () = dispatcher.partition.wake.notified() => false,
+            () = tokio::time::sleep(wait) => false,
+        };
+        if closed {
+            return;
+        }
+    }
+}
+
+impl Dispatcher {
+    async fn step(&mut self, stable: Stable) -> Result<Next, BrokerError> {
+        if stable.closed || self.partition.is_closed() || !self.group.has_members() {
+            return Ok(Next::End);
+        }
+        let expired = self.with(|machine, now| machine.expire(now));
+        self.broker.metrics.leases_expired.inc_by(expired);
+        let (due, cursor, room, timer) = {
+            let now = self.broker.clock.now_ms();
+            let machine = lock(&self.partition.machine);
+            (machine.due(now), machine.cursor(), machine.has_room(), machine.next_timer())
+        };
+        if let Some(due) = due {
+            if due.dead {
+                self.bury(due).await?;
+                return Ok(Next::Again);
+            }
+            let Some(promise) = self.group.promise(HANDED_RECORDS) else { return Ok(Next::Wait(timer)) };
+            self.redeliver(due, promise).await?;
+            return Ok(Next::Again);
+        }
+        if cursor < stable.end && room {
+            let Some(promise) = self.group.promise(HANDED_RECORDS) else { return Ok(Next::Wait(timer)) };
+            self.deliver(cursor, promise).await?;
+            return Ok(Next::Again);
+        }
+        Ok(Next::Wait(timer))
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut super::machine::Machine, TimestampMs) -> R) -> R {
+        self.group.with(&self.broker, &self.partition, act)
+    }
+
+    /// Reads on at the cursor and leases what is read.
+    async fn deliver(&mut self, cursor: Offset, promise: Promise) -> Result<(), BrokerError> {
+        while self.ahead.records.front().is_some_and(|record| record.offset < cursor) {
+            self.ahead.records.pop_front();
+        }
+        if self.ahead.records.is_empty() {
+            let Some((records, next)) = self.read(cursor, READ_BYTES).await? else { return Ok(()) };
+            self.ahead = Ahead { records: records.into(), next };
+        }
+        let filter = lock(&self.group.inside).filter.clone();
+        let ordered = self.group.rules().ordered_by_key;
+        let mut handed = Vec::new();
+        let mut bytes = 0;
+        let (mut asked, mut failures) = (0, 0);
+        let Ahead { records, next } = &mut self.ahead;
+        let (topic, number) = (self.partition.topic.as_str(), self.partition.place.partition);
+        self.group.with(&self.broker, &self.partition, |machine, now| {
+            while handed.len() < promise.records && bytes < HANDED_BYTES && machine.has_room() {
+                let Some(record) = records.pop_front() else {
+                    machine.pass(*next);
+                    break;
+                };
+                let matches = filter.as_ref().is_none_or(|filter| {
+                    asked += 1;
+                    let input = Input { topic, partition: number, offset: record.offset, record: &record };
+                    filter.matches(&input).unwrap_or_else(|_| {
+                        failures += 1;
+                        false
+                    })
+                });
+                let expired = time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
+                let seen = Seen {
+                    offset: record.offset,
+                    key: record.key.as_ref().filter(|_| ordered).map(hash),
+                    deliver_at: time_of(&record, DELIVER_AT),
+                    skip: !matches || expired,
+                };
+                if machine.admit(seen, promise.member.id, now) {
+                    bytes += weight(&record);
+                    handed.push(record);
+                }
+            }
+            if records.is_empty() {
+                machine.pass(*next);
+            }
+        });
+        self.broker.metrics.filtered.inc_by(asked);
+        self.broker.metrics.filter_failures.inc_by(failures);
+        self.hand(&promise, 1, &handed);
+        Ok(())
+    }
+
+    /// Hands out again what is due.
+    async fn redeliver(&mut self, due: Due, promise: Promise) -> Result<(), BrokerError> {
+        let (records, next) = match self.read(due.from, READ_BYTES).await? {
+            Some(read) => read,
+            None => return Ok(()),
+        };
+        let mut due = Due { to: due.to.min(next.max(due.from + 1)), ..due };
+        let now = self.broker.clock.now_ms();
+        let (mut handed, mut expired, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for record in records.into_iter().filter(|record| (due.from..due.to).contains(&record.offset)) {
+            if handed.len() >= promise.records || bytes >= HANDED_BYTES {
+                due.to = record.offset;
+                break;
+            }
+            if time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now) {
+                expired.push(record.offset);
+                continue;
+            }
+            bytes += weight(&record);
+            handed.push(record);
+        }
+        // What has expired is not among those that are there, and so done.
+        let there: Vec<Offset> = handed.iter().map(|record| record.offset).collect();
+        self.with(|machine, now| machine.lease_due(due, &there, promise.member.id, now));
+        self.broker.metrics.redelivered.inc_by(handed.len() as u64);
+        self.hand(&promise, due.failed + 1, &handed);
+        Ok(())
+    }
+
+    fn hand(&self, promise: &Promise, attempt: u32, records: &[Record]) {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
+        let mut builder = BatchBuilder::new(BatchOptions { base_offset: first.offset, ..BatchOptions::default() });
+        for record in records {
+            builder.push_record(record);
+        }
+        let handed = Handed {
+            topic: self.partition.topic.clone(),
+            partition: self.partition.place.partition,
+            attempt,
+            next_offset: last.offset + 1,
+            batch: builder.build().freeze(),
+        };
+        self.broker.metrics.delivered.inc_by(records.len() as u64);
+        if !promise.member.hand(handed) {
+            self.group.leave(&self.broker, promise.member.id);
+        }
+        // It may have left between the promise and the lease, when there was nothing of it yet to take back.
+        if !lock(&self.group.inside).members.contains_key(&promise.member.id) {
+            self.with(|machine, now| machine.leave(promise.member.id, now));
+        }
+    }
+
+    /// Writes a record that failed too often to the dead-letter topic, and is done with it when it is there.
+    async fn bury(&mut self, due: Due) -> Result<(), BrokerError> {
+        let Some((records, next)) = self.read(due.from, READ_BYTES).await? else { return Ok(()) };
+        let due = Due { to: due.to.min(next.max(due.from + 1)), ..due };
+        let dead: Vec<Record> =
+            records.into_iter().filter(|record| (due.from..due.to).contains(&record.offset)).collect();
+        let there: Vec<Offset> = dead.iter().map(|record| record.offset).collect();
+        self.with(|machine, now| machine.lease_due(due, &there, BURIAL, now));
+        let mut outcome = Ok(());
+        for record in dead {
+            let offset = record.offset;
+            let reason = self.partition.reason(offset);
+            let reason = reason.unwrap_or_else(|| "it was not acked in time".to_owned());
+            if outcome.is_ok() {
+                outcome = self.write_dead(record, due.failed, &reason).await;
+            }
+            if outcome.is_ok() {
+                self.broker.metrics.dead_letters.inc();
+                self.with(|machine, now| machine.ack(BURIAL, offset, offset + 1, now));
+            } else {
+                let pause = Some(PAUSE.as_millis() as u64);
+                self.with(|machine, now| machine.nack(BURIAL, (offset, offset + 1), pause, now));
+            }
+        }
+        outcome
+    }
+
+    async fn write_dead(&self, mut record: Record, attempts: u32, reason: &str) -> Result<(), BrokerError> {
+        let topic = self.group.dead_letters()?;
+        let new = NewTopic { name: topic.clone(), partitions: None, settings: Vec::new(), if_not_exists: true };
+        let partitions = self.broker.create_topic(new).await?.partitions.len() as u32;
+        let source = format!("{}/{}/{}", self.partition.topic, self.partition.place.partition, record.offset);
+        let own = ["tidelog-source", "tidelog-attempts", "tidelog-error", "tidelog-group"];
+        record.headers.retain(|header| !own.iter().any(|name| header.name == name.as_bytes()));
+        let values = [source, attempts.to_string(), reason.to_owned(), self.group.name.to_string()];
+        record.headers.extend(
+            own.iter()
+                .zip(values)
+                .map(|(name, value)| Header { name: Bytes::from_static(name.as_bytes()), value: Some(value.into()) }),
+        );
+        let number = record.key.as_ref().map_or(0, |key| partition_for_key(key, partitions));
+        record.offset = 0;
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        builder.push_record(&record);
+        self.broker.produce(topic.as_str(), number, builder.build(), AckLevel::Durable).await.map(drop)
+    }
+
+    /// Records from `from` on, and the offset behind what was read. `None` if something else is to be done first.
+    async fn read(&self, from: Offset, max_bytes: usize) -> Result<Option<(Vec<Record>, Offset)>, BrokerError> {
+        let topic = self.broker.topic(self.partition.topic.as_str())?;
+        let number = self.partition.place.partition;
+        let start = topic.partition(number)?.log()?.with(|log| log.start_offset());
+        if start > from {
+            tracing::info!(group = %self.group.name, topic = %self.partition.topic, partition = number, from, start,
+                "retention has deleted what the group had not done");
+            self.with(|machine, now| machine.forget_below(start, now));
+            return Ok(None);
+        }
+        let request = FetchRequest {
+            topic: self.partition.topic.as_str(),
+            partition: number,
+            offset: from,
+            max_bytes,
+            min_bytes: 0,
+            max_wait: Duration::ZERO,
+            skip_damaged: false,
+        };
+        let fetched = self.broker.fetch(request).await?;
+        if fetched.next_offset <= from {
+            let message = format!("nothing can be read at offset {from} of {}/{number}", topic.entry.name);
+            return Err(BrokerError::new(ErrorKind::Internal, message));
+        }
+        let mut records = Vec::new();
+        for batch in Batches::new(fetched.bytes) {
+            let (header, batch) = batch?;
+            if header.is_control() {
+                continue;
+            }
+            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES)? {
+                let record = record?;
+                if record.offset >= from {
+                    records.push(record);
+                }
+            }
+        }
+        Ok(Some((records, fetched.next_offset)))
+    }
+}
+
+fn weight(record: &Record) -> usize {
+    let field = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
+    let headers = record.headers.iter().map(|header| header.name.len() + field(&header.value));
+    field(&record.key) + field(&record.value) + headers.sum::<usize>() + 16
+}
+
+fn hash(key: &Bytes) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The time in a header; what is no number of milliseconds says nothing.
+fn time_of(record: &Record, name: &str) -> Option<TimestampMs> {
+    let header = record.headers.iter().rev().find(|header| header.name == name.as_bytes())?;
+    std::str::from_utf8(header.value.as_ref()?).ok()?.trim().parse().ok()
+}

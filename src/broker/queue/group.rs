@@ -1,0 +1,426 @@
+//! Queue groups with their members: who has how much out, and what a member says about it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
+use crate::catalog::{GroupEntry, GroupKind, Place, QueueSettings};
+use crate::expr::Filter;
+
+use super::super::broker::lock;
+use super::super::partition::Topic;
+use super::super::{Broker, BrokerError};
+use super::dispatch;
+use super::machine::{Machine, MemberId, Settled};
+
+/// Bytes that wait to be sent to a member, beyond which it gets nothing more.
+const QUEUED_BYTES: usize = 4 * 1024 * 1024;
+/// Reasons of failures that are remembered for a partition, for its dead letters.
+const REASONS: usize = 10_000;
+
+/// Records handed to a member, all of them for the same time.
+#[derive(Debug)]
+pub struct Handed {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Which delivery of these records this is, from 1.
+    pub attempt: u32,
+    /// Offset behind the last of them.
+    pub next_offset: Offset,
+    /// The records, as one batch.
+    pub batch: Bytes,
+}
+
+/// What a member says about records that it was handed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are done.
+    Ack,
+    /// They failed; they come again after this time, or as the group's rules say.
+    Nack {
+        /// The wait in milliseconds.
+        delay_ms: Option<u64>,
+        /// Why, for the dead letter.
+        reason: Option<String>,
+    },
+    /// They were not looked at: somebody else may have them at once.
+    Release,
+    /// The lease begins anew.
+    Extend,
+}
+
+/// A range of offsets of a partition, and what is said about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub from: Offset,
+    /// Behind the last.
+    pub to: Offset,
+    /// What is said.
+    pub verdict: Verdict,
+}
+
+pub(crate) struct QueuePartition {
+    pub(crate) place: Place,
+    pub(crate) topic: TopicName,
+    pub(crate) machine: Mutex<Machine>,
+    /// Its dispatcher has something to look at.
+    pub(crate) wake: Notify,
+    /// It is with the keeper.
+    pub(crate) noted: AtomicBool,
+    closed: AtomicBool,
+    dispatching: AtomicBool,
+    reasons: Mutex<HashMap<Offset, String>>,
+}
+
+pub(crate) struct Member {
+    pub(crate) id: MemberId,
+    prefetch: i64,
+    /// Records leased to it or promised.
+    out: AtomicI64,
+    /// Bytes on their way to it.
+    queued: AtomicUsize,
+    sender: mpsc::UnboundedSender<Handed>,
+}
+
+#[derive(Default)]
+pub(crate) struct Inside {
+    pub(crate) filter: Option<Arc<Filter>>,
+    pub(crate) partitions: BTreeMap<(TopicId, PartitionId), Arc<QueuePartition>>,
+    pub(crate) members: BTreeMap<MemberId, Arc<Member>>,
+    /// Whose turn it is among members with the same room.
+    turn: MemberId,
+}
+
+pub(crate) struct QueueGroup {
+    pub(crate) name: GroupName,
+    pub(crate) entry: Mutex<GroupEntry>,
+    pub(crate) inside: Mutex<Inside>,
+    /// Bumped when a member comes, goes or has room again.
+    pub(crate) changed: watch::Sender<u64>,
+    runtime: Handle,
+}
+
+/// Room that is promised to a dispatcher; what it does not lease is given back.
+pub(crate) struct Promise {
+    pub(crate) member: Arc<Member>,
+    pub(crate) records: usize,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.member.out.fetch_sub(self.records as i64, Ordering::AcqRel);
+    }
+}
+
+impl Member {
+    fn room(&self) -> i64 {
+        let full = self.queued.load(Ordering::Acquire) >= QUEUED_BYTES;
+        if full { 0 } else { self.prefetch - self.out.load(Ordering::Acquire) }
+    }
+
+    /// Hands over; `false` if the member is gone.
+    pub(crate) fn hand(&self, handed: Handed) -> bool {
+        self.queued.fetch_add(handed.batch.len(), Ordering::AcqRel);
+        self.sender.send(handed).is_ok()
+    }
+}
+
+impl QueuePartition {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn reason(&self, offset: Offset) -> Option<String> {
+        lock(&self.reasons).remove(&offset)
+    }
+}
+
+impl QueueGroup {
+    pub(crate) fn new(entry: GroupEntry, filter: Option<Arc<Filter>>, runtime: Handle) -> Self {
+        Self {
+            name: entry.name.clone(),
+            entry: Mutex::new(entry),
+            inside: Mutex::new(Inside { filter, ..Inside::default() }),
+            changed: watch::Sender::new(0),
+            runtime,
+        }
+    }
+
+    pub(crate) fn rules(&self) -> QueueSettings {
+        match &lock(&self.entry).kind {
+            GroupKind::Queue(rules) => rules.clone(),
+            GroupKind::Stream => QueueSettings::default(),
+        }
+    }
+
+    /// Where its dead letters go.
+    pub(crate) fn dead_letters(&self) -> Result<TopicName, BrokerError> {
+        dead_letters(&self.name, &self.rules())
+    }
+
+    /// Whether it reads the topic. Its own dead letters it never reads.
+    pub(crate) fn wants(&self, topic: &TopicName) -> bool {
+        lock(&self.entry).topics.iter().any(|pattern| pattern.matches(topic))
+            && self.dead_letters().is_ok_and(|dead| dead != *topic)
+    }
+
+    /// Adds the partitions of a topic that are not there yet, each from what was kept, else from where `start` says.
+    pub(crate) fn add(self: &Arc<Self>, broker: &Arc<Broker>, topic: &Topic, start: impl Fn(PartitionId) -> Offset) {
+        let rules = self.rules();
+        for number in 0..topic.entry.partitions {
+            let at = (topic.entry.id, number);
+            if lock(&self.inside).partitions.contains_key(&at) {
+                continue;
+            }
+            let machine = Machine::new(rules.clone(), lock(&broker.catalog).progress(&self.name, at), start(number));
+            let dirty = machine.is_dirty();
+            let partition = Arc::new(QueuePartition {
+                place: Place { group: self.name.clone(), topic: at.0, partition: number },
+                topic: topic.entry.name.clone(),
+                machine: Mutex::new(machine),
+                wake: Notify::new(),
+                noted: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+                dispatching: AtomicBool::new(false),
+                reasons: Mutex::default(),
+            });
+            // Whoever was here in between had the same to begin with.
+            let added = {
+                let mut inside = lock(&self.inside);
+                let free = !inside.partitions.contains_key(&at);
+                if free {
+                    inside.partitions.insert(at, Arc::clone(&partition));
+                }
+                free
+            };
+            if added && dirty {
+                broker.queues.keeper.note(&partition);
+            }
+        }
+    }
+
+    /// Every partition has a dispatcher as long as there are members.
+    pub(crate) fn dispatch(self: &Arc<Self>, broker: &Arc<Broker>) {
+        let inside = lock(&self.inside);
+        if inside.members.is_empty() {
+            return;
+        }
+        for partition in inside.partitions.values() {
+            if !partition.is_closed() && !partition.dispatching.swap(true, Ordering::AcqRel) {
+                let (broker, group, partition) = (Arc::clone(broker), Arc::clone(self), Arc::clone(partition));
+                self.runtime.spawn(async move {
+                    let (again, whose) = (Arc::clone(&group), Arc::clone(&broker));
+                    dispatch::run(broker, group, Arc::clone(&partition)).await;
+                    partition.dispatching.store(false, Ordering::Release);
+                    // A member may have come just when the last had gone.
+                    if !partition.is_closed() {
+                        again.dispatch(&whose);
+                    }
+                });
+            }
+        }
+    }
+
+    pub(crate) fn has_members(&self) -> bool {
+        !lock(&self.inside).members.is_empty()
+    }
+
+    pub(crate) fn bump(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// The member with the most room, and as much of it as it makes sense to use at once.
+    pub(crate) fn promise(&self, most: usize) -> Option<Promise> {
+        let mut inside = lock(&self.inside);
+        let turn = inside.turn;
+        let later = inside.members.range(turn + 1..);
+        let order = later.chain(inside.members.range(..=turn)).map(|(_, member)| member);
+        let mut best: Option<(&Arc<Member>, i64)> = None;
+        for (member, room) in order.map(|member| (member, member.room())).filter(|(_, room)| *room > 0) {
+            if best.is_none_or(|(_, most)| room > most) {
+                best = Some((member, room));
+            }
+        }
+        let (member, room) = best?;
+        let member = Arc::clone(member);
+        let records = usize::try_from(room).unwrap_or(0).min(most);
+        member.out.fetch_add(records as i64, Ordering::AcqRel);
+        inside.turn = member.id;
+        Some(Promise { member, records })
+    }
+
+    /// Does something with a partition's machine, and what follows from it: room for members, something to keep.
+    pub(crate) fn with<R>(
+        &self,
+        broker: &Broker,
+        partition: &Arc<QueuePartition>,
+        act: impl FnOnce(&mut Machine, TimestampMs) -> R,
+    ) -> R {
+        let (result, out, dirty) = {
+            let mut machine = lock(&partition.machine);
+            let result = act(&mut machine, broker.clock.now_ms());
+            (result, machine.take_out(), machine.is_dirty())
+        };
+        let mut room = false;
+        if !out.is_empty() {
+            let inside = lock(&self.inside);
+            for (id, change) in out {
+                if let Some(member) = inside.members.get(&id) {
+                    member.out.fetch_add(change, Ordering::AcqRel);
+                    room |= change < 0;
+                }
+            }
+        }
+        if room {
+            self.bump();
+        }
+        if dirty {
+            broker.queues.keeper.note(partition);
+        }
+        result
+    }
+
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        broker: &Arc<Broker>,
+        id: MemberId,
+        prefetch: u32,
+    ) -> mpsc::UnboundedReceiver<Handed> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let member = Arc::new(Member {
+            id,
+            prefetch: i64::from(prefetch.max(1)),
+            out: AtomicI64::new(0),
+            queued: AtomicUsize::new(0),
+            sender,
+        });
+        lock(&self.inside).members.insert(id, member);
+        self.bump();
+        self.dispatch(broker);
+        receiver
+    }
+
+    /// What a member had goes to others at once.
+    pub(crate) fn leave(&self, broker: &Broker, id: MemberId) {
+        let partitions: Vec<_> = {
+            let mut inside = lock(&self.inside);
+            if inside.members.remove(&id).is_none() {
+                return;
+            }
+            inside.partitions.values().cloned().collect()
+        };
+        for partition in partitions {
+            self.with(broker, &partition, |machine, now| machine.leave(id, now));
+        }
+        self.bump();
+    }
+
+    /// A member's delivery was sent, and its bytes no longer wait.
+    pub(crate) fn sent(&self, id: MemberId, bytes: usize) {
+        let member = lock(&self.inside).members.get(&id).cloned();
+        if let Some(member) = member {
+            let before = member.queued.fetch_sub(bytes, Ordering::AcqRel);
+            if before >= QUEUED_BYTES {
+                self.bump();
+            }
+        }
+    }
+
+    pub(crate) fn settle(&self, broker: &Broker, id: MemberId, settlement: &Settlement) -> Settled {
+        let Settlement { topic, partition, from, to, verdict } = settlement;
+        let found = broker
+            .topic(topic.as_str())
+            .ok()
+            .and_then(|topic| lock(&self.inside).partitions.get(&(topic.entry.id, *partition)).cloned());
+        let Some(partition) = found else {
+            return Settled { settled: 0, lost: to.saturating_sub(*from) };
+        };
+        if let Verdict::Nack { reason: Some(reason), .. } = verdict
+            && to.saturating_sub(*from) <= 64
+        {
+            let mut reasons = lock(&partition.reasons);
+            if reasons.len() < REASONS {
+                reasons.extend((*from..*to).map(|offset| (offset, reason.clone())));
+            }
+        }
+        let settled = self.with(broker, &partition, |machine, now| match verdict {
+            Verdict::Ack => machine.ack(id, *from, *to, now),
+            Verdict::Nack { delay_ms, .. } => machine.nack(id, (*from, *to), *delay_ms, now),
+            Verdict::Release => machine.release(id, *from, *to, now),
+            Verdict::Extend => machine.extend(id, *from, *to, now),
+        });
+        if *verdict == Verdict::Ack {
+            let mut reasons = lock(&partition.reasons);
+            if !reasons.is_empty() {
+                reasons.retain(|offset, _| !(*from..*to).contains(offset));
+            }
+        }
+        partition.wake.notify_one();
+        settled
+    }
+
+    /// Takes over what was declared anew: rules hold from the next delivery on, topics that are no longer wanted go.
+    pub(crate) fn redeclare(&self, entry: GroupEntry, filter: Option<Arc<Filter>>) {
+        *lock(&self.entry) = entry;
+        let rules = self.rules();
+        let mut inside = lock(&self.inside);
+        inside.filter = filter;
+        inside.partitions.retain(|_, partition| {
+            let wanted = self.wants(&partition.topic);
+            if wanted {
+                lock(&partition.machine).set_rules(rules.clone());
+            } else {
+                partition.closed.store(true, Ordering::Release);
+                partition.wake.notify_one();
+            }
+            wanted
+        });
+    }
+
+    /// Ends everything: the group is gone, or the server stops.
+    pub(crate) fn stop(&self) {
+        let mut inside = lock(&self.inside);
+        inside.members.clear();
+        for partition in inside.partitions.values() {
+            partition.closed.store(true, Ordering::Release);
+            partition.wake.notify_one();
+        }
+        drop(inside);
+        self.bump();
+    }
+
+    /// Lets go of a topic that is gone.
+    pub(crate) fn forget(&self, topic: TopicId) {
+        let mut inside = lock(&self.inside);
+        inside.partitions.retain(|(id, _), partition| {
+            if *id == topic {
+                partition.closed.store(true, Ordering::Release);
+                partition.wake.notify_one();
+            }
+            *id != topic
+        });
+    }
+}
+
+/// Where the dead letters of a group with these rules go.
+///
+/// # Errors
+/// The group's name makes no topic name.
+pub(crate) fn dead_letters(group: &GroupName, rules: &QueueSettings) -> Result<TopicName, BrokerError> {
+    match &rules.dead_letter {
+        Some(topic) => Ok(topic.clone()),
+        None => Ok(TopicName::new(&format!("dead-letter.{group}"))?),
+    }
+}

@@ -1,0 +1,162 @@
+//! Keeps what groups have done: a thread that collects what has changed and commits it, many changes with one sync.
+//!
+//! What is acked is on the disk a few milliseconds later; who wants to be sure waits for it ([`Keeper::kept`]).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::base::{ErrorKind, TimestampMs};
+use crate::catalog::{Event, Position};
+
+use super::super::broker::lock;
+use super::super::{Broker, BrokerError};
+use super::group::QueuePartition;
+use super::machine::Keep;
+
+/// How long what was acked may wait for more of it to share a sync.
+const LINGER: Duration = Duration::from_millis(5);
+/// The wait after a commit that failed.
+const PAUSE: Duration = Duration::from_millis(200);
+
+type Answer = oneshot::Sender<Result<(), BrokerError>>;
+
+#[derive(Default)]
+struct Work {
+    dirty: Vec<Arc<QueuePartition>>,
+    waiting: Vec<Answer>,
+    stop: bool,
+}
+
+/// Where changes are handed in.
+#[derive(Default)]
+pub(crate) struct Keeper {
+    work: Mutex<Work>,
+    more: Condvar,
+    /// Held while changes are collected and committed; who replaces or deletes progress holds it too.
+    pub(crate) keeping: Mutex<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Keeper {
+    /// Notes that a partition has something to keep.
+    pub(crate) fn note(&self, partition: &Arc<QueuePartition>) {
+        if !partition.noted.swap(true, Ordering::AcqRel) {
+            lock(&self.work).dirty.push(Arc::clone(partition));
+            self.more.notify_all();
+        }
+    }
+
+    /// Waits until everything that was noted so far is on the disk.
+    ///
+    /// # Errors
+    /// The journal's; what was noted is tried again all the same.
+    pub(crate) async fn kept(&self) -> Result<(), BrokerError> {
+        let stopping = || BrokerError::new(ErrorKind::ShuttingDown, "the server is stopping");
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut work = lock(&self.work);
+            if work.stop {
+                return Err(stopping());
+            }
+            work.waiting.push(sender);
+        }
+        self.more.notify_all();
+        receiver.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    pub(crate) fn start(broker: &Arc<Broker>) -> Result<(), BrokerError> {
+        let weak = Arc::downgrade(broker);
+        let queues = Arc::clone(&broker.queues);
+        let thread = std::thread::Builder::new()
+            .name("tidelog-progress".to_owned())
+            .spawn(move || queues.keeper.run(&weak))
+            .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start the progress thread: {error}")))?;
+        *lock(&broker.queues.keeper.thread) = Some(thread);
+        Ok(())
+    }
+
+    /// Commits what there is and ends the thread.
+    pub(crate) fn stop(&self, broker: &Broker) {
+        lock(&self.work).stop = true;
+        self.more.notify_all();
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the progress thread panicked");
+        }
+        self.commit(broker);
+    }
+
+    fn run(&self, broker: &Weak<Broker>) {
+        loop {
+            let mut work = lock(&self.work);
+            while work.dirty.is_empty() && work.waiting.is_empty() && !work.stop {
+                work = self.more.wait(work).unwrap_or_else(PoisonError::into_inner);
+            }
+            if work.waiting.is_empty() && !work.stop {
+                let waiting = |work: &mut Work| work.waiting.is_empty() && !work.stop;
+                work = self.more.wait_timeout_while(work, LINGER, waiting).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if work.stop {
+                return;
+            }
+            drop(work);
+            let Some(broker) = broker.upgrade() else { return };
+            if !self.commit(&broker) {
+                // Only stopping cuts it short.
+                let work = lock(&self.work);
+                let _ = self.more.wait_timeout_while(work, PAUSE, |work| !work.stop);
+            }
+        }
+    }
+
+    fn commit(&self, broker: &Broker) -> bool {
+        let _keeping = lock(&self.keeping);
+        let (dirty, waiting) = {
+            let mut work = lock(&self.work);
+            (std::mem::take(&mut work.dirty), std::mem::take(&mut work.waiting))
+        };
+        let now = broker.clock.now_ms();
+        let mut events = Vec::new();
+        let mut taken = Vec::new();
+        for partition in dirty {
+            partition.noted.store(false, Ordering::Release);
+            if partition.is_closed() {
+                continue;
+            }
+            let changes = lock(&partition.machine).take_changes(now);
+            events.extend(changes.iter().map(|change| event(&partition, change, now)));
+            taken.push((partition, changes));
+        }
+        let result = if events.is_empty() { Ok(()) } else { lock(&broker.catalog).commit_all(events, now) };
+        let failure = result.err().map(|error| {
+            tracing::warn!(%error, "progress of groups cannot be kept; trying again");
+            for (partition, changes) in &taken {
+                lock(&partition.machine).not_kept(changes);
+                self.note(partition);
+            }
+            (error.kind(), error.to_string())
+        });
+        for answer in waiting {
+            let outcome = failure.clone().map_or(Ok(()), |(kind, message)| Err(BrokerError::new(kind, message)));
+            // Who no longer waits need not know.
+            let _ = answer.send(outcome);
+        }
+        failure.is_none()
+    }
+}
+
+fn event(partition: &QueuePartition, change: &Keep, now: TimestampMs) -> Event {
+    let place = partition.place.clone();
+    match change {
+        Keep::Floor(offset) => {
+            let position = Position { offset: *offset, metadata: String::new(), time_ms: now };
+            Event::PositionSet { place, position: Some(position) }
+        }
+        Keep::Chunk(number, chunk) => Event::ChunkSet { place, number: *number, chunk: chunk.clone() },
+    }
+}
