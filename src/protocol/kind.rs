@@ -58,11 +58,27 @@ pub enum Kind {
     Delivery = 43,
     /// Pushed when a subscription ends by itself, with an error body.
     SubscriptionEnded = 44,
+    /// [`super::JoinGroup`].
+    JoinGroup = 50,
+    /// [`super::LeaveGroup`].
+    LeaveGroup = 51,
+    /// [`super::Settle`].
+    Settle = 52,
+    /// [`super::Handed`].
+    Handed = 53,
+    /// Pushed when a membership ends by itself, with an error body.
+    MemberEnded = 54,
+    /// [`super::ListGroups`].
+    ListGroups = 60,
+    /// [`super::DescribeGroup`].
+    DescribeGroup = 61,
+    /// [`super::DeleteGroup`].
+    DeleteGroup = 62,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 28] = [
         Self::Goodbye,
         Self::Hello,
         Self::Ping,
@@ -83,6 +99,14 @@ impl Kind {
         Self::Unsubscribe,
         Self::Delivery,
         Self::SubscriptionEnded,
+        Self::JoinGroup,
+        Self::LeaveGroup,
+        Self::Settle,
+        Self::Handed,
+        Self::MemberEnded,
+        Self::ListGroups,
+        Self::DescribeGroup,
+        Self::DeleteGroup,
     ];
 
     /// The number on the wire.
@@ -118,6 +142,14 @@ impl Kind {
             Self::Unsubscribe => "unsubscribe",
             Self::Delivery => "delivery",
             Self::SubscriptionEnded => "subscription_ended",
+            Self::JoinGroup => "join_group",
+            Self::LeaveGroup => "leave_group",
+            Self::Settle => "settle",
+            Self::Handed => "handed",
+            Self::MemberEnded => "member_ended",
+            Self::ListGroups => "list_groups",
+            Self::DescribeGroup => "describe_group",
+            Self::DeleteGroup => "delete_group",
         }
     }
 }

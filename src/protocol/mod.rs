@@ -5,6 +5,7 @@
 mod codec;
 mod error;
 mod frame;
+mod groups;
 mod kind;
 mod messages;
 mod topics;
@@ -12,6 +13,7 @@ mod topics;
 pub use codec::{decode_body, encode_body};
 pub use error::FrameError;
 pub use frame::{Frame, FrameDecoder, FrameHeader, encode_frame, flags};
+pub use groups::*;
 pub use kind::{Kind, Message, Request};
 pub use messages::*;
 pub use topics::*;

@@ -119,6 +119,7 @@ async fn finish(
     let stopping = session.shared.is_stopping();
     let patience = if stopping { session.shared.config.shutdown_timeout.as_duration() } else { LAST_ANSWERS };
     let farewell = async {
+        session.members.end_all();
         session.subscriptions.end_all(LAST_PUSHES).await;
         if tokio::time::timeout(patience, session.drained()).await.is_err() {
             tracing::warn!("connection ends with requests still in flight");

@@ -4,6 +4,7 @@ mod connection;
 mod handshake;
 mod listener;
 mod mapping;
+mod members;
 mod outbox;
 mod purse;
 mod reader;

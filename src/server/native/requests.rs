@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::mapping::{self, Refusal, topic_name};
 use super::reading::{Want, read};
 use super::session::{Answer, Session, Ticket};
-use super::subscriptions;
+use super::{members, subscriptions};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -55,7 +55,11 @@ pub async fn take_in(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Resu
 
 /// A kind that a client may send after the handshake.
 fn known(code: u16) -> Option<Kind> {
-    Kind::from_code(code).filter(|kind| !matches!(kind, Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded))
+    Kind::from_code(code).filter(|kind| !is_push(*kind))
+}
+
+fn is_push(kind: Kind) -> bool {
+    matches!(kind, Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded | Kind::Handed | Kind::MemberEnded)
 }
 
 fn unknown(code: u16) -> String {
@@ -103,12 +107,24 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::ListOffsets => start(session, frame, ticket, list_offsets).await,
         Kind::Unsubscribe => start(session, frame, ticket, unsubscribe).await,
         Kind::Subscribe => subscribe(session, frame, ticket).await,
+        Kind::JoinGroup => join_group(session, frame, ticket).await,
+        Kind::LeaveGroup => start(session, frame, ticket, members::leave).await,
+        Kind::Settle => start(session, frame, ticket, members::settle).await,
+        Kind::ListGroups => start(session, frame, ticket, members::list).await,
+        Kind::DescribeGroup => start(session, frame, ticket, members::describe).await,
+        Kind::DeleteGroup => start(session, frame, ticket, members::delete).await,
         Kind::Hello => {
             let refusal = Refusal::new(ErrorKind::InvalidRequest, "this connection has said hello already");
             session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal));
         }
         // Answered before, or not let through by `known`.
-        Kind::Produce | Kind::Credit | Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded => {}
+        Kind::Produce
+        | Kind::Credit
+        | Kind::Goodbye
+        | Kind::Delivery
+        | Kind::SubscriptionEnded
+        | Kind::Handed
+        | Kind::MemberEnded => {}
     }
 }
 
@@ -219,6 +235,21 @@ async fn subscribe(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
         Err(refusal) => {
             session.answer::<wire::SubscribeOk>(frame.kind, correlation, Some(ticket.slot), Err(refusal));
         }
+    }
+}
+
+async fn join_group(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
+    let correlation = frame.correlation;
+    match decode::<wire::JoinGroup>(&frame) {
+        Ok(request) => {
+            let session = session.clone();
+            tasks::spawn("join group", async move {
+                drop(ticket.bytes);
+                members::join(&session, correlation, ticket.slot, request).await;
+                Ok::<(), Refusal>(())
+            });
+        }
+        Err(refusal) => session.answer::<wire::JoinGroupOk>(frame.kind, correlation, Some(ticket.slot), Err(refusal)),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::mapping::Refusal;
+use super::members::Members;
 use super::outbox::{Outbox, Outgoing};
 use super::subscriptions::Subscriptions;
 use crate::base::ErrorKind;
@@ -31,6 +32,8 @@ pub struct Session {
     pub outgoing: Arc<Account>,
     /// Its subscriptions.
     pub subscriptions: Subscriptions,
+    /// Its memberships of groups.
+    pub members: Members,
     /// Permits for long answers.
     pub long_answers: Arc<Semaphore>,
     outbox: Outbox,
@@ -77,6 +80,7 @@ impl Session {
             slots: Arc::new(Semaphore::new(shared.config.max_requests_in_flight)),
             shared,
             subscriptions: Subscriptions::default(),
+            members: Members::default(),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS)),
             outbox,
             alone: AtomicU32::new(0),
@@ -177,6 +181,12 @@ impl Session {
     pub async fn push_end(&self, subscription: u64, refusal: &Refusal) {
         self.shared.metrics.error(refusal.kind);
         self.outbox.send(refused(Kind::SubscriptionEnded.code(), flags::PUSH, subscription, refusal)).await;
+    }
+
+    /// Queues the end of a membership.
+    pub async fn push_member_end(&self, member: u64, refusal: &Refusal) {
+        self.shared.metrics.error(refusal.kind);
+        self.outbox.send(refused(Kind::MemberEnded.code(), flags::PUSH, member, refusal)).await;
     }
 
     /// Queues the last frame: behind it, the writer ends the connection.
