@@ -7,6 +7,12 @@ pub const TOPIC_NAME_CHARS: usize = 249;
 /// Characters of a group's name, at most.
 pub const GROUP_NAME_CHARS: usize = 249;
 
+/// The largest offset: the batch format's field is signed.
+pub const MAX_OFFSET: u64 = i64::MAX as u64;
+
+/// Bytes that may be remembered with a group's position.
+pub const POSITION_METADATA_BYTES: usize = 4096;
+
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC: u32 = 1024;
 

@@ -8,6 +8,7 @@ use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
 use crate::disk::{self, Disk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
+use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
 use super::queue::{Keeper, Queues};
@@ -29,6 +30,7 @@ pub struct Broker {
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) groups: Groups,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
 }
@@ -62,6 +64,7 @@ impl Broker {
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
             queues: Arc::default(),
+            groups: Groups::default(),
             here: tokio::sync::Semaphore::new(HERE),
         };
         broker.finish_deletions()?;

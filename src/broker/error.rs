@@ -32,6 +32,10 @@ impl BrokerError {
         self.range
     }
 
+    pub(crate) fn out_of_range(message: String, range: (Offset, Offset)) -> Self {
+        Self { range: Some(range), ..Self::new(ErrorKind::OffsetOutOfRange, message) }
+    }
+
     pub(crate) fn no_topic(name: &str) -> Self {
         Self::new(ErrorKind::NotFound, format!("there is no topic '{name}'"))
     }

@@ -10,6 +10,7 @@ mod broker;
 mod error;
 mod fetch;
 mod filtered;
+mod groups;
 mod metrics;
 mod partition;
 mod produce;
@@ -19,6 +20,7 @@ mod upkeep;
 
 pub use broker::Broker;
 pub use error::BrokerError;
+pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
 

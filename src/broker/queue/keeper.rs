@@ -28,6 +28,8 @@ type Answer = oneshot::Sender<Result<(), BrokerError>>;
 struct Work {
     dirty: Vec<Arc<QueuePartition>>,
     waiting: Vec<Answer>,
+    /// There is something in [`super::super::groups`] that is ready to be kept.
+    pending: bool,
     stop: bool,
 }
 
@@ -48,6 +50,12 @@ impl Keeper {
             lock(&self.work).dirty.push(Arc::clone(partition));
             self.more.notify_all();
         }
+    }
+
+    /// Notes that groups have changes pending.
+    pub(crate) fn note_pending(&self) {
+        lock(&self.work).pending = true;
+        self.more.notify_all();
     }
 
     /// Waits until everything that was noted so far is on the disk.
@@ -94,7 +102,7 @@ impl Keeper {
     fn run(&self, broker: &Weak<Broker>) {
         loop {
             let mut work = lock(&self.work);
-            while work.dirty.is_empty() && work.waiting.is_empty() && !work.stop {
+            while work.dirty.is_empty() && !work.pending && work.waiting.is_empty() && !work.stop {
                 work = self.more.wait(work).unwrap_or_else(PoisonError::into_inner);
             }
             if work.waiting.is_empty() && !work.stop {
@@ -118,10 +126,13 @@ impl Keeper {
         let _keeping = lock(&self.keeping);
         let (dirty, waiting) = {
             let mut work = lock(&self.work);
+            work.pending = false;
             (std::mem::take(&mut work.dirty), std::mem::take(&mut work.waiting))
         };
+        // What somebody waits for was put there before he began to wait.
+        let pending = broker.groups.pending.snapshot();
         let now = broker.clock.now_ms();
-        let mut events = Vec::new();
+        let mut events: Vec<Event> = pending.events().collect();
         let mut taken = Vec::new();
         for partition in dirty {
             partition.noted.store(false, Ordering::Release);
@@ -133,11 +144,17 @@ impl Keeper {
             taken.push((partition, changes));
         }
         let result = if events.is_empty() { Ok(()) } else { lock(&broker.catalog).commit_all(events, now) };
+        if result.is_ok() {
+            broker.groups.pending.kept(&pending);
+        }
         let failure = result.err().map(|error| {
             tracing::warn!(%error, "progress of groups cannot be kept; trying again");
             for (partition, changes) in &taken {
                 lock(&partition.machine).not_kept(changes);
                 self.note(partition);
+            }
+            if !broker.groups.pending.is_empty() {
+                self.note_pending();
             }
             (error.kind(), error.to_string())
         });

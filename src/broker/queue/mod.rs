@@ -44,7 +44,7 @@ pub(crate) struct Queues {
     members: AtomicU64,
     pub(crate) keeper: Keeper,
     /// Held while a group is declared or deleted.
-    declaring: Mutex<()>,
+    pub(crate) declaring: Mutex<()>,
 }
 
 /// A wish to be a member.
@@ -266,6 +266,7 @@ impl Broker {
     pub async fn delete_group(self: &Arc<Self>, name: &GroupName, force: bool) -> Result<(), BrokerError> {
         let (broker, name) = (Arc::clone(self), name.clone());
         blocking(move || {
+            let _held = broker.groups.take_empty(&name, force)?;
             let _declaring = lock(&broker.queues.declaring);
             let _keeping = lock(&broker.queues.keeper.keeping);
             if lock(&broker.catalog).group(&name).is_none() {
@@ -281,6 +282,7 @@ impl Broker {
             }
             let event = Event::GroupDeleted { name: name.clone() };
             lock(&broker.catalog).commit(event, broker.clock.now_ms())?;
+            broker.groups.pending.forget(&name);
             lock(&broker.queues.groups).remove(&name);
             if let Some(group) = group {
                 group.stop();

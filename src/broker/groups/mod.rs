@@ -1,0 +1,20 @@
+//! What groups of every kind share: who has a group at present ([`holds`]), and the positions that it has committed
+//! ([`positions`]), which wait in [`pending`] for the keeper to make them durable.
+
+mod holds;
+mod pending;
+mod positions;
+#[cfg(test)]
+mod tests;
+
+use holds::Holds;
+pub use holds::{GroupHold, GroupProtocol};
+use pending::Pending;
+pub use positions::{Commit, Committer, GroupPosition, Terms};
+
+/// What all groups share.
+#[derive(Default)]
+pub(crate) struct Groups {
+    holds: std::sync::Arc<Holds>,
+    pub(crate) pending: Pending,
+}

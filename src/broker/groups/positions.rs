@@ -1,0 +1,232 @@
+//! The positions that groups have committed: one place for every door.
+//!
+//! A position is seen only when it is durable, so that nobody is told one that a crash takes back. It goes back only by
+//! an explicit act: a reset of an empty group, or a commit on [`Terms::AsSaid`].
+
+use std::sync::Arc;
+
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, limits};
+use crate::catalog::{Catalog, Event, GroupKind, Place, Position};
+
+use super::super::broker::{blocking, lock};
+use super::super::partition::Topic;
+use super::super::{Broker, BrokerError};
+use super::GroupHold;
+
+/// Who commits.
+#[derive(Debug, Clone, Copy)]
+pub enum Committer<'a> {
+    /// Who holds the group, and has checked by its own rules that the member may.
+    Holder(&'a GroupHold),
+    /// Nobody in particular: only while the group has no members. Makes the group if it is not there.
+    Admin,
+}
+
+/// What a commit may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terms {
+    /// Positions go forward: one below what holds changes nothing (it is an old commit that comes late, or again), and
+    /// one behind the end of the partition is refused.
+    Forward,
+    /// As it is said, also back: for doors whose clients seek and mean it.
+    AsSaid,
+}
+
+/// A position to be committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Everything below it is done.
+    pub offset: Offset,
+    /// What the member wants to remember with it.
+    pub metadata: String,
+}
+
+/// A position that a group has committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Everything below it is done.
+    pub offset: Offset,
+    /// What was to be remembered with it.
+    pub metadata: String,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub time_ms: TimestampMs,
+}
+
+impl Broker {
+    /// Commits positions of a group that shares out partitions; for each, in order, the position that holds then, or why
+    /// it was refused. If it is to be durable, they are on the disk when this returns; else soon.
+    ///
+    /// # Errors
+    /// The committer may not; the journal's. A durable commit that failed may still take hold later.
+    pub async fn commit_positions(
+        self: &Arc<Self>,
+        group: &GroupName,
+        by: Committer<'_>,
+        commits: Vec<Commit>,
+        terms: Terms,
+        durable: bool,
+    ) -> Result<Vec<Result<Offset, BrokerError>>, BrokerError> {
+        let held = match by {
+            Committer::Holder(hold) if hold.is_ended() || hold.name() != group => return Err(taken_away(group)),
+            Committer::Holder(hold) => hold.clone(),
+            Committer::Admin => {
+                let (broker, name) = (Arc::clone(self), group.clone());
+                let take = move || {
+                    let hold = broker.groups.take_empty(&name, false)?;
+                    broker.declare_stream(&name)?;
+                    Ok::<_, BrokerError>(hold)
+                };
+                blocking(take).await?
+            }
+        };
+        let (broker, hold) = (Arc::clone(self), held.clone());
+        let put = move || commits.into_iter().map(|commit| broker.put_position(&hold, commit, terms)).collect();
+        let outcomes: Vec<_> = blocking(put).await;
+        self.queues.keeper.note_pending();
+        if durable && outcomes.iter().any(Result::is_ok) {
+            self.queues.keeper.kept().await?;
+        }
+        drop(held);
+        Ok(outcomes)
+    }
+
+    fn put_position(&self, hold: &GroupHold, commit: Commit, terms: Terms) -> Result<Offset, BrokerError> {
+        let topic = self.topic(commit.topic.as_str())?;
+        self.check_commit(&topic, &commit, terms)?;
+        let (offset, time_ms) = (commit.offset, self.clock.now_ms());
+        let place = Place { group: hold.name().clone(), topic: topic.entry.id, partition: commit.partition };
+        let position = Position { offset, metadata: commit.metadata, time_ms };
+        let event = Event::PositionSet { place: place.clone(), position: Some(position) };
+        self.groups.pending.put_after(&event.key(), |before| {
+            // Who takes a group away forgets what is pending after that, so nothing of the old one comes into a new one.
+            if hold.is_ended() {
+                return (None, Err(taken_away(hold.name())));
+            }
+            let now = match before {
+                Some(Event::PositionSet { position, .. }) => position.as_ref().map(|position| position.offset),
+                _ => position_of(&lock(&self.catalog), &place),
+            };
+            match now {
+                Some(now) if now > offset && terms == Terms::Forward => (None, Ok(now)),
+                _ => (Some(event), Ok(offset)),
+            }
+        })
+    }
+
+    fn check_commit(&self, topic: &Topic, commit: &Commit, terms: Terms) -> Result<(), BrokerError> {
+        let partition = topic.partition(commit.partition)?;
+        if commit.metadata.len() > limits::POSITION_METADATA_BYTES {
+            let (length, limit) = (commit.metadata.len(), limits::POSITION_METADATA_BYTES);
+            let message = format!("a position's metadata of {length} bytes; the limit is {limit}");
+            return Err(BrokerError::new(ErrorKind::TooLarge, message));
+        }
+        if commit.offset > limits::MAX_OFFSET {
+            let message = format!("position {}; the limit is {}", commit.offset, limits::MAX_OFFSET);
+            return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+        }
+        if terms == Terms::Forward {
+            let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.stable_end()));
+            if commit.offset > end {
+                let message = format!(
+                    "position {} in {}/{} is behind the partition's end, {end}",
+                    commit.offset, commit.topic, commit.partition
+                );
+                return Err(BrokerError::out_of_range(message, (start, end)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The positions that a group has committed, of all partitions or of those that are named, as far as there are any.
+    /// A group that does not exist has none.
+    pub async fn positions(
+        self: &Arc<Self>,
+        group: &GroupName,
+        of: Option<Vec<(TopicName, PartitionId)>>,
+    ) -> Vec<GroupPosition> {
+        let (broker, group) = (Arc::clone(self), group.clone());
+        blocking(move || broker.positions_now(&group, of.as_deref())).await
+    }
+
+    /// [`Broker::positions`], blocking.
+    pub(crate) fn positions_now(
+        &self,
+        group: &GroupName,
+        of: Option<&[(TopicName, PartitionId)]>,
+    ) -> Vec<GroupPosition> {
+        let catalog = lock(&self.catalog);
+        let found = |topic: &TopicName, partition, position: &Position| GroupPosition {
+            topic: topic.clone(),
+            partition,
+            offset: position.offset,
+            metadata: position.metadata.clone(),
+            time_ms: position.time_ms,
+        };
+        let mut positions: Vec<GroupPosition> = match of {
+            Some(named) => named
+                .iter()
+                .filter_map(|(topic, partition)| {
+                    let progress = catalog.progress(group, (catalog.topic(topic)?.id, *partition))?;
+                    Some(found(topic, *partition, progress.position.as_ref()?))
+                })
+                .collect(),
+            None => catalog
+                .all_progress(group)
+                .filter_map(|((topic, partition), progress)| {
+                    let topic = catalog.topic_by_id(*topic)?;
+                    Some(found(&topic.name, *partition, progress.position.as_ref()?))
+                })
+                .collect(),
+        };
+        positions.sort_by(|one, other| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
+        positions
+    }
+
+    /// Forgets positions of a group that shares out partitions and has no members, durably.
+    ///
+    /// # Errors
+    /// There is none of that name, it is a queue group or has members; the journal's.
+    pub async fn forget_positions(
+        self: &Arc<Self>,
+        group: &GroupName,
+        of: Vec<(TopicName, PartitionId)>,
+    ) -> Result<(), BrokerError> {
+        let (broker, name) = (Arc::clone(self), group.clone());
+        let hold = blocking(move || {
+            let hold = broker.groups.take_empty(&name, false)?;
+            if lock(&broker.catalog).group(&name).is_none_or(|entry| entry.kind != GroupKind::Stream) {
+                let message = format!("there is no group '{name}' that shares out partitions");
+                return Err(BrokerError::new(ErrorKind::NotFound, message));
+            }
+            let topics = of.iter().filter_map(|(topic, partition)| {
+                let topic = broker.topic(topic.as_str()).ok()?.entry.id;
+                let place = Place { group: name.clone(), topic, partition: *partition };
+                Some(Event::PositionSet { place, position: None })
+            });
+            broker.groups.pending.put(topics);
+            Ok(hold)
+        })
+        .await?;
+        self.queues.keeper.note_pending();
+        self.queues.keeper.kept().await?;
+        drop(hold);
+        Ok(())
+    }
+}
+
+fn taken_away(group: &GroupName) -> BrokerError {
+    BrokerError::new(ErrorKind::NotFound, format!("group '{group}' was taken away"))
+}
+
+fn position_of(catalog: &Catalog, place: &Place) -> Option<Offset> {
+    let progress = catalog.progress(&place.group, (place.topic, place.partition))?;
+    progress.position.as_ref().map(|position| position.offset)
+}
