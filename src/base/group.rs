@@ -56,6 +56,11 @@ impl GroupName {
         Ok(Self(name.into()))
     }
 
+    /// Whether it is the server's own, by its first letters: not shown in lists, and not to be joined.
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with("tidelog.")
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

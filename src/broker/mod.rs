@@ -25,8 +25,8 @@ pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
 
 pub use queue::{
-    DELIVER_AT, EXPIRES_AT, GroupDescription, GroupPartition, Handed, JoinQueue, MemberId, QueueMember, Settled,
-    Settlement, Verdict,
+    DELIVER_AT, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue, MemberId, QueueMember,
+    ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
 };
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,

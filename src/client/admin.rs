@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AlterTopic, CreateTopic, DeleteTopic, DescribeTopic, ListOffsets, ListTopics, Metrics, OffsetAt, ServerInfo,
+    AlterTopic, CreateTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription, GroupSummary,
+    ListGroups, ListOffsets, ListTopics, Metrics, OffsetAt, ResetGroup, ResetPartition, ResetTo, ServerInfo,
     ServerInfoOk, Setting, TopicDescription, TopicSummary,
 };
 
@@ -25,6 +26,10 @@ pub struct NewTopic(CreateTopic);
 /// A change to a topic.
 #[derive(Debug, Clone)]
 pub struct TopicChange(AlterTopic);
+
+/// A wish that a group goes on elsewhere in the log.
+#[derive(Debug, Clone)]
+pub struct GroupReset(ResetGroup);
 
 impl NewTopic {
     /// A topic with the server's default number of partitions and default settings.
@@ -76,6 +81,31 @@ impl TopicChange {
     }
 }
 
+impl GroupReset {
+    /// All partitions of the group go on there.
+    pub fn new(group: impl Into<String>, to: ResetTo) -> Self {
+        Self(ResetGroup { name: group.into(), topics: Vec::new(), to, dry_run: false, force: false })
+    }
+
+    /// Only those of this topic, or pattern; may be said for several.
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.0.topics.push(topic.into());
+        self
+    }
+
+    /// Only say what would change.
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.0.dry_run = dry_run;
+        self
+    }
+
+    /// Also while it has members, which are sent away.
+    pub fn force(mut self, force: bool) -> Self {
+        self.0.force = force;
+        self
+    }
+}
+
 impl Admin {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self { link }
@@ -116,6 +146,26 @@ impl Admin {
     ) -> Result<(Offset, TimestampMs), ClientError> {
         let found = self.link.ask(&ListOffsets { topic: topic.into(), partition, at }, Again::Yes).await?;
         Ok((found.offset, found.timestamp))
+    }
+
+    /// All groups, by name.
+    pub async fn list_groups(&self) -> Result<Vec<GroupSummary>, ClientError> {
+        Ok(self.link.ask(&ListGroups {}, Again::Yes).await?.groups)
+    }
+
+    /// One group: its rules, members, and how far it is in each partition.
+    pub async fn describe_group(&self, name: impl Into<String>) -> Result<GroupDescription, ClientError> {
+        Ok(self.link.ask(&DescribeGroup { name: name.into() }, Again::Yes).await?.group)
+    }
+
+    /// Deletes a group and its progress; with `force` also while it has members.
+    pub async fn delete_group(&self, name: impl Into<String>, force: bool) -> Result<(), ClientError> {
+        self.link.ask(&DeleteGroup { name: name.into(), force }, Again::No).await.map(|_| ())
+    }
+
+    /// Lets a group go on elsewhere in the log; says what changes in which partition.
+    pub async fn reset_group(&self, reset: GroupReset) -> Result<Vec<ResetPartition>, ClientError> {
+        Ok(self.link.ask(&reset.0, Again::Yes).await?.partitions)
     }
 
     /// Facts about the server.

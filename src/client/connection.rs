@@ -17,9 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::base::{ErrorKind, limits};
 use crate::protocol::{
-    Delivery, ErrorBody, Frame, FrameDecoder, Hello, HelloOk, Kind, Message, PROTOCOL_VERSION_MAX,
-    PROTOCOL_VERSION_MIN, Ping, Produce, Request, Subscribe, SubscribeOk, Unsubscribe, decode_body, encode_frame,
-    flags,
+    Delivery, ErrorBody, Frame, FrameDecoder, Handed, Hello, HelloOk, JoinGroup, JoinGroupOk, Kind, LeaveGroup,
+    Message, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Ping, Produce, Request, Subscribe, SubscribeOk, Unsubscribe,
+    decode_body, encode_frame, flags,
 };
 
 use super::ClientError;
@@ -33,7 +33,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// How long frames already queued may take to go out once nobody uses the connection any more.
 const CLOSING: Duration = Duration::from_secs(5);
 /// Correlation id of requests whose answer nobody waits for.
-const UNSUBSCRIBE: u64 = 0;
+const UNHEARD: u64 = 0;
 
 /// A connection after its handshake. Dropping it sends what is queued, then closes.
 #[derive(Debug)]
@@ -56,24 +56,41 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     pending: HashMap<u64, Waiting>,
-    feeds: HashMap<u64, mpsc::UnboundedSender<Push>>,
+    feeds: HashMap<FeedId, mpsc::UnboundedSender<Push>>,
     ended: Option<ClientError>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     answer: oneshot::Sender<Result<Frame, ClientError>>,
-    /// Where pushes go, if the answer opens a subscription: they may be right behind it.
+    /// Where pushes go, if the answer opens a feed: they may be right behind it.
     feed: Option<mpsc::UnboundedSender<Push>>,
     _slot: OwnedSemaphorePermit,
 }
 
-/// What the server sends for a subscription.
+/// What the server pushes for: each kind has ids of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum FeedId {
+    Subscription(u64),
+    Member(u64),
+}
+
+impl FeedId {
+    fn id(self) -> u64 {
+        match self {
+            Self::Subscription(id) | Self::Member(id) => id,
+        }
+    }
+}
+
+/// What the server sends for a subscription or a membership.
 #[derive(Debug)]
 pub(crate) enum Push {
     /// Batches, or the news that the end is reached.
     Delivery(Delivery, Bytes),
-    /// The subscription is over.
+    /// Records for a member of a queue group.
+    Handed(Handed, Bytes),
+    /// It is over.
     Ended(ClientError),
 }
 
@@ -85,11 +102,11 @@ pub(crate) struct Answer {
     receiver: oneshot::Receiver<Result<Frame, ClientError>>,
 }
 
-/// A subscription; dropping it ends it at the server.
+/// A subscription or a membership; dropping it ends it at the server.
 #[derive(Debug)]
-pub(crate) struct Subscription {
+pub(crate) struct Feed {
     connection: Arc<Connection>,
-    id: u64,
+    id: FeedId,
     pushes: mpsc::UnboundedReceiver<Push>,
 }
 
@@ -259,17 +276,35 @@ impl Connection {
         self: &Arc<Self>,
         request: &Subscribe,
         timeout: Duration,
-    ) -> Result<(SubscribeOk, Subscription), ClientError> {
+    ) -> Result<(SubscribeOk, Feed), ClientError> {
+        self.open_feed(request, timeout, |opened| FeedId::Subscription(opened.subscription)).await
+    }
+
+    /// Becomes a member of a queue group.
+    pub(crate) async fn join_group(
+        self: &Arc<Self>,
+        request: &JoinGroup,
+        timeout: Duration,
+    ) -> Result<(JoinGroupOk, Feed), ClientError> {
+        self.open_feed(request, timeout, |opened| FeedId::Member(opened.member)).await
+    }
+
+    async fn open_feed<R: Request>(
+        self: &Arc<Self>,
+        request: &R,
+        timeout: Duration,
+        id: impl FnOnce(&R::Response) -> FeedId,
+    ) -> Result<(R::Response, Feed), ClientError> {
         let (feed, pushes) = mpsc::unbounded_channel();
         let asked = async {
             let frame = self.send(request, Bytes::new(), Some(feed)).await?.await?;
-            let opened = answer_of::<Subscribe>(&frame)?;
-            let subscription = Subscription { connection: self.clone(), id: opened.subscription, pushes };
-            Ok((opened, subscription))
+            let opened = answer_of::<R>(&frame)?;
+            let feed = Feed { connection: self.clone(), id: id(&opened), pushes };
+            Ok((opened, feed))
         };
         tokio::time::timeout(timeout, asked).await.unwrap_or_else(|_| {
-            // Whether there is a subscription now is unknown; only a new connection makes it certain.
-            let message = format!("the server did not answer a subscription within {timeout:?}");
+            // Whether it is open now is unknown; only a new connection makes it certain.
+            let message = format!("the server did not answer {} within {timeout:?}", R::KIND.name());
             let error = ClientError::new(ErrorKind::TimedOut, message);
             self.shared.end(error.clone());
             Err(error)
@@ -297,10 +332,10 @@ impl Drop for Answer {
     }
 }
 
-impl Subscription {
+impl Feed {
     /// Its id on the connection.
     pub(crate) fn id(&self) -> u64 {
-        self.id
+        self.id.id()
     }
 
     /// The next push; the connection's error once that is over. May be dropped while it waits.
@@ -312,11 +347,11 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
+impl Drop for Feed {
     fn drop(&mut self) {
         let open = self.connection.shared.lock().feeds.remove(&self.id).is_some();
         if open {
-            self.connection.shared.unsubscribe(self.id);
+            self.connection.shared.close_feed(self.id);
         }
     }
 }
@@ -395,17 +430,14 @@ impl Shared {
         match Kind::from_code(frame.kind) {
             Some(Kind::Delivery) => {
                 let delivery: Delivery = frame.decode()?;
-                let state = self.lock();
-                if let Some(feed) = state.feeds.get(&frame.correlation) {
-                    let _ = feed.send(Push::Delivery(delivery, frame.payload));
-                }
+                self.push(FeedId::Subscription(frame.correlation), Push::Delivery(delivery, frame.payload));
             }
-            Some(Kind::SubscriptionEnded) => {
-                let error = refusal(&frame);
-                if let Some(feed) = self.lock().feeds.remove(&frame.correlation) {
-                    let _ = feed.send(Push::Ended(error));
-                }
+            Some(Kind::Handed) => {
+                let handed: Handed = frame.decode()?;
+                self.push(FeedId::Member(frame.correlation), Push::Handed(handed, frame.payload));
             }
+            Some(Kind::SubscriptionEnded) => self.end_feed(FeedId::Subscription(frame.correlation), refusal(&frame)),
+            Some(Kind::MemberEnded) => self.end_feed(FeedId::Member(frame.correlation), refusal(&frame)),
             Some(Kind::Goodbye) => return Err(refusal(&frame).context("the server closed the connection")),
             // A push of a newer server, which this client has not asked for.
             _ => {}
@@ -413,9 +445,24 @@ impl Shared {
         Ok(())
     }
 
+    fn push(&self, feed: FeedId, push: Push) {
+        // One that nobody listens to any more is being closed.
+        if let Some(feed) = self.lock().feeds.get(&feed) {
+            let _ = feed.send(push);
+        }
+    }
+
+    fn end_feed(&self, feed: FeedId, error: ClientError) {
+        if let Some(feed) = self.lock().feeds.remove(&feed) {
+            let _ = feed.send(Push::Ended(error));
+        }
+    }
+
     fn answered(&self, frame: Frame) -> Result<(), ClientError> {
         let opened = match Kind::from_code(frame.kind) {
-            Some(Kind::Subscribe) if !frame.has(flags::ERROR) => Some(frame.decode::<SubscribeOk>()?.subscription),
+            _ if frame.has(flags::ERROR) => None,
+            Some(Kind::Subscribe) => Some(FeedId::Subscription(frame.decode::<SubscribeOk>()?.subscription)),
+            Some(Kind::JoinGroup) => Some(FeedId::Member(frame.decode::<JoinGroupOk>()?.member)),
             _ => None,
         };
         let mut state = self.lock();
@@ -428,14 +475,19 @@ impl Shared {
         let taken = waiting.is_some_and(|waiting| waiting.answer.send(answer).is_ok());
         if let (Some(id), false) = (opened, taken) {
             self.lock().feeds.remove(&id);
-            self.unsubscribe(id);
+            self.close_feed(id);
         }
         Ok(())
     }
 
-    /// Ends a subscription at the server; nobody waits for the answer.
-    fn unsubscribe(&self, id: u64) {
-        let head = encode_frame(Kind::Unsubscribe.code(), 0, UNSUBSCRIBE, &Unsubscribe { subscription: id }, 0);
+    /// Ends a feed at the server; nobody waits for the answer.
+    fn close_feed(&self, id: FeedId) {
+        let head = match id {
+            FeedId::Subscription(subscription) => {
+                encode_frame(Kind::Unsubscribe.code(), 0, UNHEARD, &Unsubscribe { subscription }, 0)
+            }
+            FeedId::Member(member) => encode_frame(Kind::LeaveGroup.code(), 0, UNHEARD, &LeaveGroup { member }, 0),
+        };
         if let (Ok(head), Some(outbox)) = (head, self.outbox.upgrade()) {
             let _ = outbox.send(Outgoing { head: head.freeze(), payload: Bytes::new(), room: 0 });
         }

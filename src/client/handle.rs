@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::link::Link;
-use super::{Admin, ClientError, ConsumerBuilder, ProducerBuilder};
+use super::{Admin, ClientError, ConsumerBuilder, ProducerBuilder, QueueConsumerBuilder};
 
 /// What a client was told when it was built.
 #[derive(Debug, Clone)]
@@ -62,6 +62,11 @@ impl Client {
     /// A consumer to be built.
     pub fn consumer(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self.link.clone())
+    }
+
+    /// A member of a queue group to be.
+    pub fn queue(&self, group: impl Into<String>) -> QueueConsumerBuilder {
+        QueueConsumerBuilder::new(self.link.clone(), group.into())
     }
 
     /// The address it was built for.

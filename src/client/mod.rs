@@ -27,16 +27,20 @@ mod error;
 mod handle;
 mod link;
 mod producer;
+mod queue;
 mod write;
 
-pub use admin::{Admin, NewTopic, TopicChange};
+pub use admin::{Admin, GroupReset, NewTopic, TopicChange};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, SkippedRange, StartAt};
 pub use error::ClientError;
 pub use handle::{Client, ClientBuilder};
 pub use producer::{Message, Producer, ProducerBuilder, Receipt, RecordMetadata};
 
+pub use queue::{Delivery, QueueConsumer, QueueConsumerBuilder};
+
 pub use crate::protocol::{
-    Ack, OffsetAt, PartitionDescription, ServerInfoOk, SettingValue, TopicDescription, TopicSummary,
+    Ack, GroupDescription, GroupMember, GroupPartition, GroupSummary, OffsetAt, PartitionDescription, QueueRules,
+    ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
 

@@ -237,12 +237,36 @@ pub struct GroupDescription {
     pub summary: GroupSummary,
     /// Its rules, if it is a queue group.
     pub rules: Option<QueueRules>,
-    /// Where its dead letters go.
-    pub dead_letter: String,
-    /// The ids of its members.
-    pub members: Vec<u64>,
+    /// Where its dead letters go, if it is a queue group.
+    pub dead_letter: Option<String>,
+    /// Its members.
+    pub members: Vec<GroupMember>,
     /// Its partitions, by topic and number.
     pub partitions: Vec<GroupPartition>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// Its id.
+    pub id: String,
+    /// Who it says it is.
+    pub client: String,
+    /// Records that it has out.
+    pub in_flight: u64,
+    /// The partitions that it owns, in a stream group.
+    pub owns: Vec<TopicPartition>,
+    /// When it joined, in milliseconds since the Unix epoch.
+    pub joined_ms: i64,
+}
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
 }
 
 /// How far a group has come in a partition.
@@ -252,7 +276,7 @@ pub struct GroupPartition {
     pub topic: String,
     /// The partition.
     pub partition: u32,
-    /// Everything below is done.
+    /// Everything below is done: in a stream group, the committed position.
     pub floor: u64,
     /// Where the partition ends.
     pub end: u64,
@@ -264,6 +288,10 @@ pub struct GroupPartition {
     pub waiting: u64,
     /// Deliveries that were not the first, since the server started.
     pub redeliveries: u64,
+    /// The time of the first record that is not done, in milliseconds since the Unix epoch.
+    pub oldest_ms: Option<i64>,
+    /// The id of the member that owns it, in a stream group.
+    pub owner: Option<String>,
 }
 
 /// Deletes a group and its progress.
@@ -289,4 +317,68 @@ pub struct DeleteGroupOk {}
 
 impl Message for DeleteGroupOk {
     const KIND: Kind = Kind::DeleteGroup;
+}
+
+/// Lets a group go on elsewhere in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetGroup {
+    /// The group.
+    pub name: String,
+    /// Only these of its topics, or patterns; all of them if empty.
+    pub topics: Vec<String>,
+    /// Where to, in each partition.
+    pub to: ResetTo,
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// Also while it has members, which are sent away.
+    pub force: bool,
+}
+
+impl Message for ResetGroup {
+    const KIND: Kind = Kind::ResetGroup;
+}
+
+impl Request for ResetGroup {
+    type Response = ResetGroupOk;
+}
+
+/// Where a group is to go on in each partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResetTo {
+    /// At the first record.
+    Beginning,
+    /// At the end.
+    End,
+    /// At this offset, or the nearest that there is.
+    Offset(u64),
+    /// So many offsets before the end.
+    Last(u64),
+    /// At the first record with this time or a later one, in milliseconds since the Unix epoch.
+    Timestamp(i64),
+}
+
+/// What changes, or would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetGroupOk {
+    /// Each partition, by topic and number.
+    pub partitions: Vec<ResetPartition>,
+}
+
+impl Message for ResetGroupOk {
+    const KIND: Kind = Kind::ResetGroup;
+}
+
+/// What a reset does in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetPartition {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Where the group was: everything below was done.
+    pub from: u64,
+    /// Where it goes on.
+    pub to: u64,
+    /// Where the partition ends.
+    pub end: u64,
 }

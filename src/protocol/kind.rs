@@ -74,11 +74,13 @@ pub enum Kind {
     DescribeGroup = 61,
     /// [`super::DeleteGroup`].
     DeleteGroup = 62,
+    /// [`super::ResetGroup`].
+    ResetGroup = 63,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 29] = [
         Self::Goodbye,
         Self::Hello,
         Self::Ping,
@@ -107,6 +109,7 @@ impl Kind {
         Self::ListGroups,
         Self::DescribeGroup,
         Self::DeleteGroup,
+        Self::ResetGroup,
     ];
 
     /// The number on the wire.
@@ -150,6 +153,7 @@ impl Kind {
             Self::ListGroups => "list_groups",
             Self::DescribeGroup => "describe_group",
             Self::DeleteGroup => "delete_group",
+            Self::ResetGroup => "reset_group",
         }
     }
 }

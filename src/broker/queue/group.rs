@@ -8,13 +8,14 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::catalog::{GroupEntry, GroupKind, Place, QueueSettings};
 use crate::expr::Filter;
 
 use super::super::broker::lock;
 use super::super::partition::Topic;
 use super::super::{Broker, BrokerError};
+use super::GroupMember;
 use super::dispatch;
 use super::machine::{Machine, MemberId, Settled};
 
@@ -86,6 +87,8 @@ pub(crate) struct QueuePartition {
 
 pub(crate) struct Member {
     pub(crate) id: MemberId,
+    client: String,
+    joined_ms: TimestampMs,
     prefetch: i64,
     /// Records leased to it or promised.
     out: AtomicI64,
@@ -110,6 +113,8 @@ pub(crate) struct QueueGroup {
     /// Bumped when a member comes, goes or has room again.
     pub(crate) changed: watch::Sender<u64>,
     runtime: Handle,
+    /// Why its members were sent away.
+    ended: Mutex<Option<(ErrorKind, String)>>,
 }
 
 /// Room that is promised to a dispatcher; what it does not lease is given back.
@@ -128,6 +133,16 @@ impl Member {
     fn room(&self) -> i64 {
         let full = self.queued.load(Ordering::Acquire) >= QUEUED_BYTES;
         if full { 0 } else { self.prefetch - self.out.load(Ordering::Acquire) }
+    }
+
+    pub(crate) fn describe(&self) -> GroupMember {
+        GroupMember {
+            id: self.id.to_string(),
+            client: self.client.clone(),
+            in_flight: u64::try_from(self.out.load(Ordering::Acquire)).unwrap_or(0),
+            owns: Vec::new(),
+            joined_ms: self.joined_ms,
+        }
     }
 
     /// Hands over; `false` if the member is gone.
@@ -155,6 +170,7 @@ impl QueueGroup {
             inside: Mutex::new(Inside { filter, ..Inside::default() }),
             changed: watch::Sender::new(0),
             runtime,
+            ended: Mutex::default(),
         }
     }
 
@@ -297,10 +313,13 @@ impl QueueGroup {
         broker: &Arc<Broker>,
         id: MemberId,
         prefetch: u32,
+        client: String,
     ) -> mpsc::UnboundedReceiver<Handed> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let member = Arc::new(Member {
             id,
+            client,
+            joined_ms: broker.clock.now_ms(),
             prefetch: i64::from(prefetch.max(1)),
             out: AtomicI64::new(0),
             queued: AtomicUsize::new(0),
@@ -389,8 +408,16 @@ impl QueueGroup {
         });
     }
 
-    /// Ends everything: the group is gone, or the server stops.
-    pub(crate) fn stop(&self) {
+    /// Why its members were sent away.
+    pub(crate) fn ended(&self) -> BrokerError {
+        let why = lock(&self.ended).clone();
+        let (kind, message) = why.unwrap_or_else(|| (ErrorKind::ShuttingDown, "the server is stopping".to_owned()));
+        BrokerError::new(kind, message)
+    }
+
+    /// Ends everything: the group is gone or begins anew elsewhere in the log, as `why` says, or the server stops.
+    pub(crate) fn stop(&self, why: Option<(ErrorKind, String)>) {
+        *lock(&self.ended) = why;
         let mut inside = lock(&self.inside);
         inside.members.clear();
         for partition in inside.partitions.values() {

@@ -3,6 +3,7 @@
 //! [`machine`] knows what a group has done of a partition; [`dispatch`] reads and hands out, a task for each partition as
 //! long as there are members; [`group`] has the members and takes what they say; [`keeper`] makes it durable.
 
+mod admin;
 mod dispatch;
 mod group;
 mod keeper;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
 
-use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicId, TopicName, TopicPattern};
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPattern};
 use crate::catalog::{Event, GroupEntry, GroupKind, QueueSettings};
 use crate::expr::Filter;
 
@@ -24,6 +25,7 @@ use super::broker::{blocking, lock};
 use super::partition::Topic;
 use super::{Broker, BrokerError, OffsetAt};
 
+pub use admin::{ResetPartition, ResetQueue, ResetTo};
 pub use dispatch::{DELIVER_AT, EXPIRES_AT};
 use group::QueueGroup;
 pub use group::{Handed, Settlement, Verdict};
@@ -62,6 +64,8 @@ pub struct JoinQueue {
     pub start: OffsetAt,
     /// Records that the member may have out at a time.
     pub prefetch: u32,
+    /// Who it is, for people.
+    pub client: String,
 }
 
 /// A member of a queue group; when it is dropped, what it had goes to others.
@@ -77,12 +81,27 @@ pub struct QueueMember {
 pub struct GroupDescription {
     /// What it is.
     pub entry: GroupEntry,
-    /// Where its dead letters go.
-    pub dead_letter: String,
+    /// Where its dead letters go, if it is a queue group.
+    pub dead_letter: Option<TopicName>,
     /// Its members.
-    pub members: Vec<MemberId>,
+    pub members: Vec<GroupMember>,
     /// Its partitions, by topic and number.
     pub partitions: Vec<GroupPartition>,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// Its id.
+    pub id: String,
+    /// Who it says it is.
+    pub client: String,
+    /// Records that it has out.
+    pub in_flight: u64,
+    /// The partitions that it owns, in a stream group.
+    pub owns: Vec<(TopicName, PartitionId)>,
+    /// When it joined.
+    pub joined_ms: TimestampMs,
 }
 
 /// How far a group has come in a partition.
@@ -104,6 +123,10 @@ pub struct GroupPartition {
     pub waiting: u64,
     /// Deliveries that were not the first, since the server started.
     pub redeliveries: u64,
+    /// The time of the first record that is not done.
+    pub oldest_ms: Option<TimestampMs>,
+    /// The id of the member that owns it, in a stream group.
+    pub owner: Option<String>,
 }
 
 impl Queues {
@@ -125,7 +148,7 @@ impl Queues {
 
     pub(crate) fn close(&self) {
         for group in lock(&self.groups).values() {
-            group.stop();
+            group.stop(None);
         }
     }
 }
@@ -139,12 +162,12 @@ impl Broker {
         if !(1..=PREFETCH).contains(&join.prefetch) {
             return Err(refused(format!("a prefetch of {}; allowed are 1 to {PREFETCH}", join.prefetch)));
         }
-        let (broker, prefetch) = (Arc::clone(self), join.prefetch);
+        let (broker, prefetch, client) = (Arc::clone(self), join.prefetch, join.client.clone());
         let runtime = tokio::runtime::Handle::current();
         let starts = self.starts(&join).await?;
         let group = blocking(move || broker.declare(join, &starts, runtime)).await?;
         let id = self.queues.members.fetch_add(1, Ordering::Relaxed) + 1;
-        let receiver = tokio::sync::Mutex::new(group.join(self, id, prefetch));
+        let receiver = tokio::sync::Mutex::new(group.join(self, id, prefetch, client));
         Ok(QueueMember { id, broker: Arc::clone(self), group, receiver })
     }
 
@@ -211,86 +234,9 @@ impl Broker {
             filter: None,
             start: OffsetAt::Beginning,
             prefetch: 1,
+            client: String::new(),
         };
         self.declare(join, &HashMap::new(), tokio::runtime::Handle::current())
-    }
-
-    /// All groups, by name.
-    pub fn list_groups(&self) -> Vec<GroupEntry> {
-        lock(&self.catalog).groups().cloned().collect()
-    }
-
-    /// One group in full.
-    ///
-    /// # Errors
-    /// There is none of that name.
-    pub async fn describe_group(self: &Arc<Self>, name: &GroupName) -> Result<GroupDescription, BrokerError> {
-        let (broker, name) = (Arc::clone(self), name.clone());
-        blocking(move || {
-            let group = broker.queue_group(&name)?;
-            let inside = lock(&group.inside);
-            let members = inside.members.keys().copied().collect();
-            let partitions: Vec<_> = inside.partitions.values().cloned().collect();
-            drop(inside);
-            let mut described = Vec::new();
-            for partition in partitions {
-                let number = partition.place.partition;
-                let Ok(topic) = broker.topic(partition.topic.as_str()) else { continue };
-                let end = topic.partition(number)?.log()?.with(|log| log.stable_end());
-                let machine = lock(&partition.machine);
-                let counts = machine.counts();
-                let beyond = end.saturating_sub(machine.cursor()).saturating_sub(machine.known_done_below(end));
-                described.push(GroupPartition {
-                    topic: partition.topic.clone(),
-                    partition: number,
-                    floor: machine.floor(),
-                    end,
-                    lag: counts.leased + counts.waiting + beyond,
-                    in_flight: counts.leased,
-                    waiting: counts.waiting,
-                    redeliveries: machine.redeliveries,
-                });
-            }
-            described.sort_by(|one, other| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
-            let dead_letter = group.dead_letters()?.to_string();
-            let entry = lock(&group.entry).clone();
-            Ok(GroupDescription { entry, dead_letter, members, partitions: described })
-        })
-        .await
-    }
-
-    /// Deletes a group and its progress.
-    ///
-    /// # Errors
-    /// There is none of that name; it has members and is not forced; the journal's.
-    pub async fn delete_group(self: &Arc<Self>, name: &GroupName, force: bool) -> Result<(), BrokerError> {
-        let (broker, name) = (Arc::clone(self), name.clone());
-        blocking(move || {
-            let _held = broker.groups.take_empty(&name, force)?;
-            let _declaring = lock(&broker.queues.declaring);
-            let _keeping = lock(&broker.queues.keeper.keeping);
-            if lock(&broker.catalog).group(&name).is_none() {
-                return Err(no_group(&name));
-            }
-            let group = lock(&broker.queues.groups).get(&name).cloned();
-            if let Some(group) = &group {
-                let members = lock(&group.inside).members.len();
-                if members > 0 && !force {
-                    let message = format!("group '{name}' has {members} active members");
-                    return Err(BrokerError::new(ErrorKind::Busy, message));
-                }
-            }
-            let event = Event::GroupDeleted { name: name.clone() };
-            lock(&broker.catalog).commit(event, broker.clock.now_ms())?;
-            broker.groups.pending.forget(&name);
-            lock(&broker.queues.groups).remove(&name);
-            if let Some(group) = group {
-                group.stop();
-            }
-            tracing::info!(group = %name, "group deleted");
-            Ok(())
-        })
-        .await
     }
 }
 
@@ -303,6 +249,11 @@ impl QueueMember {
     /// How long a record that it was handed is its own, in milliseconds.
     pub fn lease_ms(&self) -> u64 {
         self.group.rules().lease_ms
+    }
+
+    /// Why there will be nothing more, once [`QueueMember::next`] has said so.
+    pub fn ended(&self) -> BrokerError {
+        self.group.ended()
     }
 
     /// The next records; `None` when the group is gone or the server stops.

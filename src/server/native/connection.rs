@@ -45,9 +45,10 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
     let first = limits::HELLO_FRAME_BYTES;
     let mut reader =
         FrameReader::new(read, account, shared.metrics.clone(), first, config.handshake_timeout.as_duration());
-    match shake_hands(&mut reader, &mut write, &shared).await {
+    let client = match shake_hands(&mut reader, &mut write, &shared).await {
         Ok(hello) => {
             tracing::info!(client = hello.client_name, version = hello.client_version, "connected");
+            hello.client_name
         }
         Err(HandshakeError::Gone(ReadEnd::Closed)) => return Ok(()),
         Err(HandshakeError::Gone(end)) => return Err(Refusal::new(ErrorKind::Disconnected, end.to_string())),
@@ -56,11 +57,11 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
             reader.drain().await;
             return told(refusal);
         }
-    }
+    };
     reader.relax(config.max_frame_bytes(), config.idle_timeout.as_duration());
     let (outbox, lane) = Outbox::new(write, shared.metrics.clone());
     let mut writer = tokio::spawn(write_all(lane, config.write_timeout.as_duration()));
-    let session = Session::new(shared, outbox);
+    let session = Session::new(shared, outbox, client);
     let end = run(&session, &mut reader, &mut writer).await;
     finish(session, reader, writer, end).await
 }

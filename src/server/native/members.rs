@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::mapping::{self, Refusal};
 use super::session::{Answer, Session};
 use crate::base::{ErrorKind, GroupName, TopicName, TopicPattern};
-use crate::broker::{self, JoinQueue, QueueMember};
+use crate::broker::{self, JoinQueue, OffsetAt, QueueMember, ResetQueue, ResetTo};
 use crate::catalog::{GroupEntry, GroupKind, QueueSettings};
 use crate::protocol as wire;
 use crate::protocol::Kind;
@@ -96,13 +96,19 @@ async fn begin(session: &Session, request: wire::JoinGroup) -> Result<QueueMembe
         return Err(Refusal::new(ErrorKind::Overloaded, message));
     }
     let topics: Result<Vec<_>, _> = request.topics.iter().map(|topic| TopicPattern::new(topic)).collect();
+    let group = group_name(&request.group)?;
+    if group.is_internal() {
+        let message = format!("group '{group}' is the server's own: names that begin with 'tidelog.' cannot be joined");
+        return Err(Refusal::new(ErrorKind::InvalidRequest, message));
+    }
     let join = JoinQueue {
-        group: group_name(&request.group)?,
+        group,
         settings: request.rules.map(settings).transpose()?,
         topics: topics?,
         filter: request.filter,
         start: mapping::offset_at(request.start),
         prefetch: request.prefetch,
+        client: session.client.clone(),
     };
     Ok(session.shared.broker.join_queue(join).await?)
 }
@@ -125,11 +131,7 @@ async fn push(session: &Session, member: &QueueMember) -> Refusal {
         }
         member.sent(bytes);
     }
-    if session.shared.is_stopping() {
-        Refusal::new(ErrorKind::ShuttingDown, "the server is stopping")
-    } else {
-        Refusal::new(ErrorKind::NotFound, "the group was deleted")
-    }
+    member.ended().into()
 }
 
 /// Ends a membership.
@@ -190,6 +192,15 @@ pub async fn describe(session: Arc<Session>, request: wire::DescribeGroup) -> Re
         in_flight: of.in_flight,
         waiting: of.waiting,
         redeliveries: of.redeliveries,
+        oldest_ms: of.oldest_ms,
+        owner: of.owner,
+    };
+    let member = |of: broker::GroupMember| wire::GroupMember {
+        id: of.id,
+        client: of.client,
+        in_flight: of.in_flight,
+        owns: of.owns.into_iter().map(|(topic, partition)| owned(&topic, partition)).collect(),
+        joined_ms: of.joined_ms,
     };
     let rules = match &group.entry.kind {
         GroupKind::Queue(rules) => Some(wire::QueueRules {
@@ -205,8 +216,8 @@ pub async fn describe(session: Arc<Session>, request: wire::DescribeGroup) -> Re
     let group = wire::GroupDescription {
         summary: summary(&group.entry),
         rules,
-        dead_letter: group.dead_letter,
-        members: group.members,
+        dead_letter: group.dead_letter.map(|topic| topic.to_string()),
+        members: group.members.into_iter().map(member).collect(),
         partitions: group.partitions.into_iter().map(partition).collect(),
     };
     Ok(wire::GroupOk { group }.into())
@@ -216,6 +227,37 @@ pub async fn describe(session: Arc<Session>, request: wire::DescribeGroup) -> Re
 pub async fn delete(session: Arc<Session>, request: wire::DeleteGroup) -> Result<Answer<wire::DeleteGroupOk>, Refusal> {
     session.shared.broker.delete_group(&group_name(&request.name)?, request.force).await?;
     Ok(wire::DeleteGroupOk {}.into())
+}
+
+/// Lets a group go on elsewhere.
+pub async fn reset(session: Arc<Session>, request: wire::ResetGroup) -> Result<Answer<wire::ResetGroupOk>, Refusal> {
+    let topics: Result<Vec<_>, _> = request.topics.iter().map(|topic| TopicPattern::new(topic)).collect();
+    let reset = ResetQueue {
+        group: group_name(&request.name)?,
+        topics: topics?,
+        to: match request.to {
+            wire::ResetTo::Beginning => ResetTo::At(OffsetAt::Beginning),
+            wire::ResetTo::End => ResetTo::At(OffsetAt::End),
+            wire::ResetTo::Timestamp(time) => ResetTo::At(OffsetAt::Timestamp(time)),
+            wire::ResetTo::Offset(offset) => ResetTo::Offset(offset),
+            wire::ResetTo::Last(offsets) => ResetTo::Last(offsets),
+        },
+        dry_run: request.dry_run,
+        force: request.force,
+    };
+    let partition = |of: broker::ResetPartition| wire::ResetPartition {
+        topic: of.topic.to_string(),
+        partition: of.partition,
+        from: of.from,
+        to: of.to,
+        end: of.end,
+    };
+    let partitions = session.shared.broker.reset_queue(reset).await?;
+    Ok(wire::ResetGroupOk { partitions: partitions.into_iter().map(partition).collect() }.into())
+}
+
+fn owned(topic: &TopicName, partition: u32) -> wire::TopicPartition {
+    wire::TopicPartition { topic: topic.to_string(), partition }
 }
 
 fn summary(of: &GroupEntry) -> wire::GroupSummary {

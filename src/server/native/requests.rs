@@ -113,6 +113,7 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::ListGroups => start(session, frame, ticket, members::list).await,
         Kind::DescribeGroup => start(session, frame, ticket, members::describe).await,
         Kind::DeleteGroup => start(session, frame, ticket, members::delete).await,
+        Kind::ResetGroup => start(session, frame, ticket, members::reset).await,
         Kind::Hello => {
             let refusal = Refusal::new(ErrorKind::InvalidRequest, "this connection has said hello already");
             session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal));

@@ -30,6 +30,8 @@ pub struct Session {
     pub shared: Arc<Shared>,
     /// Bytes of answers that this connection holds.
     pub outgoing: Arc<Account>,
+    /// Who the client says it is.
+    pub client: String,
     /// Its subscriptions.
     pub subscriptions: Subscriptions,
     /// Its memberships of groups.
@@ -73,12 +75,13 @@ impl<M> From<M> for Answer<M> {
 
 impl Session {
     /// A session that answers into `outbox`.
-    pub fn new(shared: Arc<Shared>, outbox: Outbox) -> Arc<Self> {
+    pub fn new(shared: Arc<Shared>, outbox: Outbox, client: String) -> Arc<Self> {
         let limit = shared.config.max_connection_bytes.as_usize();
         Arc::new(Self {
             outgoing: shared.outgoing.account(limit),
             slots: Arc::new(Semaphore::new(shared.config.max_requests_in_flight)),
             shared,
+            client,
             subscriptions: Subscriptions::default(),
             members: Members::default(),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS)),

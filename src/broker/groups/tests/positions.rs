@@ -119,6 +119,7 @@ async fn a_group_belongs_to_one_protocol_as_long_as_it_has_members() {
         filter: None,
         start: OffsetAt::Beginning,
         prefetch: 1,
+        client: String::new(),
     };
     drop(broker.join_queue(queue).await.unwrap());
     assert!(broker.hold_group(&name("queue"), GroupProtocol::Stream).await.is_err());

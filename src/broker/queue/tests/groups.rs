@@ -26,6 +26,7 @@ fn join(topics: &str, prefetch: u32) -> JoinQueue {
         filter: None,
         start: OffsetAt::Beginning,
         prefetch,
+        client: "test".into(),
     }
 }
 

@@ -1,0 +1,424 @@
+//! What stands behind a member: joins, takes in what is handed over, sends what is said, joins again after a break.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::base::{ErrorKind, limits};
+use crate::client::connection::{Connection, Feed, Push};
+use crate::client::link::{Link, pause};
+use crate::client::{ClientError, ConsumedRecord};
+use crate::protocol::{Handed, JoinGroup, JoinGroupOk, Settle, SettleOk, Settlement, Verdict};
+use crate::record::{Batches, read_records};
+
+use super::delivery::Delivery;
+
+/// Settlements of one request; more wait for the next.
+const SETTLEMENTS: usize = 4096;
+/// Bytes of reasons in one request, which has to fit a frame's body.
+const REASON_BYTES: usize = 256 * 1024;
+/// Characters of a reason that are sent.
+const REASON_CHARS: usize = 1024;
+
+type Told = oneshot::Sender<Result<SettleOk, ClientError>>;
+
+/// A membership on a connection.
+pub(super) struct Opened {
+    connection: Arc<Connection>,
+    answer: JoinGroupOk,
+    feed: Feed,
+}
+
+/// A record that waits for the application.
+#[derive(Debug)]
+struct Buffered {
+    record: ConsumedRecord,
+    attempt: u32,
+    received: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    buffer: VecDeque<Buffered>,
+    /// What is said and not answered yet, in order.
+    said: VecDeque<Settlement>,
+    /// How many of these, from the front, are on their way.
+    sending: usize,
+    /// What is to be on the disk before its sender hears of it, and not answered yet, by when it was said.
+    durable: BTreeMap<u64, (Vec<Settlement>, Told)>,
+    next_durable: u64,
+    failed: Option<ClientError>,
+    over: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    link: Arc<Link>,
+    request: JoinGroup,
+    retry_timeout: Duration,
+    inside: Mutex<Inside>,
+    /// There is something to send.
+    more: Notify,
+    /// There is something to send whose sender waits for the disk.
+    more_durable: Notify,
+    /// There is something to take, or nothing more to come.
+    came: Notify,
+    /// What was under way has been answered.
+    answered: Notify,
+}
+
+impl Session {
+    pub(super) fn new(link: Arc<Link>, request: JoinGroup, retry_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            request,
+            retry_timeout,
+            inside: Mutex::default(),
+            more: Notify::new(),
+            more_durable: Notify::new(),
+            came: Notify::new(),
+            answered: Notify::new(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins.
+    pub(super) async fn open(&self) -> Result<Opened, ClientError> {
+        let connection = self.link.connection().await?;
+        let timeout = self.link.config().request_timeout;
+        let (answer, feed) = connection.join_group(&self.request, timeout).await?;
+        Ok(Opened { connection, answer, feed })
+    }
+
+    /// Runs until it fails for good or is aborted.
+    pub(super) async fn run(self: Arc<Self>, opened: Opened) {
+        let mut opened = Some(opened);
+        let (mut failures, mut since) = (0, Instant::now());
+        loop {
+            let error = match opened.take() {
+                Some(opened) => {
+                    failures = 0;
+                    let error = self.serve(opened).await;
+                    since = Instant::now();
+                    error
+                }
+                None => match self.open().await {
+                    Ok(again) => {
+                        opened = Some(again);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+            };
+            failures += 1;
+            let pause = error.retry_after().unwrap_or_default().max(pause(failures));
+            if !error.is_retriable() || since.elapsed() + pause >= self.retry_timeout {
+                return self.fail(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One membership, until it breaks.
+    async fn serve(self: &Arc<Self>, opened: Opened) -> ClientError {
+        let Opened { connection, answer, mut feed } = opened;
+        let lease = Duration::from_millis(answer.lease_ms);
+        let member = feed.id();
+        let mut sending = std::pin::pin!(self.send(&connection, member));
+        let error = loop {
+            let stale = self.lock().buffer.front().map(|first| first.received + lease / 2);
+            tokio::select! {
+                push = feed.next() => match push {
+                    Push::Handed(handed, payload) => {
+                        if let Err(error) = self.take_in(&handed, payload) {
+                            break error;
+                        }
+                    }
+                    Push::Ended(error) => break error,
+                    // For subscriptions only.
+                    Push::Delivery(..) => {}
+                },
+                // Why the membership is no more is known better by who ended it.
+                error = &mut sending => break told_why(&mut feed).await.unwrap_or(error),
+                () = tokio::time::sleep_until(stale.unwrap_or_else(|| Instant::now() + lease)) => self.give_back(lease / 2),
+            }
+        };
+        // What nobody has looked at is somebody else's now.
+        self.lock().buffer.clear();
+        error
+    }
+
+    /// What waits for so long that its lease might end is given back, so that it doesn't count as a delivery.
+    fn give_back(&self, after: Duration) {
+        let mut inside = self.lock();
+        while let Some(first) = inside.buffer.pop_front_if(|first| first.received.elapsed() >= after) {
+            inside.say(settlement(&first.record, Verdict::Release));
+        }
+        drop(inside);
+        self.more.notify_one();
+    }
+
+    fn take_in(&self, handed: &Handed, payload: Bytes) -> Result<(), ClientError> {
+        let topic: Arc<str> = handed.topic.as_str().into();
+        let received = Instant::now();
+        let mut records = Vec::new();
+        for batch in Batches::new(payload) {
+            let (_, batch) = batch.map_err(damaged)?;
+            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES).map_err(damaged)? {
+                let record = record.map_err(damaged)?;
+                let record = ConsumedRecord {
+                    topic: Arc::clone(&topic),
+                    partition: handed.partition,
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    key: record.key,
+                    value: record.value,
+                    headers: record.headers,
+                };
+                records.push(Buffered { record, attempt: handed.attempt, received });
+            }
+        }
+        self.lock().buffer.extend(records);
+        self.came.notify_one();
+        Ok(())
+    }
+
+    pub(super) async fn next(self: &Arc<Self>) -> Option<Result<Delivery, ClientError>> {
+        loop {
+            {
+                let mut inside = self.lock();
+                if let Some(Buffered { record, attempt, .. }) = inside.buffer.pop_front() {
+                    return Some(Ok(Delivery::new(record, attempt, Arc::clone(self))));
+                }
+                if inside.over {
+                    return inside.failed.take().map(Err);
+                }
+            }
+            self.came.notified().await;
+        }
+    }
+
+    /// Says something about a record; it is sent soon.
+    pub(super) fn settle(&self, record: &ConsumedRecord, verdict: Verdict) {
+        let mut inside = self.lock();
+        if !inside.over {
+            inside.say(settlement(record, verdict));
+            drop(inside);
+            self.more.notify_one();
+        }
+    }
+
+    /// Says something about a record, and waits until that is on the disk.
+    pub(super) async fn settle_durable(&self, record: &ConsumedRecord, verdict: Verdict) -> Result<(), ClientError> {
+        let told = self.durable(vec![settlement(record, verdict)]).await?;
+        if told.lost == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{}/{} at offset {}: the lease has ended, and the record is somebody else's or comes again",
+            record.topic, record.partition, record.offset
+        );
+        Err(ClientError::new(ErrorKind::TimedOut, message))
+    }
+
+    async fn durable(&self, settlements: Vec<Settlement>) -> Result<SettleOk, ClientError> {
+        let (sender, told) = oneshot::channel();
+        {
+            let mut inside = self.lock();
+            if inside.over {
+                return Err(inside.failed.clone().unwrap_or_else(closed));
+            }
+            let number = inside.next_durable;
+            inside.next_durable += 1;
+            inside.durable.insert(number, (settlements, sender));
+        }
+        self.more_durable.notify_one();
+        told.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Waits until all that was said is on the disk.
+    pub(super) async fn flush(&self) -> Result<(), ClientError> {
+        loop {
+            let answered = self.answered.notified();
+            let idle = {
+                let inside = self.lock();
+                inside.over || inside.said.is_empty()
+            };
+            if idle {
+                break;
+            }
+            answered.await;
+        }
+        self.durable(Vec::new()).await.map(drop)
+    }
+
+    /// Sends what is said: one request under way for what may wait, and beside it those whose senders wait for the disk.
+    async fn send(&self, connection: &Arc<Connection>, member: u64) -> ClientError {
+        let loose = async {
+            loop {
+                let settlements = self.to_send();
+                if settlements.is_empty() {
+                    self.more.notified().await;
+                    continue;
+                }
+                match self.ask(connection, member, settlements, false).await {
+                    Ok(_) => self.sent(),
+                    Err(error) => return error,
+                }
+            }
+        };
+        let strict = async {
+            let mut from = 0;
+            loop {
+                let waiting: Vec<_> = {
+                    let inside = self.lock();
+                    inside
+                        .durable
+                        .range(from..)
+                        .map(|(number, (settlements, _))| (*number, settlements.clone()))
+                        .collect()
+                };
+                let Some((last, _)) = waiting.last() else {
+                    self.more_durable.notified().await;
+                    continue;
+                };
+                from = last + 1;
+                let asked = waiting.into_iter().map(async |(number, settlements)| {
+                    let answer = self.ask(connection, member, settlements, true).await?;
+                    if let Some((_, told)) = self.lock().durable.remove(&number) {
+                        // Who no longer waits need not know.
+                        let _ = told.send(Ok(answer));
+                    }
+                    Ok::<(), ClientError>(())
+                });
+                let outcomes = futures_util::future::join_all(asked).await;
+                if let Some(Err(error)) = outcomes.into_iter().find(Result::is_err) {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            error = loose => error,
+            error = strict => error,
+        }
+    }
+
+    /// What is to be sent next. It stays where it is until it is answered: said twice, after a break, it changes nothing.
+    fn to_send(&self) -> Vec<Settlement> {
+        let mut inside = self.lock();
+        let (mut count, mut bytes) = (0, 0);
+        for settlement in inside.said.iter().take(SETTLEMENTS) {
+            if let Verdict::Nack { reason: Some(reason), .. } = &settlement.verdict {
+                bytes += reason.len();
+            }
+            if bytes > REASON_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        inside.sending = count;
+        inside.said.iter().take(count).cloned().collect()
+    }
+
+    fn sent(&self) {
+        let mut inside = self.lock();
+        let sent = std::mem::take(&mut inside.sending).min(inside.said.len());
+        inside.said.drain(..sent);
+        drop(inside);
+        self.answered.notify_waiters();
+    }
+
+    async fn ask(
+        &self,
+        connection: &Arc<Connection>,
+        member: u64,
+        settlements: Vec<Settlement>,
+        durable: bool,
+    ) -> Result<SettleOk, ClientError> {
+        let request = Settle { member, settlements, durable };
+        connection.ask(&request, self.link.config().request_timeout).await
+    }
+
+    fn fail(&self, error: ClientError) {
+        let durable = {
+            let mut inside = self.lock();
+            inside.over = true;
+            inside.failed = Some(error.clone());
+            inside.said.clear();
+            std::mem::take(&mut inside.durable)
+        };
+        for (_, told) in durable.into_values() {
+            let _ = told.send(Err(error.clone()));
+        }
+        self.came.notify_one();
+        self.answered.notify_waiters();
+    }
+
+    /// The member is gone.
+    pub(super) fn close(&self) {
+        let mut inside = self.lock();
+        inside.over = true;
+        inside.buffer.clear();
+        inside.said.clear();
+        inside.durable.clear();
+    }
+}
+
+impl Inside {
+    /// Adds to the last settlement what goes on where it ends, unless that is on its way.
+    fn say(&mut self, settlement: Settlement) {
+        if self.said.len() > self.sending
+            && let Some(last) = self.said.back_mut()
+            && last.verdict == settlement.verdict
+            && (last.partition, last.to) == (settlement.partition, settlement.from)
+            && last.topic == settlement.topic
+        {
+            last.to = settlement.to;
+            return;
+        }
+        self.said.push_back(settlement);
+    }
+}
+
+fn settlement(record: &ConsumedRecord, mut verdict: Verdict) -> Settlement {
+    if let Verdict::Nack { reason: Some(reason), .. } = &mut verdict
+        && let Some((end, _)) = reason.char_indices().nth(REASON_CHARS)
+    {
+        reason.truncate(end);
+    }
+    Settlement {
+        topic: record.topic.as_ref().to_owned(),
+        partition: record.partition,
+        from: record.offset,
+        to: record.offset + 1,
+        verdict,
+    }
+}
+
+/// Why a feed ended, if that is heard soon.
+async fn told_why(feed: &mut Feed) -> Option<ClientError> {
+    let ended = async {
+        loop {
+            if let Push::Ended(error) = feed.next().await {
+                return error;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1), ended).await.ok()
+}
+
+fn closed() -> ClientError {
+    ClientError::new(ErrorKind::Disconnected, "the member has left its group")
+}
+
+fn damaged(error: crate::record::BatchError) -> ClientError {
+    let message = format!("what the server handed over is damaged: {error}");
+    ClientError::caused(ErrorKind::CorruptBatch, message, error)
+}
