@@ -105,7 +105,7 @@ async fn only_what_was_not_acked_comes_again_after_a_restart() {
     // The first was in the hands of the member that left.
     assert_eq!((again[&0], again[&3]), (2, 1));
     assert_eq!(broker.describe_group(&name()).await.unwrap().partitions[0].lag, 0);
-    assert!(broker.delete_group(&name(), false).await.unwrap_err().to_string().contains("1 active members"));
+    assert!(broker.delete_group(&name(), false).await.unwrap_err().to_string().contains("1 active member;"));
     broker.delete_group(&name(), true).await.unwrap();
     assert!(member.next().await.is_none());
     assert!(broker.describe_group(&name()).await.is_err());
