@@ -13,6 +13,15 @@ pub const MAX_OFFSET: u64 = i64::MAX as u64;
 /// Bytes that may be remembered with a group's position.
 pub const POSITION_METADATA_BYTES: usize = 4096;
 
+/// A queue group's lease when nobody says otherwise, in milliseconds.
+pub const QUEUE_LEASE_MS: u64 = 30_000;
+
+/// A queue group's deliveries of a record, after which it is a dead letter, when nobody says otherwise.
+pub const QUEUE_DELIVERIES: u32 = 10;
+
+/// A queue group's wait before a second delivery, and the longest between two, when nobody says otherwise, in milliseconds.
+pub const QUEUE_BACKOFF_MS: (u64, u64) = (1_000, 60_000);
+
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC: u32 = 1024;
 

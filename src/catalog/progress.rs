@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPattern};
+use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPattern, limits};
 
 /// Offsets in a chunk; chunk number n begins at n times this.
 pub const CHUNK_OFFSETS: u64 = 4096;
@@ -54,10 +54,10 @@ pub struct QueueSettings {
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
-            lease_ms: 30_000,
-            max_deliveries: 10,
-            backoff_ms: 1_000,
-            backoff_max_ms: 60_000,
+            lease_ms: limits::QUEUE_LEASE_MS,
+            max_deliveries: limits::QUEUE_DELIVERIES,
+            backoff_ms: limits::QUEUE_BACKOFF_MS.0,
+            backoff_max_ms: limits::QUEUE_BACKOFF_MS.1,
             dead_letter: None,
             ordered_by_key: false,
         }

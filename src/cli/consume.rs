@@ -4,12 +4,14 @@ use std::io::Write;
 
 use clap::Args;
 use futures_util::FutureExt;
-use tidelog::base::TopicName;
+use tidelog::base::TopicPattern;
 use tidelog::client::{ConsumedRecord, Consumer, StartAt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
+use super::group_consume;
+use super::group_options::GroupOptions;
 use super::json::{Headers, RecordLine, Text};
 use super::output::{self, Out};
 use super::position::parse_from;
@@ -24,6 +26,8 @@ Examples:
   tidelog consume orders --from ago:15m --json        the last quarter of an hour, one JSON object a line
   tidelog consume orders --filter 'value.total > 100 && headers.region == \"eu\"'
   tidelog consume orders --from last:10 --format '%d %p/%o %k: %v\\n'
+  tidelog consume orders --group erp                  share the work: each record goes to one member, and is acked
+  tidelog consume 'crm.>' --group erp --follow --exec ./import.sh --max-deliveries 5
 
 Where to start:
   beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:DURATION (90s, 15m, 7d)
@@ -38,22 +42,23 @@ What a filter sees:
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n{}", template::HELP))]
 pub struct ConsumeArgs {
-    /// Topic to read
-    topic: TopicName,
+    /// Topic to read; with --group also several, or patterns: crm.*.accounts, crm.>
+    #[arg(value_name = "TOPIC", required_unless_present = "group")]
+    pub topics: Vec<TopicPattern>,
     /// Where to start
     #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from)]
-    from: StartAt,
+    pub from: StartAt,
     /// Wait for more at the end, until Ctrl-C
     #[arg(long, short, conflicts_with = "until_end")]
-    follow: bool,
+    pub follow: bool,
     /// Stop at the end that there is when the command starts (the default)
     #[arg(long)]
     until_end: bool,
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "N")]
-    max: Option<u64>,
+    pub max: Option<u64>,
     /// Read this partition only
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "group")]
     partition: Option<u32>,
     /// Print each record as a JSON object
     #[arg(long, conflicts_with = "format")]
@@ -67,55 +72,78 @@ pub struct ConsumeArgs {
     /// Print no summary
     #[arg(long, short)]
     quiet: bool,
-    /// Not supported by this version
-    #[arg(long, hide = true)]
-    group: Option<String>,
     /// Print only records for which this CEL expression is true; the server evaluates it
     #[arg(long, value_name = "CEL")]
-    filter: Option<String>,
+    pub filter: Option<String>,
     #[command(flatten)]
-    server: ServerArgs,
+    pub group: GroupOptions,
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// Runs `consume`.
 pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
-    refuse_unsupported("--group", args.group.as_deref())?;
     if args.max == Some(0) {
         return Ok(());
     }
     // From here on an interrupt ends it in order, also while it connects.
     let mut interrupt = signal(SignalKind::interrupt())
         .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
-    let consumer = tokio::select! {
-        consumer = open(&args) => consumer?,
-        _ = interrupt.recv() => return Ok(()),
+    let mut printer = Printer::new(&args);
+    let worked = match &args.group.group {
+        Some(group) => group_consume::run(&args, group, &mut printer, &mut interrupt).await,
+        None => read(&args, &mut printer, &mut interrupt).await,
     };
-    let mut reading = Reading {
-        out: output::stdout(),
-        template: args.format.clone().unwrap_or_else(Template::value_lines),
-        json: args.json,
-        records: 0,
-        bytes: 0,
-        progress: Progress::new(Unit::Records, args.max, "reading"),
-    };
-    let worked = reading.run(consumer, &mut interrupt, args.max).await;
     // What was read before a failure is the user's all the same.
-    let flushed = reading.out.flush();
-    reading.progress.finish();
+    let flushed = printer.flush();
+    printer.progress.finish();
     worked?;
     flushed?;
     if !args.quiet && output::is_watched() {
-        output::complain(&format!("read {}", output::rate(reading.records, reading.bytes, reading.progress.elapsed())));
+        let read = output::rate(printer.records, printer.bytes, printer.progress.elapsed());
+        output::complain(&format!("read {read}"));
     }
     Ok(())
 }
 
+async fn read(args: &ConsumeArgs, printer: &mut Printer, interrupt: &mut Signal) -> Result<(), Failure> {
+    let mut consumer = tokio::select! {
+        consumer = open(args) => consumer?,
+        _ = interrupt.recv() => return Ok(()),
+    };
+    loop {
+        // Flushed when there is nothing to go on with, not for every record.
+        let next = match consumer.next().now_or_never() {
+            Some(next) => next,
+            None => {
+                printer.flush()?;
+                tokio::select! {
+                    next = consumer.next() => next,
+                    _ = interrupt.recv() => return Ok(()),
+                }
+            }
+        };
+        printer.tell_skipped(&mut consumer);
+        let Some(record) = next else { return Ok(()) };
+        printer.print(&record?, None)?;
+        if args.max.is_some_and(|max| printer.records >= max) {
+            return Ok(());
+        }
+        if printer.records.is_multiple_of(1024) && interrupt.recv().now_or_never().is_some() {
+            return Ok(());
+        }
+    }
+}
+
 async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
     let client = args.server.connect().await?;
-    let mut builder = match args.partition {
-        Some(partition) => client.consumer().topic_partition(args.topic.as_str(), partition),
-        None => client.consumer().topic(args.topic.as_str()),
-    };
+    let mut builder = client.consumer();
+    for topic in &args.topics {
+        builder = match args.partition {
+            Some(partition) => builder.topic_partition(topic.as_str(), partition),
+            None => builder.topic(topic.as_str()),
+        };
+    }
     if let Some(max) = args.max {
         builder = builder.max_records(max);
     }
@@ -125,15 +153,8 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
     Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?)
 }
 
-/// Options whose meaning is settled but which this version cannot do yet.
-pub fn refuse_unsupported(option: &str, value: Option<&str>) -> Result<(), Failure> {
-    match value {
-        Some(_) => Err(Failure::Usage(format!("{option} is not supported by this version"))),
-        None => Ok(()),
-    }
-}
-
-struct Reading {
+/// Prints records as the options say, and counts them.
+pub struct Printer {
     out: Out,
     template: Template,
     json: bool,
@@ -142,37 +163,44 @@ struct Reading {
     progress: Progress,
 }
 
-impl Reading {
-    async fn run(&mut self, mut consumer: Consumer, interrupt: &mut Signal, max: Option<u64>) -> Result<(), Failure> {
-        loop {
-            // Flushed when there is nothing to go on with, not for every record.
-            let next = match consumer.next().now_or_never() {
-                Some(next) => next,
-                None => {
-                    self.out.flush()?;
-                    tokio::select! {
-                        next = consumer.next() => next,
-                        _ = interrupt.recv() => return Ok(()),
-                    }
-                }
-            };
-            self.tell_skipped(&mut consumer);
-            let Some(record) = next else { return Ok(()) };
-            let record = record?;
-            self.print(&record)?;
-            self.records += 1;
-            self.bytes += record.value.as_ref().map_or(0, |value| value.len() as u64);
-            self.progress.advance(1);
-            if max.is_some_and(|max| self.records >= max) {
-                return Ok(());
-            }
-            if self.records.is_multiple_of(1024) && interrupt.recv().now_or_never().is_some() {
-                return Ok(());
-            }
+impl Printer {
+    fn new(args: &ConsumeArgs) -> Self {
+        Self {
+            out: output::stdout(),
+            template: args.format.clone().unwrap_or_else(Template::value_lines),
+            json: args.json,
+            records: 0,
+            bytes: 0,
+            progress: Progress::new(Unit::Records, args.max, "reading"),
         }
     }
 
-    fn print(&mut self, record: &ConsumedRecord) -> Result<(), Failure> {
+    /// Records so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Nothing that was printed waits any more.
+    ///
+    /// # Errors
+    /// Those of standard output.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
+
+    /// Counts a record without printing it.
+    pub fn count(&mut self, bytes: u64) {
+        self.records += 1;
+        self.bytes += bytes;
+        self.progress.advance(1);
+    }
+
+    /// Prints a record; of a group's, which delivery of it this is.
+    ///
+    /// # Errors
+    /// Those of standard output.
+    pub fn print(&mut self, record: &ConsumedRecord, attempt: Option<u32>) -> Result<(), Failure> {
+        self.count(record.value.as_ref().map_or(0, |value| value.len() as u64));
         if self.json {
             let line = RecordLine {
                 topic: &record.topic,
@@ -182,6 +210,7 @@ impl Reading {
                 key: record.key.as_deref().map(Text),
                 headers: Headers(&record.headers),
                 value: record.value.as_deref().map(Text),
+                attempt,
             };
             return output::json_line(&mut self.out, &line);
         }

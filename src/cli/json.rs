@@ -62,6 +62,9 @@ pub struct RecordLine<'a> {
     pub headers: Headers<'a>,
     /// Its value.
     pub value: Option<Text<'a>>,
+    /// Of a group's record, which delivery of it this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }
 
 /// An acknowledged record, one line of `produce --json`.

@@ -9,6 +9,9 @@ mod consume;
 mod demo;
 mod dump;
 mod failure;
+mod group;
+mod group_consume;
+mod group_options;
 mod info;
 mod input;
 mod json;
@@ -74,6 +77,8 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Replay(replay::ReplayArgs),
     /// Creates, lists, describes, changes and deletes topics
     Topic(topic::TopicArgs),
+    /// Lists and describes groups, lets them go on elsewhere in the log, deletes them
+    Group(group::GroupArgs),
     /// Checks a data directory offline, every batch
     Verify(verify::VerifyArgs),
     /// Prints what is in a segment, an index or a checkpoint
@@ -110,6 +115,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Consume(args) => block_on(consume::run(args)),
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Topic(args) => block_on(topic::run(args)),
+        Command::Group(args) => block_on(group::run(args)),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),

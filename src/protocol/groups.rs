@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::limits;
+
 use super::{Kind, Message, OffsetAt, Request};
 
 /// What a member says about records that it was handed.
@@ -62,6 +64,20 @@ pub struct QueueRules {
     pub dead_letter: Option<String>,
     /// The next record of a key is delivered only when the one before is done.
     pub ordered_by_key: bool,
+}
+
+impl Default for QueueRules {
+    /// Those of a group for which nobody says otherwise.
+    fn default() -> Self {
+        Self {
+            lease_ms: limits::QUEUE_LEASE_MS,
+            max_deliveries: limits::QUEUE_DELIVERIES,
+            backoff_ms: limits::QUEUE_BACKOFF_MS.0,
+            backoff_max_ms: limits::QUEUE_BACKOFF_MS.1,
+            dead_letter: None,
+            ordered_by_key: false,
+        }
+    }
 }
 
 /// The member is in.

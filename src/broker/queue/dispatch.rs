@@ -205,7 +205,8 @@ impl Dispatcher {
         }
         // What has expired is not among those that are there, and so done.
         let there: Vec<Offset> = handed.iter().map(|record| record.offset).collect();
-        self.with(|machine, now| machine.lease_due(due, &there, promise.member.id, now));
+        let leased = self.with(|machine, now| machine.lease_due(due, &there, promise.member.id, now));
+        handed.retain(|record| leased.binary_search(&record.offset).is_ok());
         self.broker.metrics.redelivered.inc_by(handed.len() as u64);
         self.hand(&promise, due.failed + 1, &handed);
         Ok(())
@@ -241,9 +242,9 @@ impl Dispatcher {
         let dead: Vec<Record> =
             records.into_iter().filter(|record| (due.from..due.to).contains(&record.offset)).collect();
         let there: Vec<Offset> = dead.iter().map(|record| record.offset).collect();
-        self.with(|machine, now| machine.lease_due(due, &there, BURIAL, now));
+        let leased = self.with(|machine, now| machine.lease_due(due, &there, BURIAL, now));
         let mut outcome = Ok(());
-        for record in dead {
+        for record in dead.into_iter().filter(|record| leased.binary_search(&record.offset).is_ok()) {
             let offset = record.offset;
             let reason = self.partition.reason(offset);
             let reason = reason.unwrap_or_else(|| "it was not acked in time".to_owned());

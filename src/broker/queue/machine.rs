@@ -235,7 +235,8 @@ impl Machine {
         let done = skip || self.is_done(offset);
         let failed = self.known_failed.get(&offset).copied();
         self.pass(offset);
-        self.cursor = offset + 1;
+        // It may lead further, over what was known to be done.
+        self.cursor = self.cursor.max(offset + 1);
         self.touch(offset, offset + 1);
         self.pass_done();
         if done {
@@ -286,9 +287,10 @@ impl Machine {
         }
     }
 
-    /// Leases what was due to a member (or to [`BURIAL`]); a record of it that is not named among `there` is gone from
-    /// the log, and so done.
-    pub(crate) fn lease_due(&mut self, due: Due, there: &[Offset], member: MemberId, now: TimestampMs) {
+    /// Leases what was due to a member (or to [`BURIAL`]), and says which records that were: one may have been acked
+    /// meanwhile. A record of it that is not named among `there` is gone from the log, and so done.
+    pub(crate) fn lease_due(&mut self, due: Due, there: &[Offset], member: MemberId, now: TimestampMs) -> Vec<Offset> {
+        let mut leased = Vec::with_capacity(there.len());
         let deadline = self.deadline(now);
         let mut there = there.iter().copied().peekable();
         for (from, span) in self.carve(due.from, due.to) {
@@ -306,6 +308,7 @@ impl Machine {
                 }
                 let begin = at;
                 while at < span.end && there.next_if_eq(&at).is_some() {
+                    leased.push(at);
                     at += 1;
                 }
                 self.put(begin, Span { end: at, state: State::Leased { member, deadline }, ..span });
@@ -314,6 +317,7 @@ impl Machine {
                 }
             }
         }
+        leased
     }
 
     fn deadline(&self, now: TimestampMs) -> TimestampMs {

@@ -33,6 +33,11 @@ impl Delivery {
         self.attempt
     }
 
+    /// How long a record is its member's, from when it is handed over or extended.
+    pub fn lease(&self) -> Duration {
+        self.session.lease()
+    }
+
     /// It is done. Returns at once; [`QueueConsumer::flush`](super::QueueConsumer::flush) waits for all acks together.
     pub fn ack(mut self) {
         self.say(Verdict::Ack);

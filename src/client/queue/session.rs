@@ -1,6 +1,7 @@
 //! What stands behind a member: joins, takes in what is handed over, sends what is said, joins again after a break.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::base::{ErrorKind, limits};
+use crate::base::{ErrorKind, Offset, PartitionId, limits};
 use crate::client::connection::{Connection, Feed, Push};
 use crate::client::link::{Link, pause};
 use crate::client::{ClientError, ConsumedRecord};
-use crate::protocol::{Handed, JoinGroup, JoinGroupOk, Settle, SettleOk, Settlement, Verdict};
+use crate::protocol::{Handed, JoinGroup, Settle, SettleOk, Settlement, Verdict};
 use crate::record::{Batches, read_records};
 
 use super::delivery::Delivery;
@@ -29,7 +30,6 @@ type Told = oneshot::Sender<Result<SettleOk, ClientError>>;
 /// A membership on a connection.
 pub(super) struct Opened {
     connection: Arc<Connection>,
-    answer: JoinGroupOk,
     feed: Feed,
 }
 
@@ -51,6 +51,9 @@ struct Inside {
     /// What is to be on the disk before its sender hears of it, and not answered yet, by when it was said.
     durable: BTreeMap<u64, (Vec<Settlement>, Told)>,
     next_durable: u64,
+    /// What was acked in a membership that broke before the answer came. It may be handed over again before the ack is
+    /// said again.
+    acked: HashSet<(String, PartitionId, Offset)>,
     failed: Option<ClientError>,
     over: bool,
 }
@@ -60,6 +63,7 @@ pub(super) struct Session {
     link: Arc<Link>,
     request: JoinGroup,
     retry_timeout: Duration,
+    lease_ms: AtomicU64,
     inside: Mutex<Inside>,
     /// There is something to send.
     more: Notify,
@@ -77,6 +81,7 @@ impl Session {
             link,
             request,
             retry_timeout,
+            lease_ms: AtomicU64::new(0),
             inside: Mutex::default(),
             more: Notify::new(),
             more_durable: Notify::new(),
@@ -89,12 +94,18 @@ impl Session {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long a record is the member's.
+    pub(super) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.load(Ordering::Relaxed))
+    }
+
     /// Joins.
     pub(super) async fn open(&self) -> Result<Opened, ClientError> {
         let connection = self.link.connection().await?;
         let timeout = self.link.config().request_timeout;
         let (answer, feed) = connection.join_group(&self.request, timeout).await?;
-        Ok(Opened { connection, answer, feed })
+        self.lease_ms.store(answer.lease_ms, Ordering::Relaxed);
+        Ok(Opened { connection, feed })
     }
 
     /// Runs until it fails for good or is aborted.
@@ -128,8 +139,9 @@ impl Session {
 
     /// One membership, until it breaks.
     async fn serve(self: &Arc<Self>, opened: Opened) -> ClientError {
-        let Opened { connection, answer, mut feed } = opened;
-        let lease = Duration::from_millis(answer.lease_ms);
+        let Opened { connection, mut feed } = opened;
+        self.lock().remember_acked();
+        let lease = self.lease();
         let member = feed.id();
         let mut sending = std::pin::pin!(self.send(&connection, member));
         let error = loop {
@@ -195,6 +207,12 @@ impl Session {
             {
                 let mut inside = self.lock();
                 if let Some(Buffered { record, attempt, .. }) = inside.buffer.pop_front() {
+                    if inside.acked.contains(&(record.topic.as_ref().to_owned(), record.partition, record.offset)) {
+                        // It was done, and is not the application's again. The first ack may have come too early.
+                        inside.say(settlement(&record, Verdict::Ack));
+                        self.more.notify_one();
+                        continue;
+                    }
                     return Some(Ok(Delivery::new(record, attempt, Arc::clone(self))));
                 }
                 if inside.over {
@@ -372,6 +390,16 @@ impl Session {
 }
 
 impl Inside {
+    fn remember_acked(&mut self) {
+        let pending = self.durable.values().flat_map(|(settlements, _)| settlements);
+        let acks = self.said.iter().chain(pending).filter(|settlement| settlement.verdict == Verdict::Ack);
+        let each = |of: &Settlement| {
+            let (topic, partition) = (of.topic.clone(), of.partition);
+            (of.from..of.to).map(move |offset| (topic.clone(), partition, offset))
+        };
+        self.acked = acks.flat_map(each).collect();
+    }
+
     /// Adds to the last settlement what goes on where it ends, unless that is on its way.
     fn say(&mut self, settlement: Settlement) {
         if self.said.len() > self.sending

@@ -65,6 +65,37 @@ fn a_record_is_one_members_until_it_is_acked_nacked_or_its_time_is_over() {
 }
 
 #[test]
+fn what_is_acked_while_it_is_being_handed_out_again_is_not_handed_out() {
+    let mut machine = Machine::new(rules(), None, 0);
+    for offset in 0..3 {
+        machine.admit(seen(offset), A, 0);
+    }
+    machine.nack(A, (0, 3), Some(0), 1);
+    let due = machine.due(1).unwrap();
+    // Between the look at what is due and the lease.
+    assert_eq!(machine.ack(A, 1, 2, 1).settled, 1);
+    assert_eq!(machine.lease_due(due, &[0, 1, 2], B, 1), [0, 2]);
+}
+
+#[test]
+fn what_is_known_to_be_done_stays_so_when_the_cursor_jumps_into_it_over_a_gap() {
+    let mut before = Machine::new(rules(), None, 0);
+    for offset in 0..10 {
+        before.admit(seen(offset), A, 0);
+    }
+    before.ack(A, 2, 10, 0);
+    let mut progress = Progress::default();
+    keep(&mut progress, before.take_changes(0));
+    let mut machine = Machine::new(rules(), Some(&progress), 0);
+    // Records 1 to 4 are gone from the log.
+    assert!(machine.admit(seen(0), B, 0));
+    for offset in 5..10 {
+        assert!(!machine.admit(seen(offset), B, 0), "{offset}");
+    }
+    assert_eq!(machine.cursor(), 10);
+}
+
+#[test]
 fn the_wait_doubles_up_to_its_bound_and_the_last_failure_makes_a_dead_letter() {
     let mut machine = Machine::new(QueueSettings { max_deliveries: 5, ..rules() }, None, 0);
     assert!(machine.admit(seen(0), A, 0));

@@ -1,0 +1,285 @@
+//! `tidelog group`: list, describe, reset, delete.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tidelog::base::{Clock, SystemClock, TopicPattern};
+use tidelog::client::{Admin, GroupDescription, GroupReset, ResetPartition, ResetTo, StartAt};
+
+use super::connection::ServerArgs;
+use super::failure::Failure;
+use super::output::{self, grouped, table};
+use super::position::parse_from;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidelog group list
+  tidelog group describe erp                          how far it is, who its members are, what waits
+  tidelog group reset erp --to ago:1h --dry-run       what would change
+  tidelog group reset erp --to beginning              replay everything to it
+  tidelog group delete erp
+
+A group is made by its first member: tidelog consume orders --group erp";
+
+/// Options of `group`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct GroupArgs {
+    #[command(subcommand)]
+    command: GroupCommand,
+    /// Print JSON objects, one a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupCommand {
+    /// Lists all groups
+    #[command(after_help = "\
+Examples:
+  tidelog group list
+  tidelog group list --json")]
+    List,
+    /// Shows a group's rules, its members, and how far it is in each partition
+    #[command(after_help = "\
+Examples:
+  tidelog group describe erp
+  tidelog group describe erp --json
+
+Lag counts records that are not done: those that members have (in flight), those that wait to be delivered again or for
+their time, and those that were not looked at yet. The age is that of the oldest of them.")]
+    Describe {
+        /// Its name
+        group: String,
+    },
+    /// Lets a group go on elsewhere in the log
+    #[command(after_help = "\
+Examples:
+  tidelog group reset erp --to beginning --dry-run    prints what would change, and changes nothing
+  tidelog group reset erp --to time:2026-01-31T08:00:00Z --topic crm.accounts
+  tidelog group reset erp --to last:100 --force       also while it has members
+
+What was done above the new position is done again; what lies below counts as done.
+Where to: beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:DURATION (90s, 15m, 7d)")]
+    Reset {
+        /// Its name
+        group: String,
+        /// Where it is to go on, in each partition
+        #[arg(long, value_name = "POSITION", value_parser = parse_from)]
+        to: StartAt,
+        /// Only in this topic, or pattern (repeatable)
+        #[arg(long, value_name = "TOPIC")]
+        topic: Vec<TopicPattern>,
+        /// Print what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Also while it has members: they are sent away, and come again
+        #[arg(long)]
+        force: bool,
+    },
+    /// Deletes a group and what it knows of what is done
+    #[command(after_help = "\
+Examples:
+  tidelog group delete erp
+  tidelog group delete erp --force                    also while it has members, which are sent away")]
+    Delete {
+        /// Its name
+        group: String,
+        /// Also while it has members
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Runs `group`.
+pub async fn run(args: GroupArgs) -> Result<(), Failure> {
+    let admin = args.server.connect().await?.admin();
+    match args.command {
+        GroupCommand::List => list(&admin, args.json).await,
+        GroupCommand::Describe { group } => describe(&admin.describe_group(group).await?, args.json),
+        GroupCommand::Reset { group, to, topic, dry_run, force } => {
+            let mut reset = GroupReset::new(&group, position(to)).dry_run(dry_run).force(force);
+            for topic in topic {
+                reset = reset.topic(topic.as_str());
+            }
+            print_reset(&group, &admin.reset_group(reset).await?, dry_run, args.json)
+        }
+        GroupCommand::Delete { group, force } => {
+            admin.delete_group(&group, force).await?;
+            if args.json {
+                return output::json_line(&mut io::stdout(), &json!({ "group": group, "deleted": true }));
+            }
+            output::complain(&format!("group '{group}' is deleted"));
+            Ok(())
+        }
+    }
+}
+
+fn position(to: StartAt) -> ResetTo {
+    match to {
+        StartAt::Beginning => ResetTo::Beginning,
+        StartAt::End => ResetTo::End,
+        StartAt::Offset(offset) => ResetTo::Offset(offset),
+        StartAt::Last(offsets) => ResetTo::Last(offsets),
+        StartAt::Time(time) => ResetTo::Timestamp(time),
+        StartAt::Ago(span) => {
+            let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+            ResetTo::Timestamp(SystemClock::new().now_ms().saturating_sub(span))
+        }
+    }
+}
+
+async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
+    let groups = admin.list_groups().await?;
+    let mut out = output::stdout();
+    if json {
+        for group in &groups {
+            let line = json!({
+                "group": group.name, "kind": group.kind, "topics": group.topics, "filter": group.filter,
+                "created": group.created_ms,
+            });
+            output::json_line(&mut out, &line)?;
+        }
+    } else if groups.is_empty() {
+        output::complain("there is no group yet; its first member makes one: tidelog consume TOPIC --group NAME");
+    } else {
+        let rows = groups.into_iter().map(|group| {
+            vec![group.name, group.kind, group.topics.join(" "), group.filter.unwrap_or_else(|| "-".to_owned())]
+        });
+        writeln!(out, "{}", table(&["group", "kind", "topics", "filter"], &[], rows.collect()))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn describe(group: &GroupDescription, json: bool) -> Result<(), Failure> {
+    if json { output::json_line(&mut io::stdout(), &as_json(group)) } else { print(group) }
+}
+
+fn as_json(group: &GroupDescription) -> Value {
+    let now = SystemClock::new().now_ms();
+    let members: Vec<Value> = group
+        .members
+        .iter()
+        .map(|member| {
+            let owns: Vec<Value> =
+                member.owns.iter().map(|own| json!({ "topic": own.topic, "partition": own.partition })).collect();
+            json!({
+                "member": member.id, "client": member.client, "in_flight": member.in_flight, "owns": owns,
+                "joined": member.joined_ms,
+            })
+        })
+        .collect();
+    let partitions: Vec<Value> = group
+        .partitions
+        .iter()
+        .map(|at| {
+            json!({
+                "topic": at.topic, "partition": at.partition, "floor": at.floor, "end": at.end, "lag": at.lag,
+                "in_flight": at.in_flight, "waiting": at.waiting, "redeliveries": at.redeliveries,
+                "oldest_age_ms": at.oldest_ms.map(|oldest| now.saturating_sub(oldest).max(0)), "owner": at.owner,
+            })
+        })
+        .collect();
+    let rules = group.rules.as_ref().map(|rules| {
+        json!({
+            "lease_ms": rules.lease_ms, "max_deliveries": rules.max_deliveries, "backoff_ms": rules.backoff_ms,
+            "backoff_max_ms": rules.backoff_max_ms, "ordered_by_key": rules.ordered_by_key,
+        })
+    });
+    let summary = &group.summary;
+    let lag: u64 = group.partitions.iter().map(|at| at.lag).sum();
+    json!({
+        "group": summary.name, "kind": summary.kind, "topics": summary.topics, "filter": summary.filter, "lag": lag,
+        "rules": rules, "dead_letter": group.dead_letter, "members": members, "partitions": partitions,
+    })
+}
+
+fn print(group: &GroupDescription) -> Result<(), Failure> {
+    let mut out = output::stdout();
+    let summary = &group.summary;
+    writeln!(out, "{}  ({} group)\n", summary.name, summary.kind)?;
+    let mut facts = vec![vec!["topics".to_owned(), summary.topics.join(" ")]];
+    if let Some(filter) = &summary.filter {
+        facts.push(vec!["filter".to_owned(), filter.clone()]);
+    }
+    if let Some(rules) = &group.rules {
+        let span = |ms: u64| output::seconds(Duration::from_millis(ms));
+        facts.push(vec!["lease".to_owned(), span(rules.lease_ms)]);
+        facts.push(vec!["deliveries".to_owned(), format!("at most {}", rules.max_deliveries)]);
+        facts.push(vec!["backoff".to_owned(), format!("{} to {}", span(rules.backoff_ms), span(rules.backoff_max_ms))]);
+        facts.push(vec!["order".to_owned(), if rules.ordered_by_key { "by key" } else { "any" }.to_owned()]);
+    }
+    if let Some(topic) = &group.dead_letter {
+        facts.push(vec!["dead letters".to_owned(), topic.clone()]);
+    }
+    writeln!(out, "{}\n", table(&[], &[], facts))?;
+    let now = SystemClock::new().now_ms();
+    let age = |oldest: Option<i64>| oldest.map_or_else(|| "-".to_owned(), |oldest| output::seconds(since(now, oldest)));
+    let rows = group.partitions.iter().map(|at| {
+        vec![
+            at.topic.clone(),
+            at.partition.to_string(),
+            grouped(at.floor),
+            grouped(at.end),
+            grouped(at.lag),
+            grouped(at.in_flight),
+            grouped(at.waiting),
+            grouped(at.redeliveries),
+            age(at.oldest_ms),
+            at.owner.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    let header =
+        ["topic", "partition", "done to", "end", "lag", "in flight", "waiting", "redelivered", "oldest", "owner"];
+    writeln!(out, "{}\n", table(&header, &[1, 2, 3, 4, 5, 6, 7], rows.collect()))?;
+    if group.members.is_empty() {
+        writeln!(out, "no members")?;
+    } else {
+        let rows = group.members.iter().map(|member| {
+            let owns: Vec<String> = member.owns.iter().map(|own| format!("{}/{}", own.topic, own.partition)).collect();
+            let joined = output::seconds(since(now, member.joined_ms));
+            vec![member.id.clone(), member.client.clone(), grouped(member.in_flight), joined, owns.join(" ")]
+        });
+        writeln!(out, "{}", table(&["member", "client", "in flight", "since", "owns"], &[2], rows.collect()))?;
+    }
+    Ok(out.flush()?)
+}
+
+fn since(now: i64, then: i64) -> Duration {
+    Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
+}
+
+fn print_reset(group: &str, changes: &[ResetPartition], dry_run: bool, json: bool) -> Result<(), Failure> {
+    let mut out = output::stdout();
+    if json {
+        for change in changes {
+            let line = json!({
+                "group": group, "topic": change.topic, "partition": change.partition, "from": change.from,
+                "to": change.to, "end": change.end, "done": !dry_run,
+            });
+            output::json_line(&mut out, &line)?;
+        }
+        return Ok(out.flush()?);
+    }
+    let rows = changes.iter().map(|change| {
+        let difference = match change.to.checked_sub(change.from) {
+            Some(0) => "stays".to_owned(),
+            Some(forward) => format!("{} are passed over", output::count(forward, "record")),
+            None => format!("{} come again", output::count(change.from - change.to, "record")),
+        };
+        let (topic, partition) = (change.topic.clone(), change.partition.to_string());
+        vec![topic, partition, grouped(change.from), grouped(change.to), grouped(change.end), difference]
+    });
+    writeln!(out, "{}", table(&["topic", "partition", "from", "to", "end", ""], &[1, 2, 3, 4], rows.collect()))?;
+    out.flush()?;
+    output::complain(&if dry_run {
+        format!("nothing is changed; without --dry-run group '{group}' goes on as above")
+    } else {
+        format!("group '{group}' goes on as above")
+    });
+    Ok(())
+}

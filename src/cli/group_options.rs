@@ -1,0 +1,90 @@
+//! Options of `consume` that make it a member of a group.
+
+use clap::{Args, ValueEnum};
+use tidelog::base::{Millis, TopicName};
+use tidelog::client::QueueRules;
+
+/// When a record counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AckMode {
+    /// Once it is printed
+    Auto,
+    /// The same, and each ack is on the server's disk before the next record is printed
+    Durable,
+    /// Never: it goes back to the group when the command ends
+    None,
+    /// Never: each record is sent back as failed, and is a dead letter in the end
+    Nack,
+}
+
+/// How `consume` takes part in a group.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Groups")]
+pub struct GroupOptions {
+    /// Be a member of this group: its members share the records, and each is acked
+    #[arg(long, short)]
+    pub group: Option<String>,
+    /// When a record counts as done
+    #[arg(long, value_name = "MODE", default_value = "auto", requires = "group")]
+    pub ack_mode: AckMode,
+    /// Run this command for each record, with the value as its input: a record is acked if it succeeds, and comes again if not
+    #[arg(long, value_name = "COMMAND", requires = "group", conflicts_with = "ack_mode")]
+    pub exec: Option<String>,
+    /// Records that this member may have at a time
+    #[arg(long, value_name = "N", requires = "group", default_value_t = 100)]
+    pub prefetch: u32,
+    /// From now on, for the group: how long a record is its member's before it goes to another
+    #[arg(long, value_name = "DURATION", requires = "group")]
+    pub lease: Option<Millis>,
+    /// From now on, for the group: deliveries after which a record is a dead letter
+    #[arg(long, value_name = "N", requires = "group")]
+    pub max_deliveries: Option<u32>,
+    /// From now on, for the group: the wait before a second delivery; it doubles each time
+    #[arg(long, value_name = "DURATION", requires = "group")]
+    pub backoff: Option<Millis>,
+    /// From now on, for the group: the longest wait between two deliveries
+    #[arg(long, value_name = "DURATION", requires = "group")]
+    pub backoff_max: Option<Millis>,
+    /// From now on, for the group: the topic for dead letters, instead of dead-letter.GROUP
+    #[arg(long, value_name = "TOPIC", requires = "group")]
+    pub dead_letter: Option<TopicName>,
+    /// From now on, for the group: the next record of a key comes only when the one before is done
+    #[arg(long, requires = "group", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub ordered_by_key: Option<bool>,
+}
+
+impl GroupOptions {
+    /// Whether something is said about the group's rules.
+    pub fn changes_rules(&self) -> bool {
+        self.lease.is_some()
+            || self.max_deliveries.is_some()
+            || self.backoff.is_some()
+            || self.backoff_max.is_some()
+            || self.dead_letter.is_some()
+            || self.ordered_by_key.is_some()
+    }
+
+    /// The rules as they are to be, from what they are.
+    pub fn rules(&self, mut rules: QueueRules) -> QueueRules {
+        if let Some(lease) = self.lease {
+            rules.lease_ms = lease.0;
+        }
+        if let Some(deliveries) = self.max_deliveries {
+            rules.max_deliveries = deliveries;
+        }
+        if let Some(backoff) = self.backoff {
+            rules.backoff_ms = backoff.0;
+            rules.backoff_max_ms = rules.backoff_max_ms.max(backoff.0);
+        }
+        if let Some(longest) = self.backoff_max {
+            rules.backoff_max_ms = longest.0;
+        }
+        if let Some(topic) = &self.dead_letter {
+            rules.dead_letter = Some(topic.to_string());
+        }
+        if let Some(ordered) = self.ordered_by_key {
+            rules.ordered_by_key = ordered;
+        }
+        rules
+    }
+}
