@@ -14,6 +14,7 @@ mod groups;
 mod metrics;
 mod partition;
 mod produce;
+mod push;
 mod queue;
 mod types;
 mod upkeep;
@@ -23,6 +24,7 @@ pub use error::BrokerError;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
+pub use push::{SecretError, WebhookSecret};
 
 pub use queue::{
     DELIVER_AT, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue, MemberId, QueueMember,

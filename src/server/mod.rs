@@ -8,6 +8,7 @@ mod files;
 pub mod logging;
 mod metrics;
 mod native;
+pub mod outgoing;
 mod shared;
 mod tasks;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::disk::{Disk, RealDisk};
 use budget::Budget;
 use config::{ConfigError, ServerConfig};
 use metrics::ServerMetrics;
+use outgoing::Outgoing;
 use shared::Shared;
 
 /// Connections that are told at a time that there is no room for them.
@@ -111,6 +113,8 @@ impl Server {
     ) -> Result<Self, ServerError> {
         config.check()?;
         files::allow(config.max_open_files + config.max_connections);
+        let certificates = |error| ConfigError(format!("outgoing_ca_file = \"{}\": {error}", config.outgoing_ca_file));
+        let calls = Arc::new(Outgoing::new(config.outgoing(disk.as_ref())?).map_err(certificates)?);
         // Before the recovery, which may take long: an address in use is said at once.
         let mut sockets = Vec::new();
         for address in config.listen_addresses()? {
@@ -129,6 +133,7 @@ impl Server {
             started_at_ms,
             started_monotonic_ms,
             metrics,
+            calls,
             incoming: Budget::new(half),
             outgoing: Budget::new(half),
             connections: Arc::new(Semaphore::new(config.max_connections)),

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use super::budget::Budget;
 use super::config::ServerConfig;
 use super::metrics::ServerMetrics;
+use super::outgoing::Outgoing;
 use crate::base::{Clock, TimestampMs};
 use crate::broker::Broker;
 
@@ -25,6 +26,8 @@ pub struct Shared {
     pub started_monotonic_ms: u64,
     /// What is counted.
     pub metrics: Arc<ServerMetrics>,
+    /// Who makes calls to other people's HTTP endpoints.
+    pub calls: Arc<Outgoing>,
     /// Bytes of requests.
     pub incoming: Arc<Budget>,
     /// Bytes of answers.
@@ -58,6 +61,6 @@ impl Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Shared").field("config", &self.config).field("calls", &self.calls).finish_non_exhaustive()
     }
 }

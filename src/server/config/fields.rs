@@ -134,6 +134,38 @@ pub static FIELDS: &[Field] = &[
     field("shutdown_timeout", "time that requests in flight get at a stop", "duration", 0, DAY_MS, |c| {
         Slot::Millis(&mut c.shutdown_timeout)
     }),
+    field(
+        "outgoing_allow",
+        "where webhooks may go, with commas: public (every public address), host names, *.example.com, or networks such \
+         as 10.0.0.0/8; loopback, private and link-local addresses, and http://, only by their network; none for nowhere",
+        "list",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.outgoing_allow),
+    ),
+    field(
+        "outgoing_ca_file",
+        "certificates (PEM) that webhooks believe beside those of the system, or the word system",
+        "path",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.outgoing_ca_file),
+    ),
+    field("outgoing_connect_timeout", "time for the connection of a webhook", "duration", 10, DAY_MS, |c| {
+        Slot::Millis(&mut c.outgoing_connect_timeout)
+    }),
+    field("outgoing_timeout", "time for a webhook from its begin to the answer's head", "duration", 10, DAY_MS, |c| {
+        Slot::Millis(&mut c.outgoing_timeout)
+    }),
+    field("outgoing_calls", "webhooks under way at a time", "calls", 1, 65_536, |c| Slot::Count(&mut c.outgoing_calls)),
+    field(
+        "outgoing_calls_per_endpoint",
+        "webhooks under way at a time to one host and port",
+        "calls",
+        1,
+        65_536,
+        |c| Slot::Count(&mut c.outgoing_calls_per_endpoint),
+    ),
 ];
 
 const fn field(

@@ -18,6 +18,11 @@ pub use load::{CONFIG_VARIABLE, Inputs, Loaded, Origin};
 use crate::base::{Bytes, Millis, limits};
 use crate::broker::BrokerConfig;
 use crate::catalog::TopicSettings;
+use crate::disk::{self, Disk};
+use crate::server::outgoing::{OutgoingConfig, Policy};
+
+/// The word for the certificates of the system alone.
+const SYSTEM: &str = "system";
 
 /// Everything `tidelog serve` can be told. The meaning, unit and bounds of each value are in [`FIELDS`].
 #[derive(Debug, Clone)]
@@ -62,6 +67,18 @@ pub struct ServerConfig {
     pub write_timeout: Millis,
     /// Time for what is in flight at a stop.
     pub shutdown_timeout: Millis,
+    /// Where calls to other people's HTTP endpoints may go, as [`Policy`] reads it.
+    pub outgoing_allow: String,
+    /// A file of certificates that outgoing calls believe beside the system's, or `system`.
+    pub outgoing_ca_file: String,
+    /// Time for the connection of an outgoing call.
+    pub outgoing_connect_timeout: Millis,
+    /// Time for a whole outgoing call.
+    pub outgoing_timeout: Millis,
+    /// Outgoing calls at a time.
+    pub outgoing_calls: usize,
+    /// Outgoing calls at a time to one endpoint.
+    pub outgoing_calls_per_endpoint: usize,
     /// Settings of topics that do not set them.
     pub topic_defaults: TopicSettings,
 }
@@ -125,6 +142,12 @@ impl Default for ServerConfig {
             idle_timeout: Millis(600_000),
             write_timeout: Millis(60_000),
             shutdown_timeout: Millis(30_000),
+            outgoing_allow: "public".to_owned(),
+            outgoing_ca_file: SYSTEM.to_owned(),
+            outgoing_connect_timeout: Millis(5_000),
+            outgoing_timeout: Millis(30_000),
+            outgoing_calls: 1024,
+            outgoing_calls_per_endpoint: 32,
             topic_defaults: TopicSettings::default(),
         }
     }
@@ -162,6 +185,13 @@ impl ServerConfig {
                 Bytes(self.max_batch_bytes() as u64)
             )));
         }
+        self.outgoing_policy()?;
+        if self.outgoing_connect_timeout > self.outgoing_timeout {
+            return Err(ConfigError(format!(
+                "outgoing_connect_timeout ({}) is longer than outgoing_timeout ({}), which would end the call first",
+                self.outgoing_connect_timeout, self.outgoing_timeout
+            )));
+        }
         if self.handshake_timeout > self.idle_timeout {
             return Err(ConfigError(format!(
                 "handshake_timeout ({}) is longer than idle_timeout ({}), which would end the connection first",
@@ -196,6 +226,32 @@ impl ServerConfig {
     /// The largest batch that such a frame can carry.
     pub fn max_batch_bytes(&self) -> usize {
         self.max_frame_bytes() - limits::FRAME_HEADER_BYTES - limits::FRAME_BODY_BYTES
+    }
+
+    fn outgoing_policy(&self) -> Result<Policy, ConfigError> {
+        self.outgoing_allow.parse().map_err(|error| ConfigError(format!("outgoing_allow: {error}")))
+    }
+
+    /// What holds for outgoing calls.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the list is none, or the file of certificates cannot be read.
+    pub fn outgoing(&self, disk: &dyn Disk) -> Result<OutgoingConfig, ConfigError> {
+        let authorities = match self.outgoing_ca_file.as_str() {
+            SYSTEM => None,
+            file => Some(
+                disk::read_file(disk, file.as_ref())
+                    .map_err(|error| ConfigError(format!("outgoing_ca_file = \"{file}\" cannot be read: {error}")))?,
+            ),
+        };
+        Ok(OutgoingConfig {
+            policy: self.outgoing_policy()?,
+            connect_timeout: self.outgoing_connect_timeout.as_duration(),
+            timeout: self.outgoing_timeout.as_duration(),
+            per_endpoint: self.outgoing_calls_per_endpoint,
+            total: self.outgoing_calls,
+            authorities,
+        })
     }
 
     /// The broker's share.
