@@ -13,6 +13,7 @@
 //! | group declared | `group/NAME` = the event |
 //! | group deleted | `group/NAME` = nothing, after nothing for all its progress |
 //! | position set, removed | `position/TOPIC/PARTITION/GROUP` = the event, or nothing |
+//! | member set, removed | `member/MEMBER/GROUP` = the event, or nothing |
 //! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{ErrorKind, GroupName, TimestampMs, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions};
 
-use super::progress::{Chunk, GroupEntry, Place, Position};
+use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
 
 const CODEC_VERSION: u8 = 1;
 
@@ -109,6 +110,15 @@ pub enum Event {
         /// What it holds.
         chunk: Option<Chunk>,
     },
+    /// A member of a stream group now is like this; `None` for gone.
+    MemberSet {
+        /// The group.
+        group: GroupName,
+        /// The member's id, which has no slash.
+        member: String,
+        /// What it is.
+        entry: Option<MemberEntry>,
+    },
 }
 
 /// What a value in the journal and in the view is. Append variants only.
@@ -121,6 +131,7 @@ enum Stored {
     GroupDeclared(GroupEntry),
     PositionSet { place: Place, position: Position },
     ChunkSet { place: Place, number: u64, chunk: Chunk },
+    MemberSet { group: GroupName, member: String, entry: MemberEntry },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -168,6 +179,7 @@ pub(super) enum Key {
     Group(GroupName),
     Position(Place),
     Chunk(Place, u64),
+    Member(GroupName, String),
 }
 
 impl std::fmt::Display for Key {
@@ -181,6 +193,7 @@ impl std::fmt::Display for Key {
             Self::Chunk(Place { group, topic, partition }, number) => {
                 write!(f, "chunk/{topic}/{partition}/{number}/{group}")
             }
+            Self::Member(group, member) => write!(f, "member/{member}/{group}"),
         }
     }
 }
@@ -193,6 +206,11 @@ impl Key {
             Some(("topic", name)) => TopicName::new(name).map(Self::Topic).map_err(|_| wrong()),
             Some(("deleted", id)) => TopicId::parse(id).map(Self::Deleted).ok_or_else(wrong),
             Some(("group", name)) => GroupName::new(name).map(Self::Group).map_err(|_| wrong()),
+            Some(("member", rest)) => {
+                let (member, group) = rest.split_once('/').ok_or_else(wrong)?;
+                let group = GroupName::new(group).map_err(|_| wrong())?;
+                Ok(Self::Member(group, member.to_owned()))
+            }
             Some(("position", rest)) => place(rest).map(Self::Position).ok_or_else(wrong),
             Some(("chunk", rest)) => {
                 let numbered = || {
@@ -228,6 +246,7 @@ impl Event {
             Self::GroupDeleted { name } => Key::Group(name.clone()),
             Self::PositionSet { place, .. } => Key::Position(place.clone()),
             Self::ChunkSet { place, number, .. } => Key::Chunk(place.clone(), *number),
+            Self::MemberSet { group, member, .. } => Key::Member(group.clone(), member.clone()),
         };
         key.to_string()
     }
@@ -247,7 +266,9 @@ impl Event {
             Self::GroupDeclared(entry) => Stored::GroupDeclared(entry),
             Self::PositionSet { place, position: Some(position) } => Stored::PositionSet { place, position },
             Self::ChunkSet { place, number, chunk: Some(chunk) } => Stored::ChunkSet { place, number, chunk },
+            Self::MemberSet { group, member, entry: Some(entry) } => Stored::MemberSet { group, member, entry },
             Self::GroupDeleted { .. }
+            | Self::MemberSet { entry: None, .. }
             | Self::PositionSet { position: None, .. }
             | Self::ChunkSet { chunk: None, .. } => return Ok(vec![(self.key(), None)]),
         };
@@ -277,6 +298,7 @@ impl Event {
             Stored::GroupDeclared(entry) => Self::GroupDeclared(entry),
             Stored::PositionSet { place, position } => Self::PositionSet { place, position: Some(position) },
             Stored::ChunkSet { place, number, chunk } => Self::ChunkSet { place, number, chunk: Some(chunk) },
+            Stored::MemberSet { group, member, entry } => Self::MemberSet { group, member, entry: Some(entry) },
         })
     }
 }

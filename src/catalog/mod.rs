@@ -24,7 +24,9 @@ mod view;
 pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
-pub use progress::{CHUNK_OFFSETS, Chunk, Failed, GroupEntry, GroupKind, Place, Position, QueueSettings};
+pub use progress::{
+    CHUNK_OFFSETS, Chunk, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position, QueueSettings,
+};
 pub use settings::{Cleanup, Durability, SETTINGS, Setting, SettingError, TopicSettings};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode};

@@ -86,6 +86,44 @@ pub struct Position {
     pub time_ms: TimestampMs,
 }
 
+/// A member of a stream group, and what it owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberEntry {
+    /// The name of the place that it fills, if it has one.
+    pub instance: Option<String>,
+    /// Who it is, for people.
+    pub client: String,
+    /// The topics that it wants.
+    pub topics: Vec<TopicPattern>,
+    /// How long it is a member without a heartbeat, in milliseconds.
+    pub session_ms: u64,
+    /// How long it may take to give up a partition, in milliseconds.
+    pub handover_ms: u64,
+    /// The epoch that it has reached.
+    pub epoch: u32,
+    /// The one before.
+    pub before: u32,
+    /// What it owns.
+    pub owns: Vec<Owned>,
+    /// It left for a while.
+    pub away: bool,
+    /// When it joined, in milliseconds since the Unix epoch.
+    pub joined_ms: TimestampMs,
+}
+
+/// A partition that a member owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    /// The topic's incarnation.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The epoch at which it was given it.
+    pub epoch: u32,
+    /// It is told to give it up.
+    pub gives_up: bool,
+}
+
 /// What is done above the floor, in one stretch of [`CHUNK_OFFSETS`] offsets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {

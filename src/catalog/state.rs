@@ -6,7 +6,7 @@ use crate::base::{GroupName, PartitionId, TopicId, TopicName, limits};
 
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
-use super::progress::{Chunk, GroupEntry, Place, Position};
+use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
 
 /// What exists. Applying is total and idempotent; whether a change makes sense is asked before it is journalled, with
 /// [`State::check`].
@@ -26,6 +26,7 @@ struct GroupState {
     /// `None` while only its progress was read, which the view holds before the group itself.
     entry: Option<GroupEntry>,
     progress: BTreeMap<(TopicId, PartitionId), Progress>,
+    members: BTreeMap<String, MemberEntry>,
 }
 
 /// How far a group has come in a partition.
@@ -35,6 +36,12 @@ pub struct Progress {
     pub position: Option<Position>,
     /// What a queue group has done above it, by chunk number.
     pub chunks: BTreeMap<u64, Chunk>,
+}
+
+impl GroupState {
+    fn is_nothing(&self) -> bool {
+        self.entry.is_none() && self.progress.is_empty() && self.members.is_empty()
+    }
 }
 
 impl State {
@@ -77,6 +84,10 @@ impl State {
         self.groups.get(group)?.progress.get(&at)
     }
 
+    pub(super) fn members(&self, group: &GroupName) -> impl Iterator<Item = (&String, &MemberEntry)> + use<'_> {
+        self.groups.get(group).into_iter().flat_map(|group| &group.members)
+    }
+
     /// Whether this is progress of a group or in a topic that is gone, and so of no consequence.
     /// `before` will have been made by then.
     pub(super) fn is_moot(&self, event: &Event, before: &[Event]) -> bool {
@@ -88,14 +99,18 @@ impl State {
                 self.group(&place.group).is_none() && !before.iter().any(declared)
                     || !self.names.contains_key(&place.topic) && !before.iter().any(created)
             }
+            Event::MemberSet { group, .. } => {
+                let declared = |event: &Event| matches!(event, Event::GroupDeclared(entry) if entry.name == *group);
+                self.group(group).is_none() && !before.iter().any(declared)
+            }
             Event::TopicPurged { id } => !self.tombstones.contains_key(id),
             Event::GroupDeleted { name } => self.group(name).is_none(),
             _ => false,
         }
     }
 
-    /// The keys that an event changes, in order, with what goes along with it: the progress of a group that is deleted,
-    /// and of all groups in a topic whose files are gone. These come first: what is left of an interrupted change is
+    /// The keys that an event changes, in order, with what goes along with it: progress and members of a group that is
+    /// deleted, progress of all groups in a topic whose files are gone. These come first: what is left of an interrupted change is
     /// then still known to be somebody's.
     pub(super) fn changes_of(&self, event: &Event) -> Result<Vec<KeyChange>, EventError> {
         let mut changes = Vec::new();
@@ -111,6 +126,8 @@ impl State {
                 for (at, progress) in self.progress(name) {
                     remove(name, *at, progress);
                 }
+                let member = |(member, _): (&String, _)| (Key::Member(name.clone(), member.clone()).to_string(), None);
+                changes.extend(self.members(name).map(member));
             }
             Event::TopicPurged { id } => {
                 for (name, group) in &self.groups {
@@ -144,6 +161,17 @@ impl State {
         self.tidy(place);
     }
 
+    fn set_member(&mut self, name: GroupName, member: String, entry: Option<MemberEntry>) {
+        let group = self.groups.entry(name.clone()).or_default();
+        match entry {
+            Some(entry) => drop(group.members.insert(member, entry)),
+            None => drop(group.members.remove(&member)),
+        }
+        if group.is_nothing() {
+            self.groups.remove(&name);
+        }
+    }
+
     /// Forgets a place where nothing is left.
     fn tidy(&mut self, place: &Place) {
         let Some(group) = self.groups.get_mut(&place.group) else { return };
@@ -151,7 +179,7 @@ impl State {
         if group.progress.get(&at) == Some(&Progress::default()) {
             group.progress.remove(&at);
         }
-        if group.entry.is_none() && group.progress.is_empty() {
+        if group.is_nothing() {
             self.groups.remove(&place.group);
         }
     }
@@ -188,7 +216,8 @@ impl State {
             | Event::GroupDeclared(_)
             | Event::GroupDeleted { .. }
             | Event::PositionSet { .. }
-            | Event::ChunkSet { .. } => Ok(()),
+            | Event::ChunkSet { .. }
+            | Event::MemberSet { .. } => Ok(()),
         }
     }
 
@@ -215,7 +244,7 @@ impl State {
                 self.tombstones.remove(&id);
                 self.groups.retain(|_, group| {
                     group.progress.retain(|(topic, _), _| *topic != id);
-                    group.entry.is_some() || !group.progress.is_empty()
+                    !group.is_nothing()
                 });
             }
             Event::ProducerIdsReserved { up_to } => self.producer_ids = up_to,
@@ -226,6 +255,7 @@ impl State {
             Event::GroupDeleted { name } => drop(self.groups.remove(&name)),
             Event::PositionSet { place, position } => self.set_position(&place, position),
             Event::ChunkSet { place, number, chunk } => self.set_chunk(&place, number, chunk),
+            Event::MemberSet { group, member, entry } => self.set_member(group, member, entry),
         }
     }
 
@@ -248,6 +278,7 @@ impl State {
                 Key::Group(name) => drop(self.groups.remove(&name)),
                 Key::Position(place) => self.set_position(&place, None),
                 Key::Chunk(place, number) => self.set_chunk(&place, number, None),
+                Key::Member(group, member) => self.set_member(group, member, None),
             }
             return Ok(());
         };
@@ -277,6 +308,10 @@ impl State {
         for (name, group) in &self.groups {
             if let Some(entry) = &group.entry {
                 changes.extend(Event::GroupDeclared(entry.clone()).changes()?);
+            }
+            for (member, entry) in &group.members {
+                let (group, member, entry) = (name.clone(), member.clone(), Some(entry.clone()));
+                changes.extend(Event::MemberSet { group, member, entry }.changes()?);
             }
             for ((topic, partition), progress) in &group.progress {
                 let place = Place { group: name.clone(), topic: *topic, partition: *partition };

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
-use super::progress::GroupEntry;
+use super::progress::{GroupEntry, MemberEntry};
 use super::state::{Progress, State};
 use super::view::{Position, Unusable, View};
 use super::{CatalogError, DataDir};
@@ -229,6 +229,11 @@ impl Catalog {
         group: &GroupName,
     ) -> impl Iterator<Item = (&(TopicId, PartitionId), &Progress)> + use<'_> {
         self.state.progress(group)
+    }
+
+    /// The members of a stream group, by id.
+    pub fn members(&self, group: &GroupName) -> impl Iterator<Item = (&String, &MemberEntry)> + use<'_> {
+        self.state.members(group)
     }
 
     #[cfg(test)]

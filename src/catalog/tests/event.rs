@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 9] {
+fn examples() -> [(&'static str, Event); 10] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -19,6 +19,7 @@ fn examples() -> [(&'static str, Event); 9] {
         ("group-deleted", Event::GroupDeleted { name: GroupName::new("erp/billing").unwrap() }),
         ("position-set", position("erp/billing", 7, 12_345)),
         ("chunk-set", chunk("erp/billing", 7, 3)),
+        ("member-set", member("erp/billing", "5f3c")),
     ]
 }
 
@@ -61,6 +62,7 @@ fn keys_read_what_they_write() {
         "group/",
         "position/12/0/g",
         "chunk/00000000000000000000000000000001/0/g",
+        "member/5f3c",
         "producer-ids/1",
         "\u{0}view",
     ] {

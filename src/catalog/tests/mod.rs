@@ -56,6 +56,23 @@ fn chunk(of: &str, topic: u128, number: u64) -> Event {
     Event::ChunkSet { place: place(of, topic), number, chunk: Some(Chunk { done: vec![(1, 2), (7, 300)], failed }) }
 }
 
+fn member(of: &str, id: &str) -> Event {
+    let owned = |partition, gives_up| Owned { topic: TopicId(7), partition, epoch: 3, gives_up };
+    let entry = MemberEntry {
+        instance: Some("billing-1".into()),
+        client: "erp 1.0".into(),
+        topics: vec![TopicPattern::new("erp.>").unwrap()],
+        session_ms: 10_000,
+        handover_ms: 60_000,
+        epoch: 4,
+        before: 3,
+        owns: vec![owned(0, false), owned(300, true)],
+        away: false,
+        joined_ms: NOW,
+    };
+    Event::MemberSet { group: GroupName::new(of).unwrap(), member: id.into(), entry: Some(entry) }
+}
+
 fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(sim.clone())
 }

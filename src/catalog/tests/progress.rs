@@ -23,6 +23,7 @@ fn a_group_and_its_progress_are_there_after_a_restart_and_go_together() {
     catalog.commit_all(progress, NOW).unwrap();
     // Progress that is nobody's is left out, and does not keep the rest from being made.
     catalog.commit_all(vec![position("nobody", 1, 1), position("g", 3, 1), chunk("g", 1, 9)], NOW).unwrap();
+    catalog.commit_all(vec![member("g", "m1"), member("nobody", "m"), member("g/x", "m2")], NOW).unwrap();
     drop(catalog);
 
     let (_, mut catalog, _) = open(&disk, path).unwrap();
@@ -30,11 +31,14 @@ fn a_group_and_its_progress_are_there_after_a_restart_and_go_together() {
     assert_eq!(catalog.group(&GroupName::new("g").unwrap()), Some(&group("g")));
     assert_eq!(seen(&catalog, "g"), [(1, Some(5), vec![0, 9]), (2, Some(9), vec![])]);
     assert_eq!(seen(&catalog, "g/x"), [(1, Some(6), vec![])]);
+    let members = |catalog: &Catalog, of| catalog.members(&GroupName::new(of).unwrap()).count();
+    assert_eq!((members(&catalog, "g"), members(&catalog, "g/x"), members(&catalog, "nobody")), (1, 1, 0));
     // A deleted topic takes its progress along once its files are gone.
     catalog.commit(deleted("a", 1), NOW).unwrap();
     catalog.commit(Event::TopicPurged { id: TopicId(1) }, NOW).unwrap();
     catalog.commit(Event::GroupDeleted { name: GroupName::new("g").unwrap() }, NOW).unwrap();
     catalog.commit(Event::GroupDeclared(group("g")), NOW).unwrap();
+    assert_eq!(members(&catalog, "g"), 0);
     assert_eq!(seen(&catalog, "g"), []);
     drop(catalog);
     let (_, catalog, _) = open(&disk, path).unwrap();
