@@ -47,11 +47,14 @@ pub enum ErrorKind {
     Io = 19,
     /// A fault of Tidelog's own.
     Internal = 20,
+    /// The member is not in the group (any more), speaks of an earlier time, or does not own what it speaks of. What it
+    /// had may be others' by now; it has to join again.
+    FencedMember = 21,
 }
 
 impl ErrorKind {
     /// Every kind, in the order of its code.
-    pub const ALL: [ErrorKind; 20] = [
+    pub const ALL: [ErrorKind; 21] = [
         Self::InvalidRequest,
         Self::NotFound,
         Self::AlreadyExists,
@@ -72,6 +75,7 @@ impl ErrorKind {
         Self::Disconnected,
         Self::Io,
         Self::Internal,
+        Self::FencedMember,
     ];
 
     /// The code on the native wire.
@@ -121,6 +125,7 @@ impl ErrorKind {
             Self::Disconnected => "disconnected",
             Self::Io => "io",
             Self::Internal => "internal",
+            Self::FencedMember => "fenced_member",
         }
     }
 

@@ -9,6 +9,7 @@ use crate::log::PartitionLog;
 
 use super::broker::{blocking, lock};
 use super::partition::{Topic, log_config};
+use super::stream::Streams;
 use super::{Broker, BrokerError, NewTopic, SettingValue, TopicDescription, TopicMetadata, TopicSummary};
 
 impl Broker {
@@ -125,6 +126,7 @@ impl Broker {
         self.put(&topic);
         drop(catalog);
         self.queues.welcome(self, &topic);
+        Streams::welcome(self, &topic);
         tracing::info!(topic = %topic.entry.name, partitions, "topic created");
         Ok((topic, true))
     }
@@ -184,6 +186,7 @@ impl Broker {
         self.put(&topic);
         drop(catalog);
         self.queues.welcome(self, &topic);
+        Streams::welcome(self, &topic);
         Ok(topic)
     }
 
@@ -198,6 +201,7 @@ impl Broker {
             self.queues.forget(topic.entry.id);
             topic
         };
+        Streams::forget(self, name);
         self.count_topics();
         for partition in &topic.partitions {
             partition.close_readers();

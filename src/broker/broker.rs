@@ -12,6 +12,7 @@ use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
 use super::queue::{Keeper, Queues};
+use super::stream::Streams;
 use super::upkeep::Upkeep;
 use super::{BrokerConfig, BrokerError, Startup};
 
@@ -31,6 +32,7 @@ pub struct Broker {
     upkeep: Mutex<Option<Upkeep>>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) groups: Groups,
+    pub(crate) streams: Streams,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
 }
@@ -65,10 +67,12 @@ impl Broker {
             upkeep: Mutex::default(),
             queues: Arc::default(),
             groups: Groups::default(),
+            streams: Streams::default(),
             here: tokio::sync::Semaphore::new(HERE),
         };
         broker.finish_deletions()?;
         broker.open_topics()?;
+        Streams::load(&broker)?;
         broker.startup.took = began.elapsed();
         let broker = Arc::new(broker);
         Keeper::start(&broker)?;

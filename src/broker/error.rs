@@ -22,6 +22,15 @@ impl BrokerError {
         Self { kind, message: message.into(), range: None, source: None }
     }
 
+    /// An error with the cause below.
+    pub(crate) fn caused(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        cause: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self { source: Some(Box::new(cause)), ..Self::new(kind, message) }
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind

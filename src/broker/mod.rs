@@ -16,6 +16,7 @@ mod partition;
 mod produce;
 mod push;
 mod queue;
+mod stream;
 mod types;
 mod upkeep;
 
@@ -30,6 +31,7 @@ pub use queue::{
     DELIVER_AT, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue, MemberId, QueueMember,
     ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
 };
+pub use stream::{Epoch, JoinStream, MemberError, StreamBeat, StreamJoined, StreamPartition, StreamShare};
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,
     Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,

@@ -1,4 +1,4 @@
-//! What happens by itself: syncs of topics with `durability=interval`, and retention.
+//! What happens by itself: syncs of topics with `durability=interval`, retention, and the end of members' sessions.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -10,7 +10,11 @@ use crate::log::RetentionClock;
 
 use super::broker::lock;
 use super::partition::{Partition, Topic};
+use super::stream::Streams;
 use super::{Broker, BrokerError};
+
+/// How often members are looked for whose session has ended.
+const SESSIONS: Duration = Duration::from_millis(100);
 
 /// The thread that does it.
 pub(crate) struct Upkeep {
@@ -43,15 +47,20 @@ impl Upkeep {
 
 fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, retention: Duration) {
     let mut clock = RetentionClock::default();
-    let mut retained = Instant::now();
+    let (mut synced, mut retained) = (Instant::now(), Instant::now());
     loop {
         let stop = lock(&signal.0);
-        let (stop, _) = signal.1.wait_timeout(stop, every).unwrap_or_else(PoisonError::into_inner);
+        let (stop, _) = signal.1.wait_timeout(stop, every.min(SESSIONS)).unwrap_or_else(PoisonError::into_inner);
         if *stop {
             return;
         }
         drop(stop);
         let Some(broker) = broker.upgrade() else { return };
+        Streams::tick(&broker);
+        if synced.elapsed() < every {
+            continue;
+        }
+        synced = Instant::now();
         let topics: Vec<Arc<Topic>> =
             broker.topics.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         for topic in topics.iter().filter(|topic| topic.settings.durability == Durability::Interval) {

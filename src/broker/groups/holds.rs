@@ -113,7 +113,10 @@ impl Holds {
                     groups = self.released.wait(groups).unwrap_or_else(PoisonError::into_inner);
                 }
                 Some(_) if protocol == GroupProtocol::Admin => {
-                    return Err(BrokerError::new(ErrorKind::Busy, format!("group '{name}' has active members")));
+                    return Err(BrokerError::new(
+                        ErrorKind::Busy,
+                        format!("group '{name}' has active members; stop them, or force it"),
+                    ));
                 }
                 Some(held) => {
                     let message = format!(
@@ -150,6 +153,11 @@ impl Holds {
 impl super::Groups {
     pub(crate) fn protocol(&self, name: &GroupName) -> Option<GroupProtocol> {
         self.holds.protocol(name)
+    }
+
+    /// Takes a group for a protocol, as [`Broker::hold_group`] does; it has to be there.
+    pub(crate) fn take(&self, name: &GroupName, protocol: GroupProtocol) -> Result<GroupHold, BrokerError> {
+        self.holds.take(name, protocol)
     }
 
     /// Takes an empty group; one with members only by force, which sends them away.

@@ -9,7 +9,7 @@ mod tests;
 
 use holds::Holds;
 pub use holds::{GroupHold, GroupProtocol};
-use pending::Pending;
+pub(crate) use pending::Pending;
 pub use positions::{Commit, Committer, GroupPosition, Terms};
 
 /// What all groups share.

@@ -16,6 +16,7 @@ pub(crate) struct Pending(Mutex<Inside>);
 #[derive(Default)]
 struct Inside {
     said: u64,
+    generation: u64,
     events: BTreeMap<String, (u64, Event)>,
 }
 
@@ -35,13 +36,26 @@ impl Pending {
         lock(&self.0).put(events);
     }
 
+    /// Counts how often changes have left here because they were kept.
+    pub(crate) fn generation(&self) -> u64 {
+        lock(&self.0).generation
+    }
+
     /// Adds a change that depends on the one before it of the same key. `decide` is given that, `None` if it is not
-    /// pending, and nobody else changes it meanwhile.
-    pub(crate) fn put_after<R>(&self, key: &str, decide: impl FnOnce(Option<&Event>) -> (Option<Event>, R)) -> R {
+    /// pending: then what the journal had since `generation` holds. `None` if that is no longer said.
+    pub(crate) fn put_after<R>(
+        &self,
+        generation: u64,
+        key: &str,
+        decide: impl FnOnce(Option<&Event>) -> (Option<Event>, R),
+    ) -> Option<R> {
         let mut inside = lock(&self.0);
+        if inside.generation != generation {
+            return None;
+        }
         let (event, result) = decide(inside.events.get(key).map(|(_, event)| event));
         inside.put(event);
-        result
+        Some(result)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -57,6 +71,7 @@ impl Pending {
     /// These are durable now; what was said anew since then still waits.
     pub(crate) fn kept(&self, snapshot: &Snapshot) {
         let mut inside = lock(&self.0);
+        inside.generation += 1;
         for (said, event) in &snapshot.0 {
             let key = event.key();
             if inside.events.get(&key).is_some_and(|(newest, _)| newest == said) {
@@ -69,6 +84,7 @@ impl Pending {
     pub(crate) fn forget(&self, group: &GroupName) {
         lock(&self.0).events.retain(|_, (_, event)| match event {
             Event::PositionSet { place, .. } => place.group != *group,
+            Event::MemberSet { group: of, .. } => of != group,
             _ => true,
         });
     }

@@ -10,16 +10,30 @@ use crate::catalog::{Catalog, Event, GroupKind, Place, Position};
 
 use super::super::broker::{blocking, lock};
 use super::super::partition::Topic;
+use super::super::stream::{Epoch, MemberError, StreamGroup};
 use super::super::{Broker, BrokerError};
 use super::GroupHold;
 
 /// Who commits.
 #[derive(Debug, Clone, Copy)]
 pub enum Committer<'a> {
+    /// A member of a stream group: in partitions that it owns, and owned at the epoch that it speaks of.
+    Member {
+        /// Its id.
+        id: &'a str,
+        /// The epoch that it was told last when it was done with what it commits.
+        epoch: Epoch,
+    },
     /// Who holds the group, and has checked by its own rules that the member may.
     Holder(&'a GroupHold),
     /// Nobody in particular: only while the group has no members. Makes the group if it is not there.
     Admin,
+}
+
+/// [`Committer`], on its way to another thread.
+enum By {
+    Member(Arc<StreamGroup>, String, Epoch),
+    Hold(GroupHold),
 }
 
 /// What a commit may do.
@@ -74,9 +88,14 @@ impl Broker {
         terms: Terms,
         durable: bool,
     ) -> Result<Vec<Result<Offset, BrokerError>>, BrokerError> {
-        let held = match by {
+        let by = match by {
+            Committer::Member { id, epoch } => {
+                let stream = self.streams.get(group);
+                let stream = stream.ok_or_else(|| MemberError::Unknown { id: id.to_owned() })?;
+                By::Member(stream, id.to_owned(), epoch)
+            }
             Committer::Holder(hold) if hold.is_ended() || hold.name() != group => return Err(taken_away(group)),
-            Committer::Holder(hold) => hold.clone(),
+            Committer::Holder(hold) => By::Hold(hold.clone()),
             Committer::Admin => {
                 let (broker, name) = (Arc::clone(self), group.clone());
                 let take = move || {
@@ -84,41 +103,69 @@ impl Broker {
                     broker.declare_stream(&name)?;
                     Ok::<_, BrokerError>(hold)
                 };
-                blocking(take).await?
+                By::Hold(blocking(take).await?)
             }
         };
-        let (broker, hold) = (Arc::clone(self), held.clone());
-        let put = move || commits.into_iter().map(|commit| broker.put_position(&hold, commit, terms)).collect();
-        let outcomes: Vec<_> = blocking(put).await;
+        let (broker, name) = (Arc::clone(self), group.clone());
+        let put = move || {
+            let put = |commit| broker.put_position(&name, &by, commit, terms);
+            let outcomes: Vec<_> = commits.into_iter().map(put).collect();
+            (outcomes, by)
+        };
+        let (outcomes, by) = blocking(put).await;
         self.queues.keeper.note_pending();
         if durable && outcomes.iter().any(Result::is_ok) {
             self.queues.keeper.kept().await?;
         }
-        drop(held);
+        drop(by);
         Ok(outcomes)
     }
 
-    fn put_position(&self, hold: &GroupHold, commit: Commit, terms: Terms) -> Result<Offset, BrokerError> {
+    fn put_position(&self, group: &GroupName, by: &By, commit: Commit, terms: Terms) -> Result<Offset, BrokerError> {
         let topic = self.topic(commit.topic.as_str())?;
         self.check_commit(&topic, &commit, terms)?;
-        let (offset, time_ms) = (commit.offset, self.clock.now_ms());
-        let place = Place { group: hold.name().clone(), topic: topic.entry.id, partition: commit.partition };
-        let position = Position { offset, metadata: commit.metadata, time_ms };
-        let event = Event::PositionSet { place: place.clone(), position: Some(position) };
-        self.groups.pending.put_after(&event.key(), |before| {
+        let at = (topic.entry.id, commit.partition);
+        let position = Position { offset: commit.offset, metadata: commit.metadata, time_ms: self.clock.now_ms() };
+        let forward = |now: Option<Offset>| match now {
+            Some(now) if now > position.offset && terms == Terms::Forward => (None, now),
+            _ => (Some(position.clone()), position.offset),
+        };
+        let place = Place { group: group.clone(), topic: at.0, partition: at.1 };
+        self.change_position(&place, |change| match by {
+            By::Member(stream, id, epoch) => stream.while_owner(id, *epoch, at, || change(&forward)),
             // Who takes a group away forgets what is pending after that, so nothing of the old one comes into a new one.
-            if hold.is_ended() {
-                return (None, Err(taken_away(hold.name())));
-            }
-            let now = match before {
-                Some(Event::PositionSet { position, .. }) => position.as_ref().map(|position| position.offset),
-                _ => position_of(&lock(&self.catalog), &place),
-            };
-            match now {
-                Some(now) if now > offset && terms == Terms::Forward => (None, Ok(now)),
-                _ => (Some(event), Ok(offset)),
-            }
+            By::Hold(hold) if hold.is_ended() => Err(taken_away(group)),
+            By::Hold(_) => Ok(change(&forward)),
         })
+    }
+
+    /// Changes a position by what it is now, whether that is pending or durable: `act` is given the attempt to make with
+    /// whatever is to hold meanwhile.
+    pub(crate) fn change_position<R, E>(
+        &self,
+        place: &Place,
+        act: impl Fn(&dyn Fn(&dyn Fn(Option<Offset>) -> (Option<Position>, R)) -> Option<R>) -> Result<Option<R>, E>,
+    ) -> Result<R, E> {
+        let key = Event::PositionSet { place: place.clone(), position: None }.key();
+        loop {
+            // What was kept is looked up outside of all that others wait for; if it has changed meanwhile, once more.
+            let generation = self.groups.pending.generation();
+            let kept = position_of(&lock(&self.catalog), place);
+            let attempt = |decide: &dyn Fn(Option<Offset>) -> (Option<Position>, R)| {
+                self.groups.pending.put_after(generation, &key, |before| {
+                    let now = match before {
+                        Some(Event::PositionSet { position, .. }) => position.as_ref().map(|position| position.offset),
+                        _ => kept,
+                    };
+                    let (position, result) = decide(now);
+                    let event = |position| Event::PositionSet { place: place.clone(), position: Some(position) };
+                    (position.map(event), result)
+                })
+            };
+            if let Some(result) = act(&attempt)? {
+                return Ok(result);
+            }
+        }
     }
 
     fn check_commit(&self, topic: &Topic, commit: &Commit, terms: Terms) -> Result<(), BrokerError> {

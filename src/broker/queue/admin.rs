@@ -67,6 +67,9 @@ impl Broker {
     pub async fn describe_group(self: &Arc<Self>, name: &GroupName) -> Result<GroupDescription, BrokerError> {
         let (broker, name) = (Arc::clone(self), name.clone());
         let mut described = blocking(move || {
+            if let Some(entry) = broker.stream_entry(&name) {
+                return Ok(broker.describe_stream(entry));
+            }
             let group = broker.queue_group(&name)?;
             let inside = lock(&group.inside);
             let members = inside.members.values().map(|member| member.describe()).collect();
@@ -133,6 +136,7 @@ impl Broker {
             let event = Event::GroupDeleted { name: name.clone() };
             lock(&broker.catalog).commit(event, broker.clock.now_ms())?;
             broker.groups.pending.forget(&name);
+            broker.streams.end(&name);
             lock(&broker.queues.groups).remove(&name);
             if let Some(group) = group {
                 group.stop(Some((ErrorKind::NotFound, format!("group '{name}' was deleted"))));
@@ -143,12 +147,16 @@ impl Broker {
         .await
     }
 
-    /// Lets a queue group go on elsewhere in the log; says what changes in which partition. What was done above the new
+    /// Lets a group go on elsewhere in the log; says what changes in which partition. What was done above the new
     /// position is to be done again.
     ///
     /// # Errors
     /// There is no such group, it has members and is not forced, it reads no such topic, the journal's.
     pub async fn reset_queue(self: &Arc<Self>, reset: ResetQueue) -> Result<Vec<ResetPartition>, BrokerError> {
+        let (broker, name) = (Arc::clone(self), reset.group.clone());
+        if let Some(entry) = blocking(move || broker.stream_entry(&name)).await {
+            return self.reset_stream(reset, entry).await;
+        }
         let (broker, name) = (Arc::clone(self), reset.group.clone());
         let group = blocking(move || broker.queue_group(&name)).await?;
         if !reset.dry_run {

@@ -142,6 +142,7 @@ impl Member {
             in_flight: u64::try_from(self.out.load(Ordering::Acquire)).unwrap_or(0),
             owns: Vec::new(),
             joined_ms: self.joined_ms,
+            heard_ms: None,
         }
     }
 

@@ -102,6 +102,8 @@ pub struct GroupMember {
     pub owns: Vec<(TopicName, PartitionId)>,
     /// When it joined.
     pub joined_ms: TimestampMs,
+    /// When it was heard of last, in a stream group.
+    pub heard_ms: Option<TimestampMs>,
 }
 
 /// How far a group has come in a partition.
