@@ -70,6 +70,48 @@ pub const FRAME_BYTES: usize = FRAME_HEADER_BYTES + FRAME_BODY_BYTES + MAX_BATCH
 /// Bytes of a native frame before the handshake is done.
 pub const HELLO_FRAME_BYTES: usize = 4096;
 
+/// Steps that the evaluation of an expression may take, by what is known before it begins. A step is about a nanosecond.
+pub const EXPRESSION_STEPS: u64 = 100_000_000;
+
+/// Bytes that a regular expression of a filter or route may have once compiled.
+pub const PATTERN_BYTES: usize = 256 * 1024;
+
+/// Bytes of a value that filters and routes look into, and of a document that a route makes.
+pub const DOCUMENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Levels of lists and objects in a document that filters and routes look into. It is that of `serde_json`.
+pub const DOCUMENT_DEPTH: usize = 127;
+
+/// Bytes of a file of routes.
+pub const ROUTE_FILE_BYTES: usize = 512 * 1024;
+
+/// Routes of a server.
+pub const ROUTES: usize = 1_000;
+
+/// Destinations of a route.
+pub const ROUTE_DESTINATIONS: usize = 1_000;
+
+/// Parts that a split may make of one record.
+pub const ROUTE_PARTS: usize = 10_000;
+
+/// Records that a route may make of one record.
+pub const ROUTE_OUTPUTS: usize = 20_000;
+
+/// Bytes of all records that a route may make of one record.
+pub const ROUTE_OUTPUT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Routes that a record may pass one after the other; one that goes on is a dead letter.
+pub const ROUTE_HOPS: u32 = 16;
+
+/// Topics that the computed destinations of one route may make, when it doesn't say how many.
+pub const ROUTE_TOPICS: usize = 100;
+
+/// Wholes of which an aggregate has some parts and not all.
+pub const AGGREGATE_WHOLES: usize = 10_000;
+
+/// Bytes of the parts that an aggregate holds of wholes that are not complete, for each partition that it reads.
+pub const AGGREGATE_BYTES: usize = 64 * 1024 * 1024;
+
 const _: () = {
     assert!(DEFAULT_BATCH_BYTES <= MAX_BATCH_BYTES);
     assert!(MAX_BATCH_BYTES <= MAX_DECOMPRESSED_BYTES);

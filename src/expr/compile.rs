@@ -1,7 +1,9 @@
 //! From text to a program that is known to end: what it mentions, and how deep it nests.
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, SourceInfo};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 use cel::{Env, Program};
+
+use crate::base::limits;
 
 use super::{ExprError, MAX_NESTED, MAX_SOURCE_BYTES, depth};
 
@@ -49,11 +51,86 @@ pub(super) struct Mentions {
     pub(super) partition: bool,
     pub(super) offset: bool,
     pub(super) timestamp: bool,
-    /// How deep comprehensions nest.
-    pub(super) nested: usize,
+    pub(super) part: bool,
 }
 
-pub(super) fn compile(env: &Env, source: &str) -> Result<(Program, Mentions), ExprError> {
+/// What there is to be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variables {
+    /// A record.
+    Record,
+    /// A record, and the part of it that is looked at.
+    RecordAndPart,
+}
+
+/// Something that must equal a literal for a condition to hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guard {
+    /// The expression that must equal it, as it may be compiled by itself.
+    pub path: String,
+    /// What it must equal.
+    pub literal: Literal,
+    /// The condition is nothing but that.
+    pub alone: bool,
+}
+
+/// What a guard compares with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Literal {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Int(i64),
+}
+
+/// The leftmost of the terms that are joined by `&&`, if it says that a field equals a literal: it is evaluated first, and
+/// if it is false, so is the whole.
+pub(super) fn guard(condition: &IdedExpr) -> Option<Guard> {
+    let (mut term, mut alone) = (condition, true);
+    loop {
+        let Expr::Call(call) = &term.expr else { return None };
+        let [left, right] = call.args.as_slice() else { return None };
+        match call.func_name.as_str() {
+            operators::LOGICAL_AND => (term, alone) = (left, false),
+            operators::EQUALS => {
+                let either = |path, literal: &IdedExpr| Some((path_of(path)?, literal_of(literal)?));
+                let (path, literal) = either(left, right).or_else(|| either(right, left))?;
+                return Some(Guard { path, literal, alone });
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn literal_of(expr: &IdedExpr) -> Option<Literal> {
+    match &expr.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(Literal::Text(text.inner().to_owned())),
+        Expr::Literal(LiteralValue::Int(number)) => Some(Literal::Int(*number.inner())),
+        _ => None,
+    }
+}
+
+/// The text of an expression that only walks from a variable into fields.
+fn path_of(expr: &IdedExpr) -> Option<String> {
+    match &expr.expr {
+        Expr::Ident(name) => Some(name.clone()),
+        Expr::Select(select) if !select.test => Some(format!("{}.{}", path_of(&select.operand)?, select.field)),
+        Expr::Call(call) if call.func_name == operators::INDEX => {
+            let [operand, index] = call.args.as_slice() else { return None };
+            let operand = path_of(operand)?;
+            match literal_of(index)? {
+                Literal::Text(name) if name.chars().all(|c| !c.is_control() && !matches!(c, '"' | '\\')) => {
+                    Some(format!("{operand}[\"{name}\"]"))
+                }
+                Literal::Text(_) => None,
+                Literal::Int(number) => Some(format!("{operand}[{number}]")),
+            }
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn compile(env: &Env, source: &str, variables: Variables) -> Result<(Program, Mentions), ExprError> {
     let at_start = |message: String| ExprError { line: 1, column: 1, message };
     if source.trim().is_empty() {
         return Err(at_start("the expression is empty".to_owned()));
@@ -71,7 +148,7 @@ pub(super) fn compile(env: &Env, source: &str) -> Result<(Program, Mentions), Ex
         }
         None => at_start("it cannot be understood".to_owned()),
     })?;
-    let mut walk = Walk { info: program.source_info(), mentions: Mentions::default(), bound: Vec::new() };
+    let mut walk = Walk { info: program.source_info(), variables, mentions: Mentions::default(), bound: Vec::new() };
     walk.visit(program.expression(), 0)?;
     let mentions = walk.mentions;
     Ok((program, mentions))
@@ -79,6 +156,7 @@ pub(super) fn compile(env: &Env, source: &str) -> Result<(Program, Mentions), Ex
 
 struct Walk<'a> {
     info: &'a SourceInfo,
+    variables: Variables,
     mentions: Mentions,
     /// Variables of the comprehensions around.
     bound: Vec<&'a str>,
@@ -95,6 +173,9 @@ impl<'a> Walk<'a> {
                 let operator = name.starts_with(['_', '@', '!', '-']) || name.contains('_');
                 if !operator && !FUNCTIONS.contains(&name) {
                     return Err(self.error(expr.id, format!("there is no function '{name}'")));
+                }
+                if name == "matches" {
+                    self.pattern(call.args.last(), expr.id)?;
                 }
                 for part in call.target.as_deref().into_iter().chain(&call.args) {
                     self.visit(part, nested)?;
@@ -115,7 +196,6 @@ impl<'a> Walk<'a> {
                     let message = format!("comprehensions nest deeper than {MAX_NESTED} levels");
                     return Err(self.error(expr.id, message));
                 }
-                self.mentions.nested = self.mentions.nested.max(within);
                 // What it goes over may itself be a comprehension's result: that is a pass before, not one inside.
                 self.visit(&over.iter_range, nested)?;
                 let outside = self.bound.len();
@@ -156,14 +236,36 @@ impl<'a> Walk<'a> {
             "partition" => &mut mentions.partition,
             "offset" => &mut mentions.offset,
             "timestamp" => &mut mentions.timestamp,
+            "part" if self.variables == Variables::RecordAndPart => &mut mentions.part,
             name if TYPES.contains(&name) => return Ok(()),
             name => {
-                let known = "key, headers, value, topic, partition, offset and timestamp";
+                let known = match self.variables {
+                    Variables::Record => "key, headers, value, topic, partition, offset and timestamp",
+                    Variables::RecordAndPart => "key, headers, value, part, topic, partition, offset and timestamp",
+                };
                 return Err(self.error(id, format!("there is no variable '{name}'; there are {known}")));
             }
         };
         *mentioned = true;
         Ok(())
+    }
+
+    /// A regular expression is compiled at every evaluation, so it must be known now what it costs.
+    fn pattern(&self, pattern: Option<&IdedExpr>, id: u64) -> Result<(), ExprError> {
+        let Some(Expr::Literal(LiteralValue::String(pattern))) = pattern.map(|pattern| &pattern.expr) else {
+            return Err(self.error(id, "the pattern of 'matches' must be a string in quotes".to_owned()));
+        };
+        let compiled = regex::RegexBuilder::new(pattern.inner()).size_limit(limits::PATTERN_BYTES).build();
+        match compiled {
+            Ok(_) => Ok(()),
+            Err(regex::Error::CompiledTooBig(limit)) => Err(self
+                .error(id, format!("the pattern of 'matches' has more than the {limit} bytes allowed once compiled"))),
+            Err(error) => {
+                let last = error.to_string();
+                let last = last.lines().last().unwrap_or("it is no regular expression").trim_start_matches("error: ");
+                Err(self.error(id, format!("the pattern of 'matches': {last}")))
+            }
+        }
     }
 
     fn error(&self, id: u64, message: String) -> ExprError {

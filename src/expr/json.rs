@@ -1,93 +1,164 @@
-//! JSON straight into values of expressions.
+//! JSON straight into values of expressions, which borrow what they can from the text; and values into JSON.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cel::Value;
-use cel::objects::{Key, Map};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString, CelUInt};
+use cel::common::value::Val;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::base::limits;
 
 use super::EvalError;
 
-/// Parses a document; no list or map of it may have more than `longest` elements. `serde_json` bounds the depth: 128.
-pub(super) fn parse(text: &[u8], longest: usize) -> Result<Value, EvalError> {
+/// A value that may borrow from the text that it was read from.
+pub(super) type Node<'v> = Box<dyn Val + 'v>;
+
+/// Parses a document. With it comes the number of elements of its longest list or object.
+pub(super) fn parse(text: &[u8]) -> Result<(Node<'_>, usize), EvalError> {
+    let widest = Cell::new(0);
     let mut parser = serde_json::Deserializer::from_slice(text);
-    let not_json = |error: serde_json::Error| EvalError::new(format!("the value is no JSON for it: {error}"));
-    let value = Node { longest }.deserialize(&mut parser).map_err(not_json)?;
-    parser.end().map_err(not_json)?;
-    Ok(value)
+    let value = Seed { widest: &widest }.deserialize(&mut parser).map_err(|error| not_json(&error))?;
+    parser.end().map_err(|error| not_json(&error))?;
+    Ok((value, widest.get()))
+}
+
+/// What is wrong with a text that is to be JSON. `serde_json` bounds the depth.
+pub fn not_json(error: &serde_json::Error) -> EvalError {
+    let text = error.to_string();
+    if text.starts_with("recursion limit") {
+        let limit = limits::DOCUMENT_DEPTH;
+        return EvalError::new(format!("the value nests deeper than the limit of {limit} levels"));
+    }
+    EvalError::new(format!("the value is no JSON: {text}"))
 }
 
 #[derive(Clone, Copy)]
-struct Node {
-    longest: usize,
+struct Seed<'w> {
+    widest: &'w Cell<usize>,
 }
 
-impl Node {
-    fn check<E: Error>(self, length: usize) -> Result<(), E> {
-        if length < self.longest {
-            return Ok(());
-        }
-        let limit = self.longest;
-        Err(E::custom(format!("a list or object has more elements than the {limit} allowed for this expression")))
-    }
-}
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Node<'de>;
 
-impl<'de> DeserializeSeed<'de> for Node {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node<'de>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Node {
-    type Value = Value;
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Node<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Node<'de>, E> {
+        Ok(Box::new(CelBool::from(value)))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Int(value))
+    fn visit_i64<E>(self, value: i64) -> Result<Node<'de>, E> {
+        Ok(Box::new(CelInt::from(value)))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(i64::try_from(value).map_or(Value::UInt(value), Value::Int))
+    fn visit_u64<E>(self, value: u64) -> Result<Node<'de>, E> {
+        Ok(match i64::try_from(value) {
+            Ok(value) => Box::new(CelInt::from(value)),
+            Err(_) => Box::new(CelUInt::from(value)),
+        })
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Float(value))
+    fn visit_f64<E>(self, value: f64) -> Result<Node<'de>, E> {
+        Ok(Box::new(CelDouble::from(value)))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::from(value))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Node<'de>, E> {
+        Ok(Box::new(CelString::from(value)))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_str<E>(self, value: &str) -> Result<Node<'de>, E> {
+        Ok(Box::new(CelString::from(value.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_unit<E>(self) -> Result<Node<'de>, E> {
+        Ok(Box::new(CelNull))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node<'de>, A::Error> {
         let mut list = Vec::new();
         while let Some(element) = seq.next_element_seed(self)? {
-            self.check(list.len())?;
             list.push(element);
         }
-        Ok(Value::List(Arc::new(list)))
+        self.widest.set(self.widest.get().max(list.len()));
+        Ok(Box::new(CelList::from(list)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Node<'de>, A::Error> {
         let mut map = HashMap::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            self.check(map.len())?;
-            map.insert(Key::String(Arc::new(key)), entries.next_value_seed(self)?);
+        while let Some(name) = entries.next_key_seed(Name)? {
+            map.insert(name, entries.next_value_seed(self)?);
         }
-        Ok(Value::Map(Map { map: Arc::new(map) }))
+        self.widest.set(self.widest.get().max(map.len()));
+        Ok(Box::new(CelMap::from(map)))
     }
+}
+
+/// The name of an object's field.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = CelMapKey<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<CelMapKey<'de>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = CelMapKey<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<CelMapKey<'de>, E> {
+        Ok(CelMapKey::from(name))
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<CelMapKey<'de>, E> {
+        Ok(CelMapKey::String(CelString::from(name.to_owned())))
+    }
+}
+
+/// A value as JSON, the fields of objects in the order of their names: the same value always gives the same text.
+pub(super) fn document(value: &Value) -> Result<serde_json::Value, EvalError> {
+    use serde_json::Value as Json;
+    Ok(match value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Int(value) => Json::from(*value),
+        Value::UInt(value) => Json::from(*value),
+        Value::Float(value) => match serde_json::Number::from_f64(*value) {
+            Some(number) => Json::Number(number),
+            None => return Err(EvalError::new(format!("{value} cannot be written as JSON"))),
+        },
+        Value::String(text) => Json::String(text.as_ref().clone()),
+        Value::Bytes(bytes) => Json::String(STANDARD.encode(bytes.as_slice())),
+        Value::Timestamp(time) => Json::String(time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)),
+        Value::Duration(span) => {
+            let millis = span.num_milliseconds();
+            Json::String(format!("{}s", millis as f64 / 1000.0))
+        }
+        Value::List(list) => Json::Array(list.iter().map(document).collect::<Result<_, _>>()?),
+        Value::Map(map) => {
+            // `serde_json` keeps objects sorted by name.
+            let fields = map.map.iter().map(|(name, value)| Ok((name.to_string(), document(value)?)));
+            Json::Object(fields.collect::<Result<_, EvalError>>()?)
+        }
+        other => return Err(EvalError::new(format!("a {} cannot be written as JSON", other.type_of()))),
+    })
 }

@@ -11,24 +11,29 @@
 //! | `partition`, `offset` | int |
 //! | `timestamp` | timestamp |
 //!
-//! Evaluation has to end soon whatever the expression and the record are. CEL has no loops but comprehensions (`all`,
-//! `exists`, `exists_one`, `map`, `filter`) over lists and maps that are there, and its regular expressions take linear
-//! time. So it is enough to bound how deep comprehensions nest ([`MAX_NESTED`]) and how long the lists and maps are that
-//! they may go over: [`Expression::longest`].
+//! | `part` | as `value`: the part of a record that is split, where routes say so |
+//!
+//! Evaluation has to end soon whatever the expression and the record are: what it may cost at the most is known before it
+//! begins ([`cost`]) and bounded by [`limits::EXPRESSION_STEPS`]. In which order a comprehension goes over a map is not
+//! defined; over a list it is the list's.
 
 mod compile;
+mod cost;
 mod depth;
 mod error;
-mod input;
 mod json;
+mod scope;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
-use cel::{Context, Env, Value};
+use cel::Env;
 
+use crate::base::limits;
+
+pub use compile::{Guard, Literal, Variables};
 pub use error::{EvalError, ExprError};
-pub use input::Input;
+pub use json::not_json;
+pub use scope::{Input, Scalar, Scope};
 
 use compile::Mentions;
 
@@ -38,9 +43,6 @@ pub const MAX_SOURCE_BYTES: usize = 16 * 1024;
 /// How deep comprehensions may nest.
 pub const MAX_NESTED: usize = 2;
 
-/// Bytes of a value that an expression may look into.
-pub const MAX_VALUE_BYTES: usize = 8 * 1024 * 1024;
-
 /// The standard functions and types. Building them takes tens of microseconds: once for all expressions.
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -49,16 +51,27 @@ pub struct Expression {
     source: String,
     program: cel::Program,
     mentions: Mentions,
+    /// Bytes that it may see, whatever they hold, and stay within the limit of steps.
+    always_within: usize,
 }
 
 impl Expression {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// With the place: it isn't CEL, is too long or too deep, or names a variable or function that doesn't exist.
-    pub fn compile(source: &str) -> Result<Self, ExprError> {
-        let (program, mentions) = compile::compile(&ENV, source)?;
-        Ok(Self { source: source.to_owned(), program, mentions })
+    /// With the place: it isn't CEL, is too long or too deep, costs too much on any record, or names a variable or function
+    /// that doesn't exist.
+    pub fn compile(source: &str, variables: Variables) -> Result<Self, ExprError> {
+        let (program, mentions) = compile::compile(&ENV, source, variables)?;
+        let always_within = cost::always_within(program.expression(), limits::DOCUMENT_BYTES * 2);
+        if always_within < SMALLEST {
+            let message = format!(
+                "the expression may take more than {} steps, the limit, on any record",
+                limits::EXPRESSION_STEPS
+            );
+            return Err(ExprError { line: 1, column: 1, message });
+        }
+        Ok(Self { source: source.to_owned(), program, mentions, always_within })
     }
 
     /// The text that was compiled.
@@ -66,26 +79,19 @@ impl Expression {
         &self.source
     }
 
-    /// Elements of the longest list or map that a record's value may have for it: few where they may be gone over many
-    /// times.
-    pub fn longest(&self) -> usize {
-        match self.mentions.nested {
-            0 => 1_000_000,
-            1 => 10_000,
-            _ => 200,
-        }
+    /// Whether it looks into the value or a part of it, which must be JSON then.
+    pub fn needs_json(&self) -> bool {
+        self.mentions.value || self.mentions.part
     }
 
-    /// What it makes of a record.
-    fn evaluate(&self, input: &Input<'_>) -> Result<Value, EvalError> {
-        let mut context = Context::with_env(Arc::clone(&ENV));
-        input.bind(&mut context, &self.mentions, self.longest())?;
-        let run = AssertUnwindSafe(|| self.program.execute(&context));
-        // The interpreter is not ours: a fault of its own is a failed evaluation, not the end of a connection.
-        let outcome = catch_unwind(run).map_err(|_| EvalError::new("the evaluation failed for no stated reason"))?;
-        outcome.map_err(|error| EvalError::new(error.to_string()))
+    /// What must hold for it to hold, if that is that something equals a literal.
+    pub fn guard(&self) -> Option<Guard> {
+        compile::guard(self.program.expression())
     }
 }
+
+/// Bytes of a record on which an expression must be sure to end, or it is refused.
+const SMALLEST: usize = 512;
 
 impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -103,7 +109,7 @@ impl Filter {
     /// # Errors
     /// As [`Expression::compile`].
     pub fn compile(source: &str) -> Result<Self, ExprError> {
-        Expression::compile(source).map(Self)
+        Expression::compile(source, Variables::Record).map(Self)
     }
 
     /// The text that was compiled.
@@ -116,10 +122,7 @@ impl Filter {
     /// # Errors
     /// It cannot be said: no such field, not JSON, no boolean, over a limit.
     pub fn matches(&self, input: &Input<'_>) -> Result<bool, EvalError> {
-        match self.0.evaluate(input)? {
-            Value::Bool(matches) => Ok(matches),
-            other => Err(EvalError::new(format!("it is a {} and no boolean", other.type_of()))),
-        }
+        Scope::new(*input).says(&self.0)
     }
 }
 

@@ -114,12 +114,38 @@ fn long_chains_of_operators_neither_overflow_nor_hang() {
 #[test]
 fn deep_and_long_documents_meet_a_limit() {
     let deep = record("k", &"[".repeat(100_000));
-    assert!(says("size(value) == 0", &deep).unwrap_err().message.contains("recursion limit"));
+    assert!(says("size(value) == 0", &deep).unwrap_err().message.contains("deeper than the limit of 127 levels"));
+    let fits = record("k", &format!("{}{}", "[".repeat(127), "]".repeat(127)));
+    assert_eq!(says("size(value) == 1", &fits), Ok(true));
     let long = record("k", &format!("[{}1]", "1,".repeat(20_000)));
-    assert!(says("value.all(a, a == 1)", &long).unwrap_err().message.contains("10000 allowed"));
-    assert_eq!(says("size(value) == 20001", &long), Ok(true));
+    assert_eq!(says("value.all(a, a == 1)", &long), Ok(true));
+    let error = says("value.all(a, value.all(b, a == b))", &long).unwrap_err().message;
+    assert!(error.contains("lists of up to 20001 elements; the limit is 100000000 steps"), "{error}");
     let shorter = record("k", &format!("[{}1]", "1,".repeat(199)));
     assert_eq!(says("value.all(a, value.all(b, a == b))", &shorter), Ok(true));
+}
+
+#[test]
+fn what_could_run_for_minutes_or_fill_the_memory_is_refused() {
+    let doubling = format!("['aaaaaaaa']{}.size() == 1", ".map(a, a + a)".repeat(40));
+    let error = Filter::compile(&doubling).unwrap_err();
+    assert!(error.message.contains("on any record"), "{error}");
+    let big = record("k", &format!(r#"{{"big": "{}", "list": [{}1]}}"#, "a".repeat(1_000_000), "1,".repeat(5_000)));
+    for source in [
+        "value.list.map(a, value.big + value.big).size() == 1",
+        "value.list.all(a, !value.big.contains('b'))",
+        "value.list.all(a, value.big == value.big)",
+        "value.big.matches('((a|b|ab)*c(a|b|ab)*c(a|b|ab)*c(a|b|ab)*c(a|b|ab)*c(a|b|ab)*c(a|b|ab)*c(a|b|ab)*c)*(d|e|f|g)$')",
+        "value.list.all(a, string(a).matches('^[a-z]+$'))",
+    ] {
+        let error = says(source, &big).unwrap_err();
+        assert!(error.message.contains("the limit is 100000000 steps"), "{source}: {error}");
+    }
+    assert_eq!(says("value.list.all(a, a == 1) && size(value.big) == 1000000", &big), Ok(true));
+    let refused = |source: &str| Filter::compile(source).unwrap_err().message;
+    assert!(refused("key.matches('(a{1000}){1000}')").contains("262144 bytes allowed"));
+    assert!(refused("key.matches(key)").contains("must be a string in quotes"));
+    assert!(refused("key.matches('(')").contains("unclosed group"));
 }
 
 #[test]

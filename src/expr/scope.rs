@@ -1,0 +1,241 @@
+//! A record as expressions see it, with what several expressions need made once.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cel::common::types::{CelBytes, CelMap, CelMapKey, CelNull, CelString};
+use cel::{Context, Value};
+
+use crate::base::{Offset, PartitionId, limits};
+use crate::record::Record;
+
+use super::compile::Mentions;
+use super::cost::{self, Extent};
+use super::json::{self, Node};
+use super::{ENV, EvalError, Expression};
+
+/// One record and where it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Key, headers, value and timestamp.
+    pub record: &'a Record,
+}
+
+/// A scalar that an expression gave.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Int(i64),
+    /// Anything else.
+    Other,
+}
+
+/// A record, and a part of it if it was split: evaluates expressions on them. What no expression mentions is never made;
+/// the value is parsed once for all of them.
+pub struct Scope<'v> {
+    input: Input<'v>,
+    context: Context<'v, 'v>,
+    bound: Mentions,
+    /// Elements of the longest list or map of the value, or why there is none.
+    value: Option<Result<usize, EvalError>>,
+    part: Option<&'v [u8]>,
+    part_elements: Option<Result<usize, EvalError>>,
+}
+
+impl<'v> Scope<'v> {
+    /// A record as a whole.
+    pub fn new(input: Input<'v>) -> Self {
+        let context = Context::with_env(Arc::clone(&ENV));
+        Self { input, context, bound: Mentions::default(), value: None, part: None, part_elements: None }
+    }
+
+    /// From here on expressions see this text, which is JSON, as `part`.
+    pub fn set_part(&mut self, part: &'v [u8]) {
+        (self.part, self.part_elements) = (Some(part), None);
+    }
+
+    /// Whether a condition holds.
+    ///
+    /// # Errors
+    /// It cannot be said: no such field, not JSON, no boolean, over a limit.
+    pub fn says(&mut self, condition: &Expression) -> Result<bool, EvalError> {
+        match self.evaluate(condition)? {
+            Value::Bool(says) => Ok(says),
+            other => Err(EvalError::new(format!("it is a {} and no boolean", other.type_of()))),
+        }
+    }
+
+    /// The text that an expression gives: a string, bytes, a number or a boolean as text; `None` for null.
+    ///
+    /// # Errors
+    /// It cannot be said, or is anything else.
+    pub fn text(&mut self, expression: &Expression) -> Result<Option<Vec<u8>>, EvalError> {
+        Ok(Some(match self.evaluate(expression)? {
+            Value::Null => return Ok(None),
+            Value::String(text) => Arc::unwrap_or_clone(text).into_bytes(),
+            Value::Bytes(bytes) => Arc::unwrap_or_clone(bytes),
+            Value::Int(number) => number.to_string().into_bytes(),
+            Value::UInt(number) => number.to_string().into_bytes(),
+            Value::Float(number) => number.to_string().into_bytes(),
+            Value::Bool(value) => value.to_string().into_bytes(),
+            other => return Err(EvalError::new(format!("it is a {} and no text", other.type_of()))),
+        }))
+    }
+
+    /// The JSON text of what an expression gives, at most [`limits::DOCUMENT_BYTES`].
+    ///
+    /// # Errors
+    /// It cannot be said, or has no form in JSON.
+    pub fn document(&mut self, expression: &Expression) -> Result<Vec<u8>, EvalError> {
+        let value = json::document(&self.evaluate(expression)?)?;
+        let text = serde_json::to_vec(&value).map_err(|error| EvalError::new(error.to_string()))?;
+        check_length("the document made", text.len())?;
+        Ok(text)
+    }
+
+    /// The scalar that an expression gives.
+    ///
+    /// # Errors
+    /// It cannot be said.
+    pub fn scalar(&mut self, expression: &Expression) -> Result<Scalar, EvalError> {
+        Ok(match self.evaluate(expression)? {
+            Value::String(text) => Scalar::Text(Arc::unwrap_or_clone(text)),
+            Value::Int(number) => Scalar::Int(number),
+            _ => Scalar::Other,
+        })
+    }
+
+    fn evaluate(&mut self, expression: &Expression) -> Result<Value, EvalError> {
+        self.bind(&expression.mentions)?;
+        self.check(expression)?;
+        let run = AssertUnwindSafe(|| expression.program.execute(&self.context));
+        // The interpreter is not ours: a fault of its own is a failed evaluation, not the end of a connection.
+        let outcome = catch_unwind(run).map_err(|_| EvalError::new("the evaluation failed for no stated reason"))?;
+        outcome.map_err(|error| EvalError::new(error.to_string()))
+    }
+
+    /// Whether the expression is sure to end soon on what it sees here.
+    fn check(&self, expression: &Expression) -> Result<(), EvalError> {
+        let Mentions { key, headers, value, part, .. } = expression.mentions;
+        let record = self.input.record;
+        let length = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
+        let mut bytes = 0;
+        let mut elements = 0;
+        if key {
+            bytes += length(&record.key);
+        }
+        if headers {
+            bytes += record.headers.iter().map(|header| header.name.len() + length(&header.value)).sum::<usize>();
+            elements = record.headers.len();
+        }
+        if value {
+            bytes += length(&record.value);
+            elements = elements.max(self.value.as_ref().map_or(0, |found| *found.as_ref().unwrap_or(&0)));
+        }
+        if part {
+            bytes += self.part.map_or(0, <[u8]>::len);
+            elements = elements.max(self.part_elements.as_ref().map_or(0, |found| *found.as_ref().unwrap_or(&0)));
+        }
+        // Room for topic, numbers and time.
+        let bytes = bytes + 300;
+        if bytes <= expression.always_within {
+            return Ok(());
+        }
+        let seen = Extent { bytes: bytes as f64, elements: elements as f64 };
+        let steps = cost::steps(expression.program.expression(), seen);
+        if steps <= limits::EXPRESSION_STEPS as f64 {
+            return Ok(());
+        }
+        Err(EvalError::new(format!(
+            "the expression may take {steps:.0} steps on {bytes} bytes with lists of up to {elements} elements; the limit \
+             is {} steps",
+            limits::EXPRESSION_STEPS
+        )))
+    }
+
+    fn bind(&mut self, wanted: &Mentions) -> Result<(), EvalError> {
+        let record = self.input.record;
+        let mut add = |name: &str, node: Node<'v>| self.context.add_variable_as_val(name, node);
+        if wanted.key && !self.bound.key {
+            add("key", text(record.key.as_ref()));
+            self.bound.key = true;
+        }
+        if wanted.headers && !self.bound.headers {
+            let pairs = record.headers.iter().map(|header| {
+                let name = String::from_utf8_lossy(&header.name).into_owned();
+                (CelMapKey::String(CelString::from(name)), text(header.value.as_ref()))
+            });
+            add("headers", Box::new(CelMap::from(pairs.collect::<HashMap<_, _>>())));
+            self.bound.headers = true;
+        }
+        if wanted.value {
+            let found = self.value.get_or_insert_with(|| match &record.value {
+                None => {
+                    add("value", Box::new(CelNull));
+                    Ok(0)
+                }
+                Some(value) => {
+                    check_length("the value", value.len())?;
+                    let (node, elements) = json::parse(value)?;
+                    add("value", node);
+                    Ok(elements)
+                }
+            });
+            found.clone()?;
+        }
+        if wanted.part {
+            let part = self.part.ok_or_else(|| EvalError::new("there is no 'part' where nothing is split"))?;
+            let found = self.part_elements.get_or_insert_with(|| {
+                let (node, elements) = json::parse(part)?;
+                add("part", node);
+                Ok(elements)
+            });
+            found.clone()?;
+        }
+        if wanted.topic && !self.bound.topic {
+            add("topic", Box::new(CelString::from(self.input.topic)));
+            self.bound.topic = true;
+        }
+        if wanted.partition && !self.bound.partition {
+            self.context.add_variable_from_value("partition", Value::Int(i64::from(self.input.partition)));
+            self.bound.partition = true;
+        }
+        if wanted.offset && !self.bound.offset {
+            let offset = i64::try_from(self.input.offset).unwrap_or(i64::MAX);
+            self.context.add_variable_from_value("offset", Value::Int(offset));
+            self.bound.offset = true;
+        }
+        if wanted.timestamp && !self.bound.timestamp {
+            let time = chrono::DateTime::from_timestamp_millis(record.timestamp)
+                .ok_or_else(|| EvalError::new(format!("timestamp {} ms is out of range", record.timestamp)))?;
+            self.context.add_variable_from_value("timestamp", Value::Timestamp(time.fixed_offset()));
+            self.bound.timestamp = true;
+        }
+        Ok(())
+    }
+}
+
+fn check_length(what: &str, length: usize) -> Result<(), EvalError> {
+    if length <= limits::DOCUMENT_BYTES {
+        return Ok(());
+    }
+    Err(EvalError::new(format!("{what} has {length} bytes; the limit is {}", limits::DOCUMENT_BYTES)))
+}
+
+fn text<'v>(bytes: Option<&'v Bytes>) -> Node<'v> {
+    match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
+        None => Box::new(CelNull),
+        Some((Ok(text), _)) => Box::new(CelString::from(text)),
+        Some((Err(_), bytes)) => Box::new(CelBytes::from(bytes.to_vec())),
+    }
+}
