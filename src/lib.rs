@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 5 | [`server`], [`client`] |
 //! | 4 | [`broker`] |
-//! | 3 | [`catalog`] |
+//! | 3 | [`catalog`], [`route`] |
 //! | 2 | [`log`], [`expr`] |
 //! | 1 | [`disk`], [`record`], [`protocol`] |
 //! | 0 | [`base`] |
@@ -20,4 +20,5 @@ pub mod expr;
 pub mod log;
 pub mod protocol;
 pub mod record;
+pub mod route;
 pub mod server;

@@ -335,7 +335,9 @@ fn verify_and_dump_tell_the_truth_of_what_is_on_disk() {
 
 #[test]
 fn help_teaches_by_example() {
-    for command in ["serve", "produce", "consume", "replay", "topic", "verify", "dump", "info", "metrics", "demo"] {
+    for command in
+        ["serve", "produce", "consume", "replay", "route", "topic", "verify", "dump", "info", "metrics", "demo"]
+    {
         let help = String::from_utf8(tidelog(&[command, "--help"]).ok().stdout).unwrap();
         assert!(help.contains("Examples:") && help.contains(&format!("tidelog {command}")), "{command}");
     }

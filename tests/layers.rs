@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 /// Module and floor; modules of one floor do not see each other.
-const FLOORS: [(&str, u32); 11] = [
+const FLOORS: [(&str, u32); 12] = [
     ("base", 0),
     ("disk", 1),
     ("record", 1),
@@ -13,6 +13,7 @@ const FLOORS: [(&str, u32); 11] = [
     ("log", 2),
     ("expr", 2),
     ("catalog", 3),
+    ("route", 3),
     ("broker", 4),
     ("server", 5),
     ("client", 5),

@@ -106,8 +106,8 @@ pub const ROUTE_HOPS: u32 = 16;
 /// Topics that the computed destinations of one route may make, when it doesn't say how many.
 pub const ROUTE_TOPICS: usize = 100;
 
-/// Wholes of which an aggregate has some parts and not all.
-pub const AGGREGATE_WHOLES: usize = 10_000;
+/// Parts that an aggregate holds of wholes that are not complete, for each partition that it reads.
+pub const AGGREGATE_PARTS: usize = 20_000;
 
 /// Bytes of the parts that an aggregate holds of wholes that are not complete, for each partition that it reads.
 pub const AGGREGATE_BYTES: usize = 64 * 1024 * 1024;

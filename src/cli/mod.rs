@@ -21,6 +21,7 @@ mod position;
 mod produce;
 mod progress;
 mod replay;
+mod route;
 mod serve;
 mod template;
 mod topic;
@@ -79,6 +80,8 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Topic(topic::TopicArgs),
     /// Lists and describes groups, lets them go on elsewhere in the log, deletes them
     Group(group::GroupArgs),
+    /// Rules on the server that send records on, by their content; whole or in parts
+    Route(route::RouteArgs),
     /// Checks a data directory offline, every batch
     Verify(verify::VerifyArgs),
     /// Prints what is in a segment, an index or a checkpoint
@@ -116,6 +119,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Group(args) => block_on(group::run(args)),
+        Command::Route(args) => route::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),

@@ -143,7 +143,9 @@ pub(super) fn compile(env: &Env, source: &str, variables: Variables) -> Result<(
     let program = env.compile(source).map_err(|errors| match errors.errors.first() {
         Some(error) => {
             let place = |at: isize| u32::try_from(at).unwrap_or(0).max(1);
-            let message = error.msg.lines().next().unwrap_or("it cannot be understood").to_owned();
+            let message = error.msg.lines().next().unwrap_or("it cannot be understood");
+            // The list of all that could stand there helps nobody.
+            let message = message.split(" expecting ").next().unwrap_or(message).to_owned();
             ExprError { line: place(error.pos.0), column: place(error.pos.1), message }
         }
         None => at_start("it cannot be understood".to_owned()),
