@@ -12,6 +12,7 @@ use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
 use super::queue::{Keeper, Queues};
+use super::requests::Live;
 use super::stream::Streams;
 use super::upkeep::Upkeep;
 use super::{BrokerConfig, BrokerError, Startup};
@@ -33,6 +34,7 @@ pub struct Broker {
     pub(crate) queues: Arc<Queues>,
     pub(crate) groups: Groups,
     pub(crate) streams: Streams,
+    pub(crate) live: Arc<Live>,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
 }
@@ -53,6 +55,7 @@ impl Broker {
         let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
+        let live = Live::new(Arc::clone(&clock));
         let mut broker = Self {
             config,
             disk,
@@ -68,6 +71,7 @@ impl Broker {
             queues: Arc::default(),
             groups: Groups::default(),
             streams: Streams::default(),
+            live,
             here: tokio::sync::Semaphore::new(HERE),
         };
         broker.finish_deletions()?;

@@ -16,6 +16,7 @@ mod partition;
 mod produce;
 mod push;
 mod queue;
+mod requests;
 mod stream;
 mod types;
 mod upkeep;
@@ -31,6 +32,7 @@ pub use queue::{
     DELIVER_AT, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue, MemberId, QueueMember,
     ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
 };
+pub use requests::{Asker, Content, Ending, LastWord, LiveRequest, LiveResponder, Port};
 pub use stream::{Epoch, JoinStream, MemberError, StreamBeat, StreamJoined, StreamPartition, StreamShare};
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,

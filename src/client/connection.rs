@@ -1,5 +1,7 @@
 //! One TCP connection: the handshake, requests and their answers, subscriptions and their pushes.
 
+mod arriving;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -17,9 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::base::{ErrorKind, limits};
 use crate::protocol::{
-    Delivery, ErrorBody, Frame, FrameDecoder, Handed, Hello, HelloOk, JoinGroup, JoinGroupOk, Kind, LeaveGroup,
-    Message, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Ping, Produce, Request, Subscribe, SubscribeOk, Unsubscribe,
-    decode_body, encode_frame, flags,
+    Asked, Delivery, ErrorBody, Frame, FrameDecoder, Handed, Hello, HelloOk, JoinGroup, JoinGroupOk, Kind, LeaveGroup,
+    Message, NamedValue, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Ping, Produce, ReplyPart, Request, Respond,
+    RespondOk, StopResponding, Subscribe, SubscribeOk, Unsubscribe, decode_body, encode_frame, flags,
 };
 
 use super::ClientError;
@@ -65,6 +67,8 @@ struct Waiting {
     answer: oneshot::Sender<Result<Frame, ClientError>>,
     /// Where pushes go, if the answer opens a feed: they may be right behind it.
     feed: Option<mpsc::UnboundedSender<Push>>,
+    /// Parts of the answer that came ahead of it, for a request without a feed.
+    parts: Vec<Bytes>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -73,12 +77,13 @@ struct Waiting {
 enum FeedId {
     Subscription(u64),
     Member(u64),
+    Responder(u64),
 }
 
 impl FeedId {
     fn id(self) -> u64 {
         match self {
-            Self::Subscription(id) | Self::Member(id) => id,
+            Self::Subscription(id) | Self::Member(id) | Self::Responder(id) => id,
         }
     }
 }
@@ -90,6 +95,10 @@ pub(crate) enum Push {
     Delivery(Delivery, Bytes),
     /// Records for a member of a queue group.
     Handed(Handed, Bytes),
+    /// A request for a responder.
+    Asked(Asked, Bytes),
+    /// A part of a reply.
+    Part(Vec<NamedValue>, Bytes),
     /// It is over.
     Ended(ClientError),
 }
@@ -225,7 +234,7 @@ impl Connection {
             if let Some(error) = &state.ended {
                 return Err(error.clone());
             }
-            state.pending.insert(correlation, Waiting { answer, feed, _slot: slot });
+            state.pending.insert(correlation, Waiting { answer, feed, parts: Vec::new(), _slot: slot });
         }
         let answer = Answer { connection: self.clone(), correlation, receiver };
         self.outbox.send(frame).map_err(|_| self.why())?;
@@ -236,6 +245,13 @@ impl Connection {
     pub(crate) async fn tell<M: Message>(&self, message: &M, payload: Bytes) -> Result<(), ClientError> {
         let frame = self.frame(M::KIND, 0, message, payload).await?;
         self.outbox.send(frame).map_err(|_| self.why())
+    }
+
+    /// Queues a short message that is not answered, whatever waits ahead of it; if the connection is over, it is dropped.
+    pub(crate) fn tell_at_once<M: Message>(&self, message: &M) {
+        if let Ok(head) = encode_frame(M::KIND.code(), 0, 0, message, 0) {
+            let _ = self.outbox.send(Outgoing { head: head.freeze(), payload: Bytes::new(), room: 0 });
+        }
     }
 
     async fn frame<M: Message>(
@@ -287,6 +303,15 @@ impl Connection {
         timeout: Duration,
     ) -> Result<(JoinGroupOk, Feed), ClientError> {
         self.open_feed(request, timeout, |opened| FeedId::Member(opened.member)).await
+    }
+
+    /// Becomes a responder.
+    pub(crate) async fn respond(
+        self: &Arc<Self>,
+        request: &Respond,
+        timeout: Duration,
+    ) -> Result<(RespondOk, Feed), ClientError> {
+        self.open_feed(request, timeout, |opened| FeedId::Responder(opened.responder)).await
     }
 
     async fn open_feed<R: Request>(
@@ -388,109 +413,6 @@ impl Shared {
             let _ = waiting.answer.send(Err(error.clone()));
         }
         drop(feeds);
-    }
-
-    /// Reads until the connection is over; returns why.
-    async fn read_frames(
-        &self,
-        mut socket: OwnedReadHalf,
-        mut decoder: FrameDecoder,
-        mut buffer: BytesMut,
-    ) -> ClientError {
-        loop {
-            loop {
-                match decoder.decode(&mut buffer) {
-                    Ok(Some(frame)) => {
-                        if let Err(error) = self.dispatch(frame) {
-                            return error;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => return error.into(),
-                }
-            }
-            // The header has been checked: this is at most one frame of the allowed size.
-            let missing = match decoder.peek(&buffer) {
-                Ok(Some(header)) => (header.length as usize + 4).saturating_sub(buffer.len()),
-                _ => 0,
-            };
-            buffer.reserve(missing.max(READ_BYTES));
-            match socket.read_buf(&mut buffer).await {
-                Ok(0) => return ClientError::new(ErrorKind::Disconnected, "the server closed the connection"),
-                Ok(_) => {}
-                Err(error) => return broken(error),
-            }
-        }
-    }
-
-    fn dispatch(&self, frame: Frame) -> Result<(), ClientError> {
-        if frame.has(flags::RESPONSE) {
-            return self.answered(frame);
-        }
-        match Kind::from_code(frame.kind) {
-            Some(Kind::Delivery) => {
-                let delivery: Delivery = frame.decode()?;
-                self.push(FeedId::Subscription(frame.correlation), Push::Delivery(delivery, frame.payload));
-            }
-            Some(Kind::Handed) => {
-                let handed: Handed = frame.decode()?;
-                self.push(FeedId::Member(frame.correlation), Push::Handed(handed, frame.payload));
-            }
-            Some(Kind::SubscriptionEnded) => self.end_feed(FeedId::Subscription(frame.correlation), refusal(&frame)),
-            Some(Kind::MemberEnded) => self.end_feed(FeedId::Member(frame.correlation), refusal(&frame)),
-            Some(Kind::Goodbye) => return Err(refusal(&frame).context("the server closed the connection")),
-            // A push of a newer server, which this client has not asked for.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn push(&self, feed: FeedId, push: Push) {
-        // One that nobody listens to any more is being closed.
-        if let Some(feed) = self.lock().feeds.get(&feed) {
-            let _ = feed.send(push);
-        }
-    }
-
-    fn end_feed(&self, feed: FeedId, error: ClientError) {
-        if let Some(feed) = self.lock().feeds.remove(&feed) {
-            let _ = feed.send(Push::Ended(error));
-        }
-    }
-
-    fn answered(&self, frame: Frame) -> Result<(), ClientError> {
-        let opened = match Kind::from_code(frame.kind) {
-            _ if frame.has(flags::ERROR) => None,
-            Some(Kind::Subscribe) => Some(FeedId::Subscription(frame.decode::<SubscribeOk>()?.subscription)),
-            Some(Kind::JoinGroup) => Some(FeedId::Member(frame.decode::<JoinGroupOk>()?.member)),
-            _ => None,
-        };
-        let mut state = self.lock();
-        let waiting = state.pending.remove(&frame.correlation);
-        if let (Some(id), Some(feed)) = (opened, waiting.as_ref().and_then(|waiting| waiting.feed.clone())) {
-            state.feeds.insert(id, feed);
-        }
-        drop(state);
-        let answer = if frame.has(flags::ERROR) { Err(refusal(&frame)) } else { Ok(frame) };
-        let taken = waiting.is_some_and(|waiting| waiting.answer.send(answer).is_ok());
-        if let (Some(id), false) = (opened, taken) {
-            self.lock().feeds.remove(&id);
-            self.close_feed(id);
-        }
-        Ok(())
-    }
-
-    /// Ends a feed at the server; nobody waits for the answer.
-    fn close_feed(&self, id: FeedId) {
-        let head = match id {
-            FeedId::Subscription(subscription) => {
-                encode_frame(Kind::Unsubscribe.code(), 0, UNHEARD, &Unsubscribe { subscription }, 0)
-            }
-            FeedId::Member(member) => encode_frame(Kind::LeaveGroup.code(), 0, UNHEARD, &LeaveGroup { member }, 0),
-        };
-        if let (Ok(head), Some(outbox)) = (head, self.outbox.upgrade()) {
-            let _ = outbox.send(Outgoing { head: head.freeze(), payload: Bytes::new(), room: 0 });
-        }
     }
 }
 

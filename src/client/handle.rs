@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::link::Link;
-use super::{Admin, ClientError, ConsumerBuilder, ProducerBuilder, QueueConsumerBuilder};
+use bytes::Bytes;
+
+use super::{
+    Admin, ClientError, ConsumerBuilder, ProducerBuilder, QueueConsumerBuilder, RequestBuilder, ResponderBuilder,
+};
 
 /// What a client was told when it was built.
 #[derive(Debug, Clone)]
@@ -67,6 +71,16 @@ impl Client {
     /// A member of a queue group to be.
     pub fn queue(&self, group: impl Into<String>) -> QueueConsumerBuilder {
         QueueConsumerBuilder::new(self.link.clone(), group.into())
+    }
+
+    /// A request to whoever responds on a topic; await it for the outcome.
+    pub fn request(&self, topic: impl Into<String>, body: impl Into<Bytes>, timeout: Duration) -> RequestBuilder {
+        RequestBuilder::new(self.link.clone(), topic.into(), body.into(), timeout)
+    }
+
+    /// A responder on a topic to be.
+    pub fn responder(&self, topic: impl Into<String>) -> ResponderBuilder {
+        ResponderBuilder::new(self.link.clone(), topic.into())
     }
 
     /// The address it was built for.

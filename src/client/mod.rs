@@ -28,6 +28,7 @@ mod handle;
 mod link;
 mod producer;
 mod queue;
+mod request;
 mod write;
 
 pub use admin::{Admin, GroupReset, NewTopic, TopicChange};
@@ -37,6 +38,10 @@ pub use handle::{Client, ClientBuilder};
 pub use producer::{Message, Producer, ProducerBuilder, Receipt, RecordMetadata};
 
 pub use queue::{Delivery, QueueConsumer, QueueConsumerBuilder};
+pub use request::{
+    ErrorReply, Incoming, IncomingRequest, Outcome, Reply, ReplyEvent, ReplyStream, RequestBuilder, Responder,
+    ResponderBuilder, Step,
+};
 
 pub use crate::protocol::{
     Ack, GroupDescription, GroupMember, GroupPartition, GroupSummary, OffsetAt, PartitionDescription, QueueRules,

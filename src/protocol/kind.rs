@@ -76,11 +76,23 @@ pub enum Kind {
     DeleteGroup = 62,
     /// [`super::ResetGroup`].
     ResetGroup = 63,
+    /// [`super::Ask`].
+    Ask = 80,
+    /// [`super::Respond`].
+    Respond = 81,
+    /// [`super::StopResponding`].
+    StopResponding = 82,
+    /// [`super::Asked`].
+    Asked = 83,
+    /// [`super::Reply`].
+    Reply = 84,
+    /// [`super::Progress`] of a responder, and [`super::ReplyPart`] to a requester.
+    Progress = 85,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 35] = [
         Self::Goodbye,
         Self::Hello,
         Self::Ping,
@@ -110,6 +122,12 @@ impl Kind {
         Self::DescribeGroup,
         Self::DeleteGroup,
         Self::ResetGroup,
+        Self::Ask,
+        Self::Respond,
+        Self::StopResponding,
+        Self::Asked,
+        Self::Reply,
+        Self::Progress,
     ];
 
     /// The number on the wire.
@@ -154,6 +172,12 @@ impl Kind {
             Self::DescribeGroup => "describe_group",
             Self::DeleteGroup => "delete_group",
             Self::ResetGroup => "reset_group",
+            Self::Ask => "ask",
+            Self::Respond => "respond",
+            Self::StopResponding => "stop_responding",
+            Self::Asked => "asked",
+            Self::Reply => "reply",
+            Self::Progress => "progress",
         }
     }
 }

@@ -8,6 +8,7 @@ mod frame;
 mod groups;
 mod kind;
 mod messages;
+mod requests;
 mod topics;
 
 pub use codec::{decode_body, encode_body};
@@ -16,6 +17,7 @@ pub use frame::{Frame, FrameDecoder, FrameHeader, encode_frame, flags};
 pub use groups::*;
 pub use kind::{Kind, Message, Request};
 pub use messages::*;
+pub use requests::*;
 pub use topics::*;
 
 /// Oldest protocol version spoken here.

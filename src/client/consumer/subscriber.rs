@@ -121,8 +121,8 @@ impl Subscriber {
                 push = subscription.next() => match push {
                     Push::Delivery(delivery, payload) => self.deliver(delivery, payload)?,
                     Push::Ended(error) => return Err(error),
-                    // For members of groups only.
-                    Push::Handed(..) => {}
+                    // For others only.
+                    Push::Handed(..) | Push::Asked(..) | Push::Part(..) => {}
                 },
                 () = self.share.due.notified() => {
                     let grant = self.share.credit().grant();

@@ -154,8 +154,8 @@ impl Session {
                         }
                     }
                     Push::Ended(error) => break error,
-                    // For subscriptions only.
-                    Push::Delivery(..) => {}
+                    // For others only.
+                    Push::Delivery(..) | Push::Asked(..) | Push::Part(..) => {}
                 },
                 // Why the membership is no more is known better by who ended it.
                 error = &mut sending => break told_why(&mut feed).await.unwrap_or(error),

@@ -113,6 +113,8 @@ async fn finish(
     end: End,
 ) -> Result<(), Refusal> {
     session.close();
+    // Nobody waits for replies any more: the requests in flight are over with this.
+    session.exchange.end_all(&session);
     if let End::Broken(error) = end {
         session.subscriptions.end_all(Duration::ZERO).await;
         return Err(Refusal::new(ErrorKind::Disconnected, error.to_string()));

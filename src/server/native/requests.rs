@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::mapping::{self, Refusal, topic_name};
 use super::reading::{Want, read};
 use super::session::{Answer, Session, Ticket};
-use super::{members, subscriptions};
+use super::{exchange, members, subscriptions};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -33,14 +33,16 @@ pub async fn take_in(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Resu
         return refuse(session, &frame, ErrorKind::Unsupported, unknown(frame.kind)).await;
     };
     session.shared.metrics.request(kind.name());
-    if kind == Kind::Credit {
-        return credit(session, &frame);
+    match kind {
+        Kind::Credit => return credit(session, &frame),
+        Kind::Reply => return exchange::reply(session, frame),
+        _ => {}
     }
     if frame.flags != 0 {
         let what = format!("a request has no flags, this {} has {:#x}", kind.name(), frame.flags);
         return refuse(session, &frame, ErrorKind::InvalidRequest, what).await;
     }
-    if !frame.payload.is_empty() && kind != Kind::Produce {
+    if !frame.payload.is_empty() && !matches!(kind, Kind::Produce | Kind::Ask | Kind::Progress) {
         let what = format!("a {} request has no payload, this one has {} bytes", kind.name(), frame.payload.len());
         return refuse(session, &frame, ErrorKind::InvalidRequest, what).await;
     }
@@ -48,6 +50,8 @@ pub async fn take_in(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Resu
     let ticket = Ticket { slot, bytes };
     match kind {
         Kind::Produce => produce(session, frame, ticket).await,
+        Kind::Ask => exchange::ask(session, frame, ticket),
+        Kind::Progress => progress(session, frame, ticket),
         _ => dispatch(session, kind, frame, ticket).await,
     }
     Ok(())
@@ -59,7 +63,10 @@ fn known(code: u16) -> Option<Kind> {
 }
 
 fn is_push(kind: Kind) -> bool {
-    matches!(kind, Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded | Kind::Handed | Kind::MemberEnded)
+    matches!(
+        kind,
+        Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded | Kind::Handed | Kind::MemberEnded | Kind::Asked
+    )
 }
 
 fn unknown(code: u16) -> String {
@@ -73,6 +80,13 @@ async fn refuse(session: &Session, frame: &Frame, kind: ErrorKind, what: String)
     let slot = session.slot().await;
     session.answer::<wire::Pong>(frame.kind, frame.correlation, slot, Err(Refusal::new(kind, what)));
     Ok(())
+}
+
+/// A part of a reply goes on at once, so that parts stay in order.
+fn progress(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
+    let (kind, correlation) = (frame.kind, frame.correlation);
+    let outcome = decode::<wire::Progress>(&frame).and_then(|word| exchange::progress(session, word, frame.payload));
+    session.answer(kind, correlation, Some(ticket.slot), outcome);
 }
 
 /// Credit has no answer, so one that cannot be read ends the connection.
@@ -114,6 +128,8 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::DescribeGroup => start(session, frame, ticket, members::describe).await,
         Kind::DeleteGroup => start(session, frame, ticket, members::delete).await,
         Kind::ResetGroup => start(session, frame, ticket, members::reset).await,
+        Kind::Respond => start(session, frame, ticket, exchange::respond).await,
+        Kind::StopResponding => start(session, frame, ticket, exchange::stop_responding).await,
         Kind::Hello => {
             let refusal = Refusal::new(ErrorKind::InvalidRequest, "this connection has said hello already");
             session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal));
@@ -125,7 +141,11 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         | Kind::Delivery
         | Kind::SubscriptionEnded
         | Kind::Handed
-        | Kind::MemberEnded => {}
+        | Kind::MemberEnded
+        | Kind::Ask
+        | Kind::Asked
+        | Kind::Reply
+        | Kind::Progress => {}
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::exchange::Exchange;
 use super::mapping::Refusal;
 use super::members::Members;
 use super::outbox::{Outbox, Outgoing};
@@ -36,6 +37,8 @@ pub struct Session {
     pub subscriptions: Subscriptions,
     /// Its memberships of groups.
     pub members: Members,
+    /// What it asks and responds on.
+    pub exchange: Exchange,
     /// Permits for long answers.
     pub long_answers: Arc<Semaphore>,
     outbox: Outbox,
@@ -84,6 +87,7 @@ impl Session {
             client,
             subscriptions: Subscriptions::default(),
             members: Members::default(),
+            exchange: Exchange::default(),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS)),
             outbox,
             alone: AtomicU32::new(0),
@@ -177,6 +181,18 @@ impl Session {
         let head = head(kind.code(), flags::PUSH, subscription, &answer.message, answer.payload.len())?;
         let frame = Outgoing { head, payload: answer.payload, slot: None, grant: answer.grant, last: false };
         self.outbox.send(frame).await;
+        Ok(())
+    }
+
+    /// Sends a push, or queues it. Does not wait, and may be called from any thread: for pushes whose number and bytes are
+    /// bounded elsewhere.
+    ///
+    /// # Errors
+    /// It does not fit a frame.
+    pub fn push_now<M: Serialize>(&self, kind: Kind, feed: u64, answer: Answer<M>) -> Result<(), Refusal> {
+        let head = head(kind.code(), flags::PUSH, feed, &answer.message, answer.payload.len())?;
+        let frame = Outgoing { head, payload: answer.payload, slot: None, grant: answer.grant, last: false };
+        self.outbox.send_now(frame);
         Ok(())
     }
 

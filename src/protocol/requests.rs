@@ -1,0 +1,219 @@
+//! The messages about requests and replies.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Message, Request};
+
+/// A named value beside a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedValue {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A request to whoever responds on a topic; the payload is its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The topic.
+    pub topic: String,
+    /// How long an answer is of use.
+    pub timeout_ms: u64,
+    /// What is said beside the body.
+    pub headers: Vec<NamedValue>,
+    /// Topics whose responders are asked in turn, each with the reply of the one before.
+    pub itinerary: Vec<String>,
+}
+
+impl Message for Ask {
+    const KIND: Kind = Kind::Ask;
+}
+
+impl Request for Ask {
+    type Response = AskOk;
+}
+
+/// What became of a request; the payload is the reply's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskOk {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What the responder said beside the body.
+    pub headers: Vec<NamedValue>,
+}
+
+impl Message for AskOk {
+    const KIND: Kind = Kind::Ask;
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// A reply; the payload is its body.
+    Reply,
+    /// The responder could not do it.
+    Error {
+        /// What a program looks at.
+        code: String,
+        /// What a person reads.
+        text: String,
+        /// The step at which it failed, from 0.
+        step: u32,
+        /// The topic of that step.
+        topic: String,
+    },
+    /// Nobody responds on the topic.
+    NoResponder {
+        /// The step, from 0.
+        step: u32,
+        /// The topic of that step.
+        topic: String,
+    },
+    /// Its time was over.
+    TimedOut {
+        /// The step that was waited for, from 0.
+        step: u32,
+        /// The topic of that step.
+        topic: String,
+    },
+}
+
+/// Asks to be a responder on a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Respond {
+    /// The topic.
+    pub topic: String,
+    /// Requests that it may have at a time.
+    pub capacity: u32,
+}
+
+impl Message for Respond {
+    const KIND: Kind = Kind::Respond;
+}
+
+impl Request for Respond {
+    type Response = RespondOk;
+}
+
+/// The responder is listening.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RespondOk {
+    /// Its id.
+    pub responder: u64,
+}
+
+impl Message for RespondOk {
+    const KIND: Kind = Kind::Respond;
+}
+
+/// Ends a responder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopResponding {
+    /// The responder.
+    pub responder: u64,
+}
+
+impl Message for StopResponding {
+    const KIND: Kind = Kind::StopResponding;
+}
+
+impl Request for StopResponding {
+    type Response = StopRespondingOk;
+}
+
+/// The responder has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRespondingOk {}
+
+impl Message for StopRespondingOk {
+    const KIND: Kind = Kind::StopResponding;
+}
+
+/// Pushed to a responder: a request; the payload is its body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The responder.
+    pub responder: u64,
+    /// Names the request in what the responder says of it.
+    pub delivery: u64,
+    /// The step of an itinerary, from 0.
+    pub step: u32,
+    /// How long an answer is still of use.
+    pub timeout_ms: u64,
+    /// What is said beside the body.
+    pub headers: Vec<NamedValue>,
+}
+
+impl Message for Asked {
+    const KIND: Kind = Kind::Asked;
+}
+
+/// The final word on a request, which is not answered; the payload is the reply's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The responder.
+    pub responder: u64,
+    /// The request.
+    pub delivery: u64,
+    /// That it could not be done.
+    pub error: Option<ReplyError>,
+    /// What is said beside the body.
+    pub headers: Vec<NamedValue>,
+}
+
+impl Message for Reply {
+    const KIND: Kind = Kind::Reply;
+}
+
+/// Why a request could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyError {
+    /// What a program looks at.
+    pub code: String,
+    /// What a person reads.
+    pub text: String,
+}
+
+/// A part of a reply, as payload, or the news that the request is being worked on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The responder.
+    pub responder: u64,
+    /// The request.
+    pub delivery: u64,
+    /// There is a part.
+    pub part: bool,
+    /// What is said beside the part.
+    pub headers: Vec<NamedValue>,
+}
+
+impl Message for Progress {
+    const KIND: Kind = Kind::Progress;
+}
+
+impl Request for Progress {
+    type Response = ProgressOk;
+}
+
+/// The part is on its way, and the next one may be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressOk {
+    /// Somebody still waits for the reply.
+    pub wanted: bool,
+}
+
+impl Message for ProgressOk {
+    const KIND: Kind = Kind::Progress;
+}
+
+/// Pushed to a requester: a part of the reply, as payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyPart {
+    /// What the responder said beside it.
+    pub headers: Vec<NamedValue>,
+}
+
+impl Message for ReplyPart {
+    const KIND: Kind = Kind::Progress;
+}

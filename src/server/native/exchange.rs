@@ -1,0 +1,312 @@
+//! Requests and replies of one connection: what it asks, and what it responds on.
+//!
+//! An ephemeral request goes from the thread that read it to the responder's socket, and its reply the same way back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::mapping::{Refusal, topic_name};
+use super::session::{Answer, Session, Ticket};
+use crate::base::{ErrorKind, TopicName};
+use crate::broker::{Asker, Content, Ending, LastWord, LiveRequest, LiveResponder, Port};
+use crate::protocol as wire;
+use crate::protocol::{Frame, Kind};
+use crate::record::Header;
+
+/// What a message weighs in the budget beside its body.
+const OVERHEAD: usize = 256;
+/// Requests that a responder may have at a time.
+const CAPACITY: u32 = 100_000;
+/// Topics of an itinerary.
+const STEPS: usize = 100;
+/// The longest time that a request may take.
+const LONGEST_MS: u64 = 365 * 24 * 3_600_000;
+
+/// What one connection asks and responds on.
+#[derive(Default)]
+pub struct Exchange(Mutex<Inside>);
+
+#[derive(Default)]
+struct Inside {
+    /// Its number as a requester, from its first request on.
+    asker: Option<u64>,
+    responders: HashMap<u64, Arc<Responder>>,
+    closed: bool,
+}
+
+struct Responder {
+    live: LiveResponder,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Exchange").field(&self.lock().responders.len()).finish()
+    }
+}
+
+impl Exchange {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn responder(&self, id: u64) -> Option<Arc<Responder>> {
+        self.lock().responders.get(&id).cloned()
+    }
+
+    /// Ends everything: nobody waits for replies here any more, and what was to be replied to goes elsewhere.
+    pub fn end_all(&self, session: &Session) {
+        let (asker, responders) = {
+            let mut inside = self.lock();
+            inside.closed = true;
+            (inside.asker.take(), std::mem::take(&mut inside.responders))
+        };
+        if let Some(asker) = asker {
+            session.shared.broker.abandon_live(asker);
+        }
+        for responder in responders.into_values() {
+            responder.live.leave();
+        }
+    }
+}
+
+/// A requester that waits.
+struct Waiting {
+    session: Arc<Session>,
+    correlation: u64,
+    /// The place of the request among those in flight, until it is answered.
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Waiting {
+    /// Bytes of the requester's share for what is passed on to it; a requester that does not read gets no more.
+    fn grant(&self, bytes: usize) -> Result<crate::server::budget::Grant, Refusal> {
+        let bytes = bytes + OVERHEAD;
+        self.session.outgoing.try_take(bytes, bytes).ok_or_else(|| {
+            let message = format!("a reply of {bytes} bytes came while this connection leaves too much unread");
+            Refusal::new(ErrorKind::Overloaded, message)
+        })
+    }
+}
+
+impl Asker for Waiting {
+    fn part(&self, content: Content) {
+        let passed = self.grant(content.weight()).and_then(|grant| {
+            let message = wire::ReplyPart { headers: named(&content.headers) };
+            let answer = Answer { message, payload: content.body, grant: Some(grant) };
+            self.session.push_now(Kind::Progress, self.correlation, answer)
+        });
+        if let Err(refusal) = passed {
+            let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if slot.is_some() {
+                self.session.answer::<wire::AskOk>(Kind::Ask.code(), self.correlation, slot, Err(refusal));
+            }
+        }
+    }
+
+    fn finish(&self, ending: Ending) {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Without a slot it was answered before.
+        if slot.is_some() {
+            let outcome = self.outcome(ending);
+            self.session.answer(Kind::Ask.code(), self.correlation, slot, outcome);
+        }
+    }
+}
+
+impl Waiting {
+    fn outcome(&self, ending: Ending) -> Result<Answer<wire::AskOk>, Refusal> {
+        let bare = |outcome| Ok(wire::AskOk { outcome, headers: Vec::new() }.into());
+        match ending {
+            Ending::Reply(content) => {
+                let grant = Some(self.grant(content.weight())?);
+                let message = wire::AskOk { outcome: wire::Outcome::Reply, headers: named(&content.headers) };
+                Ok(Answer { message, payload: content.body, grant })
+            }
+            Ending::Error { code, text, step, topic } => {
+                bare(wire::Outcome::Error { code, text, step, topic: topic.to_string() })
+            }
+            Ending::NoResponder { step, topic } => bare(wire::Outcome::NoResponder { step, topic: topic.to_string() }),
+            Ending::TimedOut { step, topic } => bare(wire::Outcome::TimedOut { step, topic: topic.to_string() }),
+            Ending::Overloaded(why) => Err(Refusal::new(ErrorKind::Overloaded, why)),
+        }
+    }
+}
+
+/// The way of requests to a responder of this connection.
+struct ToResponder {
+    /// Not kept alive by the exchange: what is left of a connection must not hold it open.
+    session: Weak<Session>,
+    responder: u64,
+}
+
+impl Port for ToResponder {
+    fn deliver(&self, request: u64, step: u32, timeout: Duration, content: Content) -> Result<(), String> {
+        let session = self.session.upgrade().ok_or("the responder is gone")?;
+        let bytes = content.weight() + OVERHEAD;
+        let grant = session.outgoing.try_take(bytes, bytes);
+        let grant = grant.ok_or_else(|| format!("no room for {bytes} bytes: the responder leaves too much unread"))?;
+        let message = wire::Asked {
+            responder: self.responder,
+            delivery: request,
+            step,
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            headers: named(&content.headers),
+        };
+        let answer = Answer { message, payload: content.body, grant: Some(grant) };
+        session.push_now(Kind::Asked, self.responder, answer).map_err(|refusal| refusal.to_string())
+    }
+}
+
+/// Takes a request in.
+pub fn ask(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
+    let correlation = frame.correlation;
+    let Ticket { slot, bytes } = ticket;
+    let asked = frame
+        .decode::<wire::Ask>()
+        .map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error.to_string()))
+        .and_then(|ask| checked(session, ask, frame.payload, bytes));
+    let (asker, request) = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => {
+            return session.answer::<wire::AskOk>(Kind::Ask.code(), correlation, Some(slot), Err(refusal));
+        }
+    };
+    let waiting = Arc::new(Waiting { session: Arc::clone(session), correlation, slot: Mutex::new(Some(slot)) });
+    session.shared.broker.ask_live(asker, waiting, request);
+}
+
+fn checked(
+    session: &Session,
+    ask: wire::Ask,
+    body: Bytes,
+    bytes: crate::server::budget::Grant,
+) -> Result<(u64, LiveRequest), Refusal> {
+    let topic = topic_name(&ask.topic)?;
+    let itinerary = itinerary(&ask.itinerary)?;
+    if !(1..=LONGEST_MS).contains(&ask.timeout_ms) {
+        let message = format!("a time-out of {} ms; allowed are 1 to {LONGEST_MS}", ask.timeout_ms);
+        return Err(Refusal::new(ErrorKind::InvalidRequest, message));
+    }
+    let asker = {
+        let mut inside = session.exchange.lock();
+        if inside.closed {
+            return Err(Refusal::new(ErrorKind::ShuttingDown, "this connection is ending"));
+        }
+        *inside.asker.get_or_insert_with(|| session.shared.broker.new_asker())
+    };
+    let content = Content { headers: headers(ask.headers), body, hold: Some(Box::new(bytes)) };
+    let timeout = Duration::from_millis(ask.timeout_ms);
+    Ok((asker, LiveRequest { topic, itinerary, timeout, content }))
+}
+
+fn itinerary(topics: &[String]) -> Result<std::collections::VecDeque<TopicName>, Refusal> {
+    if topics.len() > STEPS {
+        let message = format!("an itinerary of {} topics; at most {STEPS} are allowed", topics.len());
+        return Err(Refusal::new(ErrorKind::InvalidRequest, message));
+    }
+    topics.iter().map(|topic| topic_name(topic)).collect()
+}
+
+/// Becomes a responder.
+///
+/// # Errors
+/// A wrong name or capacity, or too many responders on this connection.
+pub async fn respond(session: Arc<Session>, request: wire::Respond) -> Result<Answer<wire::RespondOk>, Refusal> {
+    let topic = topic_name(&request.topic)?;
+    if !(1..=CAPACITY).contains(&request.capacity) {
+        let message = format!("a capacity of {}; allowed are 1 to {CAPACITY}", request.capacity);
+        return Err(Refusal::new(ErrorKind::InvalidRequest, message));
+    }
+    let limit = session.shared.config.max_subscriptions;
+    if session.exchange.lock().responders.len() >= limit {
+        let message = format!("this connection has {limit} responders, which is the most");
+        return Err(Refusal::new(ErrorKind::Overloaded, message));
+    }
+    let weak = Arc::downgrade(&session);
+    let live = session
+        .shared
+        .broker
+        .respond_live(topic, request.capacity as usize, |responder| Arc::new(ToResponder { session: weak, responder }));
+    let id = live.id();
+    let mut inside = session.exchange.lock();
+    if inside.closed {
+        return Err(Refusal::new(ErrorKind::ShuttingDown, "this connection is ending"));
+    }
+    inside.responders.insert(id, Arc::new(Responder { live }));
+    Ok(wire::RespondOk { responder: id }.into())
+}
+
+/// Ends a responder.
+///
+/// # Errors
+/// There is none of this id.
+pub async fn stop_responding(
+    session: Arc<Session>,
+    request: wire::StopResponding,
+) -> Result<Answer<wire::StopRespondingOk>, Refusal> {
+    let removed = session.exchange.lock().responders.remove(&request.responder);
+    let responder = removed.ok_or_else(|| none(request.responder))?;
+    responder.live.leave();
+    Ok(wire::StopRespondingOk {}.into())
+}
+
+fn none(responder: u64) -> Refusal {
+    Refusal::new(ErrorKind::NotFound, format!("there is no responder {responder} on this connection"))
+}
+
+/// The last word about a request. It has no answer, so one that cannot be read ends the connection.
+///
+/// # Errors
+/// What ends the connection.
+pub fn reply(session: &Arc<Session>, frame: Frame) -> Result<(), Refusal> {
+    if frame.flags != 0 {
+        let what = format!("a reply has no flags, this one has {:#x}", frame.flags);
+        return Err(Refusal::new(ErrorKind::InvalidRequest, what));
+    }
+    let reply: wire::Reply =
+        frame.decode().map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error.to_string()))?;
+    // A responder that has just ended may still have replies under way.
+    let Some(responder) = session.exchange.responder(reply.responder) else { return Ok(()) };
+    let word = match reply.error {
+        Some(wire::ReplyError { code, text }) => LastWord::Error { code, text },
+        None => LastWord::Reply(Content { headers: headers(reply.headers), body: frame.payload, hold: None }),
+    };
+    responder.live.reply(reply.delivery, word);
+    Ok(())
+}
+
+/// A part of a reply, or the news that it is being worked on.
+///
+/// # Errors
+/// There is no such responder.
+pub fn progress(
+    session: &Arc<Session>,
+    progress: wire::Progress,
+    body: Bytes,
+) -> Result<Answer<wire::ProgressOk>, Refusal> {
+    let responder = session.exchange.responder(progress.responder).ok_or_else(|| none(progress.responder))?;
+    let wanted = if progress.part {
+        let content = Content { headers: headers(progress.headers), body, hold: None };
+        responder.live.part(progress.delivery, content)
+    } else {
+        responder.live.is_wanted(progress.delivery)
+    };
+    Ok(wire::ProgressOk { wanted }.into())
+}
+
+fn named(headers: &[Header]) -> Vec<wire::NamedValue> {
+    let value = |header: &Header| wire::NamedValue {
+        name: String::from_utf8_lossy(&header.name).into_owned(),
+        value: header.value.as_ref().map(|value| value.to_vec()),
+    };
+    headers.iter().map(value).collect()
+}
+
+fn headers(named: Vec<wire::NamedValue>) -> Vec<Header> {
+    let header = |named: wire::NamedValue| Header { name: named.name.into(), value: named.value.map(Bytes::from) };
+    named.into_iter().map(header).collect()
+}
