@@ -282,9 +282,13 @@ fn structs(source: &str) -> Vec<(String, Vec<(String, String)>)> {
 fn every_message_is_described_field_by_field() {
     let page = page();
     let mut count = 0;
-    for file in
-        ["src/protocol/messages.rs", "src/protocol/topics.rs", "src/protocol/groups.rs", "src/protocol/requests.rs"]
-    {
+    for file in [
+        "src/protocol/messages.rs",
+        "src/protocol/topics.rs",
+        "src/protocol/groups.rs",
+        "src/protocol/requests.rs",
+        "src/protocol/streams.rs",
+    ] {
         for (name, fields) in structs(&read(file)) {
             let described: Vec<(String, String)> = rows(&page, &format!("#### {name}"))
                 .into_iter()

@@ -274,6 +274,8 @@ pub struct GroupMember {
     pub owns: Vec<TopicPartition>,
     /// When it joined, in milliseconds since the Unix epoch.
     pub joined_ms: i64,
+    /// When it was heard of last, in a stream group.
+    pub heard_ms: Option<i64>,
 }
 
 /// A partition of a topic.

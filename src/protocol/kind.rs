@@ -58,6 +58,16 @@ pub enum Kind {
     Delivery = 43,
     /// Pushed when a subscription ends by itself, with an error body.
     SubscriptionEnded = 44,
+    /// [`super::JoinStream`].
+    JoinStream = 45,
+    /// [`super::StreamHeartbeat`].
+    StreamHeartbeat = 46,
+    /// [`super::LeaveStream`].
+    LeaveStream = 47,
+    /// [`super::CommitPositions`].
+    CommitPositions = 48,
+    /// [`super::Positions`].
+    Positions = 49,
     /// [`super::JoinGroup`].
     JoinGroup = 50,
     /// [`super::LeaveGroup`].
@@ -92,7 +102,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 35] = [
+    pub const ALL: [Kind; 40] = [
         Self::Goodbye,
         Self::Hello,
         Self::Ping,
@@ -113,6 +123,11 @@ impl Kind {
         Self::Unsubscribe,
         Self::Delivery,
         Self::SubscriptionEnded,
+        Self::JoinStream,
+        Self::StreamHeartbeat,
+        Self::LeaveStream,
+        Self::CommitPositions,
+        Self::Positions,
         Self::JoinGroup,
         Self::LeaveGroup,
         Self::Settle,
@@ -163,6 +178,11 @@ impl Kind {
             Self::Unsubscribe => "unsubscribe",
             Self::Delivery => "delivery",
             Self::SubscriptionEnded => "subscription_ended",
+            Self::JoinStream => "join_stream",
+            Self::StreamHeartbeat => "stream_heartbeat",
+            Self::LeaveStream => "leave_stream",
+            Self::CommitPositions => "commit_positions",
+            Self::Positions => "positions",
             Self::JoinGroup => "join_group",
             Self::LeaveGroup => "leave_group",
             Self::Settle => "settle",

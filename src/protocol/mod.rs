@@ -9,6 +9,7 @@ mod groups;
 mod kind;
 mod messages;
 mod requests;
+mod streams;
 mod topics;
 
 pub use codec::{decode_body, encode_body};
@@ -18,6 +19,7 @@ pub use groups::*;
 pub use kind::{Kind, Message, Request};
 pub use messages::*;
 pub use requests::*;
+pub use streams::*;
 pub use topics::*;
 
 /// Oldest protocol version spoken here.

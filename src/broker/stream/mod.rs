@@ -118,8 +118,6 @@ pub struct StreamPartition {
     pub partition: PartitionId,
     /// The group's position, if it has one.
     pub position: Option<Offset>,
-    /// What was to be remembered with it.
-    pub metadata: String,
     /// The first offset that there is. A position below it means that retention has deleted what was not done.
     pub log_start: Offset,
     /// The end that readers see.
@@ -407,7 +405,8 @@ impl Broker {
             let catalog = lock(&broker.catalog);
             let known = granted.into_iter().filter_map(|(id, partition)| {
                 let topic = catalog.topic_by_id(id)?.name.clone();
-                let position = catalog.progress(&group, (id, partition)).and_then(|of| of.position.clone());
+                let position =
+                    catalog.progress(&group, (id, partition)).and_then(|of| Some(of.position.as_ref()?.offset));
                 Some((topic, id, partition, position))
             });
             let known: Vec<_> = known.collect();
@@ -417,9 +416,7 @@ impl Broker {
                 let open = broker.topic(topic.as_str()).ok().filter(|open| open.entry.id == id)?;
                 let log = open.partition(partition).ok()?.log();
                 let (log_start, end) = log.map_or((0, 0), |log| log.with(|log| (log.start_offset(), log.stable_end())));
-                let (position, metadata) = position.map(|of| (of.offset, of.metadata)).unzip();
-                let metadata = metadata.unwrap_or_default();
-                Some(StreamPartition { topic, id, partition, position, metadata, log_start, end })
+                Some(StreamPartition { topic, id, partition, position, log_start, end })
             });
             granted.collect()
         });

@@ -97,10 +97,7 @@ async fn begin(session: &Session, request: wire::JoinGroup) -> Result<QueueMembe
     }
     let topics: Result<Vec<_>, _> = request.topics.iter().map(|topic| TopicPattern::new(topic)).collect();
     let group = group_name(&request.group)?;
-    if group.is_internal() {
-        let message = format!("group '{group}' is the server's own: names that begin with 'tidelog.' cannot be joined");
-        return Err(Refusal::new(ErrorKind::InvalidRequest, message));
-    }
+    joinable(&group)?;
     let join = JoinQueue {
         group,
         settings: request.rules.map(settings).transpose()?,
@@ -201,6 +198,7 @@ pub async fn describe(session: Arc<Session>, request: wire::DescribeGroup) -> Re
         in_flight: of.in_flight,
         owns: of.owns.into_iter().map(|(topic, partition)| owned(&topic, partition)).collect(),
         joined_ms: of.joined_ms,
+        heard_ms: of.heard_ms,
     };
     let rules = match &group.entry.kind {
         GroupKind::Queue(rules) => Some(wire::QueueRules {
@@ -281,6 +279,22 @@ fn settings(of: wire::QueueRules) -> Result<QueueSettings, Refusal> {
     })
 }
 
-fn group_name(name: &str) -> Result<GroupName, Refusal> {
+/// The server's own groups are nobody else's.
+///
+/// # Errors
+/// It is one.
+pub fn joinable(group: &GroupName) -> Result<(), Refusal> {
+    if group.is_internal() {
+        let message = format!("group '{group}' is the server's own: names that begin with 'tidelog.' cannot be joined");
+        return Err(Refusal::new(ErrorKind::InvalidRequest, message));
+    }
+    Ok(())
+}
+
+/// A checked name.
+///
+/// # Errors
+/// The rule it breaks.
+pub fn group_name(name: &str) -> Result<GroupName, Refusal> {
     GroupName::new(name).map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error.to_string()))
 }

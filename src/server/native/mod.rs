@@ -12,6 +12,7 @@ mod reader;
 mod reading;
 mod requests;
 mod session;
+mod streams;
 mod subscriptions;
 #[cfg(test)]
 mod tests;

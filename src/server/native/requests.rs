@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::mapping::{self, Refusal, topic_name};
 use super::reading::{Want, read};
 use super::session::{Answer, Session, Ticket};
-use super::{exchange, members, subscriptions};
+use super::{exchange, members, streams, subscriptions};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -121,6 +121,11 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::ListOffsets => start(session, frame, ticket, list_offsets).await,
         Kind::Unsubscribe => start(session, frame, ticket, unsubscribe).await,
         Kind::Subscribe => subscribe(session, frame, ticket).await,
+        Kind::JoinStream => start(session, frame, ticket, streams::join).await,
+        Kind::StreamHeartbeat => start(session, frame, ticket, streams::heartbeat).await,
+        Kind::LeaveStream => start(session, frame, ticket, streams::leave).await,
+        Kind::CommitPositions => start(session, frame, ticket, streams::commit).await,
+        Kind::Positions => start(session, frame, ticket, streams::positions).await,
         Kind::JoinGroup => join_group(session, frame, ticket).await,
         Kind::LeaveGroup => start(session, frame, ticket, members::leave).await,
         Kind::Settle => start(session, frame, ticket, members::settle).await,
