@@ -7,7 +7,8 @@ use super::link::Link;
 use bytes::Bytes;
 
 use super::{
-    Admin, ClientError, ConsumerBuilder, ProducerBuilder, QueueConsumerBuilder, RequestBuilder, ResponderBuilder,
+    Admin, ClientError, ConsumerBuilder, GroupConsumerBuilder, ProducerBuilder, QueueConsumerBuilder, RequestBuilder,
+    ResponderBuilder,
 };
 
 /// What a client was told when it was built.
@@ -81,6 +82,11 @@ impl Client {
     /// A responder on a topic to be.
     pub fn responder(&self, topic: impl Into<String>) -> ResponderBuilder {
         ResponderBuilder::new(self.link.clone(), topic.into())
+    }
+
+    /// A member of a stream group: it owns some of the partitions, and gets their records in order.
+    pub fn group_consumer(&self, group: impl Into<String>) -> GroupConsumerBuilder {
+        GroupConsumerBuilder::new(self.link.clone(), group.into())
     }
 
     /// The address it was built for.

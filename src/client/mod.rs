@@ -24,6 +24,7 @@ mod admin;
 mod connection;
 mod consumer;
 mod error;
+mod group;
 mod handle;
 mod link;
 mod producer;
@@ -34,6 +35,7 @@ mod write;
 pub use admin::{Admin, GroupReset, NewTopic, TopicChange};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, SkippedRange, StartAt};
 pub use error::ClientError;
+pub use group::{GroupConsumer, GroupConsumerBuilder, GroupEvent, WhenMissed};
 pub use handle::{Client, ClientBuilder};
 pub use producer::{Message, Producer, ProducerBuilder, Receipt, RecordMetadata};
 
@@ -45,7 +47,7 @@ pub use request::{
 
 pub use crate::protocol::{
     Ack, GroupDescription, GroupMember, GroupPartition, GroupSummary, OffsetAt, PartitionDescription, QueueRules,
-    ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicSummary,
+    ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
 

@@ -1,8 +1,8 @@
 //! Consuming: a subscription for each partition, against credit, merged into one stream.
 
 mod credit;
-mod stream;
-mod subscriber;
+pub(crate) mod stream;
+pub(crate) mod subscriber;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +43,25 @@ pub enum StartAt {
     Time(TimestampMs),
     /// The same, so long before now.
     Ago(Duration),
+}
+
+impl StartAt {
+    /// Where a group begins in partitions that are new to it.
+    pub(crate) fn of_group(self, now_ms: TimestampMs) -> Result<OffsetAt, ClientError> {
+        match self {
+            Self::Beginning => Ok(OffsetAt::Beginning),
+            Self::End => Ok(OffsetAt::End),
+            Self::Time(time) => Ok(OffsetAt::Timestamp(time)),
+            Self::Ago(span) => {
+                let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+                Ok(OffsetAt::Timestamp(now_ms.saturating_sub(span)))
+            }
+            Self::Offset(_) | Self::Last(_) => {
+                let message = "a group begins at the beginning, the end or a time; 'group reset' takes it to an offset";
+                Err(ClientError::new(ErrorKind::InvalidRequest, message))
+            }
+        }
+    }
 }
 
 /// Builds a [`Consumer`].

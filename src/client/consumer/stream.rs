@@ -90,9 +90,9 @@ pub(crate) struct Part {
 }
 
 /// A chunk that records are taken from.
-struct Reading {
-    part: usize,
-    chunk: Chunk,
+pub(crate) struct Reading {
+    pub(crate) part: usize,
+    pub(crate) chunk: Chunk,
     batches: Batches,
     records: Option<RecordIter>,
 }
@@ -147,8 +147,7 @@ impl Consumer {
                 reason: skipped.reason.clone(),
             });
         }
-        let batches = Batches::new(chunk.payload.clone());
-        self.current = Some(Reading { part: index, chunk, batches, records: None });
+        self.current = Some(Reading::new(index, chunk));
     }
 
     /// The next record of the current chunk; `None` behind the last.
@@ -202,7 +201,14 @@ impl Consumer {
 }
 
 impl Reading {
-    fn next_record(&mut self) -> Option<Result<Record, BatchError>> {
+    /// A chunk of the partition with this index.
+    pub(crate) fn new(part: usize, chunk: Chunk) -> Self {
+        let batches = Batches::new(chunk.payload.clone());
+        Self { part, chunk, batches, records: None }
+    }
+
+    /// The next record; `None` behind the last.
+    pub(crate) fn next_record(&mut self) -> Option<Result<Record, BatchError>> {
         loop {
             if let Some(records) = &mut self.records {
                 if let Some(record) = records.next() {

@@ -6,8 +6,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ErrorKind;
-use crate::protocol::{JoinGroup, OffsetAt, QueueRules};
+use crate::protocol::{JoinGroup, QueueRules};
 
 use super::link::Link;
 use super::{ClientError, StartAt};
@@ -96,19 +95,7 @@ impl QueueConsumerBuilder {
     /// # Errors
     /// The server refuses (a rule, a name, a filter) or cannot be reached.
     pub async fn join(self) -> Result<QueueConsumer, ClientError> {
-        let start = match self.start {
-            StartAt::Beginning => OffsetAt::Beginning,
-            StartAt::End => OffsetAt::End,
-            StartAt::Time(time) => OffsetAt::Timestamp(time),
-            StartAt::Ago(span) => {
-                let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-                OffsetAt::Timestamp(self.link.now_ms().saturating_sub(span))
-            }
-            StartAt::Offset(_) | StartAt::Last(_) => {
-                let message = "a group begins at the beginning, the end or a time; 'group reset' takes it to an offset";
-                return Err(ClientError::new(ErrorKind::InvalidRequest, message));
-            }
-        };
+        let start = self.start.of_group(self.link.now_ms())?;
         let request = JoinGroup {
             group: self.group,
             rules: self.rules,
