@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::Server;
+use common::{Server, spawn, tidelog};
 use tidelog::client::{Client, GroupConsumer, GroupEvent, Message, NewTopic, StartAt};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -291,4 +291,50 @@ async fn order_ownership_and_positions_hold_when_server_and_members_are_killed_a
     assert_eq!(seen.values, (0..total).collect(), "something is missing");
     eprintln!("{total} records, {} of them more than once", seen.again);
     drop(server);
+}
+
+/// Lines of a run's output.
+fn lines(of: &common::Outcome) -> Vec<String> {
+    String::from_utf8_lossy(&of.stdout).lines().map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_reads_on_where_a_stream_group_is_also_after_it_was_killed() {
+    let server = Server::start();
+    let client = Client::connect(server.address()).await.unwrap();
+    create(&client, "t", 2).await;
+    produce(&client, "t", 0..60).await;
+    let consume = ["consume", "--group", "cli", "--server", server.address()];
+    let run = |more: &[&str]| tidelog(&[&consume[..], more].concat());
+    let first = run(&["t", "--group-kind", "stream", "--max", "20", "--quiet"]).ok();
+    assert_eq!(lines(&first).len(), 20);
+    // Without a word about its kind and topics; nothing is said to be done.
+    let peek = run(&["--ack-mode", "none", "--quiet"]).ok();
+    assert_eq!(lines(&peek).len(), 40);
+    // Killed in the midst: what was not committed comes again, when its session has ended.
+    let killed = spawn(&[&consume[..], &["--follow", "--ack-mode", "durable", "--session", "1s"]].concat());
+    while lag(&client).await > 25 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    killed.signal("KILL");
+    let before = killed.finish(SOON);
+    let rest = run(&["--json", "--quiet"]).ok();
+    let value =
+        |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap()["value"].as_str().unwrap().to_owned();
+    let mut all: Vec<String> = [lines(&first), lines(&before), lines(&rest).iter().map(value).collect()].concat();
+    // One record at most was printed and not committed.
+    assert!((60..=61).contains(&all.len()), "{}", all.len());
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 60);
+    assert_eq!(lag(&client).await, 0);
+    let group =
+        String::from_utf8(tidelog(&["group", "describe", "cli", "--json", "--server", server.address()]).ok().stdout);
+    assert!(group.unwrap().contains("\"kind\":\"stream\""));
+    assert!(run(&["--exec", "true"]).fails(2).reason().contains("--exec is for queue groups"));
+    assert!(run(&["t", "--group-kind", "queue"]).fails(1).reason().contains("is a stream group"));
+}
+
+async fn lag(client: &Client) -> u64 {
+    client.admin().describe_group("cli").await.map_or(u64::MAX, |group| group.partitions.iter().map(|at| at.lag).sum())
 }

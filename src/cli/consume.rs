@@ -27,6 +27,7 @@ Examples:
   tidelog consume orders --filter 'value.total > 100 && headers.region == \"eu\"'
   tidelog consume orders --from last:10 --format '%d %p/%o %k: %v\\n'
   tidelog consume orders --group erp                  share the work: each record goes to one member, and is acked
+  tidelog consume orders --group audit --group-kind stream    share partitions: in order, and it goes on where it was
   tidelog consume 'crm.>' --group erp --follow --exec ./import.sh --max-deliveries 5
 
 Where to start:

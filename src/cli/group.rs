@@ -169,7 +169,7 @@ fn as_json(group: &GroupDescription) -> Value {
                 member.owns.iter().map(|own| json!({ "topic": own.topic, "partition": own.partition })).collect();
             json!({
                 "member": member.id, "client": member.client, "in_flight": member.in_flight, "owns": owns,
-                "joined": member.joined_ms,
+                "joined": member.joined_ms, "heard": member.heard_ms,
             })
         })
         .collect();
@@ -242,9 +242,11 @@ fn print(group: &GroupDescription) -> Result<(), Failure> {
         let rows = group.members.iter().map(|member| {
             let owns: Vec<String> = member.owns.iter().map(|own| format!("{}/{}", own.topic, own.partition)).collect();
             let joined = output::seconds(since(now, member.joined_ms));
-            vec![member.id.clone(), member.client.clone(), grouped(member.in_flight), joined, owns.join(" ")]
+            let heard = age(member.heard_ms);
+            vec![member.id.clone(), member.client.clone(), grouped(member.in_flight), joined, heard, owns.join(" ")]
         });
-        writeln!(out, "{}", table(&["member", "client", "in flight", "since", "owns"], &[2], rows.collect()))?;
+        let header = ["member", "client", "in flight", "since", "last heard", "owns"];
+        writeln!(out, "{}", table(&header, &[2], rows.collect()))?;
     }
     Ok(out.flush()?)
 }

@@ -1,4 +1,4 @@
-//! `tidelog consume --group`: a member of a queue group, from the command line.
+//! `tidelog consume --group`: a member of a group, from the command line; here of a queue group.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -12,8 +12,8 @@ use tokio::signal::unix::Signal;
 
 use super::consume::{ConsumeArgs, Printer};
 use super::failure::Failure;
-use super::group_options::AckMode;
-use super::output;
+use super::group_options::{AckMode, GroupKind};
+use super::{output, stream_consume};
 
 /// How long nothing may come before it is asked whether there is anything left.
 const QUIET: Duration = Duration::from_millis(300);
@@ -31,6 +31,12 @@ pub async fn run(
     interrupt: &mut Signal,
 ) -> Result<(), Failure> {
     let client = args.server.connect().await?;
+    if stream_consume::kind(args, group, &client).await? == GroupKind::Stream {
+        return stream_consume::run(args, group, &client, printer, interrupt).await;
+    }
+    if let Some(option) = args.group.only_for_streams() {
+        return Err(Failure::Usage(format!("{option} is for stream groups; '{group}' is a queue group")));
+    }
     let member = join(args, group, &client).await?;
     let mut work = Work { args, admin: client.admin(), group, member, kept: Vec::new() };
     let worked = tokio::select! {

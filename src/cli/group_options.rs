@@ -17,6 +17,25 @@ pub enum AckMode {
     Nack,
 }
 
+/// How the members of a group share the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GroupKind {
+    /// Each record goes to one member, in any order, and is acked by itself
+    Queue,
+    /// Each partition belongs to one member, which gets its records in order and commits how far it has come
+    Stream,
+}
+
+impl GroupKind {
+    /// The name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// How `consume` takes part in a group.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Groups")]
@@ -24,6 +43,15 @@ pub struct GroupOptions {
     /// Be a member of this group: its members share the records, and each is acked
     #[arg(long, short)]
     pub group: Option<String>,
+    /// How the members share the work; what the group is, or else queue, if it is not said
+    #[arg(long, value_name = "KIND", requires = "group")]
+    pub group_kind: Option<GroupKind>,
+    /// In a stream group: the place that this member fills. The next one of that name goes on with what it had
+    #[arg(long, value_name = "NAME", requires = "group")]
+    pub instance: Option<String>,
+    /// In a stream group: how long a member that is silent keeps its partitions; 10s if it is not said
+    #[arg(long, value_name = "DURATION", requires = "group")]
+    pub session: Option<Millis>,
     /// When a record counts as done
     #[arg(long, value_name = "MODE", default_value = "auto", requires = "group")]
     pub ack_mode: AckMode,
@@ -54,6 +82,25 @@ pub struct GroupOptions {
 }
 
 impl GroupOptions {
+    /// An option that was given and makes sense in queue groups only.
+    pub fn only_for_queues(&self) -> Option<&'static str> {
+        if self.exec.is_some() {
+            Some("--exec")
+        } else if self.ack_mode == AckMode::Nack {
+            Some("--ack-mode nack")
+        } else if self.changes_rules() {
+            Some("a rule (--lease, --max-deliveries, --backoff, --dead-letter, --ordered-by-key)")
+        } else {
+            None
+        }
+    }
+
+    /// An option that was given and makes sense in stream groups only.
+    pub fn only_for_streams(&self) -> Option<&'static str> {
+        let session = self.session.as_ref().map(|_| "--session");
+        self.instance.as_ref().map(|_| "--instance").or(session)
+    }
+
     /// Whether something is said about the group's rules.
     pub fn changes_rules(&self) -> bool {
         self.lease.is_some()

@@ -23,6 +23,7 @@ mod progress;
 mod replay;
 mod route;
 mod serve;
+mod stream_consume;
 mod template;
 mod topic;
 mod verify;

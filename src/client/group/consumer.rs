@@ -15,6 +15,7 @@ use crate::client::consumer::stream::Reading;
 use crate::client::consumer::subscriber::{Chunk, Event, Share, Subscriber};
 use crate::client::link::Link;
 use crate::client::{ClientError, ConsumedRecord};
+use crate::protocol::TopicPartition;
 
 use super::member::{Assigned, At, Member, Notice, place};
 use super::{GroupEvent, WhenMissed};
@@ -98,6 +99,12 @@ impl GroupConsumer {
     /// The member's id.
     pub fn member(&self) -> &str {
         self.member.id()
+    }
+
+    /// How far it has read in each partition that it owns: the offset behind the last record that was handed over or
+    /// passed over.
+    pub fn positions(&self) -> impl Iterator<Item = (TopicPartition, Offset)> + use<'_> {
+        self.parts.values().map(|part| (place(&part.share.topic, part.at), part.next_offset))
     }
 
     /// The next record; `None` after an error that is final. May be dropped while it waits. An error that concerns one
@@ -295,7 +302,7 @@ impl GroupConsumer {
     }
 
     /// Reads no further in a partition; names it.
-    fn let_go(&mut self, at: At) -> Option<crate::protocol::TopicPartition> {
+    fn let_go(&mut self, at: At) -> Option<TopicPartition> {
         let number = self.numbers.remove(&at)?;
         if self.current.as_ref().is_some_and(|reading| reading.part == number) {
             self.current = None;
