@@ -33,6 +33,11 @@ impl Broker {
         set: &[(String, String)],
         unset: &[String],
     ) -> Result<TopicDescription, BrokerError> {
+        // Keys go to other partitions from then on, so what routes have begun ends first.
+        let _held = match partitions {
+            Some(_) => Some(self.hold_routes().await?),
+            None => None,
+        };
         let (broker, name, set, unset) = (Arc::clone(self), name.clone(), set.to_vec(), unset.to_vec());
         blocking(move || {
             let topic = broker.alter(&name, partitions, set, unset)?;
@@ -97,7 +102,7 @@ impl Broker {
     }
 
     /// Folders first, then the journal: a crash in between leaves empty folders, which the next start removes.
-    fn create(self: &Arc<Self>, new: NewTopic) -> Result<(Arc<Topic>, bool), BrokerError> {
+    pub(crate) fn create(self: &Arc<Self>, new: NewTopic) -> Result<(Arc<Topic>, bool), BrokerError> {
         let mut catalog = lock(&self.catalog);
         if let Ok(topic) = self.topic(new.name.as_str()) {
             return if new.if_not_exists {
@@ -126,6 +131,7 @@ impl Broker {
         self.put(&topic);
         drop(catalog);
         self.queues.welcome(self, &topic);
+        self.routes.welcome(self, &topic);
         Streams::welcome(self, &topic);
         tracing::info!(topic = %topic.entry.name, partitions, "topic created");
         Ok((topic, true))
@@ -186,6 +192,7 @@ impl Broker {
         self.put(&topic);
         drop(catalog);
         self.queues.welcome(self, &topic);
+        self.routes.welcome(self, &topic);
         Streams::welcome(self, &topic);
         Ok(topic)
     }
@@ -199,6 +206,7 @@ impl Broker {
             catalog.commit(Event::TopicDeleted { name: name.clone(), id, partitions }, self.clock.now_ms())?;
             self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
             self.queues.forget(topic.entry.id);
+            self.routes.forget(topic.entry.id);
             topic
         };
         Streams::forget(self, name);

@@ -13,6 +13,7 @@ use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
 use super::queue::{Keeper, Queues};
 use super::requests::Live;
+use super::routes::Routes;
 use super::stream::Streams;
 use super::upkeep::Upkeep;
 use super::{BrokerConfig, BrokerError, Startup};
@@ -32,6 +33,7 @@ pub struct Broker {
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) groups: Groups,
     pub(crate) streams: Streams,
     pub(crate) live: Arc<Live>,
@@ -69,6 +71,7 @@ impl Broker {
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
             queues: Arc::default(),
+            routes: Arc::default(),
             groups: Groups::default(),
             streams: Streams::default(),
             live,
@@ -130,6 +133,7 @@ impl Broker {
 
     /// Refuses new work, lets what is queued finish, syncs and writes checkpoints.
     pub async fn shutdown(self: &Arc<Self>) {
+        self.stop_routes().await;
         let broker = Arc::clone(self);
         blocking(move || broker.close()).await;
     }

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub filtered: Counter,
     /// Records for which a filter had no answer, which counts as no match.
     pub filter_failures: Counter,
+    /// Records that routes have written.
+    pub routed: Counter,
     /// Records handed to members of queue groups.
     pub delivered: Counter,
     /// Of these, those that had been handed out before.
@@ -55,6 +57,7 @@ impl Metrics {
             bytes_out: Counter::default(),
             filtered: Counter::default(),
             filter_failures: Counter::default(),
+            routed: Counter::default(),
             delivered: Counter::default(),
             redelivered: Counter::default(),
             leases_expired: Counter::default(),
@@ -75,6 +78,7 @@ impl Metrics {
             "Records for which a filter had no answer",
             metrics.filter_failures.clone(),
         );
+        registry.register("routed", "Records that routes have written", metrics.routed.clone());
         registry.register("delivered", "Records handed to members of queue groups", metrics.delivered.clone());
         registry.register("redelivered", "Records handed out that had been before", metrics.redelivered.clone());
         registry.register("leases_expired", "Records whose lease ended", metrics.leases_expired.clone());

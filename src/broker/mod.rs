@@ -17,6 +17,7 @@ mod produce;
 mod push;
 mod queue;
 mod requests;
+mod routes;
 mod stream;
 mod types;
 mod upkeep;
@@ -33,6 +34,9 @@ pub use queue::{
     ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
 };
 pub use requests::{Asker, Content, Ending, LastWord, LiveRequest, LiveResponder, Port};
+pub use routes::{
+    Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trouble,
+};
 pub use stream::{Epoch, JoinStream, MemberError, StreamBeat, StreamJoined, StreamPartition, StreamShare};
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
-use crate::base::{ErrorKind, PartitionId};
+use crate::base::{ErrorKind, PartitionId, limits};
 use crate::log::{AppendRequest, WaitFor};
 use crate::record::check_produced;
 
@@ -56,9 +56,33 @@ impl Broker {
         place: Place,
         done: impl FnOnce(Result<Produced, BrokerError>) + Send + 'static,
     ) {
+        self.append(topic, number, batch, (ack, false), place, done);
+    }
+
+    /// As [`Broker::produce`], for producers of the server's own.
+    pub(crate) fn produce_own(&self, topic: &str, partition: PartitionId, batch: BytesMut) -> ProduceFuture {
+        let (sender, receiver) = oneshot::channel();
+        let done = move |outcome| drop(sender.send(outcome));
+        self.append(topic, partition, batch, (AckLevel::Durable, true), Place::CommitThread, done);
+        ProduceFuture(receiver)
+    }
+
+    fn append(
+        &self,
+        topic: &str,
+        number: PartitionId,
+        batch: BytesMut,
+        (ack, own): (AckLevel, bool),
+        place: Place,
+        done: impl FnOnce(Result<Produced, BrokerError>) + Send + 'static,
+    ) {
         let checked = self.topic(topic).and_then(|topic| {
             let partition = Arc::clone(topic.partition(number)?);
             let header = check_produced(&batch, topic.settings.max_message_bytes.as_usize())?;
+            if header.producer_id >= limits::OWN_PRODUCER_IDS && !own {
+                let message = format!("producer id {} is one of the server's own", header.producer_id);
+                return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+            }
             let log = partition.log()?.clone();
             Ok((partition, log, u64::from(header.record_count)))
         });

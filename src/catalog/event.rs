@@ -14,6 +14,9 @@
 //! | group deleted | `group/NAME` = nothing, after nothing for all its progress |
 //! | position set, removed | `position/TOPIC/PARTITION/GROUP` = the event, or nothing |
 //! | member set, removed | `member/MEMBER/GROUP` = the event, or nothing |
+//! | route set | `route/NAME` = the event |
+//! | route deleted | `route/NAME` = nothing, after nothing for all its progress |
+//! | route moved | `route-position/TOPIC/PARTITION/ROUTE` = the event, or nothing |
 //! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
@@ -29,6 +32,7 @@ use crate::base::{ErrorKind, GroupName, TimestampMs, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions};
 
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::routing::{RouteEntry, RoutePlace, RouteProgress};
 
 const CODEC_VERSION: u8 = 1;
 
@@ -119,6 +123,20 @@ pub enum Event {
         /// What it is.
         entry: Option<MemberEntry>,
     },
+    /// A route now is like this.
+    RouteSet(RouteEntry),
+    /// A route no longer exists, and with it its progress.
+    RouteDeleted {
+        /// Its name.
+        name: TopicName,
+    },
+    /// How far a route has come in a partition; `None` for nothing worth knowing any more.
+    RouteMoved {
+        /// Where.
+        place: RoutePlace,
+        /// How far.
+        progress: Option<RouteProgress>,
+    },
 }
 
 /// What a value in the journal and in the view is. Append variants only.
@@ -132,6 +150,8 @@ enum Stored {
     PositionSet { place: Place, position: Position },
     ChunkSet { place: Place, number: u64, chunk: Chunk },
     MemberSet { group: GroupName, member: String, entry: MemberEntry },
+    RouteSet(RouteEntry),
+    RouteMoved { place: RoutePlace, progress: RouteProgress },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -180,6 +200,8 @@ pub(super) enum Key {
     Position(Place),
     Chunk(Place, u64),
     Member(GroupName, String),
+    Route(TopicName),
+    RoutePosition(RoutePlace),
 }
 
 impl std::fmt::Display for Key {
@@ -194,6 +216,10 @@ impl std::fmt::Display for Key {
                 write!(f, "chunk/{topic}/{partition}/{number}/{group}")
             }
             Self::Member(group, member) => write!(f, "member/{member}/{group}"),
+            Self::Route(name) => write!(f, "route/{name}"),
+            Self::RoutePosition(RoutePlace { route, topic, partition }) => {
+                write!(f, "route-position/{topic}/{partition}/{route}")
+            }
         }
     }
 }
@@ -221,6 +247,12 @@ impl Key {
                 };
                 numbered().ok_or_else(wrong)
             }
+            Some(("route", name)) => TopicName::new(name).map(Self::Route).map_err(|_| wrong()),
+            Some(("route-position", rest)) => {
+                let Place { group, topic, partition } = place(rest).ok_or_else(wrong)?;
+                let route = TopicName::new(group.as_str()).map_err(|_| wrong())?;
+                Ok(Self::RoutePosition(RoutePlace { route, topic, partition }))
+            }
             None if text == "producer-ids" => Ok(Self::ProducerIds),
             _ => Err(wrong()),
         }
@@ -247,6 +279,9 @@ impl Event {
             Self::PositionSet { place, .. } => Key::Position(place.clone()),
             Self::ChunkSet { place, number, .. } => Key::Chunk(place.clone(), *number),
             Self::MemberSet { group, member, .. } => Key::Member(group.clone(), member.clone()),
+            Self::RouteSet(entry) => Key::Route(entry.name.clone()),
+            Self::RouteDeleted { name } => Key::Route(name.clone()),
+            Self::RouteMoved { place, .. } => Key::RoutePosition(place.clone()),
         };
         key.to_string()
     }
@@ -267,7 +302,11 @@ impl Event {
             Self::PositionSet { place, position: Some(position) } => Stored::PositionSet { place, position },
             Self::ChunkSet { place, number, chunk: Some(chunk) } => Stored::ChunkSet { place, number, chunk },
             Self::MemberSet { group, member, entry: Some(entry) } => Stored::MemberSet { group, member, entry },
+            Self::RouteSet(entry) => Stored::RouteSet(entry),
+            Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::GroupDeleted { .. }
+            | Self::RouteDeleted { .. }
+            | Self::RouteMoved { progress: None, .. }
             | Self::MemberSet { entry: None, .. }
             | Self::PositionSet { position: None, .. }
             | Self::ChunkSet { chunk: None, .. } => return Ok(vec![(self.key(), None)]),
@@ -299,6 +338,8 @@ impl Event {
             Stored::PositionSet { place, position } => Self::PositionSet { place, position: Some(position) },
             Stored::ChunkSet { place, number, chunk } => Self::ChunkSet { place, number, chunk: Some(chunk) },
             Stored::MemberSet { group, member, entry } => Self::MemberSet { group, member, entry: Some(entry) },
+            Stored::RouteSet(entry) => Self::RouteSet(entry),
+            Stored::RouteMoved { place, progress } => Self::RouteMoved { place, progress: Some(progress) },
         })
     }
 }

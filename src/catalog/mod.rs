@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod journal;
 mod progress;
+mod routing;
 mod settings;
 mod state;
 mod store;
@@ -27,6 +28,7 @@ pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use progress::{
     CHUNK_OFFSETS, Chunk, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position, QueueSettings,
 };
+pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{Cleanup, Durability, SETTINGS, Setting, SettingError, TopicSettings};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode};

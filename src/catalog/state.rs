@@ -7,6 +7,7 @@ use crate::base::{GroupName, PartitionId, TopicId, TopicName, limits};
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::routing::Routing;
 
 /// What exists. Applying is total and idempotent; whether a change makes sense is asked before it is journalled, with
 /// [`State::check`].
@@ -18,6 +19,7 @@ pub(super) struct State {
     /// Producer ids below this may be in use.
     producer_ids: i64,
     groups: BTreeMap<GroupName, GroupState>,
+    routing: Routing,
 }
 
 /// A group and its progress.
@@ -88,6 +90,10 @@ impl State {
         self.groups.get(group).into_iter().flat_map(|group| &group.members)
     }
 
+    pub(super) fn routing(&self) -> &Routing {
+        &self.routing
+    }
+
     /// Whether this is progress of a group or in a topic that is gone, and so of no consequence.
     /// `before` will have been made by then.
     pub(super) fn is_moot(&self, event: &Event, before: &[Event]) -> bool {
@@ -103,6 +109,12 @@ impl State {
                 let declared = |event: &Event| matches!(event, Event::GroupDeclared(entry) if entry.name == *group);
                 self.group(group).is_none() && !before.iter().any(declared)
             }
+            Event::RouteMoved { place, .. } => {
+                let set = |event: &Event| matches!(event, Event::RouteSet(entry) if entry.name == place.route);
+                self.routing.entry(&place.route).is_none() && !before.iter().any(set)
+                    || !self.names.contains_key(&place.topic)
+            }
+            Event::RouteDeleted { name } => self.routing.entry(name).is_none(),
             Event::TopicPurged { id } => !self.tombstones.contains_key(id),
             Event::GroupDeleted { name } => self.group(name).is_none(),
             _ => false,
@@ -135,7 +147,9 @@ impl State {
                         remove(name, *at, progress);
                     }
                 }
+                changes.extend(self.routing.keys_in(*id));
             }
+            Event::RouteDeleted { name } => changes.extend(self.routing.keys_of(name)),
             _ => {}
         }
         changes.extend(event.changes()?);
@@ -217,7 +231,10 @@ impl State {
             | Event::GroupDeleted { .. }
             | Event::PositionSet { .. }
             | Event::ChunkSet { .. }
-            | Event::MemberSet { .. } => Ok(()),
+            | Event::MemberSet { .. }
+            | Event::RouteSet(_)
+            | Event::RouteDeleted { .. }
+            | Event::RouteMoved { .. } => Ok(()),
         }
     }
 
@@ -242,6 +259,7 @@ impl State {
             }
             Event::TopicPurged { id } => {
                 self.tombstones.remove(&id);
+                self.routing.purge(id);
                 self.groups.retain(|_, group| {
                     group.progress.retain(|(topic, _), _| *topic != id);
                     !group.is_nothing()
@@ -256,6 +274,9 @@ impl State {
             Event::PositionSet { place, position } => self.set_position(&place, position),
             Event::ChunkSet { place, number, chunk } => self.set_chunk(&place, number, chunk),
             Event::MemberSet { group, member, entry } => self.set_member(group, member, entry),
+            Event::RouteSet(entry) => self.routing.set(entry),
+            Event::RouteDeleted { name } => self.routing.remove(&name),
+            Event::RouteMoved { place, progress } => self.routing.moved(&place, progress),
         }
     }
 
@@ -279,6 +300,8 @@ impl State {
                 Key::Position(place) => self.set_position(&place, None),
                 Key::Chunk(place, number) => self.set_chunk(&place, number, None),
                 Key::Member(group, member) => self.set_member(group, member, None),
+                Key::Route(name) => self.routing.remove(&name),
+                Key::RoutePosition(place) => self.routing.moved(&place, None),
             }
             return Ok(());
         };
@@ -305,6 +328,7 @@ impl State {
         if self.producer_ids != 0 {
             changes.extend(Event::ProducerIdsReserved { up_to: self.producer_ids }.changes()?);
         }
+        changes.extend(self.routing.changes()?);
         for (name, group) in &self.groups {
             if let Some(entry) = &group.entry {
                 changes.extend(Event::GroupDeclared(entry.clone()).changes()?);

@@ -12,6 +12,7 @@ use crate::disk::Disk;
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
 use super::progress::{GroupEntry, MemberEntry};
+use super::routing::{RouteEntry, RouteProgress};
 use super::state::{Progress, State};
 use super::view::{Position, Unusable, View};
 use super::{CatalogError, DataDir};
@@ -234,6 +235,24 @@ impl Catalog {
     /// The members of a stream group, by id.
     pub fn members(&self, group: &GroupName) -> impl Iterator<Item = (&String, &MemberEntry)> + use<'_> {
         self.state.members(group)
+    }
+
+    /// Every route, by name.
+    pub fn routes(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.state.routing().entries()
+    }
+
+    /// The route of this name.
+    pub fn route(&self, name: &TopicName) -> Option<&RouteEntry> {
+        self.state.routing().entry(name)
+    }
+
+    /// How far a route has come, by topic and partition.
+    pub fn route_progress(
+        &self,
+        name: &TopicName,
+    ) -> impl Iterator<Item = (&(TopicId, PartitionId), &RouteProgress)> + use<'_> {
+        self.state.routing().progress(name)
     }
 
     #[cfg(test)]

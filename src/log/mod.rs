@@ -40,7 +40,7 @@ pub use config::{LogConfig, StableEnd};
 pub use error::{Damage, LogError};
 pub use files::FileCache;
 pub use index::{IndexFile, read_index_file};
-pub use partition::{Appended, LogStats, PartitionLog};
+pub use partition::{Appended, LastBatch, LogStats, PartitionLog};
 pub use read::{ReadChunk, ReadPlan};
 pub use recovery::Recovery;
 pub use retention::RetentionClock;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::base::{Offset, TimestampMs};
+use crate::base::{Offset, ProducerId, TimestampMs};
 use crate::disk::{self, Disk, DiskFile};
 use crate::record::{BatchHeader, patch_assigned};
 
@@ -39,6 +39,17 @@ pub struct LogStats {
     pub newest_timestamp: TimestampMs,
     /// Producers remembered.
     pub producers: usize,
+}
+
+/// The last batch of a producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastBatch {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset of its last record.
+    pub last_offset: Offset,
+    /// Sequence number of its last record.
+    pub last_sequence: i32,
 }
 
 /// A sealed segment and what is known of it.
@@ -220,6 +231,16 @@ impl PartitionLog {
         }
         self.write_run(batches, &mut run, &mut results, now_ms);
         results
+    }
+
+    /// What a producer wrote last, as far as it is written: offset and sequence of its last record.
+    pub fn last_of(&self, producer: ProducerId) -> Option<LastBatch> {
+        let batch = self.producers.states.get(&producer)?.batches.back()?;
+        Some(LastBatch {
+            base_offset: batch.base_offset,
+            last_offset: batch.last_offset,
+            last_sequence: batch.last_sequence,
+        })
     }
 
     /// Adds batch `at` to the run of batches that are written together, or answers it at once.

@@ -85,7 +85,9 @@ impl Producers {
             return;
         }
         if !self.states.contains_key(&header.producer_id) && self.states.len() >= limits::PRODUCERS_PER_PARTITION {
-            let idlest = self.states.iter().min_by_key(|(id, state)| (state.last_ms, **id)).map(|(id, _)| *id);
+            // What routes have written must be known for sure, or it would be written again.
+            let others = self.states.iter().filter(|(id, _)| **id < limits::OWN_PRODUCER_IDS);
+            let idlest = others.min_by_key(|(id, state)| (state.last_ms, **id)).map(|(id, _)| *id);
             idlest.and_then(|id| self.states.remove(&id));
         }
         let state = self.states.entry(header.producer_id).or_default();

@@ -57,6 +57,8 @@ pub struct Aggregate {
     by_age: BTreeMap<(TimestampMs, Bytes), ()>,
     parts: usize,
     bytes: usize,
+    /// The whole that was completed last, and the offset of the part that completed it.
+    completed: Option<(Bytes, Whole, Offset)>,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ struct Whole {
 impl Aggregate {
     /// Nothing waits.
     pub fn new(timeout: Millis) -> Self {
-        Self { timeout, wholes: HashMap::new(), by_age: BTreeMap::new(), parts: 0, bytes: 0 }
+        Self { timeout, wholes: HashMap::new(), by_age: BTreeMap::new(), parts: 0, bytes: 0, completed: None }
     }
 
     /// Takes a part. `since_ms` is when its whole is taken to have begun if it is the first of it.
@@ -105,10 +107,25 @@ impl Aggregate {
         if whole.parts.len() < count {
             return Effect::Waiting;
         }
-        match self.remove(&correlation) {
-            Some(whole) => Effect::Complete(Box::new(together(whole, record.offset))),
-            None => Effect::Waiting,
+        let Some(whole) = self.remove(&correlation) else { return Effect::Waiting };
+        let complete = together(&whole, record.offset);
+        self.completed = Some((correlation, whole, record.offset));
+        Effect::Complete(Box::new(complete))
+    }
+
+    /// Takes back the part that completed a whole just now: it will be added again.
+    pub fn take_back(&mut self, offset: Offset) {
+        let Some((correlation, mut whole, _)) = self.completed.take_if(|(.., completed)| *completed == offset) else {
+            return;
+        };
+        whole.parts.retain(|_, record| record.offset != offset);
+        if whole.parts.is_empty() {
+            return;
         }
+        self.parts += whole.parts.len();
+        self.bytes += whole.parts.values().map(weight).sum::<usize>();
+        self.by_age.insert((whole.since_ms, correlation.clone()), ());
+        self.wholes.insert(correlation, whole);
     }
 
     fn remove(&mut self, correlation: &Bytes) -> Option<Whole> {
@@ -180,7 +197,7 @@ fn part_of(record: &Record) -> Result<(Bytes, usize, usize), String> {
     Ok((correlation, at, count))
 }
 
-fn together(whole: Whole, offset: Offset) -> Record {
+fn together(whole: &Whole, offset: Offset) -> Record {
     let bytes: usize = whole.parts.values().map(weight).sum();
     let mut value = Vec::with_capacity(bytes + whole.count + 2);
     value.push(b'[');
@@ -197,8 +214,8 @@ fn together(whole: Whole, offset: Offset) -> Record {
     };
     let most = whole.parts.values().map(hops).max().unwrap_or(0);
     let timestamp = whole.parts.values().map(|record| record.timestamp).max().unwrap_or(-1);
-    let first = whole.parts.into_values().next();
-    let (key, headers) = first.map_or((None, Vec::new()), |record| (record.key, record.headers));
+    let first = whole.parts.values().next();
+    let (key, headers) = first.map_or((None, Vec::new()), |record| (record.key.clone(), record.headers.clone()));
     let own = |header: &Header| header.name == PART.as_bytes() || header.name == HOPS.as_bytes();
     let mut headers: Vec<Header> = headers.into_iter().filter(|header| !own(header)).collect();
     if most > 0 {

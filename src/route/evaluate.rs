@@ -71,6 +71,13 @@ pub struct Routed {
     pub failure: Option<Failure>,
 }
 
+impl Failure {
+    /// A failure of the destination or step of this name.
+    pub fn new(rule: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { rule: rule.into(), message: message.into() }
+    }
+}
+
 pub(super) fn fail(rule: &str, message: impl Into<String>) -> Failure {
     Failure { rule: rule.to_owned(), message: message.into() }
 }
@@ -81,12 +88,30 @@ impl Route {
         let mut routed = Routed::default();
         let source = Source::new(self, input);
         let made = source.hops().and_then(|()| self.outputs(&source, &mut routed));
-        if let Err(failure) = made {
-            routed.outputs.clear();
-            routed.unwanted = 0;
-            routed.outputs.push(source.dead_letter(&self.dead_letters, &failure));
-            routed.failure = Some(failure);
+        match made {
+            Ok(()) => self.finish(&source, routed),
+            Err(failure) => self.refuse(input, failure),
         }
+    }
+
+    /// What becomes of a record that cannot be routed, for whatever reason.
+    pub fn refuse(&self, input: &Input<'_>, failure: Failure) -> Routed {
+        let source = Source::new(self, input);
+        let outputs = vec![source.dead_letter(&self.dead_letters, &failure)];
+        self.finish(&source, Routed { outputs, unwanted: 0, failure: Some(failure) })
+    }
+
+    /// The name of what sent a record.
+    pub fn name_of(&self, rule: Rule) -> &str {
+        match rule {
+            Rule::To(at) => self.to.get(at).map_or("", |destination| &destination.name),
+            Rule::Otherwise => "otherwise",
+            Rule::Tap => "tap",
+            Rule::DeadLetter => "dead_letter",
+        }
+    }
+
+    fn finish(&self, source: &Source<'_>, mut routed: Routed) -> Routed {
         if let Some(tap) = &self.spec.tap {
             routed.outputs.push(source.copy(tap.clone()));
         }

@@ -123,6 +123,7 @@ impl Server {
         }
         let (started_at_ms, started_monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
         let broker = open_broker(&config, disk, clock.clone()).await?;
+        broker.start_routes();
         let metrics = Arc::new(ServerMetrics::default());
         broker.metrics().register(|registry| metrics.register(registry));
         let (stop, stopping) = watch::channel(false);

@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 10] {
+fn examples() -> [(&'static str, Event); 13] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -20,6 +20,9 @@ fn examples() -> [(&'static str, Event); 10] {
         ("position-set", position("erp/billing", 7, 12_345)),
         ("chunk-set", chunk("erp/billing", 7, 3)),
         ("member-set", member("erp/billing", "5f3c")),
+        ("route-set", route("billing")),
+        ("route-deleted", Event::RouteDeleted { name: name("billing") }),
+        ("route-moved", moved("billing", 7)),
     ]
 }
 
@@ -39,7 +42,7 @@ fn events_of_the_first_version_stay_readable_and_are_written_the_same() {
         assert_eq!(frozen, batch, "{}", file.display());
         let records = read_records(&frozen.into(), 1 << 20).unwrap().map(Result::unwrap);
         let values: Vec<_> = records.filter_map(|record| record.value).collect();
-        if !matches!(event, Event::TopicPurged { .. } | Event::GroupDeleted { .. }) {
+        if !matches!(event, Event::TopicPurged { .. } | Event::GroupDeleted { .. } | Event::RouteDeleted { .. }) {
             assert_eq!(values.len(), 1);
             assert_eq!(Event::decode(&values[0]).unwrap(), event);
         }

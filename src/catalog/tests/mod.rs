@@ -73,6 +73,26 @@ fn member(of: &str, id: &str) -> Event {
     Event::MemberSet { group: GroupName::new(of).unwrap(), member: id.into(), entry: Some(entry) }
 }
 
+fn route(of: &str) -> Event {
+    Event::RouteSet(RouteEntry {
+        name: name(of),
+        definition: "[[route]]\nname = \"billing\"\n".into(),
+        version: 3,
+        paused: true,
+        made: vec![name("crm.apac")],
+        created_ms: NOW,
+        changed_ms: NOW + 5,
+    })
+}
+
+fn moved(of: &str, topic: u128) -> Event {
+    let counts = RouteCounts { read: 40, unwanted: 2, failed: 1, version: 3, by_rule: vec![5, 0, 300] };
+    let open = vec![(17, NOW), (30, NOW + 7)];
+    let progress = RouteProgress { producer: 1 << 62, offset: 41, open, expired: vec![9], rounds: 2, counts };
+    let place = RoutePlace { route: name(of), topic: TopicId(topic), partition: 2 };
+    Event::RouteMoved { place, progress: Some(progress) }
+}
+
 fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(sim.clone())
 }
@@ -99,6 +119,10 @@ fn script() -> Vec<Event> {
         deleted("crm.accounts", 1),
         Event::ProducerIdsReserved { up_to: 2000 },
         created("billing", 4),
+        route("billing"),
+        moved("billing", 4),
+        route("other"),
+        Event::RouteDeleted { name: name("other") },
     ]
 }
 

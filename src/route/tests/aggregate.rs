@@ -83,7 +83,12 @@ fn what_is_open_is_all_that_must_be_kept() {
                     assert_eq!(aggregate.add(&log[one.offset as usize], one.since_ms), Effect::Waiting);
                 }
             }
-            if let Effect::Complete(whole) = aggregate.add(record, 0) {
+            let mut effect = aggregate.add(record, 0);
+            if random.bool() && matches!(effect, Effect::Complete(_)) {
+                aggregate.take_back(record.offset);
+                effect = aggregate.add(record, 0);
+            }
+            if let Effect::Complete(whole) = effect {
                 *done.entry(whole.offset).or_default() += 1;
             }
             open = aggregate.open().iter().map(|open| open.offset).collect();

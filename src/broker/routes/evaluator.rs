@@ -1,0 +1,263 @@
+//! The part of a route's work that computes: from records read to records to be written, with the topics that they go to there.
+//! It blocks, so it runs on the blocking pool.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs, TopicName, limits};
+use crate::catalog::RouteCounts;
+use crate::expr::Input;
+use crate::record::{Batches, Record, partition_for_key, read_records};
+use crate::route::{Aggregate, Effect, Failure, Output, Route, Routed, Rule};
+
+use super::super::{Broker, BrokerError};
+use super::active::ActiveRoute;
+use super::mark::Mark;
+
+/// Outputs after which a portion is full.
+const PORTION_OUTPUTS: usize = 20_000;
+/// Bytes of outputs after which a portion is full.
+const PORTION_BYTES: usize = 4 * 1024 * 1024;
+/// What a record needs in a batch beside its own bytes, at most.
+const RECORD_ROOM: usize = 128;
+
+/// A record that is to be written, and where.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) mark: Mark,
+    pub(super) partition: PartitionId,
+    pub(super) output: Output,
+}
+
+/// What was made of some records.
+#[derive(Debug)]
+pub(super) struct Portion {
+    /// In the order of the marks.
+    pub(super) made: Vec<Made>,
+    /// The next record that is not in it.
+    pub(super) next: Offset,
+    /// Parts that wait when this is done.
+    pub(super) open: Vec<(Offset, TimestampMs)>,
+    /// What was done, in all.
+    pub(super) counts: RouteCounts,
+    /// Why it ends before what was read does.
+    pub(super) stopped: Option<BrokerError>,
+    /// How often topics had been made larger when it was evaluated.
+    pub(super) epoch: u64,
+}
+
+impl Portion {
+    fn new(broker: &Broker, from: Offset) -> Self {
+        let epoch = broker.routes.epoch();
+        let (made, open) = (Vec::new(), Vec::new());
+        Self { made, next: from, open, counts: RouteCounts::default(), stopped: None, epoch }
+    }
+}
+
+/// A route at work on a partition.
+pub(super) struct Evaluator {
+    pub(super) broker: Arc<Broker>,
+    pub(super) active: Arc<ActiveRoute>,
+    pub(super) route: Arc<Route>,
+    pub(super) topic: TopicName,
+    pub(super) partition: PartitionId,
+    pub(super) aggregate: Option<Aggregate>,
+    pub(super) counts: RouteCounts,
+}
+
+impl Evaluator {
+    /// Routes the records of these batches from an offset on, as many as make a portion.
+    ///
+    /// # Errors
+    /// A batch that cannot be read.
+    pub(super) fn portion(&mut self, batches: Bytes, from: Offset, end: Offset) -> Result<Portion, BrokerError> {
+        let mut portion = Portion::new(&self.broker, from);
+        let mut bytes = 0;
+        let mut full = false;
+        'batches: for batch in Batches::new(batches) {
+            let (header, batch) = batch?;
+            if header.is_control() {
+                continue;
+            }
+            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES)? {
+                let record = record?;
+                if record.offset < from {
+                    continue;
+                }
+                if portion.made.len() >= PORTION_OUTPUTS || bytes >= PORTION_BYTES {
+                    full = true;
+                    break 'batches;
+                }
+                let before = portion.made.len();
+                if let Err(error) = self.one(&record, &mut portion) {
+                    if let Some(aggregate) = &mut self.aggregate {
+                        aggregate.take_back(record.offset);
+                    }
+                    portion.made.truncate(before);
+                    portion.stopped = Some(error);
+                    break 'batches;
+                }
+                bytes += portion.made.iter().skip(before).map(|made| made.output.weight()).sum::<usize>();
+                portion.next = record.offset + 1;
+            }
+        }
+        if portion.stopped.is_none() && !full {
+            portion.next = portion.next.max(end);
+        }
+        self.finish(&mut portion);
+        Ok(portion)
+    }
+
+    /// What becomes of parts that have waited too long; they come in order of their offsets, with the reason.
+    pub(super) fn late(
+        &mut self,
+        parts: &[(Record, Failure)],
+        at: Offset,
+        first_output: u64,
+    ) -> Result<Portion, BrokerError> {
+        let mut portion = Portion::new(&self.broker, at);
+        let offset = at.saturating_sub(1);
+        for (number, (record, failure)) in parts.iter().enumerate() {
+            let input = self.input(record);
+            let refused = self.route.refuse(&input, failure.clone());
+            // The tap had them when they came.
+            let dead = refused.outputs.into_iter().find(|output| output.rule == Rule::DeadLetter);
+            if let Some(mut output) = dead {
+                let output_number = first_output + number as u64;
+                // Where it stands in the order of writing is not where it was made of.
+                replace(&mut output, crate::route::OUTPUT, format!("{offset}.{output_number}"));
+                let partition = self.place(&output)?;
+                self.counts.failed += 1;
+                portion.made.push(Made { mark: Mark { offset, output: output_number }, partition, output });
+            }
+        }
+        self.finish(&mut portion);
+        Ok(portion)
+    }
+
+    fn finish(&self, portion: &mut Portion) {
+        portion.counts = self.counts.clone();
+        if let Some(aggregate) = &self.aggregate {
+            portion.open = aggregate.open().iter().map(|open| (open.offset, open.since_ms)).collect();
+        }
+    }
+
+    fn input<'a>(&'a self, record: &'a Record) -> Input<'a> {
+        Input { topic: self.topic.as_str(), partition: self.partition, offset: record.offset, record }
+    }
+
+    fn one(&mut self, record: &Record, portion: &mut Portion) -> Result<(), BrokerError> {
+        let now = self.broker.clock.now_ms();
+        let routed = match self.aggregate.as_mut().map(|aggregate| aggregate.add(record, now)) {
+            None => self.route.route(&self.input(record)),
+            Some(Effect::Complete(whole)) => self.route.route(&self.input(&whole)),
+            Some(Effect::Refused(failure)) => self.route.refuse(&self.input(record), failure),
+            Some(Effect::Waiting) => {
+                self.counts.read += 1;
+                return Ok(());
+            }
+        };
+        let made = match self.places(&routed)? {
+            Ok(partitions) => (routed, partitions),
+            // It is refused as a whole, before anything of it is written.
+            Err(failure) => {
+                let refused = self.route.refuse(&self.input(record), failure);
+                let refused = self.cut(refused);
+                match self.places(&refused)? {
+                    Ok(partitions) => (refused, partitions),
+                    Err(failure) => return Err(BrokerError::new(ErrorKind::TooLarge, failure.message)),
+                }
+            }
+        };
+        let (routed, partitions) = made;
+        self.count(&routed);
+        for (number, (output, partition)) in routed.outputs.into_iter().zip(partitions).enumerate() {
+            let mark = Mark { offset: record.offset, output: number as u64 };
+            portion.made.push(Made { mark, partition, output });
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, routed: &Routed) {
+        let counts = &mut self.counts;
+        counts.read += 1;
+        counts.unwanted += routed.unwanted as u64;
+        counts.failed += u64::from(routed.failure.is_some());
+        let destinations = self.route.spec().to.len();
+        counts.by_rule.resize(destinations + 2, 0);
+        for output in &routed.outputs {
+            let at = match output.rule {
+                Rule::To(at) => at,
+                Rule::Otherwise => destinations,
+                Rule::Tap => destinations + 1,
+                Rule::DeadLetter => continue,
+            };
+            if let Some(count) = counts.by_rule.get_mut(at) {
+                *count += 1;
+            }
+        }
+    }
+
+    /// A dead letter that is too large for its topic goes there without its value.
+    fn cut(&self, mut routed: Routed) -> Routed {
+        for output in &mut routed.outputs {
+            let most =
+                self.broker.topic(output.topic.as_str()).map(|topic| topic.settings.max_message_bytes.as_usize());
+            let most = most.unwrap_or(limits::DEFAULT_BATCH_BYTES);
+            if output.weight() + RECORD_ROOM > most {
+                let length = output.value.as_ref().map_or(0, Bytes::len);
+                output.value = None;
+                let text = format!("the value of {length} bytes is left out: the topic takes batches of up to {most}");
+                replace(output, "tidelog-left-out", text);
+            }
+        }
+        routed
+    }
+
+    /// The partitions to which a record's outputs go, the topics made if need be; or why it is a dead letter instead.
+    fn places(&self, routed: &Routed) -> Result<Result<Vec<PartitionId>, Failure>, BrokerError> {
+        let mut partitions = Vec::with_capacity(routed.outputs.len());
+        for output in &routed.outputs {
+            let name = self.route.name_of(output.rule);
+            if output.computed
+                && let Err(limit) = self.active.may_make(&self.broker, &output.topic, self.route.spec())?
+            {
+                return Ok(Err(Failure::new(name, limit)));
+            }
+            let topic = match self.broker.topic(output.topic.as_str()) {
+                Ok(topic) => topic,
+                Err(_) => self.active.make(&self.broker, &output.topic, self.route.spec())?,
+            };
+            let (size, most) = (output.weight() + RECORD_ROOM, topic.settings.max_message_bytes.as_usize());
+            if size > most {
+                let message = format!("a record of {size} bytes; topic '{}' takes up to {most}", output.topic);
+                return Ok(Err(Failure::new(name, message)));
+            }
+            partitions.push(self.partition_of(output, topic.entry.partitions));
+        }
+        Ok(Ok(partitions))
+    }
+
+    fn place(&self, output: &Output) -> Result<PartitionId, BrokerError> {
+        let topic = match self.broker.topic(output.topic.as_str()) {
+            Ok(topic) => topic,
+            Err(_) => self.active.make(&self.broker, &output.topic, self.route.spec())?,
+        };
+        Ok(self.partition_of(output, topic.entry.partitions))
+    }
+
+    /// By the key; without one, that of the source, so that its order stays.
+    fn partition_of(&self, output: &Output, partitions: u32) -> PartitionId {
+        match &output.key {
+            Some(key) => partition_for_key(key, partitions),
+            None => self.partition % partitions.max(1),
+        }
+    }
+}
+
+fn replace(output: &mut Output, name: &'static str, value: String) {
+    output.headers.retain(|header| header.name != name.as_bytes());
+    let name = Bytes::from_static(name.as_bytes());
+    output.headers.push(crate::record::Header { name, value: Some(Bytes::from(value)) });
+}

@@ -1,0 +1,246 @@
+//! Routes at work: each partition that a route reads has a task, which reads, evaluates, writes and moves on.
+//!
+//! **Exactly once.** Everything that a route makes of one source partition is written with one producer identity, bound to that
+//! partition and to this reading of it. To each destination partition the outputs go in the order of their *marks* (offset of the
+//! source record, number of the output), and the log takes a batch only if its sequence follows the producer's last one. So what
+//! a log has of them is always the first so many of those that belong there, and its last record says how many. A position
+//! is saved after everything below it is durable. After a crash the records from the saved position on are routed again, to
+//! the same outputs, and of these each destination partition gets those above the mark of the last one that it has.
+//!
+//! [`evaluator`] computes, [`writer`] writes, [`mark`] finds out what is there, [`runner`] is the task, [`keeper`] saves positions,
+//! [`active`] is a route with its partitions, [`admin`] what people do with routes.
+
+mod active;
+mod admin;
+mod evaluator;
+mod keeper;
+mod mark;
+mod runner;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{RwLock, Semaphore, watch};
+
+use crate::base::{ErrorKind, TopicId, TopicName};
+use crate::route::{self, Route, RouteSpec};
+
+use super::broker::{blocking, lock};
+use super::partition::Topic;
+use super::{Broker, BrokerError};
+
+pub(crate) use active::ActiveRoute;
+pub use active::Trouble;
+use active::{Reading, Runner};
+pub use admin::{
+    Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint,
+};
+use keeper::Keeper;
+
+/// How long what has begun may take to end when a route is changed.
+const QUIESCE: Duration = Duration::from_secs(10);
+
+/// The routes that are applied.
+pub(crate) struct Routes {
+    active: Mutex<BTreeMap<TopicName, Arc<ActiveRoute>>>,
+    keeper: Keeper,
+    /// Held while routes are changed.
+    changing: tokio::sync::Mutex<()>,
+    /// Held while a topic is noted as made by a route.
+    making: Mutex<()>,
+    /// Held for reading while outputs are written, for writing while a topic gets more partitions.
+    gate: Arc<RwLock<()>>,
+    /// How often topics got more partitions.
+    epoch: AtomicU64,
+    /// Evaluations at a time.
+    evaluating: Arc<Semaphore>,
+    started: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Self {
+            active: Mutex::default(),
+            keeper: Keeper::default(),
+            changing: tokio::sync::Mutex::default(),
+            making: Mutex::default(),
+            gate: Arc::default(),
+            epoch: AtomicU64::new(0),
+            evaluating: Arc::new(Semaphore::new(processors)),
+            started: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Routes {
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn all(&self) -> Vec<Arc<ActiveRoute>> {
+        lock(&self.active).values().cloned().collect()
+    }
+
+    fn get(&self, name: &TopicName) -> Result<Arc<ActiveRoute>, BrokerError> {
+        let found = lock(&self.active).get(name).cloned();
+        found.ok_or_else(|| BrokerError::new(ErrorKind::NotFound, format!("there is no route '{name}'")))
+    }
+
+    /// Whether it is known of everything that routes may have written when the server was killed; before that nothing may be
+    /// deleted from any log.
+    pub(crate) fn know_what_is_written(&self) -> bool {
+        let known = |reading: &Arc<Reading>| reading.surveyed.load(Ordering::Acquire);
+        self.all().iter().all(|active| active.readings().iter().all(known))
+    }
+
+    /// A topic was created or has more partitions: routes that read it begin with it at its beginning.
+    pub(crate) fn welcome(&self, broker: &Arc<Broker>, topic: &Topic) {
+        for active in self.all() {
+            if active.route().spec().reads(&topic.entry.name) {
+                active.add(broker, topic);
+                broker.run_route(&active);
+            }
+        }
+    }
+
+    /// A topic is gone.
+    pub(crate) fn forget(&self, topic: TopicId) {
+        for active in self.all() {
+            lock(&active.readings).retain(|(id, _), reading| {
+                if *id == topic {
+                    reading.closed.store(true, Ordering::Release);
+                    reading.stop();
+                }
+                *id != topic
+            });
+        }
+    }
+}
+
+impl Broker {
+    /// Takes the routes that were applied into use. Within a runtime, once, before records come in.
+    pub fn start_routes(self: &Arc<Self>) {
+        if self.routes.started.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tokio::spawn(Keeper::run(Arc::downgrade(self)));
+        let entries: Vec<_> = lock(&self.catalog).routes().cloned().collect();
+        for entry in entries {
+            let compiled = route::read(&entry.definition)
+                .map_err(|mistakes| mistakes.first().map_or_else(String::new, ToString::to_string))
+                .and_then(|specs| specs.into_iter().next().ok_or_else(|| "it is empty".to_owned()))
+                .and_then(|spec: RouteSpec| Route::compile(&spec));
+            match compiled {
+                Ok(route) => {
+                    let active = Arc::new(ActiveRoute::new(entry.clone(), route));
+                    for topic in self.topics_read_by(active.route().spec()) {
+                        active.add(self, &topic);
+                    }
+                    lock(&self.routes.active).insert(entry.name, Arc::clone(&active));
+                    self.run_route(&active);
+                }
+                // Written by another version, which had it checked.
+                Err(error) => tracing::error!(route = %entry.name, error, "cannot be taken into use"),
+            }
+        }
+    }
+
+    fn topics_read_by(&self, spec: &RouteSpec) -> Vec<Arc<Topic>> {
+        let topics = self.topics.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        topics.values().filter(|topic| spec.reads(&topic.entry.name)).cloned().collect()
+    }
+
+    /// Every partition of a route has a runner, unless it is paused.
+    fn run_route(self: &Arc<Self>, active: &Arc<ActiveRoute>) {
+        let paused = lock(&active.entry).paused;
+        if self.routes.stopping.load(Ordering::Acquire) || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        for reading in active.readings() {
+            if paused {
+                if !reading.surveyed.load(Ordering::Acquire) {
+                    runner::survey_soon(self, &reading);
+                }
+                continue;
+            }
+            let mut held = lock(&reading.runner);
+            if held.is_none() {
+                let (stop, stopping) = watch::channel(false);
+                let (broker, active, reading) = (Arc::clone(self), Arc::clone(active), Arc::clone(&reading));
+                let task = tokio::spawn(runner::run(broker, active, reading, stopping));
+                *held = Some(Runner { stop, task });
+            }
+        }
+    }
+
+    /// Stops a route and waits until everything that it has begun is done and saved.
+    ///
+    /// # Errors
+    /// Something that has begun cannot be ended in time; it runs again then.
+    async fn quiesce(self: &Arc<Self>, active: &Arc<ActiveRoute>) -> Result<(), BrokerError> {
+        let tasks: Vec<_> = active.readings().iter().filter_map(|reading| reading.stop()).collect();
+        let ended = async {
+            for task in tasks {
+                // How it ends is nothing to this.
+                let _ended = task.await;
+            }
+        };
+        let in_time = tokio::time::timeout(QUIESCE, ended).await.is_ok();
+        let half_done = active.readings().into_iter().find(|reading| lock(&reading.inside).begun);
+        let outcome = match half_done {
+            None if in_time => {
+                let broker = Arc::clone(self);
+                blocking(move || broker.routes.keeper.commit(&broker)).await
+            }
+            None => Err(BrokerError::new(ErrorKind::Busy, format!("route '{}' does not stop in time", active.name()))),
+            Some(reading) => {
+                let why = lock(&reading.inside).trouble.clone().map_or(String::new(), |trouble| trouble.message);
+                let message = format!("route '{}' cannot end what it has begun: {why}", active.name());
+                Err(BrokerError::new(ErrorKind::Busy, message))
+            }
+        };
+        if outcome.is_err() {
+            self.run_route(active);
+        }
+        outcome
+    }
+
+    /// Ends all routes: what has begun is ended and saved, as far as can be.
+    pub(crate) async fn stop_routes(self: &Arc<Self>) {
+        self.routes.stopping.store(true, Ordering::Release);
+        for active in self.routes.all() {
+            if let Err(error) = self.quiesce(&active).await {
+                tracing::warn!(%error, "it goes on with the next start");
+            }
+        }
+    }
+
+    /// Before a topic gets more partitions: waits until nothing is being written by routes and their positions are saved, so that
+    /// no record that is routed again after a crash goes to another partition than before. Until the guard is dropped nothing
+    /// is written.
+    ///
+    /// # Errors
+    /// A route is stuck with something half written; the journal's.
+    pub(crate) async fn hold_routes(self: &Arc<Self>) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, BrokerError> {
+        let gate = Arc::clone(&self.routes.gate).write_owned();
+        let busy = |what: &str| BrokerError::new(ErrorKind::Busy, format!("{what}; try again"));
+        let guard = tokio::time::timeout(QUIESCE, gate).await.map_err(|_| busy("routes are writing"))?;
+        for active in self.routes.all() {
+            if active.readings().iter().any(|reading| lock(&reading.inside).begun) {
+                return Err(busy(&format!("route '{}' cannot end what it has begun", active.name())));
+            }
+        }
+        let broker = Arc::clone(self);
+        blocking(move || broker.routes.keeper.commit(&broker)).await?;
+        self.routes.epoch.fetch_add(1, Ordering::AcqRel);
+        Ok(guard)
+    }
+}

@@ -1,0 +1,536 @@
+//! The task that routes one partition: read, evaluate, write, and only then move on.
+//!
+//! While one portion is written the next is evaluated. What is durable is handed to the keeper, which saves it soon; until then a
+//! crash makes the same records be routed again, and what the logs of the destinations show to be there is left out.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::base::{ErrorKind, Offset, TimestampMs, limits};
+use crate::catalog::{Event, RouteProgress};
+use crate::record::{Batches, Record, read_records};
+use crate::route::{Aggregate, Effect, Failure};
+
+use super::super::broker::{blocking, lock};
+use super::super::{Broker, BrokerError, FetchRequest};
+use super::active::{ActiveRoute, Reading};
+use super::evaluator::{Evaluator, Portion};
+use super::mark;
+use super::writer::Writer;
+
+/// Bytes read at a time, unless one batch is larger.
+const READ_BYTES: usize = 1024 * 1024;
+/// The longest wait for records.
+const WAIT: Duration = Duration::from_secs(60);
+/// The first and the longest wait after an error.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Wholes that are given up at a time.
+const LATE: usize = 100;
+/// How far apart the numbers of outputs are for one time that parts have waited too long. A record makes fewer.
+const ROUND: u64 = 1 << 24;
+
+const _: () = assert!((limits::ROUTE_OUTPUTS as u64) < ROUND && (limits::AGGREGATE_PARTS as u64) < ROUND);
+
+/// Why a runner ends.
+enum End {
+    /// It was told to, or the topic is gone.
+    Stopped,
+    /// To begin anew from what is durable.
+    Again,
+}
+
+struct Runner {
+    broker: Arc<Broker>,
+    reading: Arc<Reading>,
+    writer: Writer,
+    stop: watch::Receiver<bool>,
+    /// `None` while it is at work.
+    evaluator: Option<Evaluator>,
+    /// Where reading goes on.
+    cursor: Offset,
+    pause: Duration,
+}
+
+/// Routes a partition until it is told to stop or the topic is gone.
+pub(super) async fn run(
+    broker: Arc<Broker>,
+    active: Arc<ActiveRoute>,
+    reading: Arc<Reading>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut pause = PAUSE.0;
+    loop {
+        if *stop.borrow() || reading.is_closed() {
+            break;
+        }
+        match Runner::begin(&broker, &active, &reading, stop.clone()).await {
+            Ok(mut runner) => match runner.work().await {
+                End::Again => continue,
+                End::Stopped => break,
+            },
+            Err(error) => {
+                reading.note_trouble(broker.clock.now_ms(), error.to_string(), true);
+                tracing::warn!(route = %reading.place.route, topic = %reading.topic, %error, "cannot begin to route");
+            }
+        }
+        let stopped = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await;
+        if stopped.is_ok() {
+            break;
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
+    if lock(&reading.inside).begun {
+        // What it has written of the next records must be looked up, and may not be deleted before.
+        reading.surveyed.store(false, Ordering::Release);
+        survey_soon(&broker, &reading);
+    }
+}
+
+/// Finds out what the logs have beyond the kept position of a reading that does not run.
+pub(super) fn survey_soon(broker: &Arc<Broker>, reading: &Arc<Reading>) {
+    let (broker, reading) = (Arc::clone(broker), Arc::clone(reading));
+    tokio::spawn(async move {
+        let mut pause = PAUSE.0;
+        while !reading.is_closed() && !reading.surveyed.load(Ordering::Acquire) {
+            match survey(&broker, &reading).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(route = %reading.place.route, topic = %reading.topic, %error, "cannot look up what is written");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    });
+}
+
+impl Runner {
+    /// Looks up what is there, and builds anew what waits.
+    async fn begin(
+        broker: &Arc<Broker>,
+        active: &Arc<ActiveRoute>,
+        reading: &Arc<Reading>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, BrokerError> {
+        if lock(&reading.inside).progress.producer == 0 {
+            let (broker, reading) = (Arc::clone(broker), Arc::clone(reading));
+            blocking(move || name_producer(&broker, &reading)).await?;
+        }
+        let progress = lock(&reading.inside).progress.clone();
+        survey(broker, reading).await?;
+        let marks = lock(&reading.marks).clone();
+        let route = active.route();
+        let (topic, partition) = (reading.topic.clone(), reading.place.partition);
+        let mut counts = progress.counts.clone();
+        let version = lock(&active.entry).version;
+        if counts.version != version {
+            (counts.version, counts.by_rule) = (version, Vec::new());
+        }
+        let aggregate = match &route.spec().aggregate {
+            Some(aggregate) => {
+                let mut waiting = Aggregate::new(aggregate.timeout);
+                for (offset, since_ms) in &progress.open {
+                    // One that retention has deleted is missing from its whole, which is found out in time.
+                    if let Some(record) = record_at(broker, reading, *offset).await? {
+                        waiting.add(&record, *since_ms);
+                    }
+                }
+                Some(waiting)
+            }
+            None => None,
+        };
+        let evaluator = Evaluator {
+            broker: Arc::clone(broker),
+            active: Arc::clone(active),
+            route,
+            topic,
+            partition,
+            aggregate,
+            counts,
+        };
+        let mut runner = Self {
+            broker: Arc::clone(broker),
+            reading: Arc::clone(reading),
+            writer: Writer::new(Arc::clone(broker), progress.producer, marks),
+            stop,
+            evaluator: Some(evaluator),
+            cursor: progress.offset,
+            pause: PAUSE.0,
+        };
+        if !progress.expired.is_empty() && runner.bury(&progress).await.is_err() {
+            return Err(BrokerError::new(ErrorKind::ShuttingDown, "stopped"));
+        }
+        Ok(runner)
+    }
+
+    async fn work(&mut self) -> End {
+        // What was evaluated and not written yet.
+        let mut ahead: Option<Portion> = None;
+        loop {
+            if self.stopped() {
+                return End::Stopped;
+            }
+            let outcome = match ahead.take() {
+                None => self.read_on().await,
+                Some(portion) => self.write_and_read_on(portion).await,
+            };
+            match outcome {
+                Ok(next) => ahead = next,
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// When the next parts have waited too long, in milliseconds from now.
+    fn time_left(&self) -> Option<i64> {
+        let deadline = self.evaluator.as_ref()?.aggregate.as_ref()?.deadline()?;
+        Some(deadline.saturating_sub(self.broker.clock.now_ms()))
+    }
+
+    fn stopped(&self) -> bool {
+        *self.stop.borrow() || self.reading.is_closed()
+    }
+
+    /// Writes a portion, and evaluates the next meanwhile.
+    async fn write_and_read_on(&mut self, portion: Portion) -> Result<Option<Portion>, End> {
+        let late = self.time_left().is_some_and(|left| left <= 0);
+        let next = if portion.stopped.is_none() && !late { self.start_next().await } else { None };
+        self.write(&portion).await?;
+        self.moved(&portion, portion.next);
+        if let Some(error) = &portion.stopped {
+            drop(next);
+            self.wait_after(&error.to_string()).await?;
+            return Ok(None);
+        }
+        let Some(next) = next else { return Ok(None) };
+        self.finish_next(next).await
+    }
+
+    /// Reads what is there and starts to evaluate it.
+    async fn start_next(&mut self) -> Option<tokio::task::JoinHandle<(Evaluator, Result<Portion, BrokerError>)>> {
+        let (bytes, end) = self.fetch(Duration::ZERO).await.ok()?;
+        if bytes.is_empty() && end <= self.cursor {
+            return None;
+        }
+        self.evaluate(bytes, end)
+    }
+
+    fn evaluate(
+        &mut self,
+        bytes: Bytes,
+        end: Offset,
+    ) -> Option<tokio::task::JoinHandle<(Evaluator, Result<Portion, BrokerError>)>> {
+        let (mut evaluator, from) = (self.evaluator.take()?, self.cursor);
+        let turns = Arc::clone(&self.broker.routes.evaluating);
+        Some(tokio::spawn(async move {
+            // As many at a time as there are processors: the pool has other work too.
+            let _turn = turns.acquire_owned().await;
+            blocking(move || {
+                let portion = evaluator.portion(bytes, from, end);
+                (evaluator, portion)
+            })
+            .await
+        }))
+    }
+
+    async fn finish_next(
+        &mut self,
+        task: tokio::task::JoinHandle<(Evaluator, Result<Portion, BrokerError>)>,
+    ) -> Result<Option<Portion>, End> {
+        // The task ends only with the runtime.
+        let Ok((evaluator, portion)) = task.await else { return Err(End::Stopped) };
+        self.evaluator = Some(evaluator);
+        match portion {
+            Ok(portion) => {
+                self.cursor = portion.next;
+                Ok(Some(portion))
+            }
+            Err(error) => {
+                self.wait_after(&error.to_string()).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Nothing is in flight: sees to parts that have waited too long, and waits for records.
+    async fn read_on(&mut self) -> Result<Option<Portion>, End> {
+        let left = self.time_left();
+        if left.is_some_and(|left| left <= 0) {
+            self.give_up().await?;
+            return Ok(None);
+        }
+        let left = left.and_then(|left| u64::try_from(left).ok()).map_or(WAIT, Duration::from_millis);
+        let mut stop = self.stop.clone();
+        let fetched = tokio::select! {
+            fetched = self.fetch(left.min(WAIT)) => fetched,
+            _ = stop.wait_for(|stop| *stop) => return Err(End::Stopped),
+        };
+        let (bytes, end) = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                self.cannot_read(error).await?;
+                return Ok(None);
+            }
+        };
+        if bytes.is_empty() && end <= self.cursor {
+            return Ok(None);
+        }
+        let Some(task) = self.evaluate(bytes, end) else { return Err(End::Stopped) };
+        self.finish_next(task).await
+    }
+
+    /// Batches from the cursor on, and the offset behind them.
+    async fn fetch(&self, max_wait: Duration) -> Result<(Bytes, Offset), BrokerError> {
+        let request = FetchRequest {
+            topic: self.reading.topic.as_str(),
+            partition: self.reading.place.partition,
+            offset: self.cursor,
+            max_bytes: READ_BYTES,
+            min_bytes: 1,
+            max_wait,
+            skip_damaged: false,
+        };
+        self.broker.fetch(request).await.map(|fetched| (fetched.bytes, fetched.next_offset))
+    }
+
+    async fn cannot_read(&mut self, error: BrokerError) -> Result<(), End> {
+        let known = self.broker.topic(self.reading.topic.as_str());
+        if !known.is_ok_and(|topic| topic.entry.id == self.reading.place.topic) {
+            return Err(End::Stopped);
+        }
+        match error.range() {
+            Some((start, _)) if error.kind() == ErrorKind::OffsetOutOfRange && start > self.cursor => {
+                let message = format!(
+                    "retention has deleted offsets {} to {} before they were routed; going on at {start}",
+                    self.cursor,
+                    start - 1
+                );
+                tracing::warn!(route = %self.reading.place.route, topic = %self.reading.topic, message);
+                self.cursor = start;
+                let mut inside = lock(&self.reading.inside);
+                inside.progress.offset = start;
+                drop(inside);
+                self.reading.note_trouble(self.broker.clock.now_ms(), message, false);
+                self.broker.routes.keeper.note(&self.reading);
+                Ok(())
+            }
+            _ => self.wait_after(&error.to_string()).await,
+        }
+    }
+
+    /// Writes a portion, however often it takes.
+    async fn write(&mut self, portion: &Portion) -> Result<(), End> {
+        if portion.made.is_empty() {
+            return Ok(());
+        }
+        let broker = Arc::clone(&self.broker);
+        loop {
+            // Who makes a topic larger waits for what is being written: keys must not change places in between.
+            let gate = broker.routes.gate.read().await;
+            if portion.epoch != broker.routes.epoch() {
+                return Err(End::Again);
+            }
+            lock(&self.reading.inside).begun = true;
+            match self.writer.write(&portion.made).await {
+                Ok(()) => {
+                    self.moved(portion, portion.next);
+                    drop(gate);
+                    self.broker.metrics.routed.inc_by(portion.made.len() as u64);
+                    return Ok(());
+                }
+                Err(error) => {
+                    drop(gate);
+                    self.wait_after(&error.to_string()).await?;
+                }
+            }
+        }
+    }
+
+    /// What was made of everything below `next` is durable where it belongs.
+    fn moved(&mut self, portion: &Portion, next: Offset) {
+        let mut inside = lock(&self.reading.inside);
+        inside.progress.offset = next;
+        inside.progress.open.clone_from(&portion.open);
+        inside.progress.counts = portion.counts.clone();
+        inside.progress.expired.clear();
+        inside.begun = false;
+        if portion.stopped.is_none() {
+            inside.stuck = false;
+            self.pause = PAUSE.0;
+        }
+        drop(inside);
+        self.broker.routes.keeper.note(&self.reading);
+    }
+
+    /// Waits after an error, longer each time.
+    async fn wait_after(&mut self, message: &str) -> Result<(), End> {
+        let now = self.broker.clock.now_ms();
+        self.reading.note_trouble(now, message.to_owned(), true);
+        tracing::warn!(route = %self.reading.place.route, topic = %self.reading.topic, partition = self.reading.place.partition,
+            error = message, "cannot route; trying again");
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE.1);
+        let mut stop = self.stop.clone();
+        match tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await {
+            Ok(_) => Err(End::Stopped),
+            Err(_) if self.reading.is_closed() => Err(End::Stopped),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Gives up wholes that have waited too long. That it does is durable before anything of it is written: after a crash it is
+    /// done again, whatever the time is then and whatever has come since.
+    async fn give_up(&mut self) -> Result<(), End> {
+        let now = self.broker.clock.now_ms();
+        let Some(aggregate) = self.evaluator.as_mut().and_then(|evaluator| evaluator.aggregate.as_mut()) else {
+            return Ok(());
+        };
+        let late = aggregate.expire(now, LATE);
+        let open = aggregate.open().iter().map(|open| (open.offset, open.since_ms)).collect();
+        let mut expired: Vec<Offset> =
+            late.iter().flat_map(|whole| whole.there.iter().map(|record| record.offset)).collect();
+        expired.sort_unstable();
+        let progress = {
+            let mut inside = lock(&self.reading.inside);
+            let progress = &mut inside.progress;
+            (progress.open, progress.expired, progress.rounds) = (open, expired, progress.rounds + 1);
+            progress.clone()
+        };
+        loop {
+            let (broker, place, kept) = (Arc::clone(&self.broker), self.reading.place.clone(), progress.clone());
+            let committed = blocking(move || {
+                let event = Event::RouteMoved { place, progress: Some(kept) };
+                lock(&broker.catalog).commit(event, broker.clock.now_ms())
+            });
+            match committed.await {
+                Ok(()) => break,
+                Err(error) => self.wait_after(&error.to_string()).await?,
+            }
+        }
+        self.bury(&progress).await
+    }
+
+    /// Sends parts that have waited too long to the dead letters.
+    async fn bury(&mut self, progress: &RouteProgress) -> Result<(), End> {
+        let Some(timeout) = self.evaluator.as_ref().and_then(|evaluator| evaluator.route.spec().aggregate.clone())
+        else {
+            return Ok(());
+        };
+        let mut waiting = Aggregate::new(timeout.timeout);
+        for offset in &progress.expired {
+            loop {
+                match record_at(&self.broker, &self.reading, *offset).await {
+                    Ok(Some(record)) => {
+                        let effect = waiting.add(&record, 0);
+                        debug_assert_eq!(effect, Effect::Waiting);
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.wait_after(&error.to_string()).await?;
+                        continue;
+                    }
+                }
+                break;
+            }
+        }
+        let late = waiting.expire(TimestampMs::MAX, usize::MAX);
+        let of_whole = late.into_iter().flat_map(|whole| {
+            let failure = whole.failure;
+            whole.there.into_iter().map(move |record| (record, failure.clone()))
+        });
+        let mut parts: Vec<(Record, Failure)> = of_whole.collect();
+        parts.sort_by_key(|(record, _)| record.offset);
+        let Some(mut evaluator) = self.evaluator.take() else { return Err(End::Stopped) };
+        let (at, first) = (progress.offset, u64::from(progress.rounds) * ROUND);
+        let (evaluator, portion) = blocking(move || {
+            let portion = evaluator.late(&parts, at, first);
+            (evaluator, portion)
+        })
+        .await;
+        self.evaluator = Some(evaluator);
+        match portion {
+            Ok(portion) => {
+                self.write(&portion).await?;
+                self.moved(&portion, at);
+                Ok(())
+            }
+            Err(error) => self.wait_after(&error.to_string()).await,
+        }
+    }
+}
+
+/// Gives a reading its identity as a producer.
+fn name_producer(broker: &Broker, reading: &Reading) -> Result<(), BrokerError> {
+    let now = broker.clock.now_ms();
+    let mut catalog = lock(&broker.catalog);
+    let id = catalog.next_producer_ids(1, now)?.start;
+    let mut progress = lock(&reading.inside).progress.clone();
+    progress.producer = limits::OWN_PRODUCER_IDS + id;
+    let event = Event::RouteMoved { place: reading.place.clone(), progress: Some(progress.clone()) };
+    catalog.commit(event, now)?;
+    lock(&reading.inside).progress = progress;
+    Ok(())
+}
+
+/// Looks up what the logs have of a reading's outputs beyond its kept position.
+async fn survey(broker: &Arc<Broker>, reading: &Reading) -> Result<(), BrokerError> {
+    let progress = lock(&reading.inside).progress.clone();
+    let topics: Vec<_> = {
+        let topics = broker.topics.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        topics.values().cloned().collect()
+    };
+    let mut marks = Vec::new();
+    for topic in topics {
+        for partition in &topic.partitions {
+            // One that is offline takes nothing either.
+            let Ok(log) = partition.log() else { continue };
+            if progress.producer == 0 || mark::next_sequence(log, progress.producer).is_none() {
+                continue;
+            }
+            let written = mark::written(partition, progress.producer).await?;
+            // One below the kept position says nothing that isn't known.
+            if let Some(mark) = written.mark.filter(|mark| mark.offset.saturating_add(1) >= progress.offset) {
+                marks.push(((topic.entry.id, partition.number), mark));
+            }
+        }
+    }
+    let mut known = lock(&reading.marks);
+    known.retain(|_, mark| mark.offset.saturating_add(1) >= progress.offset);
+    for (at, mark) in marks {
+        let entry = known.entry(at).or_insert(mark);
+        *entry = mark.max(*entry);
+    }
+    reading.surveyed.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// The record at an offset, if it is there.
+async fn record_at(broker: &Broker, reading: &Reading, offset: Offset) -> Result<Option<Record>, BrokerError> {
+    let request = FetchRequest {
+        topic: reading.topic.as_str(),
+        partition: reading.place.partition,
+        offset,
+        max_bytes: 1,
+        min_bytes: 0,
+        max_wait: Duration::ZERO,
+        skip_damaged: false,
+    };
+    let fetched = match broker.fetch(request).await {
+        Ok(fetched) => fetched,
+        Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    for batch in Batches::new(fetched.bytes) {
+        for record in read_records(&batch?.1, limits::MAX_DECOMPRESSED_BYTES)? {
+            let record = record?;
+            if record.offset == offset {
+                return Ok(Some(record));
+            }
+        }
+    }
+    Ok(None)
+}
