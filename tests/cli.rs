@@ -166,6 +166,7 @@ fn errors_are_one_line_and_have_their_status() {
         &["produce", "..", "x"],
         &["consume", "a", "--from", "nowhere"],
         &["consume", "a", "--follow", "--until-end"],
+        &["consume", "a", "--ack-mode", "none"],
         &["consume", "a", "--format", "%y"],
         &["produce", "a", "x", "--header", "novalue"],
         &["topic", "delete", "a"],

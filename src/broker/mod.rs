@@ -16,6 +16,7 @@ mod partition;
 mod produce;
 mod push;
 mod queue;
+mod records;
 mod requests;
 mod routes;
 mod stream;
@@ -30,8 +31,9 @@ pub use produce::{Place, ProduceFuture};
 pub use push::{SecretError, WebhookSecret};
 
 pub use queue::{
-    DELIVER_AT, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue, MemberId, QueueMember,
-    ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
+    DELIVER_AT, DeadLetterTopic, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue,
+    MemberId, Processed, QueueMember, RecordAt, Redrive, Redriven, ResetPartition, ResetQueue, ResetTo, Settled,
+    Settlement, Verdict,
 };
 pub use requests::{Asker, Content, Ending, LastWord, LiveRequest, LiveResponder, Port};
 pub use routes::{

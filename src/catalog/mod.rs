@@ -29,7 +29,7 @@ pub use progress::{
     CHUNK_OFFSETS, Chunk, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position, QueueSettings,
 };
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
-pub use settings::{Cleanup, Durability, SETTINGS, Setting, SettingError, TopicSettings};
+pub use settings::{Cleanup, Durability, Expired, SETTINGS, Setting, SettingError, TopicSettings};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode};
 

@@ -35,6 +35,16 @@ pub enum Cleanup {
     Delete,
 }
 
+/// What happens to records that no queue group was given before the time in their header `tidelog-expires-at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Expired {
+    /// They count as done.
+    #[default]
+    Skip,
+    /// They go to the group's dead-letter topic.
+    DeadLetter,
+}
+
 /// The settings of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSettings {
@@ -52,6 +62,8 @@ pub struct TopicSettings {
     pub max_message_bytes: Bytes,
     /// What happens to old records.
     pub cleanup: Cleanup,
+    /// What happens to records that no queue group was given in time.
+    pub expired: Expired,
 }
 
 impl Default for TopicSettings {
@@ -64,6 +76,7 @@ impl Default for TopicSettings {
             durability: Durability::Sync,
             max_message_bytes: Bytes(limits::DEFAULT_BATCH_BYTES as u64),
             cleanup: Cleanup::Delete,
+            expired: Expired::Skip,
         }
     }
 }
@@ -82,7 +95,7 @@ pub struct Setting {
 }
 
 /// Every setting of a topic.
-pub const SETTINGS: [Setting; 7] = [
+pub const SETTINGS: [Setting; 8] = [
     Setting {
         name: "retention_time",
         meaning: "records older than this may be deleted",
@@ -106,6 +119,12 @@ pub const SETTINGS: [Setting; 7] = [
         meaning: "age at which a segment file is closed",
         unit: "duration",
         bounds: "1s to 36500d, or unlimited",
+    },
+    Setting {
+        name: "expired",
+        meaning: "what becomes of records that no queue group was given before the time in tidelog-expires-at",
+        unit: "word",
+        bounds: "skip or dead-letter",
     },
     Setting {
         name: "durability",
@@ -207,6 +226,13 @@ impl TopicSettings {
                     _ => return Err(wrong("there is no such durability".to_owned())),
                 }
             }
+            "expired" => {
+                self.expired = match value {
+                    "skip" => Expired::Skip,
+                    "dead-letter" => Expired::DeadLetter,
+                    _ => return Err(wrong("there is no such thing to do".to_owned())),
+                }
+            }
             "max_message_bytes" => {
                 let most = Bytes(limits::MAX_BATCH_BYTES as u64);
                 self.max_message_bytes = bounded(value, Bytes(1024)..=most).map_err(wrong)?;
@@ -241,6 +267,10 @@ impl TopicSettings {
             "durability" => match self.durability {
                 Durability::Sync => "sync".to_owned(),
                 Durability::Interval => "interval".to_owned(),
+            },
+            "expired" => match self.expired {
+                Expired::Skip => "skip".to_owned(),
+                Expired::DeadLetter => "dead-letter".to_owned(),
             },
             "max_message_bytes" => self.max_message_bytes.to_string(),
             "cleanup" => match self.cleanup {

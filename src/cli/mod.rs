@@ -6,6 +6,7 @@
 mod bench;
 mod connection;
 mod consume;
+mod dead_letter;
 mod demo;
 mod dump;
 mod failure;
@@ -83,6 +84,8 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Group(group::GroupArgs),
     /// Rules on the server that send records on, by their content; whole or in parts
     Route(route::RouteArgs),
+    /// Lists, shows and sends back what could not be delivered
+    DeadLetter(dead_letter::DeadLetterArgs),
     /// Checks a data directory offline, every batch
     Verify(verify::VerifyArgs),
     /// Prints what is in a segment, an index or a checkpoint
@@ -121,6 +124,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Group(args) => block_on(group::run(args)),
         Command::Route(args) => route::run(args),
+        Command::DeadLetter(args) => block_on(dead_letter::run(args)),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),

@@ -1,6 +1,6 @@
 //! `tidelog produce`: records from the command line, a file or stdin, one a line, streamed in constant memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -10,8 +10,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use tidelog::base::{self, ErrorKind, TopicName, limits};
-use tidelog::client::{Ack, ClientError, Message, Producer, Receipt, RecordMetadata};
+use futures_util::StreamExt;
+use tidelog::base::{self, Clock, ErrorKind, Millis, SystemClock, TopicName, limits};
+use tidelog::client::{Ack, Client, ClientError, Message, Producer, Receipt, ReceiptOutcome, RecordAt, RecordMetadata};
 use tidelog::record::Compression;
 use tokio::sync::mpsc;
 
@@ -26,11 +27,16 @@ use super::progress::{Progress, Unit};
 /// Records whose acknowledgement is awaited; the client bounds their bytes, this bounds their number.
 const RECORDS_IN_FLIGHT: usize = 64 * 1024;
 
+/// Records waited for at a time.
+const WAITED_FOR: usize = 10_000;
+
 const EXAMPLES: &str = "\
 Examples:
   tidelog produce orders 'hello' 'world'              two records
   tidelog produce orders --file orders.jsonl          one record a line; on disk when the command returns
   tail -f app.log | tidelog produce logs              sends each line as it comes
+  tidelog produce orders 'hello' --wait-for erp       returns when the group has acked it
+  tidelog produce orders 'later' --delay 1h --expires-in 2h
   printf 'k1:a\\nk2:b\\n' | tidelog produce users --key-separator : --header source=crm --json
 
 A topic that does not exist is created. Every byte of a line but its '\\n' is part of the record.";
@@ -91,6 +97,18 @@ pub struct ProduceArgs {
     /// Refuse a line longer than this
     #[arg(long, value_name = "SIZE", default_value_t = base::Bytes(limits::DEFAULT_BATCH_BYTES as u64))]
     max_message_bytes: base::Bytes,
+    /// Let queue groups have the records only after this time
+    #[arg(long, value_name = "DURATION")]
+    delay: Option<Millis>,
+    /// The records are of no use to queue groups after this time
+    #[arg(long, value_name = "DURATION")]
+    expires_in: Option<Millis>,
+    /// Wait until this group has acked every record; status 1 if it gives one up or passes it over
+    #[arg(long, value_name = "GROUP")]
+    wait_for: Option<String>,
+    /// Wait at most so long for the group
+    #[arg(long, value_name = "DURATION", requires = "wait_for")]
+    wait_timeout: Option<Millis>,
     /// Print {"topic","partition","offset","timestamp"} for each record
     #[arg(long)]
     json: bool,
@@ -103,6 +121,11 @@ pub struct ProduceArgs {
 
 /// Runs `produce`.
 pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
+    if args.ack == AckArg::None && args.wait_for.is_some() {
+        return Err(Failure::Usage(
+            "with --ack none nobody knows where a record is, so --wait-for cannot wait".to_owned(),
+        ));
+    }
     let (mut lines, length) = open_input(&args)?;
     let client = args.server.connect().await?;
     let ack = match args.ack {
@@ -124,12 +147,90 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
         bytes: 0,
         failed: 0,
         stopped: None,
+        stored: Vec::new(),
         args,
     };
     let worked = sending.run(&mut lines).await;
     sending.progress.finish();
     worked?;
-    sending.finish()
+    let (stored, group) = (std::mem::take(&mut sending.stored), sending.args.wait_for.clone());
+    let (json, quiet, timeout) = (sending.args.json, sending.args.quiet, sending.args.wait_timeout);
+    sending.finish()?;
+    match group {
+        Some(group) => wait_for(&client, &group, stored, timeout, json, quiet).await,
+        None => Ok(()),
+    }
+}
+
+/// Waits for what becomes of the records in a group.
+async fn wait_for(
+    client: &Client,
+    group: &str,
+    records: Vec<RecordAt>,
+    timeout: Option<Millis>,
+    json: bool,
+    quiet: bool,
+) -> Result<(), Failure> {
+    let total = records.len() as u64;
+    let mut progress = Progress::new(Unit::Records, Some(total), "waiting for the group");
+    let mut out = output::stdout();
+    let (mut done, mut others) = (0, BTreeMap::new());
+    let mut outcomes = futures_util::stream::iter(records)
+        .map(async |record| (client.processed(group, record.clone()).await, record))
+        .buffer_unordered(WAITED_FOR);
+    let wait = async {
+        while let Some((outcome, record)) = outcomes.next().await {
+            let name = match outcome? {
+                ReceiptOutcome::Acked => "acked",
+                ReceiptOutcome::DeadLettered => "dead_lettered",
+                ReceiptOutcome::NotWanted => "not_wanted",
+                ReceiptOutcome::Expired => "expired",
+            };
+            if json {
+                let (topic, partition, offset) = (record.topic, record.partition, record.offset);
+                let line = serde_json::json!({
+                    "topic": topic, "partition": partition, "offset": offset, "group": group, "outcome": name,
+                });
+                output::json_line(&mut out, &line)?;
+            }
+            progress.advance(1);
+            done += 1;
+            if name != "acked" {
+                *others.entry(name).or_insert(0u64) += 1;
+            }
+        }
+        Ok::<(), Failure>(())
+    };
+    let waited = match timeout {
+        Some(limit) => tokio::time::timeout(limit.as_duration(), wait).await,
+        None => Ok(wait.await),
+    };
+    drop(outcomes);
+    progress.finish();
+    out.flush()?;
+    match waited {
+        Err(_) => {
+            let left = count(total - done, "record");
+            return Err(Failure::Failed(format!(
+                "group '{group}' has not done {left} of {} within {}",
+                grouped(total),
+                timeout.unwrap_or(Millis(0))
+            )));
+        }
+        Ok(outcome) => outcome?,
+    }
+    if others.is_empty() {
+        if !quiet {
+            output::complain(&format!("group '{group}' has acked {}", count(total, "record")));
+        }
+        return Ok(());
+    }
+    let others: Vec<String> = others.iter().map(|(name, times)| format!("{} {name}", grouped(*times))).collect();
+    Err(Failure::Failed(format!(
+        "group '{group}' has not acked all of {}: {}",
+        count(total, "record"),
+        others.join(", ")
+    )))
 }
 
 /// The lines to send, and how many bytes they are if that is known.
@@ -179,6 +280,8 @@ struct Sending {
     bytes: u64,
     failed: u64,
     stopped: Option<String>,
+    /// Where the records are, if a group is waited for.
+    stored: Vec<RecordAt>,
 }
 
 impl Sending {
@@ -263,6 +366,13 @@ impl Sending {
         for (name, value) in &self.args.header {
             message = message.header(name.clone(), value.clone());
         }
+        let now = SystemClock::new().now_ms();
+        if let Some(delay) = self.args.delay {
+            message = message.deliver_at(now.saturating_add_unsigned(delay.0));
+        }
+        if let Some(span) = self.args.expires_in {
+            message = message.expires_at(now.saturating_add_unsigned(span.0));
+        }
         if let Some(partition) = self.args.partition {
             message = message.partition(partition);
         }
@@ -274,6 +384,12 @@ impl Sending {
             Ok(record) => {
                 self.acknowledged += 1;
                 self.bytes += sent.bytes;
+                if self.args.wait_for.is_some()
+                    && let Some(offset) = record.offset
+                {
+                    let topic = record.topic.as_ref().to_owned();
+                    self.stored.push(RecordAt { topic, partition: record.partition, offset });
+                }
                 if self.args.json {
                     let line = ReceiptLine {
                         topic: &record.topic,

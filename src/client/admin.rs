@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AlterTopic, CreateTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription, GroupSummary,
-    ListGroups, ListOffsets, ListTopics, Metrics, OffsetAt, ResetGroup, ResetPartition, ResetTo, ServerInfo,
-    ServerInfoOk, Setting, TopicDescription, TopicSummary,
+    AlterTopic, CreateTopic, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription,
+    GroupSummary, ListDeadLetters, ListGroups, ListOffsets, ListTopics, Metrics, OffsetAt, Redrive, RedriveOk,
+    ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -166,6 +166,17 @@ impl Admin {
     /// Lets a group go on elsewhere in the log; says what changes in which partition.
     pub async fn reset_group(&self, reset: GroupReset) -> Result<Vec<ResetPartition>, ClientError> {
         Ok(self.link.ask(&reset.0, Again::Yes).await?.partitions)
+    }
+
+    /// The topics with dead letters.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetterTopic>, ClientError> {
+        Ok(self.link.ask(&ListDeadLetters {}, Again::Yes).await?.topics)
+    }
+
+    /// Sends dead letters back to where they came from, once each: asked again after a broken connection, it sends none
+    /// twice.
+    pub async fn redrive(&self, redrive: &Redrive) -> Result<RedriveOk, ClientError> {
+        self.link.ask(redrive, Again::No).await
     }
 
     /// Facts about the server.

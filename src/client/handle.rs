@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::Link;
 use bytes::Bytes;
 
+use crate::protocol::{ReceiptOutcome, RecordAt};
+
+use super::link::Link;
+use super::processed::Hubs;
 use super::{
     Admin, ClientError, ConsumerBuilder, GroupConsumerBuilder, ProducerBuilder, QueueConsumerBuilder, RequestBuilder,
     ResponderBuilder,
@@ -87,6 +90,15 @@ impl Client {
     /// A member of a stream group: it owns some of the partitions, and gets their records in order.
     pub fn group_consumer(&self, group: impl Into<String>) -> GroupConsumerBuilder {
         GroupConsumerBuilder::new(self.link.clone(), group.into())
+    }
+
+    /// Waits until it is known what became of a record in a group, as [`Receipt::processed_by`](super::Receipt::processed_by)
+    /// does.
+    ///
+    /// # Errors
+    /// The server refuses: there is no such topic or partition.
+    pub async fn processed(&self, group: impl AsRef<str>, record: RecordAt) -> Result<ReceiptOutcome, ClientError> {
+        Hubs::outcome(&self.link, group.as_ref(), record).await
     }
 
     /// The address it was built for.

@@ -12,6 +12,7 @@ use crate::protocol::Request;
 use super::ClientError;
 use super::connection::Connection;
 use super::handle::Config;
+use super::processed::Hubs;
 
 /// Pause after the first failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +34,7 @@ pub(crate) enum Again {
 pub(crate) struct Link {
     config: Config,
     clock: SystemClock,
+    hubs: Hubs,
     state: Mutex<State>,
 }
 
@@ -46,11 +48,15 @@ enum State {
 impl Link {
     pub(crate) fn new(config: Config) -> Self {
         let state = Mutex::new(State::Down { failures: 0, since: Instant::now() });
-        Self { config, clock: SystemClock::new(), state }
+        Self { config, clock: SystemClock::new(), hubs: Hubs::default(), state }
     }
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn hubs(&self) -> &Hubs {
+        &self.hubs
     }
 
     pub(crate) fn now_ms(&self) -> TimestampMs {

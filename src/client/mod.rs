@@ -27,6 +27,7 @@ mod error;
 mod group;
 mod handle;
 mod link;
+mod processed;
 mod producer;
 mod queue;
 mod request;
@@ -46,8 +47,9 @@ pub use request::{
 };
 
 pub use crate::protocol::{
-    Ack, GroupDescription, GroupMember, GroupPartition, GroupSummary, OffsetAt, PartitionDescription, QueueRules,
-    ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
+    Ack, DeadLetterAt, DeadLetterTopic, GroupDescription, GroupMember, GroupPartition, GroupSummary, OffsetAt,
+    PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ResetPartition, ResetTo,
+    ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
 

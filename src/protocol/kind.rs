@@ -14,137 +14,120 @@ pub trait Request: Message {
     type Response: Message;
 }
 
-/// Message kinds; an answer has the kind of its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u16)]
-pub enum Kind {
+macro_rules! kinds {
+    ($($(#[$meta:meta])* $number:literal $kind:ident $name:literal;)*) => {
+        /// Message kinds; an answer has the kind of its request.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Kind {
+            $($(#[$meta])* $kind = $number,)*
+        }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &[Kind] = &[$(Self::$kind,)*];
+
+            /// The name in logs and metrics.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+// Number, kind, and name: one line each.
+kinds! {
     /// Pushed before the server closes a connection, with an error body.
-    Goodbye = 0,
+    0 Goodbye "goodbye";
     /// [`super::Hello`].
-    Hello = 1,
+    1 Hello "hello";
     /// [`super::Ping`].
-    Ping = 2,
+    2 Ping "ping";
     /// [`super::ServerInfo`].
-    ServerInfo = 3,
+    3 ServerInfo "server_info";
     /// [`super::Metrics`].
-    Metrics = 4,
+    4 Metrics "metrics";
     /// [`super::CreateTopic`].
-    CreateTopic = 10,
+    10 CreateTopic "create_topic";
     /// [`super::AlterTopic`].
-    AlterTopic = 11,
+    11 AlterTopic "alter_topic";
     /// [`super::DeleteTopic`].
-    DeleteTopic = 12,
+    12 DeleteTopic "delete_topic";
     /// [`super::ListTopics`].
-    ListTopics = 13,
+    13 ListTopics "list_topics";
     /// [`super::DescribeTopic`].
-    DescribeTopic = 14,
+    14 DescribeTopic "describe_topic";
     /// [`super::Metadata`].
-    Metadata = 15,
+    15 Metadata "metadata";
     /// [`super::InitProducer`].
-    InitProducer = 20,
+    20 InitProducer "init_producer";
     /// [`super::Produce`].
-    Produce = 21,
+    21 Produce "produce";
     /// [`super::Fetch`].
-    Fetch = 30,
+    30 Fetch "fetch";
     /// [`super::ListOffsets`].
-    ListOffsets = 31,
+    31 ListOffsets "list_offsets";
     /// [`super::Subscribe`].
-    Subscribe = 40,
+    40 Subscribe "subscribe";
     /// [`super::Credit`].
-    Credit = 41,
+    41 Credit "credit";
     /// [`super::Unsubscribe`].
-    Unsubscribe = 42,
+    42 Unsubscribe "unsubscribe";
     /// [`super::Delivery`].
-    Delivery = 43,
+    43 Delivery "delivery";
     /// Pushed when a subscription ends by itself, with an error body.
-    SubscriptionEnded = 44,
+    44 SubscriptionEnded "subscription_ended";
     /// [`super::JoinStream`].
-    JoinStream = 45,
+    45 JoinStream "join_stream";
     /// [`super::StreamHeartbeat`].
-    StreamHeartbeat = 46,
+    46 StreamHeartbeat "stream_heartbeat";
     /// [`super::LeaveStream`].
-    LeaveStream = 47,
+    47 LeaveStream "leave_stream";
     /// [`super::CommitPositions`].
-    CommitPositions = 48,
+    48 CommitPositions "commit_positions";
     /// [`super::Positions`].
-    Positions = 49,
+    49 Positions "positions";
     /// [`super::JoinGroup`].
-    JoinGroup = 50,
+    50 JoinGroup "join_group";
     /// [`super::LeaveGroup`].
-    LeaveGroup = 51,
+    51 LeaveGroup "leave_group";
     /// [`super::Settle`].
-    Settle = 52,
+    52 Settle "settle";
     /// [`super::Handed`].
-    Handed = 53,
+    53 Handed "handed";
     /// Pushed when a membership ends by itself, with an error body.
-    MemberEnded = 54,
+    54 MemberEnded "member_ended";
     /// [`super::ListGroups`].
-    ListGroups = 60,
+    60 ListGroups "list_groups";
     /// [`super::DescribeGroup`].
-    DescribeGroup = 61,
+    61 DescribeGroup "describe_group";
     /// [`super::DeleteGroup`].
-    DeleteGroup = 62,
+    62 DeleteGroup "delete_group";
     /// [`super::ResetGroup`].
-    ResetGroup = 63,
+    63 ResetGroup "reset_group";
     /// [`super::Ask`].
-    Ask = 80,
+    80 Ask "ask";
     /// [`super::Respond`].
-    Respond = 81,
+    81 Respond "respond";
     /// [`super::StopResponding`].
-    StopResponding = 82,
+    82 StopResponding "stop_responding";
     /// [`super::Asked`].
-    Asked = 83,
+    83 Asked "asked";
     /// [`super::Reply`].
-    Reply = 84,
+    84 Reply "reply";
     /// [`super::Progress`] of a responder, and [`super::ReplyPart`] to a requester.
-    Progress = 85,
+    85 Progress "progress";
+    /// [`super::Processed`].
+    96 Processed "processed";
+    /// [`super::Redrive`].
+    97 Redrive "redrive";
+    /// [`super::ListDeadLetters`].
+    98 ListDeadLetters "list_dead_letters";
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Kind; 40] = [
-        Self::Goodbye,
-        Self::Hello,
-        Self::Ping,
-        Self::ServerInfo,
-        Self::Metrics,
-        Self::CreateTopic,
-        Self::AlterTopic,
-        Self::DeleteTopic,
-        Self::ListTopics,
-        Self::DescribeTopic,
-        Self::Metadata,
-        Self::InitProducer,
-        Self::Produce,
-        Self::Fetch,
-        Self::ListOffsets,
-        Self::Subscribe,
-        Self::Credit,
-        Self::Unsubscribe,
-        Self::Delivery,
-        Self::SubscriptionEnded,
-        Self::JoinStream,
-        Self::StreamHeartbeat,
-        Self::LeaveStream,
-        Self::CommitPositions,
-        Self::Positions,
-        Self::JoinGroup,
-        Self::LeaveGroup,
-        Self::Settle,
-        Self::Handed,
-        Self::MemberEnded,
-        Self::ListGroups,
-        Self::DescribeGroup,
-        Self::DeleteGroup,
-        Self::ResetGroup,
-        Self::Ask,
-        Self::Respond,
-        Self::StopResponding,
-        Self::Asked,
-        Self::Reply,
-        Self::Progress,
-    ];
-
     /// The number on the wire.
     pub fn code(self) -> u16 {
         self as u16
@@ -152,52 +135,6 @@ impl Kind {
 
     /// The kind of a number, `None` for one that this version does not know.
     pub fn from_code(code: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.code() == code)
-    }
-
-    /// The name in logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Goodbye => "goodbye",
-            Self::Hello => "hello",
-            Self::Ping => "ping",
-            Self::ServerInfo => "server_info",
-            Self::Metrics => "metrics",
-            Self::CreateTopic => "create_topic",
-            Self::AlterTopic => "alter_topic",
-            Self::DeleteTopic => "delete_topic",
-            Self::ListTopics => "list_topics",
-            Self::DescribeTopic => "describe_topic",
-            Self::Metadata => "metadata",
-            Self::InitProducer => "init_producer",
-            Self::Produce => "produce",
-            Self::Fetch => "fetch",
-            Self::ListOffsets => "list_offsets",
-            Self::Subscribe => "subscribe",
-            Self::Credit => "credit",
-            Self::Unsubscribe => "unsubscribe",
-            Self::Delivery => "delivery",
-            Self::SubscriptionEnded => "subscription_ended",
-            Self::JoinStream => "join_stream",
-            Self::StreamHeartbeat => "stream_heartbeat",
-            Self::LeaveStream => "leave_stream",
-            Self::CommitPositions => "commit_positions",
-            Self::Positions => "positions",
-            Self::JoinGroup => "join_group",
-            Self::LeaveGroup => "leave_group",
-            Self::Settle => "settle",
-            Self::Handed => "handed",
-            Self::MemberEnded => "member_ended",
-            Self::ListGroups => "list_groups",
-            Self::DescribeGroup => "describe_group",
-            Self::DeleteGroup => "delete_group",
-            Self::ResetGroup => "reset_group",
-            Self::Ask => "ask",
-            Self::Respond => "respond",
-            Self::StopResponding => "stop_responding",
-            Self::Asked => "asked",
-            Self::Reply => "reply",
-            Self::Progress => "progress",
-        }
+        Self::ALL.iter().copied().find(|kind| kind.code() == code)
     }
 }

@@ -107,7 +107,7 @@ fn garbage_never_panics() {
 
 #[test]
 fn kinds_are_a_round_trip() {
-    for kind in Kind::ALL {
+    for &kind in Kind::ALL {
         assert_eq!(Kind::from_code(kind.code()), Some(kind));
     }
     assert_eq!(Kind::from_code(9999), None);

@@ -36,6 +36,15 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
+impl Record {
+    /// Bytes that it takes in a batch, or a few more.
+    pub fn weight(&self) -> usize {
+        let field = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter().map(|header| header.name.len() + field(&header.value) + 4);
+        field(&self.key) + field(&self.value) + headers.sum::<usize>() + 32
+    }
+}
+
 /// Where the parts of a record lie.
 pub(crate) struct Walk {
     pub(crate) timestamp_delta: i64,

@@ -7,25 +7,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{ErrorKind, Offset, TimestampMs, limits};
+use crate::base::{Offset, TimestampMs};
+use crate::catalog::Expired;
 use crate::expr::Input;
-use crate::record::{BatchBuilder, BatchOptions, Batches, Header, Record, partition_for_key, read_records};
+use crate::record::{BatchBuilder, BatchOptions, Record};
 
 use super::super::broker::lock;
 use super::super::partition::Stable;
-use super::super::{AckLevel, Broker, BrokerError, FetchRequest, NewTopic};
+use super::super::{Broker, BrokerError};
 use super::group::{Handed, Promise, QueueGroup, QueuePartition};
-use super::machine::{BURIAL, Due, Seen};
+use super::machine::{Due, Seen};
 
 /// Bytes read at a time, unless one batch is larger.
-const READ_BYTES: usize = 256 * 1024;
+pub(super) const READ_BYTES: usize = 256 * 1024;
 /// Records of one delivery.
 const HANDED_RECORDS: usize = 4096;
 /// Bytes of records after which a delivery is full.
 const HANDED_BYTES: usize = 512 * 1024;
 /// The longest sleep, and the wait after an error.
 const SLEEP: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// The header that says when a record may be delivered, in milliseconds since the Unix epoch.
 pub const DELIVER_AT: &str = "tidelog-deliver-at";
@@ -40,11 +41,15 @@ struct Ahead {
     next: Offset,
 }
 
-struct Dispatcher {
-    broker: Arc<Broker>,
-    group: Arc<QueueGroup>,
-    partition: Arc<QueuePartition>,
+pub(super) struct Dispatcher {
+    pub(super) broker: Arc<Broker>,
+    pub(super) group: Arc<QueueGroup>,
+    pub(super) partition: Arc<QueuePartition>,
     ahead: Ahead,
+    /// What was read last to be handed out again: records that failed are often neighbours.
+    window: (Offset, Vec<Record>, Offset),
+    /// Dead letters may have been written that are not known to be done with.
+    pub(super) to_recover: bool,
 }
 
 enum Next {
@@ -62,7 +67,8 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
     });
     let Ok(mut stable) = watch else { return };
     let mut changed = group.changed.subscribe();
-    let mut dispatcher = Dispatcher { broker, group, partition, ahead: Ahead::default() };
+    let mut dispatcher =
+        Dispatcher { broker, group, partition, ahead: Ahead::default(), window: (0, Vec::new(), 0), to_recover: true };
     loop {
         changed.borrow_and_update();
         let seen = *stable.borrow_and_update();
@@ -81,6 +87,8 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
             Next::End => return,
             Next::Wait(timer) => timer,
         };
+        // Thousands of groups may wait at a time.
+        dispatcher.window = (0, Vec::new(), 0);
         let wait = timer.map_or(SLEEP, |at| {
             let ms = u64::try_from(at.saturating_sub(dispatcher.broker.clock.now_ms())).unwrap_or(0);
             Duration::from_millis(ms.max(1)).min(SLEEP)
@@ -101,6 +109,9 @@ impl Dispatcher {
     async fn step(&mut self, stable: Stable) -> Result<Next, BrokerError> {
         if stable.closed || self.partition.is_closed() || !self.group.has_members() {
             return Ok(Next::End);
+        }
+        if self.to_recover {
+            self.recover().await?;
         }
         let expired = self.with(|machine, now| machine.expire(now));
         self.broker.metrics.leases_expired.inc_by(expired);
@@ -126,7 +137,7 @@ impl Dispatcher {
         Ok(Next::Wait(timer))
     }
 
-    fn with<R>(&self, act: impl FnOnce(&mut super::machine::Machine, TimestampMs) -> R) -> R {
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut super::machine::Machine, TimestampMs) -> R) -> R {
         self.group.with(&self.broker, &self.partition, act)
     }
 
@@ -141,6 +152,7 @@ impl Dispatcher {
         }
         let filter = lock(&self.group.inside).filter.clone();
         let ordered = self.group.rules().ordered_by_key;
+        let dead_letters = self.expired_are_dead_letters()?;
         let mut handed = Vec::new();
         let mut bytes = 0;
         let (mut asked, mut failures) = (0, 0);
@@ -160,15 +172,19 @@ impl Dispatcher {
                         false
                     })
                 });
-                let expired = time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
+                let expired = matches && time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
+                if expired && !dead_letters {
+                    self.partition.expired(record.offset);
+                }
                 let seen = Seen {
                     offset: record.offset,
                     key: record.key.as_ref().filter(|_| ordered).map(hash),
                     deliver_at: time_of(&record, DELIVER_AT),
-                    skip: !matches || expired,
+                    skip: !matches || expired && !dead_letters,
+                    condemned: expired,
                 };
                 if machine.admit(seen, promise.member.id, now) {
-                    bytes += weight(&record);
+                    bytes += record.weight();
                     handed.push(record);
                 }
             }
@@ -184,14 +200,13 @@ impl Dispatcher {
 
     /// Hands out again what is due.
     async fn redeliver(&mut self, due: Due, promise: Promise) -> Result<(), BrokerError> {
-        let (records, next) = match self.read(due.from, READ_BYTES).await? {
-            Some(read) => read,
-            None => return Ok(()),
-        };
+        let Some((records, next)) = self.window(due.from).await? else { return Ok(()) };
+        let records: Vec<Record> =
+            records.iter().filter(|record| (due.from..due.to).contains(&record.offset)).cloned().collect();
         let mut due = Due { to: due.to.min(next.max(due.from + 1)), ..due };
         let now = self.broker.clock.now_ms();
         let (mut handed, mut expired, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for record in records.into_iter().filter(|record| (due.from..due.to).contains(&record.offset)) {
+        for record in records.into_iter().filter(|record| record.offset < due.to) {
             if handed.len() >= promise.records || bytes >= HANDED_BYTES {
                 due.to = record.offset;
                 break;
@@ -200,16 +215,26 @@ impl Dispatcher {
                 expired.push(record.offset);
                 continue;
             }
-            bytes += weight(&record);
+            bytes += record.weight();
             handed.push(record);
         }
-        // What has expired is not among those that are there, and so done.
+        if self.expired_are_dead_letters()? {
+            self.with(|machine, now| expired.iter().for_each(|offset| machine.condemn(*offset, now)));
+        } else {
+            // They are not among those that are there, and so done.
+            expired.iter().for_each(|offset| self.partition.expired(*offset));
+        }
         let there: Vec<Offset> = handed.iter().map(|record| record.offset).collect();
         let leased = self.with(|machine, now| machine.lease_due(due, &there, promise.member.id, now));
         handed.retain(|record| leased.binary_search(&record.offset).is_ok());
         self.broker.metrics.redelivered.inc_by(handed.len() as u64);
         self.hand(&promise, due.failed + 1, &handed);
         Ok(())
+    }
+
+    /// What the topic says about records that nobody was given in time.
+    fn expired_are_dead_letters(&self) -> Result<bool, BrokerError> {
+        Ok(self.broker.topic(self.partition.topic.as_str())?.settings.expired == Expired::DeadLetter)
     }
 
     fn hand(&self, promise: &Promise, attempt: u32, records: &[Record]) {
@@ -235,55 +260,22 @@ impl Dispatcher {
         }
     }
 
-    /// Writes a record that failed too often to the dead-letter topic, and is done with it when it is there.
-    async fn bury(&mut self, due: Due) -> Result<(), BrokerError> {
-        let Some((records, next)) = self.read(due.from, READ_BYTES).await? else { return Ok(()) };
-        let due = Due { to: due.to.min(next.max(due.from + 1)), ..due };
-        let dead: Vec<Record> =
-            records.into_iter().filter(|record| (due.from..due.to).contains(&record.offset)).collect();
-        let there: Vec<Offset> = dead.iter().map(|record| record.offset).collect();
-        let leased = self.with(|machine, now| machine.lease_due(due, &there, BURIAL, now));
-        let mut outcome = Ok(());
-        for record in dead.into_iter().filter(|record| leased.binary_search(&record.offset).is_ok()) {
-            let offset = record.offset;
-            let reason = self.partition.reason(offset);
-            let reason = reason.unwrap_or_else(|| "it was not acked in time".to_owned());
-            if outcome.is_ok() {
-                outcome = self.write_dead(record, due.failed, &reason).await;
-            }
-            if outcome.is_ok() {
-                self.broker.metrics.dead_letters.inc();
-                self.with(|machine, now| machine.ack(BURIAL, offset, offset + 1, now));
-            } else {
-                let pause = Some(PAUSE.as_millis() as u64);
-                self.with(|machine, now| machine.nack(BURIAL, (offset, offset + 1), pause, now));
-            }
+    /// Records around `from` and on, as they were read last if they are among those, and the offset behind them.
+    pub(super) async fn window(&mut self, from: Offset) -> Result<Option<(&[Record], Offset)>, BrokerError> {
+        let (begin, _, end) = &self.window;
+        if !(*begin..*end).contains(&from) {
+            let Some((records, next)) = self.read(from, READ_BYTES).await? else { return Ok(None) };
+            self.window = (from, records, next);
         }
-        outcome
-    }
-
-    async fn write_dead(&self, mut record: Record, attempts: u32, reason: &str) -> Result<(), BrokerError> {
-        let topic = self.group.dead_letters()?;
-        let new = NewTopic { name: topic.clone(), partitions: None, settings: Vec::new(), if_not_exists: true };
-        let partitions = self.broker.create_topic(new).await?.partitions.len() as u32;
-        let source = format!("{}/{}/{}", self.partition.topic, self.partition.place.partition, record.offset);
-        let own = ["tidelog-source", "tidelog-attempts", "tidelog-error", "tidelog-group"];
-        record.headers.retain(|header| !own.iter().any(|name| header.name == name.as_bytes()));
-        let values = [source, attempts.to_string(), reason.to_owned(), self.group.name.to_string()];
-        record.headers.extend(
-            own.iter()
-                .zip(values)
-                .map(|(name, value)| Header { name: Bytes::from_static(name.as_bytes()), value: Some(value.into()) }),
-        );
-        let number = record.key.as_ref().map_or(0, |key| partition_for_key(key, partitions));
-        record.offset = 0;
-        let mut builder = BatchBuilder::new(BatchOptions::default());
-        builder.push_record(&record);
-        self.broker.produce(topic.as_str(), number, builder.build(), AckLevel::Durable).await.map(drop)
+        Ok(Some((&self.window.1, self.window.2)))
     }
 
     /// Records from `from` on, and the offset behind what was read. `None` if something else is to be done first.
-    async fn read(&self, from: Offset, max_bytes: usize) -> Result<Option<(Vec<Record>, Offset)>, BrokerError> {
+    pub(super) async fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Option<(Vec<Record>, Offset)>, BrokerError> {
         let topic = self.broker.topic(self.partition.topic.as_str())?;
         let number = self.partition.place.partition;
         let start = topic.partition(number)?.log()?.with(|log| log.start_offset());
@@ -293,41 +285,9 @@ impl Dispatcher {
             self.with(|machine, now| machine.forget_below(start, now));
             return Ok(None);
         }
-        let request = FetchRequest {
-            topic: self.partition.topic.as_str(),
-            partition: number,
-            offset: from,
-            max_bytes,
-            min_bytes: 0,
-            max_wait: Duration::ZERO,
-            skip_damaged: false,
-        };
-        let fetched = self.broker.fetch(request).await?;
-        if fetched.next_offset <= from {
-            let message = format!("nothing can be read at offset {from} of {}/{number}", topic.entry.name);
-            return Err(BrokerError::new(ErrorKind::Internal, message));
-        }
-        let mut records = Vec::new();
-        for batch in Batches::new(fetched.bytes) {
-            let (header, batch) = batch?;
-            if header.is_control() {
-                continue;
-            }
-            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES)? {
-                let record = record?;
-                if record.offset >= from {
-                    records.push(record);
-                }
-            }
-        }
-        Ok(Some((records, fetched.next_offset)))
+        let read = self.broker.records_from(self.partition.topic.as_str(), number, from, max_bytes).await?;
+        Ok(Some(read))
     }
-}
-
-fn weight(record: &Record) -> usize {
-    let field = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
-    let headers = record.headers.iter().map(|header| header.name.len() + field(&header.value));
-    field(&record.key) + field(&record.value) + headers.sum::<usize>() + 16
 }
 
 fn hash(key: &Bytes) -> u64 {

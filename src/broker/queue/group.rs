@@ -1,6 +1,6 @@
 //! Queue groups with their members: who has how much out, and what a member says about it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,12 +17,14 @@ use super::super::partition::Topic;
 use super::super::{Broker, BrokerError};
 use super::GroupMember;
 use super::dispatch;
+use super::graves::Graves;
 use super::machine::{Machine, MemberId, Settled};
 
 /// Bytes that wait to be sent to a member, beyond which it gets nothing more.
 const QUEUED_BYTES: usize = 4 * 1024 * 1024;
-/// Reasons of failures that are remembered for a partition, for its dead letters.
-const REASONS: usize = 10_000;
+/// Reasons of failures that are remembered for a partition, for its dead letters, and records that have expired, for those
+/// who ask what became of them.
+const REMEMBERED: usize = 10_000;
 
 /// Records handed to a member, all of them for the same time.
 #[derive(Debug)]
@@ -83,6 +85,10 @@ pub(crate) struct QueuePartition {
     closed: AtomicBool,
     dispatching: AtomicBool,
     reasons: Mutex<HashMap<Offset, String>>,
+    /// Where dead letters may be that are not known to be done with; kept with the floor.
+    pub(crate) intent: Mutex<String>,
+    /// Records that were passed over because they had expired, as far as is remembered.
+    expired: Mutex<BTreeSet<Offset>>,
 }
 
 pub(crate) struct Member {
@@ -115,6 +121,8 @@ pub(crate) struct QueueGroup {
     runtime: Handle,
     /// Why its members were sent away.
     ended: Mutex<Option<(ErrorKind, String)>>,
+    /// Its dead letters, once somebody had to know them.
+    pub(crate) graves: tokio::sync::Mutex<Option<Graves>>,
 }
 
 /// Room that is promised to a dispatcher; what it does not lease is given back.
@@ -161,6 +169,19 @@ impl QueuePartition {
     pub(crate) fn reason(&self, offset: Offset) -> Option<String> {
         lock(&self.reasons).remove(&offset)
     }
+
+    /// A record has expired and is passed over.
+    pub(crate) fn expired(&self, offset: Offset) {
+        let mut expired = lock(&self.expired);
+        expired.insert(offset);
+        if expired.len() > REMEMBERED {
+            expired.pop_first();
+        }
+    }
+
+    pub(crate) fn is_expired(&self, offset: Offset) -> bool {
+        lock(&self.expired).contains(&offset)
+    }
 }
 
 impl QueueGroup {
@@ -172,6 +193,7 @@ impl QueueGroup {
             changed: watch::Sender::new(0),
             runtime,
             ended: Mutex::default(),
+            graves: tokio::sync::Mutex::default(),
         }
     }
 
@@ -201,7 +223,13 @@ impl QueueGroup {
             if lock(&self.inside).partitions.contains_key(&at) {
                 continue;
             }
-            let machine = Machine::new(rules.clone(), lock(&broker.catalog).progress(&self.name, at), start(number));
+            let (machine, intent) = {
+                let catalog = lock(&broker.catalog);
+                let progress = catalog.progress(&self.name, at);
+                let position = progress.and_then(|progress| progress.position.as_ref());
+                let intent = position.map(|position| position.metadata.clone()).unwrap_or_default();
+                (Machine::new(rules.clone(), progress, start(number)), intent)
+            };
             let dirty = machine.is_dirty();
             let partition = Arc::new(QueuePartition {
                 place: Place { group: self.name.clone(), topic: at.0, partition: number },
@@ -212,6 +240,8 @@ impl QueueGroup {
                 closed: AtomicBool::new(false),
                 dispatching: AtomicBool::new(false),
                 reasons: Mutex::default(),
+                intent: Mutex::new(intent),
+                expired: Mutex::default(),
             });
             // Whoever was here in between had the same to begin with.
             let added = {
@@ -371,7 +401,7 @@ impl QueueGroup {
             && to.saturating_sub(*from) <= 64
         {
             let mut reasons = lock(&partition.reasons);
-            if reasons.len() < REASONS {
+            if reasons.len() < REMEMBERED {
                 reasons.extend((*from..*to).map(|offset| (offset, reason.clone())));
             }
         }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::base::{ErrorKind, TimestampMs};
-use crate::catalog::{Event, Position};
+use crate::catalog::{Event, Place, Position};
 
 use super::super::broker::lock;
 use super::super::{Broker, BrokerError};
@@ -38,6 +38,8 @@ struct Work {
 pub(crate) struct Keeper {
     work: Mutex<Work>,
     more: Condvar,
+    /// Bumped with every commit: something may be done now that was not.
+    pub(crate) commits: watch::Sender<u64>,
     /// Held while changes are collected and committed; who replaces or deletes progress holds it too.
     pub(crate) keeping: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -140,7 +142,8 @@ impl Keeper {
                 continue;
             }
             let changes = lock(&partition.machine).take_changes(now);
-            events.extend(changes.iter().map(|change| event(&partition, change, now)));
+            let intent = lock(&partition.intent).clone();
+            events.extend(changes.iter().map(|change| event_of(&partition.place, change, &intent, now)));
             taken.push((partition, changes));
         }
         let result = if events.is_empty() { Ok(()) } else { lock(&broker.catalog).commit_all(events, now) };
@@ -163,15 +166,17 @@ impl Keeper {
             // Who no longer waits need not know.
             let _ = answer.send(outcome);
         }
+        self.commits.send_modify(|commits| *commits += 1);
         failure.is_none()
     }
 }
 
-fn event(partition: &QueuePartition, change: &Keep, now: TimestampMs) -> Event {
-    let place = partition.place.clone();
+/// A change as the journal has it.
+pub(super) fn event_of(place: &Place, change: &Keep, metadata: &str, now: TimestampMs) -> Event {
+    let place = place.clone();
     match change {
         Keep::Floor(offset) => {
-            let position = Position { offset: *offset, metadata: String::new(), time_ms: now };
+            let position = Position { offset: *offset, metadata: metadata.to_owned(), time_ms: now };
             Event::PositionSet { place, position: Some(position) }
         }
         Keep::Chunk(number, chunk) => Event::ChunkSet { place, number: *number, chunk: chunk.clone() },

@@ -24,6 +24,9 @@ pub type MemberId = u64;
 /// Who has a record while it is written to the dead-letter topic.
 pub(crate) const BURIAL: MemberId = 0;
 
+/// Failed deliveries of a record that is to be a dead letter for another reason.
+pub(crate) const CONDEMNED: u32 = u32::MAX;
+
 /// Spans beyond which nothing new is looked at: what waits must be done first.
 pub(crate) const MAX_SPANS: usize = 1_000_000;
 
@@ -61,6 +64,8 @@ pub(crate) struct Seen {
     pub(crate) deliver_at: Option<TimestampMs>,
     /// It is not for this group.
     pub(crate) skip: bool,
+    /// It is to be a dead letter, whatever its deliveries.
+    pub(crate) condemned: bool,
 }
 
 /// A span that is due again.
@@ -228,7 +233,7 @@ impl Machine {
 
     /// The cursor comes to a record; `true` if it is now leased to the member, as its first delivery.
     pub(crate) fn admit(&mut self, seen: Seen, member: MemberId, now: TimestampMs) -> bool {
-        let Seen { offset, key, deliver_at, skip } = seen;
+        let Seen { offset, key, deliver_at, skip, condemned } = seen;
         if offset < self.cursor {
             return false;
         }
@@ -243,6 +248,7 @@ impl Machine {
             return false;
         }
         let (failed, due) = match (failed, deliver_at) {
+            _ if condemned => (CONDEMNED, Some(now)),
             (Some((failed, due)), _) => (failed, Some(due)),
             (None, at) => (0, at.filter(|at| *at > now)),
         };
@@ -318,6 +324,33 @@ impl Machine {
             }
         }
         leased
+    }
+
+    /// A record that waits is to be a dead letter, whatever its deliveries.
+    pub(crate) fn condemn(&mut self, offset: Offset, now: TimestampMs) {
+        for (from, span) in self.carve(offset, offset + 1) {
+            let waits = matches!(span.state, State::Waiting { .. });
+            let condemned = Span { failed: CONDEMNED, state: State::Waiting { due: now }, ..span };
+            if waits {
+                self.touch(from, span.end);
+            }
+            self.put(from, if waits { condemned } else { span });
+        }
+    }
+
+    /// A record is done, whatever was known of it.
+    pub(crate) fn mark_done(&mut self, offset: Offset, now: TimestampMs) {
+        if offset >= self.cursor {
+            if !self.is_done(offset) {
+                self.known_done.insert(offset, offset + 1);
+            }
+            self.touch(offset, offset + 1);
+            self.pass_done();
+            return;
+        }
+        for (from, span) in self.carve(offset, offset + 1) {
+            self.done(from, span, now);
+        }
     }
 
     fn deadline(&self, now: TimestampMs) -> TimestampMs {

@@ -4,10 +4,14 @@
 //! long as there are members; [`group`] has the members and takes what they say; [`keeper`] makes it durable.
 
 mod admin;
+mod bury;
 mod dispatch;
+mod graves;
 mod group;
 mod keeper;
 mod machine;
+mod receipts;
+mod redrive;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +35,8 @@ use group::QueueGroup;
 pub use group::{Handed, Settlement, Verdict};
 pub(crate) use keeper::Keeper;
 pub use machine::{MemberId, Settled};
+pub use receipts::{Processed, RecordAt};
+pub use redrive::{DeadLetterTopic, Redrive, Redriven};
 
 /// Longest lease and longest wait between deliveries, in milliseconds: a week.
 const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
@@ -45,6 +51,8 @@ pub(crate) struct Queues {
     groups: Mutex<BTreeMap<GroupName, Arc<QueueGroup>>>,
     members: AtomicU64,
     pub(crate) keeper: Keeper,
+    /// Held while dead letters are sent back.
+    redriving: tokio::sync::Mutex<()>,
     /// Held while a group is declared or deleted.
     pub(crate) declaring: Mutex<()>,
 }

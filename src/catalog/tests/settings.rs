@@ -29,7 +29,7 @@ fn every_setting_reads_what_it_writes() {
 fn defaults_are_as_stated() {
     let settings = TopicSettings::default();
     let values = SETTINGS.map(|setting| settings.get(setting.name).unwrap());
-    assert_eq!(values, ["unlimited", "unlimited", "256MiB", "7d", "sync", "8MiB", "delete"]);
+    assert_eq!(values, ["unlimited", "unlimited", "256MiB", "7d", "skip", "sync", "8MiB", "delete"]);
     assert_eq!(settings.check(), Ok(()));
 }
 

@@ -47,6 +47,16 @@ impl Message {
         self
     }
 
+    /// Queue groups have it only from this time on, in milliseconds since the Unix epoch: header `tidelog-deliver-at`.
+    pub fn deliver_at(self, ms: TimestampMs) -> Self {
+        self.header("tidelog-deliver-at", ms.to_string())
+    }
+
+    /// It is of no use to queue groups after this time, in milliseconds since the Unix epoch: header `tidelog-expires-at`.
+    pub fn expires_at(self, ms: TimestampMs) -> Self {
+        self.header("tidelog-expires-at", ms.to_string())
+    }
+
     /// The partition it goes to, whatever its key.
     pub fn partition(mut self, partition: PartitionId) -> Self {
         self.partition = Some(partition);

@@ -150,8 +150,9 @@ impl ProducerBuilder {
         let memory_bytes = self.memory.min(u32::MAX as usize);
         Ok(Producer {
             inner: Arc::new(Inner {
-                link: self.link,
+                link: Arc::clone(&self.link),
                 queue_config: QueueConfig {
+                    link: self.link,
                     linger: self.linger,
                     delivery_timeout: self.delivery_timeout,
                     compression: self.compression,

@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::base::{PartitionId, TimestampMs, limits};
+use crate::client::link::Link;
 use crate::record::{BatchBuilder, BatchOptions};
 
 use super::message::Message;
@@ -20,6 +21,7 @@ const FEW: usize = 2;
 /// What is true of all partitions of a producer.
 #[derive(Debug, Clone)]
 pub(crate) struct QueueConfig {
+    pub(crate) link: Arc<Link>,
     pub(crate) linger: Duration,
     pub(crate) delivery_timeout: Duration,
     pub(crate) compression: crate::record::Compression,
@@ -154,7 +156,7 @@ impl Queue {
         };
         state.open = Some(OpenBatch {
             builder: BatchBuilder::new(options),
-            completion: Completion::new(self.topic.clone(), self.partition),
+            completion: Completion::new(Arc::clone(&self.config.link), self.topic.clone(), self.partition),
             stamp: state.next,
             memory: 0,
             deadline: now + self.config.delivery_timeout,

@@ -5,8 +5,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::base::{Offset, PartitionId, TimestampMs};
+use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs};
 use crate::client::ClientError;
+use crate::client::link::Link;
+use crate::client::processed::Hubs;
+use crate::protocol::{ReceiptOutcome, RecordAt};
 
 /// Where a record lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,7 @@ pub struct Receipt {
 /// The shared outcome of a batch.
 #[derive(Debug)]
 pub(crate) struct Completion {
+    link: Arc<Link>,
     topic: Arc<str>,
     partition: PartitionId,
     state: Mutex<State>,
@@ -54,8 +58,8 @@ struct State {
 }
 
 impl Completion {
-    pub(crate) fn new(topic: Arc<str>, partition: PartitionId) -> Arc<Self> {
-        Arc::new(Self { topic, partition, state: Mutex::default() })
+    pub(crate) fn new(link: Arc<Link>, topic: Arc<str>, partition: PartitionId) -> Arc<Self> {
+        Arc::new(Self { link, topic, partition, state: Mutex::default() })
     }
 
     pub(crate) fn receipt(self: &Arc<Self>, index: u32) -> Receipt {
@@ -78,6 +82,24 @@ impl Receipt {
     pub fn try_get(&self) -> Option<Result<RecordMetadata, ClientError>> {
         let state = self.completion.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.outcome.clone().map(|outcome| self.outcome(outcome))
+    }
+
+    /// Waits until the record is stored, and then until a group has done it: acked it, given it up as a dead letter, or passed
+    /// it over. The group need not exist yet, and neither it nor the server need to be there all the time: what a group has
+    /// done is durable. Whoever has no receipt any more asks [`Client::processed`](crate::client::Client::processed).
+    ///
+    /// # Errors
+    /// The record could not be stored; it was sent with [`Ack::None`](crate::protocol::Ack), so that nobody knows where it is;
+    /// the topic is gone.
+    pub async fn processed_by(self, group: impl AsRef<str>) -> Result<ReceiptOutcome, ClientError> {
+        let link = Arc::clone(&self.completion.link);
+        let stored = self.await?;
+        let Some(offset) = stored.offset else {
+            let message = "a record that was sent without an acknowledgement cannot be asked about";
+            return Err(ClientError::new(ErrorKind::InvalidRequest, message));
+        };
+        let record = RecordAt { topic: stored.topic.as_ref().to_owned(), partition: stored.partition, offset };
+        Hubs::outcome(&link, group.as_ref(), record).await
     }
 
     fn outcome(&self, outcome: Result<Stored, ClientError>) -> Result<RecordMetadata, ClientError> {

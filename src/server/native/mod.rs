@@ -10,6 +10,7 @@ mod outbox;
 mod purse;
 mod reader;
 mod reading;
+mod receipts;
 mod requests;
 mod session;
 mod streams;

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::mapping::{self, Refusal, topic_name};
 use super::reading::{Want, read};
 use super::session::{Answer, Session, Ticket};
-use super::{exchange, members, streams, subscriptions};
+use super::{exchange, members, receipts, streams, subscriptions};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -135,6 +135,9 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::ResetGroup => start(session, frame, ticket, members::reset).await,
         Kind::Respond => start(session, frame, ticket, exchange::respond).await,
         Kind::StopResponding => start(session, frame, ticket, exchange::stop_responding).await,
+        Kind::Processed => start(session, frame, ticket, receipts::processed).await,
+        Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,
+        Kind::ListDeadLetters => start(session, frame, ticket, receipts::dead_letters).await,
         Kind::Hello => {
             let refusal = Refusal::new(ErrorKind::InvalidRequest, "this connection has said hello already");
             session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal));

@@ -18,6 +18,11 @@ impl Machine {
         !self.dirty.is_empty() || self.kept_floor != Some(self.floor())
     }
 
+    /// The floor is to be kept, though it has not moved.
+    pub(crate) fn touch_floor(&mut self) {
+        self.kept_floor = None;
+    }
+
     /// What is to be kept, as of now; counts as kept from here on ([`Machine::not_kept`] takes that back).
     pub(crate) fn take_changes(&mut self, now: TimestampMs) -> Vec<Keep> {
         let floor = self.floor();

@@ -12,7 +12,7 @@ fn rules() -> QueueSettings {
 }
 
 fn seen(offset: Offset) -> Seen {
-    Seen { offset, key: None, deliver_at: None, skip: false }
+    Seen { offset, key: None, deliver_at: None, skip: false, condemned: false }
 }
 
 fn keep(progress: &mut Progress, kept: Vec<Keep>) {

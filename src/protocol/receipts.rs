@@ -1,0 +1,151 @@
+//! The messages about what became of records: receipts, dead letters, and sending these back.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Message, Request};
+
+/// Asks what became of records in a group, and waits until that is known of one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processed {
+    /// The group; it need not exist yet.
+    pub group: String,
+    /// The records, at most 10,000.
+    pub records: Vec<RecordAt>,
+    /// How long to wait at most.
+    pub wait_ms: u32,
+}
+
+impl Message for Processed {
+    const KIND: Kind = Kind::Processed;
+}
+
+impl Request for Processed {
+    type Response = ProcessedOk;
+}
+
+/// Where a record is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RecordAt {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The offset.
+    pub offset: u64,
+}
+
+/// Those of which it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessedOk {
+    /// The records with their outcome; none if the time is over.
+    pub done: Vec<ProcessedRecord>,
+}
+
+impl Message for ProcessedOk {
+    const KIND: Kind = Kind::Processed;
+}
+
+/// A record and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessedRecord {
+    /// The record.
+    pub record: RecordAt,
+    /// What became of it.
+    pub outcome: ReceiptOutcome,
+}
+
+/// What became of a record in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReceiptOutcome {
+    /// It was acked, or lies below the group's committed position.
+    Acked,
+    /// The group gave up: it is in the dead-letter topic.
+    DeadLettered,
+    /// The group's filter does not select it.
+    NotWanted,
+    /// It expired before a member was given it.
+    Expired,
+}
+
+/// Sends dead letters back to where they came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redrive {
+    /// The dead-letter topic.
+    pub topic: String,
+    /// Only those for which this CEL expression is true.
+    pub filter: Option<String>,
+    /// So many at most; at most 10,000.
+    pub max: u32,
+    /// Only say which.
+    pub dry_run: bool,
+    /// Where to begin to look, as an answer said.
+    pub from: Option<DeadLetterAt>,
+}
+
+impl Message for Redrive {
+    const KIND: Kind = Kind::Redrive;
+}
+
+impl Request for Redrive {
+    type Response = RedriveOk;
+}
+
+/// A place in a dead-letter topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeadLetterAt {
+    /// The partition.
+    pub partition: u32,
+    /// The offset.
+    pub offset: u64,
+}
+
+/// What went back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedriveOk {
+    /// The dead letters that went back, or would.
+    pub records: Vec<DeadLetterAt>,
+    /// Those that cannot go back: the topic that they came from is gone, or they do not say which it was.
+    pub stranded: u64,
+    /// Where to look for more; nothing at the end.
+    pub next: Option<DeadLetterAt>,
+}
+
+impl Message for RedriveOk {
+    const KIND: Kind = Kind::Redrive;
+}
+
+/// Asks for the topics with dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDeadLetters {}
+
+impl Message for ListDeadLetters {
+    const KIND: Kind = Kind::ListDeadLetters;
+}
+
+impl Request for ListDeadLetters {
+    type Response = ListDeadLettersOk;
+}
+
+/// The topics with dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListDeadLettersOk {
+    /// The topics, by name.
+    pub topics: Vec<DeadLetterTopic>,
+}
+
+impl Message for ListDeadLettersOk {
+    const KIND: Kind = Kind::ListDeadLetters;
+}
+
+/// A topic with dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterTopic {
+    /// The topic.
+    pub topic: String,
+    /// The queue groups whose dead letters go there.
+    pub groups: Vec<String>,
+    /// Dead letters in it.
+    pub records: u64,
+    /// Those of them that went back.
+    pub redriven: u64,
+}
