@@ -1,6 +1,7 @@
 //! Stream groups against a real server: partitions are shared out and handed over, and a server and members that are killed
 //! at random break nothing. `TIDELOG_KILLS=n` makes that many rounds of it (4 if not set).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "writes a server's configuration")]
 
 mod common;
 
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Server, spawn, tidelog};
-use tidelog::client::{Client, GroupConsumer, GroupEvent, Message, NewTopic, StartAt};
+use tidelog::client::{Client, GroupConsumer, GroupEvent, Message, NewTopic, StartAt, WhenMissed};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -337,4 +338,51 @@ async fn the_command_line_reads_on_where_a_stream_group_is_also_after_it_was_kil
 
 async fn lag(client: &Client) -> u64 {
     client.admin().describe_group("cli").await.map_or(u64::MAX, |group| group.partitions.iter().map(|at| at.lag).sum())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_hears_of_what_retention_deleted_before_it_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("tidelog.toml");
+    std::fs::write(&config, "retention_check = \"20ms\"\n").unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start_on(&data, &["--config", config.to_str().unwrap()]);
+    let client = Client::connect(server.address()).await.unwrap();
+    let small = NewTopic::new("t")
+        .partitions(1)
+        .set("max_message_bytes", "32KiB")
+        .set("segment_bytes", "64KiB")
+        .set("retention_bytes", "64KiB");
+    client.admin().create_topic(small).await.unwrap();
+    let fill = async |records: u32| {
+        let producer = client.producer().build().await.unwrap();
+        for at in 0..records {
+            producer.send_and_wait(Message::to("t").value(format!("{at} {}", "x".repeat(10_000)))).await.unwrap();
+        }
+    };
+    let start = async || client.admin().describe_topic("t").await.unwrap().partitions[0].log_start;
+    fill(1).await;
+    let group = || client.group_consumer("slow").topic("t").commit_by_hand();
+    let mut consumer = group().join().await.unwrap();
+    while !matches!(event(&mut consumer).await, GroupEvent::Record(_)) {}
+    consumer.commit().await.unwrap();
+    consumer.close().await.unwrap();
+    while start().await <= 1 {
+        fill(10).await;
+    }
+    let mut consumer = group().join().await.unwrap();
+    let missed = loop {
+        match event(&mut consumer).await {
+            GroupEvent::Assigned(_) => {}
+            other => break other,
+        }
+    };
+    let GroupEvent::Missed { place, from, to } = missed else { panic!("{missed:?}") };
+    assert_eq!((place.topic.as_str(), place.partition, from), ("t", 0, 1));
+    assert!(to > 1);
+    assert!(matches!(event(&mut consumer).await, GroupEvent::Record(record) if record.offset >= to));
+    consumer.close().await.unwrap();
+    let mut strict = group().when_missed(WhenMissed::Fail).join().await.unwrap();
+    let refused = tokio::time::timeout(SOON, strict.next()).await.unwrap().unwrap().unwrap_err();
+    assert!(refused.to_string().contains("the group's position is 1, and retention has deleted"), "{refused}");
 }

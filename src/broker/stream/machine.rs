@@ -17,6 +17,7 @@ mod kept;
 mod share_out;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::{PartitionId, TimestampMs, TopicId, TopicName, TopicPattern};
@@ -185,6 +186,11 @@ impl Machine {
         self.members.keys().all(|member| Some(member.as_ref()) == id)
     }
 
+    /// All that a member owns and is not to give up.
+    pub(crate) fn owned(&self, id: &str) -> Vec<At> {
+        self.members.get(id).into_iter().flat_map(|member| member.owns.keys().copied()).collect()
+    }
+
     /// Its members, for people.
     pub(crate) fn look(&self, now: Ms) -> Vec<Look> {
         let look = |(id, member): (&Id, &Member)| Look {
@@ -205,9 +211,8 @@ impl Machine {
     }
 
     fn take_topics(&mut self, all: &Topics) {
-        let wants = |name: &TopicName| {
-            self.members.values().any(|member| member.topics.iter().any(|pattern| pattern.matches(name)))
-        };
+        let interest = self.interest();
+        let wants = |name: &TopicName| interest.iter().any(|pattern| pattern.matches(name));
         self.topics = all.iter().filter(|(name, _)| wants(name)).map(|(name, of)| (name.clone(), *of)).collect();
         // What is no more is nobody's. What only is not wanted any more is given up in order.
         let there: HashMap<TopicId, PartitionId> = all.values().copied().collect();
@@ -350,15 +355,7 @@ impl Machine {
     fn retarget(&mut self, new: bool) {
         let ids: Vec<&Id> = self.members.keys().collect();
         let number: HashMap<&Id, usize> = ids.iter().enumerate().map(|(number, id)| (*id, number)).collect();
-        let wanted: Vec<Wanted> = self
-            .topics
-            .iter()
-            .map(|(name, (id, partitions))| {
-                let wants = |member: &Member| member.topics.iter().any(|pattern| pattern.matches(name));
-                let by = self.members.values().enumerate().filter(|(_, member)| wants(member));
-                Wanted { id: *id, partitions: *partitions, by: by.map(|(number, _)| number).collect() }
-            })
-            .collect();
+        let wanted = self.wanted();
         let before = |at| self.target.get(&at).and_then(|id| number.get(id).copied());
         let held = |at| self.owners.get(&at).and_then(|id| number.get(id).copied());
         let shared = share_out(ids.len(), MEMBER_PARTITIONS, &wanted, before, held);
@@ -368,6 +365,28 @@ impl Machine {
             self.version += 1;
         }
         self.aim(target);
+    }
+
+    /// The topics with who wants them. Members mostly want the same, so that is looked at once for all who do.
+    fn wanted(&self) -> Vec<Wanted> {
+        let mut interests: BTreeMap<&[TopicPattern], BTreeSet<usize>> = BTreeMap::new();
+        for (number, member) in self.members.values().enumerate() {
+            interests.entry(&member.topics).or_default().insert(number);
+        }
+        let mut together: HashMap<Vec<bool>, Rc<BTreeSet<usize>>> = HashMap::new();
+        let wanted = self.topics.iter().map(|(name, (id, partitions))| {
+            let wants = |topics: &[TopicPattern]| topics.iter().any(|pattern| pattern.matches(name));
+            let which: Vec<bool> = interests.keys().map(|topics| wants(topics)).collect();
+            let members =
+                || interests.values().zip(&which).filter(|(_, wants)| **wants).flat_map(|(members, _)| members);
+            let by = match together.get(&which) {
+                Some(by) => Rc::clone(by),
+                None => Rc::new(members().copied().collect()),
+            };
+            together.entry(which).or_insert_with(|| Rc::clone(&by));
+            Wanted { id: *id, partitions: *partitions, by }
+        });
+        wanted.collect()
     }
 
     fn aim(&mut self, target: BTreeMap<At, Id>) {

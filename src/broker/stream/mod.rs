@@ -423,6 +423,13 @@ impl Broker {
         StreamShare { member, epoch, granted: granted.await, taken }
     }
 
+    /// All that a member owns and is not to give up, for doors that tell their clients all of it at a time. What of it has
+    /// been told is on the disk.
+    pub fn stream_owned(&self, name: &GroupName, member: &str) -> Vec<(TopicId, PartitionId)> {
+        let group = self.streams.get(name);
+        group.and_then(|group| group.with(self, |machine| machine.owned(member))).unwrap_or_default()
+    }
+
     /// A member goes. With `keep`, what its instance had is kept for the next of that name until the session ends.
     ///
     /// # Errors

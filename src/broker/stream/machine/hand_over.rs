@@ -6,6 +6,15 @@ use std::sync::Arc;
 
 use super::{At, Epoch, Id, Machine, MemberError, Ms, TOLD_AT_ONCE, find};
 
+/// How a heartbeat came.
+#[derive(Clone, Copy)]
+struct Came {
+    /// It says what the member has.
+    said: bool,
+    /// It has waited for a while.
+    waits: bool,
+}
+
 /// What a member is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -61,13 +70,13 @@ impl Machine {
                 self.dirty.insert(Arc::clone(&id));
             }
         }
-        Ok(self.share(&id, epoch, said, now))
+        Ok(self.share(&id, epoch, Came { said, waits: false }, now))
     }
 
     /// What a member that has just joined is told.
     pub(crate) fn first_share(&mut self, id: &str, now: Ms) -> Result<Share, MemberError> {
         let (id, _) = find(&mut self.members, id)?;
-        Ok(self.share(&id, 0, true, now))
+        Ok(self.share(&id, 0, Came { said: true, waits: false }, now))
     }
 
     /// What there is to tell a member whose heartbeat waits; `None` if a newer one has taken its place.
@@ -85,12 +94,12 @@ impl Machine {
         if member.beats != beat {
             return Ok(None);
         }
-        Ok(Some(self.share(&id, epoch, false, now)))
+        Ok(Some(self.share(&id, epoch, Came { said: false, waits: true }, now)))
     }
 
     /// Takes the member as far as it goes, and sees what it has not been told.
-    fn share(&mut self, id: &Id, epoch: Epoch, said: bool, now: Ms) -> Share {
-        self.advance(id, now);
+    fn share(&mut self, id: &Id, epoch: Epoch, Came { said, waits }: Came, now: Ms) -> Share {
+        self.advance(id, waits, now);
         // The caller has just looked it up.
         let Some(member) = self.members.get_mut(id) else {
             return Share { epoch, granted: Vec::new(), taken: Vec::new(), news: false, beat: 0 };
@@ -106,8 +115,8 @@ impl Machine {
     }
 
     /// Towards the target: first it gives up what it is not to have, then it goes over to the group's epoch and gets what
-    /// is free of what it is to have.
-    fn advance(&mut self, id: &Id, now: Ms) {
+    /// is free of what it is to have. For the epoch alone, a heartbeat that waits is not answered.
+    fn advance(&mut self, id: &Id, waits: bool, now: Ms) {
         let nothing = BTreeSet::new();
         let to_have = self.to_have.get(id).unwrap_or(&nothing);
         let Some(member) = self.members.get_mut(id).filter(|member| member.gives_up.is_empty()) else { return };
@@ -119,6 +128,9 @@ impl Machine {
             return;
         }
         member.hurry = None;
+        if waits && to_have.iter().all(|at| self.owners.contains_key(at)) {
+            return;
+        }
         if member.epoch != self.epoch {
             member.before = std::mem::replace(&mut member.epoch, self.epoch);
             self.dirty.insert(Arc::clone(id));

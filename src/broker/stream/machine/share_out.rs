@@ -4,6 +4,7 @@
 //! at most one more than any other who might have it. What a member was to have it keeps, unless it has too many.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use crate::base::{PartitionId, TopicId};
 
@@ -18,7 +19,7 @@ pub(crate) struct Wanted {
     pub(crate) id: TopicId,
     pub(crate) partitions: u32,
     /// The members that want it, by number.
-    pub(crate) by: BTreeSet<usize>,
+    pub(crate) by: Rc<BTreeSet<usize>>,
 }
 
 struct Shares {

@@ -224,6 +224,32 @@ fn a_large_share_is_told_piece_by_piece() {
     assert_eq!(one.works.len(), 2500);
 }
 
+#[test]
+fn a_group_with_many_members_and_topics_is_shared_out_by_few_answers() {
+    let many: Vec<(String, u128)> = (0..2000).map(|at| (format!("t.n{at}"), at + 1)).collect();
+    let all: Topics = many.iter().map(|(name, id)| (TopicName::new(name).unwrap(), (TopicId(*id), 2))).collect();
+    let mut machine = Machine::default();
+    let ids: Vec<String> = (0..100).map(|at| format!("m{at}")).collect();
+    let mut clients: Vec<(&str, Client)> = Vec::new();
+    for id in &ids {
+        clients.push((id, join(&mut machine, id, &["t.>"], &all, 0)));
+    }
+    let mut list: Vec<(&str, &mut Client)> = clients.iter_mut().map(|(id, client)| (*id, client)).collect();
+    settle(&mut machine, &mut list, 0);
+    assert!(clients.iter().all(|(_, client)| client.works.len() == 40));
+    // One goes: only those who get something of it are told; the others go on waiting, and their epochs hold.
+    let waiting: Vec<Share> =
+        clients.iter().map(|(id, client)| machine.beat(id, client.epoch, None, 0).unwrap()).collect();
+    machine.leave("m0", false, 0).unwrap();
+    let told = clients
+        .iter()
+        .zip(&waiting)
+        .skip(1)
+        .filter(|((id, client), waits)| machine.look_again(id, client.epoch, waits.beat, 0).unwrap().unwrap().news);
+    assert_eq!(told.count(), 40);
+    assert!(clients[1..].iter().all(|(id, client)| machine.beat(id, client.epoch, None, 0).is_ok()));
+}
+
 /// How many moves it takes at the least to make it even when all want the same.
 fn least_moves(had: &[usize], members: usize, partitions: usize) -> usize {
     let mut had: Vec<usize> = had.to_vec();
@@ -302,6 +328,8 @@ struct Living {
     wants: Vec<TopicPattern>,
     /// It says what it has next time.
     changed: bool,
+    /// A heartbeat that waits for news, and when it was sent.
+    waits: Option<(u64, Ms)>,
 }
 
 impl Living {
@@ -364,7 +392,7 @@ impl World {
             return;
         }
         let Some(client) = self.clients.get_mut(id) else { return };
-        client.sent = sent;
+        client.sent = client.sent.max(sent);
         client.epoch = share.epoch;
         let works = client.works.get_or_insert_default();
         for at in &share.taken {
@@ -403,6 +431,9 @@ impl World {
         let (epoch, sent) = (client.epoch, self.now);
         match self.machine.beat(id, epoch, says, self.now) {
             Ok(share) => {
+                if let Some(client) = self.clients.get_mut(id) {
+                    client.waits = (!share.news).then_some((share.beat, sent));
+                }
                 let lost = self.random.u32(..5) == 0;
                 self.answer(id, sent, &share, lost);
                 if lost && let Some(client) = self.clients.get_mut(id) {
@@ -415,6 +446,23 @@ impl World {
                 let new = if self.random.bool() { Arc::clone(id) } else { self.new_id() };
                 self.clients.insert(new, Living { wants, ..Living::default() });
             }
+        }
+    }
+
+    /// A heartbeat that waits looks again.
+    fn look(&mut self, id: &Id) {
+        let client = self.clients.get_mut(id).unwrap();
+        let Some((beat, sent)) = client.waits else { return };
+        match self.machine.look_again(id, client.epoch, beat, self.now) {
+            Ok(Some(share)) if share.news => {
+                client.waits = None;
+                let lost = self.random.u32(..5) == 0;
+                client.changed |= lost;
+                self.answer(id, sent, &share, lost);
+            }
+            Ok(Some(_)) => self.say(),
+            // Superseded, or sent away, which its next heartbeat hears.
+            Ok(None) | Err(_) => client.waits = None,
         }
     }
 
@@ -475,6 +523,11 @@ impl World {
             30..35 => {
                 let count = self.random.usize(..=self.pending.len());
                 self.keep(count);
+            }
+            35..55 => {
+                if let Some(id) = self.any() {
+                    self.look(&id);
+                }
             }
             _ => {
                 if let Some(id) = self.any() {
