@@ -10,7 +10,9 @@ use crate::log::PartitionLog;
 use super::broker::{blocking, lock};
 use super::partition::{Topic, log_config};
 use super::stream::Streams;
-use super::{Broker, BrokerError, NewTopic, SettingValue, TopicDescription, TopicMetadata, TopicSummary};
+use super::{
+    Broker, BrokerError, NewTopic, PartitionDescription, SettingValue, TopicDescription, TopicMetadata, TopicSummary,
+};
 
 impl Broker {
     /// Creates a topic.
@@ -111,16 +113,8 @@ impl Broker {
                 Err(BrokerError::new(ErrorKind::AlreadyExists, format!("topic '{}' exists", new.name)))
             };
         }
-        let partitions = new.partitions.unwrap_or(self.config.default_partitions);
-        check_partitions(partitions)?;
-        let entry = TopicEntry {
-            name: new.name,
-            id: TopicId::random(),
-            partitions,
-            settings: new.settings.into_iter().collect(),
-            created_ms: self.clock.now_ms(),
-        };
-        self.config.topic_defaults.with(&entry.settings)?;
+        let entry = self.entry_of(new)?;
+        let partitions = entry.partitions;
         self.make_folders(&entry, 0..partitions)?;
         let mut notes = Vec::new();
         let topic = Arc::new(self.open_topic(entry.clone(), &mut notes)?);
@@ -135,6 +129,37 @@ impl Broker {
         Streams::welcome(self, &topic);
         tracing::info!(topic = %topic.entry.name, partitions, "topic created");
         Ok((topic, true))
+    }
+
+    /// The entry of a topic that may be created.
+    fn entry_of(&self, new: NewTopic) -> Result<TopicEntry, BrokerError> {
+        let partitions = new.partitions.unwrap_or(self.config.default_partitions);
+        check_partitions(partitions)?;
+        let entry = TopicEntry {
+            name: new.name,
+            id: TopicId::random(),
+            partitions,
+            settings: new.settings.into_iter().collect(),
+            created_ms: self.clock.now_ms(),
+        };
+        self.config.topic_defaults.with(&entry.settings)?;
+        Ok(entry)
+    }
+
+    /// What a topic would be, without creating it.
+    ///
+    /// # Errors
+    /// As [`Broker::create_topic`], but for the disk's.
+    pub fn validate_topic(&self, new: NewTopic) -> Result<TopicDescription, BrokerError> {
+        if self.topic(new.name.as_str()).is_ok() {
+            return Err(BrokerError::new(ErrorKind::AlreadyExists, format!("topic '{}' exists", new.name)));
+        }
+        let entry = self.entry_of(new)?;
+        let settings = self.config.topic_defaults.with(&entry.settings)?;
+        let numbers = 0..entry.partitions;
+        let mut description = self.describe(&Topic { entry, settings, partitions: Vec::new() });
+        description.partitions = numbers.map(PartitionDescription::empty).collect();
+        Ok(description)
     }
 
     fn make_folders(&self, entry: &TopicEntry, numbers: std::ops::Range<u32>) -> Result<(), BrokerError> {
@@ -205,6 +230,7 @@ impl Broker {
             let TopicEntry { id, partitions, .. } = topic.entry;
             catalog.commit(Event::TopicDeleted { name: name.clone(), id, partitions }, self.clock.now_ms())?;
             self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.names.write().unwrap_or_else(PoisonError::into_inner).remove(&topic.entry.id);
             self.queues.forget(topic.entry.id);
             self.routes.forget(topic.entry.id);
             topic
@@ -228,6 +254,9 @@ impl Broker {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         topics.insert(topic.entry.name.clone(), Arc::clone(topic));
         drop(topics);
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.insert(topic.entry.id, topic.entry.name.clone());
+        drop(names);
         self.count_topics();
     }
 

@@ -1,9 +1,9 @@
 //! Opening and closing the broker, and looking topics up.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::base::{Clock, ErrorKind, ProducerEpoch, ProducerId, TopicName};
+use crate::base::{Clock, ErrorKind, ProducerEpoch, ProducerId, TopicId, TopicName};
 use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
 use crate::disk::{self, Disk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
@@ -30,6 +30,8 @@ pub struct Broker {
     /// Held while something is created, altered or deleted, so that these happen one at a time.
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) topics: RwLock<BTreeMap<TopicName, Arc<Topic>>>,
+    /// The names of `topics` by their ids.
+    pub(crate) names: RwLock<HashMap<TopicId, TopicName>>,
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
     pub(crate) queues: Arc<Queues>,
@@ -68,6 +70,7 @@ impl Broker {
             metrics: Arc::new(Metrics::new()),
             catalog: Mutex::new(catalog),
             topics: RwLock::default(),
+            names: RwLock::default(),
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
             queues: Arc::default(),
@@ -160,6 +163,11 @@ impl Broker {
         self.committer.stop();
     }
 
+    /// The name of the topic with this id.
+    pub fn topic_named(&self, id: TopicId) -> Option<TopicName> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, BrokerError> {
         let name = TopicName::new(name)?;
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
@@ -234,6 +242,7 @@ impl Broker {
         self.startup.notes.extend(notes);
         self.startup.topics = topics.len();
         self.startup.partitions = topics.values().map(|topic: &Arc<Topic>| topic.partitions.len()).sum();
+        self.names = RwLock::new(topics.values().map(|topic| (topic.entry.id, topic.entry.name.clone())).collect());
         self.topics = RwLock::new(topics);
         self.count_topics();
         Ok(())

@@ -48,6 +48,23 @@ impl Broker {
         }
     }
 
+    /// First offset of a partition, and the end that readers see.
+    ///
+    /// # Errors
+    /// No such topic or partition, or it is offline.
+    pub fn partition_ends(&self, topic: &str, partition: PartitionId) -> Result<(Offset, Offset), BrokerError> {
+        let topic = self.topic(topic)?;
+        Ok(topic.partition(partition)?.log()?.with(|log| (log.start_offset(), log.stable_end())))
+    }
+
+    /// Begins to watch a partition: what changes from now on is noticed.
+    ///
+    /// # Errors
+    /// No such topic or partition.
+    pub fn watch_partition(&self, topic: &str, partition: PartitionId) -> Result<PartitionWatch, BrokerError> {
+        Ok(PartitionWatch(self.topic(topic)?.partition(partition)?.watch()))
+    }
+
     /// An offset, and the timestamp of its record (−1 if there is none).
     ///
     /// # Errors
@@ -63,13 +80,30 @@ impl Broker {
         let found = match at {
             OffsetAt::Beginning => return Ok((log.with(|log| log.start_offset()), -1)),
             OffsetAt::End => return Ok((log.with(|log| log.stable_end()), -1)),
-            OffsetAt::Timestamp(time) => {
-                let (plan, end) = log.with(|log| (log.plan_time(time, log.stable_end()), log.stable_end()));
+            OffsetAt::Timestamp(_) | OffsetAt::Newest => {
+                let (plan, end) = log.with(|log| {
+                    let time = match at {
+                        OffsetAt::Timestamp(time) => time,
+                        _ => log.stats().newest_timestamp,
+                    };
+                    (log.plan_time(time, log.stable_end()), log.stable_end())
+                });
                 let found = blocking(move || plan.run()).await.map_err(|error| partition.error(error))?;
                 found.unwrap_or((end, -1))
             }
         };
         Ok(found)
+    }
+}
+
+/// Notices when readers of a partition may see more, or when it is gone.
+pub struct PartitionWatch(tokio::sync::watch::Receiver<super::partition::Stable>);
+
+impl PartitionWatch {
+    /// Returns at the next change; at once if there was one since the last.
+    pub async fn changed(&mut self) {
+        // The sender gone means the partition is gone, which is a change too.
+        let _ = self.0.changed().await;
     }
 }
 

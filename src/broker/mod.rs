@@ -25,6 +25,7 @@ mod upkeep;
 
 pub use broker::Broker;
 pub use error::BrokerError;
+pub use fetch::PartitionWatch;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};

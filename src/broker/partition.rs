@@ -79,14 +79,8 @@ impl Partition {
 
     pub(crate) fn describe(&self) -> PartitionDescription {
         let offline = |why: &str| PartitionDescription {
-            partition: self.number,
-            log_start: 0,
-            stable_end: 0,
-            log_end: 0,
-            bytes: 0,
-            segments: 0,
-            newest_timestamp: -1,
             state: format!("offline: {why}"),
+            ..PartitionDescription::empty(self.number)
         };
         let log = match &self.log {
             Ok(log) => log,

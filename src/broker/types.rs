@@ -155,6 +155,22 @@ pub struct PartitionDescription {
     pub state: String,
 }
 
+impl PartitionDescription {
+    /// A partition without records.
+    pub fn empty(partition: u32) -> Self {
+        Self {
+            partition,
+            log_start: 0,
+            stable_end: 0,
+            log_end: 0,
+            bytes: 0,
+            segments: 0,
+            newest_timestamp: -1,
+            state: "ok".to_owned(),
+        }
+    }
+}
+
 /// Where a batch went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Produced {
@@ -222,4 +238,6 @@ pub enum OffsetAt {
     End,
     /// The first record with this timestamp or a later one; the end if there is none.
     Timestamp(TimestampMs),
+    /// The first record with the newest timestamp of all; the end if there is no record.
+    Newest,
 }

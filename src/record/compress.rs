@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::limits;
+
 use super::BatchError;
 
 /// A codec.
@@ -98,6 +100,21 @@ impl Compression {
         }
     }
 
+    /// A reader of the decompressed form of `input`, unbounded. Takes memory for a window, or (Snappy) for a block.
+    pub(crate) fn open<'a>(self, input: &'a [u8]) -> Result<Box<dyn Read + 'a>, BatchError> {
+        Ok(match self {
+            Self::None => Box::new(input),
+            Self::Gzip => Box::new(flate2::read::GzDecoder::new(input)),
+            Self::Snappy => {
+                let framed = input.starts_with(XERIAL);
+                let rest = if framed { input.get(XERIAL_HEAD..).unwrap_or_default() } else { input };
+                Box::new(Snapped { rest, framed, block: Vec::new(), at: 0 })
+            }
+            Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
+            Self::Zstd => Box::new(zstd::stream::Decoder::new(input).map_err(|error| self.failed(&error))?),
+        })
+    }
+
     fn read(self, reader: impl Read, limit: usize) -> Result<Vec<u8>, BatchError> {
         let mut out = Vec::new();
         reader.take(limit as u64 + 1).read_to_end(&mut out).map_err(|error| self.failed(&error))?;
@@ -139,6 +156,40 @@ impl Compression {
 
     fn failed(self, error: &dyn std::fmt::Display) -> BatchError {
         BatchError::Decompress { codec: self.name(), what: error.to_string() }
+    }
+}
+
+/// Snappy's blocks, one at a time.
+struct Snapped<'a> {
+    rest: &'a [u8],
+    framed: bool,
+    block: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Snapped<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let wrong = |error: BatchError| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        while self.at == self.block.len() {
+            if self.rest.is_empty() {
+                return Ok(0);
+            }
+            let mut block = std::mem::take(&mut self.rest);
+            if self.framed {
+                let short = || wrong(Compression::Snappy.failed(&"a block ends too early"));
+                let (length, tail) = block.split_first_chunk::<4>().ok_or_else(short)?;
+                let length = u32::from_be_bytes(*length) as usize;
+                block = tail.get(..length).ok_or_else(short)?;
+                self.rest = &tail[length..];
+            }
+            self.block.clear();
+            self.at = 0;
+            Compression::Snappy.unsnap_block(block, limits::MAX_DECOMPRESSED_BYTES, &mut self.block).map_err(wrong)?;
+        }
+        let count = out.len().min(self.block.len() - self.at);
+        out[..count].copy_from_slice(&self.block[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod header;
 mod partitioner;
 mod records;
+mod stream;
 mod varint;
 
 pub use builder::{BatchBuilder, BatchOptions, set_producer};
@@ -18,6 +19,7 @@ pub use error::BatchError;
 pub use header::{BatchHeader, patch_assigned};
 pub use partitioner::partition_for_key;
 pub use records::{Batches, Header, Record, RecordIter, read_records};
+pub use stream::check_compressed;
 
 #[cfg(test)]
 mod tests;

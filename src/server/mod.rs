@@ -2,9 +2,12 @@
 //!
 //! Knows nothing of how records are stored, and nothing of the command line.
 
+mod accept;
 mod budget;
 pub mod config;
 mod files;
+mod frames;
+mod kafka;
 pub mod logging;
 mod metrics;
 mod native;
@@ -26,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::base::{Clock, ErrorKind, SystemClock};
 use crate::broker::{Broker, BrokerError};
 use crate::disk::{Disk, RealDisk};
+use accept::Door;
 use budget::Budget;
 use config::{ConfigError, ServerConfig};
 use metrics::ServerMetrics;
@@ -50,10 +54,12 @@ pub enum ServerError {
         source: BrokerError,
     },
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source} (--{flag} says where)")]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
         /// The operating system's reason.
         source: io::Error,
     },
@@ -89,6 +95,7 @@ pub struct Server {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     addresses: Vec<SocketAddr>,
+    kafka_addresses: Vec<SocketAddr>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -116,11 +123,8 @@ impl Server {
         let certificates = |error| ConfigError(format!("outgoing_ca_file = \"{}\": {error}", config.outgoing_ca_file));
         let calls = Arc::new(Outgoing::new(config.outgoing(disk.as_ref())?).map_err(certificates)?);
         // Before the recovery, which may take long: an address in use is said at once.
-        let mut sockets = Vec::new();
-        for address in config.listen_addresses()? {
-            let socket = TcpListener::bind(address).await;
-            sockets.push(socket.map_err(|source| ServerError::Listen { address, source })?);
-        }
+        let sockets = bind(config.listen_addresses()?, "listen").await?;
+        let kafka_sockets = bind(config.kafka_addresses()?, "kafka-listen").await?;
         let (started_at_ms, started_monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
         let broker = open_broker(&config, disk, clock.clone()).await?;
         broker.start_routes();
@@ -142,22 +146,20 @@ impl Server {
             stopping,
             config,
         });
-        let mut addresses = Vec::new();
         let mut listeners = Vec::new();
-        for socket in sockets {
-            let address = socket
-                .local_addr()
-                .map_err(|source| ServerError::Process { what: "cannot ask for the listening address", source })?;
-            tracing::info!(%address, "native listener ready");
-            addresses.push(address);
-            listeners.push(tasks::spawn("native listener", native::accept(socket, shared.clone())));
-        }
-        Ok(Self { shared, stop, addresses, listeners })
+        let addresses = open_doors("native listener", sockets, native::DOOR, &shared, &mut listeners)?;
+        let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
+        Ok(Self { shared, stop, addresses, kafka_addresses, listeners })
     }
 
     /// The addresses of the native listener, with the ports that were taken.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The addresses of the Kafka listener, with the ports that were taken.
+    pub fn kafka_addresses(&self) -> &[SocketAddr] {
+        &self.kafka_addresses
     }
 
     /// Returns if a listener ends by itself, which it never should.
@@ -191,6 +193,35 @@ impl Server {
 
 /// What connections get for their goodbye beyond the shutdown timeout.
 const STOP_MARGIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+async fn bind(addresses: Vec<SocketAddr>, flag: &'static str) -> Result<Vec<TcpListener>, ServerError> {
+    let mut sockets = Vec::new();
+    for address in addresses {
+        let socket = TcpListener::bind(address).await;
+        sockets.push(socket.map_err(|source| ServerError::Listen { address, flag, source })?);
+    }
+    Ok(sockets)
+}
+
+/// Lets connections in; the addresses, with the ports that were taken.
+fn open_doors(
+    name: &'static str,
+    sockets: Vec<TcpListener>,
+    door: Door,
+    shared: &Arc<Shared>,
+    listeners: &mut Vec<JoinHandle<()>>,
+) -> Result<Vec<SocketAddr>, ServerError> {
+    let mut addresses = Vec::new();
+    for socket in sockets {
+        let address = socket
+            .local_addr()
+            .map_err(|source| ServerError::Process { what: "cannot ask for the listening address", source })?;
+        tracing::info!(%address, "{name} ready");
+        addresses.push(address);
+        listeners.push(tasks::spawn(name, accept::accept(socket, shared.clone(), door)));
+    }
+    Ok(addresses)
+}
 
 async fn open_broker(
     config: &ServerConfig,
@@ -228,11 +259,12 @@ pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
     let mut server = Server::start(config).await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    announce(&server.addresses);
+    announce("native", &server.addresses);
+    announce("Kafka", &server.kafka_addresses);
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = server.listener_ended() => Err(ServerError::Ended("native listener")),
+        () = server.listener_ended() => Err(ServerError::Ended("listener")),
     };
     let second = async {
         tokio::select! {
@@ -251,10 +283,10 @@ pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
 }
 
 /// One line a listener, for whoever waits for the server. A closed stdout is no reason not to serve.
-fn announce(addresses: &[SocketAddr]) {
+fn announce(listener: &str, addresses: &[SocketAddr]) {
     let mut out = io::stdout().lock();
     for address in addresses {
-        let _ = writeln!(out, "tidelog: native listener ready on {address}");
+        let _ = writeln!(out, "tidelog: {listener} listener ready on {address}");
     }
     let _ = out.flush();
 }

@@ -161,6 +161,9 @@ impl Server {
         if !flags.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
+        if !flags.contains(&"--kafka-listen") {
+            command.args(["--kafka-listen", "off"]);
+        }
         let mut child = command.args(flags).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let mut errors = BufReader::new(child.stderr.take().unwrap());

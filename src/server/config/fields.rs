@@ -48,6 +48,22 @@ pub static FIELDS: &[Field] = &[
         Slot::Text(&mut c.listen)
     }),
     field(
+        "kafka_listen",
+        "address of the Kafka listener; auto is 127.0.0.1:9092, or a free port where listen has port 0; off for none",
+        "HOST:PORT",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.kafka_listen),
+    ),
+    field(
+        "advertised",
+        "where Kafka clients are told to find this server; reached is the address that each of them has connected to",
+        "HOST:PORT",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.advertised),
+    ),
+    field(
         "allow_unauthenticated",
         "listen on addresses that other machines can reach although no authentication is configured",
         "true or false",

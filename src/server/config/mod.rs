@@ -21,6 +21,14 @@ use crate::catalog::TopicSettings;
 use crate::disk::{self, Disk};
 use crate::server::outgoing::{OutgoingConfig, Policy};
 
+/// The word for a listener on its usual port of loopback, or on a free one where the native listener takes one.
+const AUTO: &str = "auto";
+/// The word for no listener.
+const OFF: &str = "off";
+/// The Kafka listener's usual port.
+const KAFKA_PORT: u16 = 9092;
+/// The word for the address that a client has connected to.
+const REACHED: &str = "reached";
 /// The word for the certificates of the system alone.
 const SYSTEM: &str = "system";
 
@@ -31,6 +39,10 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Host and port of the native listener; port 0 takes a free one.
     pub listen: String,
+    /// Host and port of the Kafka listener; `auto`, or `off`.
+    pub kafka_listen: String,
+    /// Host and port at which Kafka clients reach this server, or `reached`.
+    pub advertised: String,
     /// Allows a non-loopback address without authentication.
     pub allow_unauthenticated: bool,
     /// What is logged, as a level or as directives of `tracing`.
@@ -124,6 +136,8 @@ impl Default for ServerConfig {
         Self {
             data_dir: PathBuf::from("./tidelog-data"),
             listen: "127.0.0.1:7171".to_owned(),
+            kafka_listen: AUTO.to_owned(),
+            advertised: REACHED.to_owned(),
             allow_unauthenticated: false,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -159,16 +173,20 @@ impl ServerConfig {
     /// # Errors
     /// [`ConfigError`] names both sides of the contradiction.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let addresses = self.listen_addresses()?;
-        if let Some(open) = addresses.iter().find(|address| !is_loopback(address.ip()))
-            && !self.allow_unauthenticated
-        {
-            return Err(ConfigError(format!(
-                "listen = \"{}\" is {open}, which other machines can reach, and no authentication is configured; \
-                 listen on 127.0.0.1, or say --allow-unauthenticated",
-                self.listen
-            )));
+        for (name, text, addresses) in [
+            ("listen", &self.listen, self.listen_addresses()?),
+            ("kafka_listen", &self.kafka_listen, self.kafka_addresses()?),
+        ] {
+            if let Some(open) = addresses.iter().find(|address| !is_loopback(address.ip()))
+                && !self.allow_unauthenticated
+            {
+                return Err(ConfigError(format!(
+                    "{name} = \"{text}\" is {open}, which other machines can reach, and no authentication is configured; \
+                     listen on 127.0.0.1, or say --allow-unauthenticated"
+                )));
+            }
         }
+        self.advertised_address()?;
         if self.max_connection_bytes > self.max_total_bytes {
             return Err(ConfigError(format!(
                 "max_connection_bytes ({}) is larger than max_total_bytes ({})",
@@ -206,16 +224,43 @@ impl ServerConfig {
     /// # Errors
     /// [`ConfigError`] if it is not `HOST:PORT` or does not resolve.
     pub fn listen_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
-        let addresses = self.listen.to_socket_addrs().map_err(|error| {
-            ConfigError(format!("listen = \"{}\" is not an address like 127.0.0.1:7171: {error}", self.listen))
-        })?;
-        let mut addresses: Vec<SocketAddr> = addresses.collect();
-        addresses.sort();
-        addresses.dedup();
-        if addresses.is_empty() {
-            return Err(ConfigError(format!("listen = \"{}\" resolves to no address", self.listen)));
+        resolve("listen", &self.listen, "127.0.0.1:7171")
+    }
+
+    /// The addresses of the Kafka listener; none if there is to be none.
+    ///
+    /// # Errors
+    /// As [`ServerConfig::listen_addresses`].
+    pub fn kafka_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        match self.kafka_listen.as_str() {
+            OFF => Ok(Vec::new()),
+            AUTO => self.usual(KAFKA_PORT),
+            text => resolve("kafka_listen", text, "127.0.0.1:9092, auto or off"),
         }
-        Ok(addresses)
+    }
+
+    /// What Kafka clients are told to connect to: host and port, or `None` for what each of them has connected to.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is neither.
+    pub fn advertised_address(&self) -> Result<Option<(String, u16)>, ConfigError> {
+        if self.advertised == REACHED {
+            return Ok(None);
+        }
+        let parts = self.advertised.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        match parts.filter(|(host, port)| !host.is_empty() && *port != 0) {
+            Some((host, port)) => Ok(Some((host.trim_matches(['[', ']']).to_owned(), port))),
+            None => Err(ConfigError(format!(
+                "advertised = \"{}\" is not an address like queue.example.com:9092, nor the word reached",
+                self.advertised
+            ))),
+        }
+    }
+
+    /// A usual port of loopback, or a free one where the native listener takes one.
+    fn usual(&self, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
+        let free = self.listen_addresses()?.iter().any(|address| address.port() == 0);
+        Ok(vec![SocketAddr::from(([127, 0, 0, 1], if free { 0 } else { port }))])
     }
 
     /// The largest frame that is taken in: a frame must fit the incoming half of `max_total_bytes`.
@@ -267,6 +312,19 @@ impl ServerConfig {
             max_open_files: self.max_open_files,
         }
     }
+}
+
+fn resolve(name: &str, text: &str, like: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+    let addresses = text
+        .to_socket_addrs()
+        .map_err(|error| ConfigError(format!("{name} = \"{text}\" is not an address like {like}: {error}")))?;
+    let mut addresses: Vec<SocketAddr> = addresses.collect();
+    addresses.sort();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(ConfigError(format!("{name} = \"{text}\" resolves to no address")));
+    }
+    Ok(addresses)
 }
 
 /// Loopback, also when an IPv4 address is written as an IPv6 one.

@@ -5,16 +5,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::framing::FrameReader;
 use super::handshake::{HandshakeError, shake_hands};
 use super::mapping::Refusal;
 use super::outbox::{Outbox, write_all};
-use super::reader::{FrameReader, ReadEnd};
 use super::requests::take_in;
-use super::session::Session;
+use super::session::{Session, goodbye};
 use crate::base::{ErrorKind, limits};
+use crate::protocol::FrameDecoder;
+use crate::server::accept::{Door, Open};
+use crate::server::config::ServerConfig;
+use crate::server::frames::ReadEnd;
 use crate::server::shared::Shared;
 use crate::server::tasks;
 
@@ -42,7 +47,7 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
     let (read, mut write) = socket.into_split();
     let config = &shared.config;
     let account = shared.incoming.account(config.max_connection_bytes.as_usize());
-    let first = limits::HELLO_FRAME_BYTES;
+    let first = FrameDecoder::new(limits::HELLO_FRAME_BYTES);
     let mut reader =
         FrameReader::new(read, account, shared.metrics.clone(), first, config.handshake_timeout.as_duration());
     let client = match shake_hands(&mut reader, &mut write, &shared).await {
@@ -58,7 +63,7 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
             return told(refusal);
         }
     };
-    reader.relax(config.max_frame_bytes(), config.idle_timeout.as_duration());
+    reader.relax(FrameDecoder::new(config.max_frame_bytes()), config.idle_timeout.as_duration());
     let (outbox, lane) = Outbox::new(write, shared.metrics.clone());
     let mut writer = tokio::spawn(write_all(lane, config.write_timeout.as_duration()));
     let session = Session::new(shared, outbox, client);
@@ -155,12 +160,10 @@ fn told(refusal: Refusal) -> Result<(), Refusal> {
 }
 
 /// Serves a connection in a task of its own; its end is logged, with its peer.
-pub fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: tokio::sync::OwnedSemaphorePermit) {
+fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: tokio::sync::OwnedSemaphorePermit) {
     let span = tracing::info_span!("connection", %peer);
     let _entered = span.enter();
-    shared.metrics.accepted.inc();
-    shared.metrics.connections.inc();
-    let open = Open { shared: shared.clone(), _permit: permit };
+    let open = Open::new(shared.clone(), permit);
     tasks::spawn("connection", async move {
         let _open = open;
         // What a peer does to its own connection is worth a line, not a warning.
@@ -172,14 +175,11 @@ pub fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: t
     });
 }
 
-/// Counts a connection while it is open, whatever ends it.
-struct Open {
-    shared: Arc<Shared>,
-    _permit: tokio::sync::OwnedSemaphorePermit,
+/// What a connection hears for which there is no room.
+fn no_room(config: &ServerConfig) -> Option<Bytes> {
+    let message = format!("the server has {} connections, which is the most", config.max_connections);
+    Some(goodbye(&Refusal::new(ErrorKind::Overloaded, message)).head)
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.shared.metrics.connections.dec();
-    }
-}
+/// The native listener's door.
+pub const DOOR: Door = Door { serve: spawn, no_room };

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 
+use super::framing::FrameReader;
 use super::mapping::Refusal;
-use super::reader::{FrameReader, ReadEnd};
 use super::session::{goodbye, head, refused};
 use crate::base::{ErrorKind, limits};
 use crate::protocol::{Hello, HelloOk, Kind, Message, PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, ServerLimits, flags};
+use crate::server::frames::ReadEnd;
 use crate::server::shared::Shared;
 
 /// A connection that does not get past its handshake.

@@ -2,13 +2,12 @@
 
 mod connection;
 mod exchange;
+mod framing;
 mod handshake;
-mod listener;
 mod mapping;
 mod members;
 mod outbox;
 mod purse;
-mod reader;
 mod reading;
 mod receipts;
 mod requests;
@@ -18,4 +17,4 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 
-pub use listener::accept;
+pub use connection::DOOR;

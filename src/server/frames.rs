@@ -1,4 +1,4 @@
-//! Frames out of a socket, with memory bounded by what the peer really sent.
+//! Frames out of a socket, with memory bounded by what the peer really sent. What a frame is, a listener says.
 //!
 //! An idle connection holds no buffer. A small frame is read into a small buffer that grows while the peer keeps it
 //! full; a large one gets its bytes from the budget first, then a buffer of its own, which is handed on without a copy.
@@ -12,8 +12,6 @@ use futures_util::FutureExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
-use crate::base::limits;
-use crate::protocol::{Frame, FrameDecoder, FrameError};
 use crate::server::budget::{Account, Grant};
 use crate::server::metrics::ServerMetrics;
 
@@ -30,6 +28,26 @@ const DRAIN_QUIET: Duration = Duration::from_millis(250);
 /// How long it may go on sending.
 const DRAIN_LONGEST: Duration = Duration::from_secs(2);
 
+/// How a protocol cuts a stream into frames.
+pub trait Framing {
+    /// A whole frame.
+    type Frame;
+    /// What is wrong with a stream that cannot be followed any more.
+    type Error: std::error::Error;
+
+    /// Takes a frame off the front of the buffer, with its length in bytes, if a whole one is there.
+    ///
+    /// # Errors
+    /// The frame is wrong.
+    fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<(Self::Frame, usize)>, Self::Error>;
+
+    /// Bytes of the frame that begins the buffer, as soon as that can be known.
+    ///
+    /// # Errors
+    /// It is wrong, or too large: it is refused before memory is taken for it.
+    fn length(&self, buffer: &[u8]) -> Result<Option<usize>, Self::Error>;
+}
+
 /// Why no further frame comes.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadEnd {
@@ -41,7 +59,7 @@ pub enum ReadEnd {
     Truncated(usize),
     /// Not a frame of this protocol, or too large a one.
     #[error("{0}")]
-    BadFrame(#[from] FrameError),
+    BadFrame(String),
     /// No byte in the time allowed.
     #[error("nothing received for {0:?}")]
     Idle(Duration),
@@ -54,9 +72,9 @@ pub enum ReadEnd {
 }
 
 /// The reading half of a connection.
-pub struct FrameReader {
+pub struct FrameReader<F> {
     socket: OwnedReadHalf,
-    decoder: FrameDecoder,
+    framing: F,
     buffer: BytesMut,
     chunk: usize,
     grant: Option<Grant>,
@@ -67,19 +85,18 @@ pub struct FrameReader {
     waited: bool,
 }
 
-impl FrameReader {
-    /// A reader that takes frames up to `max_frame` bytes, and gives up after `idle` without a byte.
+impl<F: Framing> FrameReader<F> {
+    /// A reader that gives up after `idle` without a byte.
     pub fn new(
         socket: OwnedReadHalf,
         account: Arc<Account>,
         metrics: Arc<ServerMetrics>,
-        max_frame: usize,
+        framing: F,
         idle: Duration,
     ) -> Self {
-        let decoder = FrameDecoder::new(max_frame);
         Self {
             socket,
-            decoder,
+            framing,
             buffer: BytesMut::new(),
             chunk: LEAST_CHUNK,
             grant: None,
@@ -95,20 +112,19 @@ impl FrameReader {
         self.waited
     }
 
-    /// Allows larger frames and longer silence, after the handshake.
-    pub fn relax(&mut self, max_frame: usize, idle: Duration) {
-        self.decoder.set_max_frame(max_frame);
+    /// Goes on with other frames and another silence, after a handshake.
+    pub fn relax(&mut self, framing: F, idle: Duration) {
+        self.framing = framing;
         self.idle = idle;
     }
 
     /// The next frame, and the bytes that it holds of the budget. Safe to drop between two calls, not within one that
     /// has begun to wait: whoever cancels it closes the connection.
-    pub async fn next(&mut self) -> Result<(Frame, Grant), ReadEnd> {
+    pub async fn next(&mut self) -> Result<(F::Frame, Grant), ReadEnd> {
         let mut deadline = None;
         self.waited = false;
         loop {
-            if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
-                let bytes = limits::FRAME_HEADER_BYTES + frame.body.len() + frame.payload.len();
+            if let Some((frame, bytes)) = self.framing.take(&mut self.buffer).map_err(bad::<F>)? {
                 return Ok((frame, self.settle(bytes).await));
             }
             let missing = self.missing()?;
@@ -131,12 +147,9 @@ impl FrameReader {
     }
 
     /// Length of the frame that has begun, and what is missing of it.
-    fn missing(&self) -> Result<Option<(usize, usize)>, FrameError> {
-        let header = self.decoder.peek(&self.buffer)?;
-        Ok(header.map(|header| {
-            let length = header.length as usize + 4;
-            (length, length.saturating_sub(self.buffer.len()))
-        }))
+    fn missing(&self) -> Result<Option<(usize, usize)>, ReadEnd> {
+        let length = self.framing.length(&self.buffer).map_err(bad::<F>)?;
+        Ok(length.map(|length| (length, length.saturating_sub(self.buffer.len()))))
     }
 
     /// Waits for the first byte of a frame while holding no buffer.
@@ -216,4 +229,8 @@ impl FrameReader {
         };
         let _ = tokio::time::timeout(DRAIN_LONGEST, drain).await;
     }
+}
+
+fn bad<F: Framing>(error: F::Error) -> ReadEnd {
+    ReadEnd::BadFrame(error.to_string())
 }

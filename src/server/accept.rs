@@ -1,30 +1,38 @@
-//! The accept loop.
+//! The accept loop of a listener, and the one count of connections that they share.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::connection;
-use super::mapping::Refusal;
-use super::session::goodbye;
+use super::config::ServerConfig;
+use super::shared::Shared;
 use crate::base::ErrorKind;
-use crate::server::shared::Shared;
 
 /// The pause after an accept that failed for want of file descriptors or memory: some may be free then.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long telling a connection that there is no room for it may take.
 const REFUSAL: Duration = Duration::from_secs(2);
 
+/// What a listener does with a connection.
+#[derive(Clone, Copy)]
+pub struct Door {
+    /// Serves one, in a task of its own.
+    pub serve: fn(TcpStream, SocketAddr, Arc<Shared>, OwnedSemaphorePermit),
+    /// What is sent to one for which there is no room, in protocols that have words for that.
+    pub no_room: fn(&ServerConfig) -> Option<Bytes>,
+}
+
 /// Accepts connections until the server stops. Nothing that a peer or the machine does ends it earlier.
 ///
 /// # Errors
 /// None; the type is that of a task.
-pub async fn accept(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
+pub async fn accept(listener: TcpListener, shared: Arc<Shared>, door: Door) -> io::Result<()> {
     let mut failures: u64 = 0;
     loop {
         let accepted = tokio::select! {
@@ -37,7 +45,7 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()
                     tracing::info!(failures, "accepting connections again");
                     failures = 0;
                 }
-                admit(socket, peer, &shared);
+                admit(socket, peer, &shared, door);
             }
             Err(error) if is_of_the_peer(&error) => tracing::debug!(%error, "a connection ended before it began"),
             Err(error) => {
@@ -60,26 +68,26 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
+fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, door: Door) {
     match shared.connections.clone().try_acquire_owned() {
-        Ok(permit) => connection::spawn(socket, peer, shared.clone(), permit),
+        Ok(permit) => (door.serve)(socket, peer, shared.clone(), permit),
         Err(_) => {
             shared.metrics.refused.inc();
             shared.metrics.error(ErrorKind::Overloaded);
             tracing::warn!(%peer, limit = shared.config.max_connections, "connection refused: the limit is reached");
             // Beyond so many that are being told, the others just see the connection close.
-            if let Ok(turn) = shared.refusals.clone().try_acquire_owned() {
-                tokio::spawn(refuse(socket, shared.config.max_connections, turn));
+            if let Some(words) = (door.no_room)(&shared.config)
+                && let Ok(turn) = shared.refusals.clone().try_acquire_owned()
+            {
+                tokio::spawn(refuse(socket, words, turn));
             }
         }
     }
 }
 
-async fn refuse(mut socket: TcpStream, limit: usize, turn: OwnedSemaphorePermit) {
-    let message = format!("the server has {limit} connections, which is the most");
-    let frame = goodbye(&Refusal::new(ErrorKind::Overloaded, message));
+async fn refuse(mut socket: TcpStream, words: Bytes, turn: OwnedSemaphorePermit) {
     let tell = async {
-        socket.write_all(&frame.head).await?;
+        socket.write_all(&words).await?;
         socket.shutdown().await?;
         // What the client has sent is read, or closing would take the message back.
         let mut scratch = [0; 512];
@@ -88,4 +96,25 @@ async fn refuse(mut socket: TcpStream, limit: usize, turn: OwnedSemaphorePermit)
     };
     let _ = tokio::time::timeout(REFUSAL, tell).await;
     drop(turn);
+}
+
+/// Counts a connection while it is open, whatever ends it.
+pub struct Open {
+    shared: Arc<Shared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    /// A connection that has just been accepted.
+    pub fn new(shared: Arc<Shared>, permit: OwnedSemaphorePermit) -> Self {
+        shared.metrics.accepted.inc();
+        shared.metrics.connections.inc();
+        Self { shared, _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.metrics.connections.dec();
+    }
 }

@@ -1,0 +1,194 @@
+//! Kafka's names for settings, and what becomes of them here: a setting of ours under another name and in other units, a
+//! fact that cannot be changed, or a hint to a storage that this is not.
+
+use super::errors;
+use super::topics::Refused;
+use crate::base::{Bytes, Millis};
+use crate::broker::TopicDescription;
+
+/// Where a value comes from: it was set for this topic.
+pub const FROM_TOPIC: i8 = 1;
+/// Where a value comes from: nobody said otherwise.
+pub const FROM_DEFAULT: i8 = 5;
+
+/// A value as Kafka's tools see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// The value, in Kafka's units.
+    pub value: String,
+    /// Where it comes from.
+    pub source: i8,
+    /// Its type.
+    pub kind: i8,
+    /// It cannot be changed.
+    pub read_only: bool,
+    /// What it is.
+    pub meaning: &'static str,
+}
+
+pub const BOOLEAN: i8 = 1;
+pub const STRING: i8 = 2;
+pub const INT: i8 = 3;
+pub const LONG: i8 = 5;
+pub const DOUBLE: i8 = 6;
+pub const LIST: i8 = 7;
+
+/// How a value is written there and here.
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    /// The same on both sides.
+    Same,
+    /// Milliseconds there, a duration here.
+    Millis,
+    /// Bytes there, a size here.
+    Bytes,
+}
+
+/// A setting that both sides have.
+struct Shared {
+    kafka: &'static str,
+    ours: &'static str,
+    unit: Unit,
+    /// What "no limit" is called there.
+    unlimited: &'static str,
+    kind: i8,
+    /// What holds where there is no such setting.
+    fact: &'static str,
+}
+
+const fn shared(
+    kafka: &'static str,
+    ours: &'static str,
+    unit: Unit,
+    unlimited: &'static str,
+    kind: i8,
+    fact: &'static str,
+) -> Shared {
+    Shared { kafka, ours, unit, unlimited, kind, fact }
+}
+
+static SHARED: &[Shared] = &[
+    shared("cleanup.policy", "cleanup", Unit::Same, "", LIST, "delete"),
+    shared("retention.ms", "retention_time", Unit::Millis, "-1", LONG, "-1"),
+    shared("retention.bytes", "retention_bytes", Unit::Bytes, "-1", LONG, "-1"),
+    shared("segment.bytes", "segment_bytes", Unit::Bytes, "", INT, ""),
+    shared("segment.ms", "segment_time", Unit::Millis, "9223372036854775807", LONG, ""),
+    shared("max.message.bytes", "max_message_bytes", Unit::Bytes, "", INT, ""),
+    shared("delete.retention.ms", "delete_retention", Unit::Millis, "9223372036854775807", LONG, "86400000"),
+    shared("min.compaction.lag.ms", "min_compaction_lag", Unit::Millis, "9223372036854775807", LONG, "0"),
+    shared("min.cleanable.dirty.ratio", "min_dirty_ratio", Unit::Same, "", DOUBLE, "0.5"),
+    shared("tidelog.durability", "durability", Unit::Same, "", STRING, "sync"),
+];
+
+/// What holds for every topic. A request for the same is granted, one for anything else refused.
+static FACTS: &[(&str, &str, i8)] = &[
+    ("compression.type", "producer", STRING),
+    ("message.timestamp.type", "CreateTime", STRING),
+    ("min.insync.replicas", "1", INT),
+    ("unclean.leader.election.enable", "false", BOOLEAN),
+    ("remote.storage.enable", "false", BOOLEAN),
+];
+
+/// Hints to Kafka's own storage: taken without a word, and not kept.
+static HINTS: &[&str] = &[
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "index.interval.bytes",
+    "max.compaction.lag.ms",
+    "message.downconversion.enable",
+    "message.format.version",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.difference.max.ms",
+    "preallocate",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+];
+
+/// All values of a topic.
+pub fn of_topic(topic: &TopicDescription) -> Vec<Config> {
+    let shared = SHARED.iter().map(|shared| {
+        let found = topic.settings.iter().find(|setting| setting.name == shared.ours);
+        Config {
+            name: shared.kafka,
+            value: found.map_or_else(|| shared.fact.to_owned(), |setting| shared.outward(&setting.value)),
+            source: if found.is_some_and(|setting| !setting.is_default) { FROM_TOPIC } else { FROM_DEFAULT },
+            kind: shared.kind,
+            read_only: found.is_none(),
+            meaning: found.map_or("", |setting| setting.meaning),
+        }
+    });
+    let facts = FACTS.iter().map(|(name, value, kind)| fact(name, value, *kind));
+    shared.chain(facts).collect()
+}
+
+/// A value that is as it is.
+pub fn fact(name: &'static str, value: &str, kind: i8) -> Config {
+    let meaning = "cannot be changed here";
+    Config { name, value: value.to_owned(), source: FROM_DEFAULT, kind, read_only: true, meaning }
+}
+
+/// A setting of ours for one of Kafka's; `None` for what is granted without one.
+///
+/// # Errors
+/// There is no such setting, or it cannot have this value.
+pub fn to_setting(name: &str, value: &str) -> Result<Option<(String, String)>, Refused> {
+    if let Some(shared) = SHARED.iter().find(|shared| shared.kafka == name) {
+        let known = crate::catalog::SETTINGS.iter().any(|setting| setting.name == shared.ours);
+        if known {
+            return Ok(Some((shared.ours.to_owned(), shared.inward(value)?)));
+        }
+        return granted(name, value, shared.fact);
+    }
+    if let Some((_, fact, _)) = FACTS.iter().find(|(known, ..)| *known == name) {
+        return granted(name, value, fact);
+    }
+    if HINTS.contains(&name) {
+        return Ok(None);
+    }
+    Err((errors::INVALID_CONFIG, format!("there is no setting '{name}'")))
+}
+
+fn granted(name: &str, value: &str, fact: &str) -> Result<Option<(String, String)>, Refused> {
+    if value.trim() == fact {
+        return Ok(None);
+    }
+    Err((errors::INVALID_CONFIG, format!("{name} = '{value}'; it is '{fact}' here and cannot be changed")))
+}
+
+impl Shared {
+    /// Our value in Kafka's units.
+    fn outward(&self, ours: &str) -> String {
+        let number = match self.unit {
+            Unit::Same => return ours.to_owned(),
+            Unit::Millis => ours.parse::<Millis>().map(|time| time.0),
+            Unit::Bytes => ours.parse::<Bytes>().map(|size| size.0),
+        };
+        number.map_or_else(|_| self.unlimited.to_owned(), |number| number.to_string())
+    }
+
+    /// Kafka's value in our units.
+    fn inward(&self, kafka: &str) -> Result<String, Refused> {
+        let value = kafka.trim();
+        let unit = match self.unit {
+            Unit::Same => {
+                // A list may have blanks, and its parts in any order.
+                let mut parts: Vec<&str> = value.split(',').map(str::trim).collect();
+                parts.sort_unstable_by(|one, other| other.cmp(one));
+                return Ok(parts.join(","));
+            }
+            Unit::Millis => "ms",
+            Unit::Bytes => "B",
+        };
+        if value == self.unlimited || (value == "-1" && !self.unlimited.is_empty()) {
+            return Ok("unlimited".to_owned());
+        }
+        match value.parse::<u64>() {
+            Ok(number) => Ok(format!("{number}{unit}")),
+            Err(_) => Err((errors::INVALID_CONFIG, format!("{} = '{kafka}' is not a number", self.kafka))),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Kafka's error codes, and the one mapping of the broker's errors to them. Which of them clients try again with is
+//! Kafka's own rule, so that what may pass by itself (a full disk, a partition under repair) has a code that is retried.
+
+use std::error::Error;
+
+use crate::base::ErrorKind;
+use crate::broker::BrokerError;
+use crate::record::BatchError;
+
+pub const NONE: i16 = 0;
+pub const UNKNOWN_SERVER_ERROR: i16 = -1;
+pub const OFFSET_OUT_OF_RANGE: i16 = 1;
+pub const CORRUPT_MESSAGE: i16 = 2;
+pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+pub const LEADER_NOT_AVAILABLE: i16 = 5;
+pub const REQUEST_TIMED_OUT: i16 = 7;
+pub const MESSAGE_TOO_LARGE: i16 = 10;
+pub const INVALID_TOPIC: i16 = 17;
+pub const INVALID_REQUIRED_ACKS: i16 = 21;
+pub const UNKNOWN_MEMBER_ID: i16 = 25;
+pub const INVALID_TIMESTAMP: i16 = 32;
+pub const UNSUPPORTED_VERSION: i16 = 35;
+pub const TOPIC_ALREADY_EXISTS: i16 = 36;
+pub const INVALID_PARTITIONS: i16 = 37;
+pub const INVALID_REPLICATION_FACTOR: i16 = 38;
+pub const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
+pub const INVALID_CONFIG: i16 = 40;
+pub const INVALID_REQUEST: i16 = 42;
+pub const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
+pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+pub const INVALID_PRODUCER_EPOCH: i16 = 47;
+pub const INVALID_TXN_STATE: i16 = 48;
+pub const KAFKA_STORAGE_ERROR: i16 = 56;
+pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
+pub const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
+pub const UNKNOWN_LEADER_EPOCH: i16 = 75;
+pub const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+pub const INVALID_RECORD: i16 = 87;
+pub const UNKNOWN_TOPIC_ID: i16 = 100;
+
+/// The code of what the broker refused or failed at. Logs what is the server's own trouble.
+pub fn code(error: &BrokerError) -> i16 {
+    if let Some(batch) = error.source().and_then(|source| source.downcast_ref::<BatchError>()) {
+        return batch_code(batch);
+    }
+    match error.kind() {
+        ErrorKind::InvalidRequest | ErrorKind::BadFrame => INVALID_REQUEST,
+        ErrorKind::NotFound => UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorKind::AlreadyExists => TOPIC_ALREADY_EXISTS,
+        ErrorKind::OffsetOutOfRange => OFFSET_OUT_OF_RANGE,
+        ErrorKind::TooLarge => MESSAGE_TOO_LARGE,
+        ErrorKind::CorruptBatch => CORRUPT_MESSAGE,
+        ErrorKind::FencedProducer => INVALID_PRODUCER_EPOCH,
+        ErrorKind::FencedMember => UNKNOWN_MEMBER_ID,
+        ErrorKind::OutOfOrderSequence => OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ErrorKind::Unsupported => UNSUPPORTED_VERSION,
+        ErrorKind::ShuttingDown => LEADER_NOT_AVAILABLE,
+        ErrorKind::Overloaded | ErrorKind::TimedOut | ErrorKind::Busy | ErrorKind::Disconnected => REQUEST_TIMED_OUT,
+        ErrorKind::Damaged | ErrorKind::StorageFull | ErrorKind::Poisoned | ErrorKind::Io => {
+            tracing::warn!(%error, "request failed");
+            KAFKA_STORAGE_ERROR
+        }
+        ErrorKind::Internal => {
+            tracing::error!(%error, "request failed");
+            UNKNOWN_SERVER_ERROR
+        }
+    }
+}
+
+/// The code of what is wrong with a topic that somebody wants to have.
+pub fn topic_code(error: &BrokerError) -> i16 {
+    match code(error) {
+        INVALID_REQUEST | UNSUPPORTED_VERSION => INVALID_CONFIG,
+        other => other,
+    }
+}
+
+/// The code of a batch that is not taken. What was damaged on its way is sent again, what is wrong is not.
+pub fn batch_code(error: &BatchError) -> i16 {
+    match error {
+        BatchError::Magic { magic: 0 | 1 } => UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        BatchError::TooLarge { .. } => MESSAGE_TOO_LARGE,
+        BatchError::Field { field: "codec", .. } => UNSUPPORTED_COMPRESSION_TYPE,
+        BatchError::Truncated { .. } | BatchError::Magic { .. } | BatchError::Checksum { .. } => CORRUPT_MESSAGE,
+        BatchError::Field { .. }
+        | BatchError::Trailing { .. }
+        | BatchError::Control
+        | BatchError::Record { .. }
+        | BatchError::Decompress { .. }
+        | BatchError::Bomb { .. } => INVALID_RECORD,
+    }
+}

@@ -1,0 +1,26 @@
+//! The Kafka listener: a thin adapter between Kafka's wire protocol and the broker.
+//!
+//! What is sent for each record (Produce, Fetch) is walked and written by hand, so that batches are never copied or taken
+//! apart; the rest goes through the message structs of the crate `kafka-protocol`. Requests are looked over by
+//! [`shape`] before the crate decodes them, because it believes every count. Versions and rules: Kafka's protocol guide.
+
+mod api;
+mod configs;
+mod connection;
+mod errors;
+mod fetch;
+mod framing;
+mod metadata;
+mod offsets;
+mod produce;
+mod requests;
+mod response;
+mod session;
+mod shape;
+mod shapes;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod wire;
+
+pub use connection::DOOR;

@@ -1,0 +1,73 @@
+//! Offsets by their time, and by words for some of them.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+
+use super::errors;
+use super::session::Session;
+use crate::base::TopicName;
+use crate::broker::OffsetAt;
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+
+/// Answers ListOffsets.
+pub async fn list(session: Arc<Session>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            partitions.push(list_one(&session, version, &topic.name, &partition).await);
+        }
+        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    ListOffsetsResponse::default().with_topics(topics)
+}
+
+async fn list_one(
+    session: &Session,
+    version: i16,
+    topic: &str,
+    partition: &ListOffsetsPartition,
+) -> ListOffsetsPartitionResponse {
+    // Older versions have no place for the epoch.
+    let epoch = if version >= 4 { 0 } else { -1 };
+    let answer = ListOffsetsPartitionResponse::default()
+        .with_partition_index(partition.partition_index)
+        .with_timestamp(-1)
+        .with_offset(-1);
+    let refused = |code| answer.clone().with_error_code(code);
+    if TopicName::new(topic).is_err() {
+        return refused(errors::INVALID_TOPIC);
+    }
+    let Ok(number) = u32::try_from(partition.partition_index) else {
+        return refused(errors::UNKNOWN_TOPIC_OR_PARTITION);
+    };
+    if partition.current_leader_epoch > 0 {
+        return refused(errors::UNKNOWN_LEADER_EPOCH);
+    }
+    let at = match partition.timestamp {
+        LATEST => OffsetAt::End,
+        EARLIEST => OffsetAt::Beginning,
+        MAX_TIMESTAMP if version >= 7 => OffsetAt::Newest,
+        EARLIEST_LOCAL if version >= 8 => OffsetAt::Beginning,
+        // Nothing is kept elsewhere.
+        LATEST_TIERED if version >= 9 => return answer,
+        time @ 0.. => OffsetAt::Timestamp(time),
+        _ => return refused(errors::INVALID_REQUEST),
+    };
+    match session.broker().list_offset(topic, number, at).await {
+        // There is no such record: none is said, not the end.
+        Ok((_, -1)) if matches!(at, OffsetAt::Timestamp(_) | OffsetAt::Newest) => answer,
+        Ok((offset, time)) => {
+            answer.with_offset(i64::try_from(offset).unwrap_or(-1)).with_timestamp(time).with_leader_epoch(epoch)
+        }
+        Err(error) => refused(errors::code(&error)),
+    }
+}

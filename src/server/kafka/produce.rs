@@ -1,0 +1,251 @@
+//! Produce, walked by hand: each batch is cut out of the request and handed to the broker as it is. And the identities
+//! of idempotent producers.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::connection::Pending;
+use super::errors;
+use super::response::Asked;
+use super::session::{Hangup, Session};
+use super::wire::{Reader, WireError};
+use crate::base::{Offset, TopicName, limits};
+use crate::broker::{AckLevel, BrokerError, OffsetAt, ProduceFuture};
+use crate::record::{self, BatchHeader, Compression};
+use crate::server::budget::Grant;
+
+/// The first version that may carry zstd.
+const ZSTD_SINCE: i16 = 7;
+/// Compressed batches from this size on are looked into with the thread's other tasks handed over first.
+const LONG_LOOK: usize = 64 * 1024;
+
+/// Topics, each with something for each of its partitions that is named.
+type ByPartition<T> = Vec<(String, Vec<(i32, T)>)>;
+
+/// What was asked, with the batches still in the request.
+struct Request {
+    acks: i16,
+    topics: ByPartition<Option<Range<usize>>>,
+}
+
+/// What becomes of one batch.
+enum Outcome {
+    Refused(i16, String),
+    Under(ProduceFuture),
+}
+
+/// One partition's part of the answer.
+struct Answer {
+    error: i16,
+    message: Option<String>,
+    base_offset: i64,
+    log_start: i64,
+}
+
+/// Hands every batch of a request to the broker, in order; answers when all have reached the ack level.
+///
+/// # Errors
+/// The request cannot be read; nothing was handed over then.
+pub fn begin(session: &Arc<Session>, asked: Asked, mut body: BytesMut, grant: Grant) -> Result<Pending, WireError> {
+    let request = parse(&body, asked)?;
+    let level = match request.acks {
+        0 => Some(AckLevel::None),
+        1 => Some(AckLevel::Written),
+        -1 => Some(AckLevel::Durable),
+        _ => None,
+    };
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let mut cut = 0;
+    for (topic, partitions) in request.topics {
+        let mut outcomes = Vec::with_capacity(partitions.len());
+        for (partition, range) in partitions {
+            let batch = range.map(|range| {
+                // Ranges come in order, so the front is cut away up to each of them, without a copy.
+                let _ = body.split_to(range.start - cut);
+                cut = range.end;
+                body.split_to(range.len())
+            });
+            let outcome = match (level, batch) {
+                (None, _) => {
+                    let what = format!("acks {} is none of 0, 1 and -1", request.acks);
+                    Outcome::Refused(errors::INVALID_REQUIRED_ACKS, what)
+                }
+                (_, None) => Outcome::Refused(errors::INVALID_RECORD, "no batch".to_owned()),
+                (Some(level), Some(batch)) => hand_over(session, asked, &topic, partition, batch, level),
+            };
+            outcomes.push((partition, outcome));
+        }
+        topics.push((topic, outcomes));
+    }
+    let session = session.clone();
+    Ok(Box::pin(async move {
+        let answers = settle(&session, topics).await;
+        drop(grant);
+        if request.acks != 0 {
+            return Ok(Some(encode(asked, &answers)));
+        }
+        // There is no answer that could carry it: the end of the connection tells the producer.
+        let failed = answers.iter().flat_map(|(_, partitions)| partitions).find(|(_, answer)| answer.error != 0);
+        match failed {
+            Some((_, answer)) => Err(Hangup::Unacknowledged(answer.message.clone().unwrap_or_default())),
+            None => Ok(None),
+        }
+    }))
+}
+
+fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
+    let mut reader = Reader::new(body, asked.flexible);
+    // A transactional id; whether a batch is part of a transaction, it says itself.
+    reader.optional_text()?;
+    let acks = reader.i16()?;
+    reader.i32()?;
+    let mut topics = Vec::new();
+    for _ in 0..reader.count()? {
+        let topic = reader.text()?.to_owned();
+        let mut partitions = Vec::new();
+        for _ in 0..reader.count()? {
+            let partition = reader.i32()?;
+            partitions.push((partition, reader.blob()?));
+            reader.tags()?;
+        }
+        reader.tags()?;
+        topics.push((topic, partitions));
+    }
+    reader.tags()?;
+    Ok(Request { acks, topics })
+}
+
+fn hand_over(
+    session: &Session,
+    asked: Asked,
+    topic: &str,
+    partition: i32,
+    batch: BytesMut,
+    level: AckLevel,
+) -> Outcome {
+    if let Err(error) = TopicName::new(topic) {
+        return Outcome::Refused(errors::INVALID_TOPIC, error.to_string());
+    }
+    let Ok(partition) = u32::try_from(partition) else {
+        return Outcome::Refused(errors::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no partition {partition}"));
+    };
+    match check(&batch, asked.version) {
+        Ok(()) => Outcome::Under(session.broker().produce(topic, partition, batch, level)),
+        Err((code, what)) => Outcome::Refused(code, what),
+    }
+}
+
+/// What the broker does not look at: rules of this protocol, and what is inside of compressed batches, so that nobody who
+/// reads them meets a bomb or a lie.
+fn check(batch: &[u8], version: i16) -> Result<(), (i16, String)> {
+    // The old formats have their version in the same place.
+    if let Some(magic @ (0 | 1)) = batch.get(16) {
+        return Err((errors::UNSUPPORTED_FOR_MESSAGE_FORMAT, format!("message format {magic} is not taken")));
+    }
+    let of_batch = |error: record::BatchError| (errors::batch_code(&error), error.to_string());
+    let header = BatchHeader::parse(batch).map_err(of_batch)?;
+    if header.is_transactional() {
+        let what = "a batch of a transaction that was never begun";
+        return Err((errors::INVALID_TXN_STATE, what.to_owned()));
+    }
+    if header.log_append_time() {
+        let what = "the timestamps of a batch are the producer's, not those of the append";
+        return Err((errors::INVALID_TIMESTAMP, what.to_owned()));
+    }
+    let codec = header.compression().map_err(of_batch)?;
+    if codec == Compression::Zstd && version < ZSTD_SINCE {
+        let what = format!("zstd in version {version} of the request; it is taken from version {ZSTD_SINCE} on");
+        return Err((errors::UNSUPPORTED_COMPRESSION_TYPE, what));
+    }
+    if codec == Compression::None {
+        return Ok(());
+    }
+    let look = || record::check_compressed(batch, limits::MAX_DECOMPRESSED_BYTES);
+    let long = batch.len() >= LONG_LOOK && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    if long { tokio::task::block_in_place(look) } else { look() }.map_err(of_batch)
+}
+
+async fn settle(session: &Session, topics: ByPartition<Outcome>) -> ByPartition<Answer> {
+    let mut answers = Vec::with_capacity(topics.len());
+    for (topic, outcomes) in topics {
+        let mut partitions = Vec::with_capacity(outcomes.len());
+        for (partition, outcome) in outcomes {
+            let answer = match outcome {
+                Outcome::Refused(code, what) => refused(code, what),
+                Outcome::Under(produced) => match produced.await {
+                    Ok(produced) => accepted(session, &topic, partition, produced.base_offset).await,
+                    Err(error) => failed(&topic, &error),
+                },
+            };
+            partitions.push((partition, answer));
+        }
+        answers.push((topic, partitions));
+    }
+    answers
+}
+
+async fn accepted(session: &Session, topic: &str, partition: i32, base_offset: Offset) -> Answer {
+    let partition = u32::try_from(partition).unwrap_or(u32::MAX);
+    let log_start = session.broker().list_offset(topic, partition, OffsetAt::Beginning).await;
+    let log_start = log_start.map_or(-1, |(offset, _)| offset as i64);
+    Answer { error: errors::NONE, message: None, base_offset: base_offset as i64, log_start }
+}
+
+fn failed(topic: &str, error: &BrokerError) -> Answer {
+    tracing::debug!(topic, %error, "batch refused");
+    refused(errors::code(error), error.to_string())
+}
+
+fn refused(error: i16, message: String) -> Answer {
+    Answer { error, message: Some(message), base_offset: -1, log_start: -1 }
+}
+
+fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Response {
+    let mut writer = asked.writer();
+    writer.count(Some(answers.len()));
+    for (topic, partitions) in answers {
+        writer.text(topic);
+        writer.count(Some(partitions.len()));
+        for (partition, answer) in partitions {
+            writer.out.put_i32(*partition);
+            writer.out.put_i16(answer.error);
+            writer.out.put_i64(answer.base_offset);
+            // Records have the producer's time.
+            writer.out.put_i64(-1);
+            if asked.version >= 5 {
+                writer.out.put_i64(answer.log_start);
+            }
+            if asked.version >= 8 {
+                writer.count(Some(0));
+                writer.optional_text(answer.message.as_deref());
+            }
+            writer.tags();
+        }
+        writer.tags();
+    }
+    writer.out.put_i32(0);
+    writer.tags();
+    Asked::finish(writer.out, [], None)
+}
+
+/// A new identity. One that a producer brings along is not gone on with: without a transactional id nobody else can have it.
+pub async fn init_producer_id(
+    session: Arc<Session>,
+    _version: i16,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
+    let refuse = |code| {
+        InitProducerIdResponse::default().with_error_code(code).with_producer_id((-1).into()).with_producer_epoch(-1)
+    };
+    if request.transactional_id.is_some() {
+        return refuse(errors::INVALID_REQUEST);
+    }
+    match session.broker().init_producer(None).await {
+        Ok((id, epoch)) => InitProducerIdResponse::default().with_producer_id(id.into()).with_producer_epoch(epoch),
+        Err(error) => refuse(errors::code(&error)),
+    }
+}

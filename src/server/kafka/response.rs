@@ -1,0 +1,64 @@
+//! Answers on their way out.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::protocol::Encodable;
+
+use super::session::Hangup;
+use super::wire::Writer;
+use crate::server::budget::Grant;
+
+/// An answer: pieces that go out one behind the other, and the bytes that they hold of the budget.
+#[derive(Debug)]
+pub struct Response {
+    /// The pieces.
+    pub pieces: Vec<Bytes>,
+    /// What they hold.
+    pub grant: Option<Grant>,
+}
+
+/// What an answer repeats of its request.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The kind of the request.
+    pub key: i16,
+    /// Its version.
+    pub version: i16,
+    /// Whether that is a flexible one.
+    pub flexible: bool,
+    /// The client's number for it.
+    pub correlation: i32,
+}
+
+impl Asked {
+    /// A writer with the head of the answer in it; its length is put in by [`Asked::finish`].
+    pub fn writer(&self) -> Writer {
+        let mut writer = Writer::new(self.flexible);
+        writer.out.put_i32(0);
+        writer.out.put_i32(self.correlation);
+        writer.tags();
+        writer
+    }
+
+    /// The answer whose first piece is `head`.
+    pub fn finish(head: BytesMut, rest: impl IntoIterator<Item = Bytes>, grant: Option<Grant>) -> Response {
+        let mut pieces = vec![Bytes::new()];
+        pieces.extend(rest);
+        let bytes = head.len() - 4 + pieces.iter().map(Bytes::len).sum::<usize>();
+        let mut head = head;
+        head[..4].copy_from_slice(&i32::try_from(bytes).unwrap_or(i32::MAX).to_be_bytes());
+        pieces[0] = head.freeze();
+        Response { pieces, grant }
+    }
+
+    /// An answer of one of the crate's structs.
+    ///
+    /// # Errors
+    /// The struct has a field that its version cannot carry: a fault of this module.
+    pub fn answer(&self, message: &impl Encodable) -> Result<Response, Hangup> {
+        let mut writer = self.writer();
+        message
+            .encode(&mut writer.out, self.version)
+            .map_err(|error| Hangup::Fault(format!("the answer cannot be encoded: {error}")))?;
+        Ok(Self::finish(writer.out, [], None))
+    }
+}

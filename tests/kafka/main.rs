@@ -1,0 +1,9 @@
+//! The Kafka listener: rules of the protocol byte by byte, and the traps that broke other servers. Foreign clients are in
+//! `foreign.rs`.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail loudly")]
+
+mod client;
+mod fetching;
+mod producing;
+mod talking;
+mod topics;
