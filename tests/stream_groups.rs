@@ -386,3 +386,36 @@ async fn a_member_hears_of_what_retention_deleted_before_it_was_done() {
     let refused = tokio::time::timeout(SOON, strict.next()).await.unwrap().unwrap().unwrap_err();
     assert!(refused.to_string().contains("the group's position is 1, and retention has deleted"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_frozen_touches_nothing_that_is_anothers_by_then() {
+    let server = Server::start();
+    let client = Client::connect(server.address()).await.unwrap();
+    create(&client, "t", 2).await;
+    produce(&client, "t", 0..10).await;
+    let kind = ["consume", "t", "--group", "cli", "--group-kind", "stream", "--session", "1s", "--follow"];
+    let frozen = spawn(&[&kind[..], &["--ack-mode", "durable", "--server", server.address()]].concat());
+    while lag(&client).await > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    frozen.signal("STOP");
+    // Some of these wait in its socket when it wakes up.
+    produce(&client, "t", 10..50).await;
+    let mut other = client.group_consumer("cli").topic("t").join().await.unwrap();
+    let taken = take(&mut other, 40).await;
+    assert_eq!(taken.into_values().collect::<BTreeSet<u32>>(), (10..50).collect());
+    other.commit().await.unwrap();
+    frozen.signal("CONT");
+    // It joins again, and gets one of the two partitions back.
+    let back = async {
+        while !matches!(event(&mut other).await, GroupEvent::Revoked(partitions) if partitions.len() == 1) {}
+        while client.admin().describe_group("cli").await.unwrap().members.iter().any(|member| member.owns.len() != 1) {
+            let _ = tokio::time::timeout(Duration::from_millis(50), other.next_event()).await;
+        }
+    };
+    tokio::time::timeout(SOON, back).await.expect("it does not come back");
+    frozen.signal("INT");
+    let mut printed: Vec<u32> = lines(&frozen.finish(SOON)).iter().map(|line| line.parse().unwrap()).collect();
+    printed.sort_unstable();
+    assert_eq!(printed, (0..10).collect::<Vec<_>>());
+}

@@ -82,6 +82,8 @@ impl Broker {
         };
         broker.finish_deletions()?;
         broker.open_topics()?;
+        let notes = broker.settle_positions()?;
+        broker.startup.notes.extend(notes);
         Streams::load(&broker)?;
         broker.startup.took = began.elapsed();
         let broker = Arc::new(broker);

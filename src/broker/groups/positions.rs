@@ -3,7 +3,7 @@
 //! A position is seen only when it is durable, so that nobody is told one that a crash takes back. It goes back only by
 //! an explicit act: a reset of an empty group, or a commit on [`Terms::AsSaid`].
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, limits};
 use crate::catalog::{Catalog, Event, GroupKind, Place, Position};
@@ -190,6 +190,32 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// Where a log has lost its unsynced end (a power cut on a topic with `durability=interval`), positions beyond what is
+    /// left go back to its end: what is written there next would never be read otherwise. Tells of each.
+    pub(crate) fn settle_positions(&self) -> Result<Vec<String>, BrokerError> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = lock(&self.catalog);
+        let (mut events, mut notes) = (Vec::new(), Vec::new());
+        for entry in catalog.groups().filter(|entry| entry.kind == GroupKind::Stream) {
+            for (&(id, partition), progress) in catalog.all_progress(&entry.name) {
+                let end = catalog.topic_by_id(id).and_then(|topic| {
+                    let log = topics.get(&topic.name)?.partition(partition).ok()?.log().ok()?;
+                    Some((&topic.name, log.with(|log| log.stable_end())))
+                });
+                let (Some((topic, end)), Some(position)) = (end, &progress.position) else { continue };
+                if position.offset > end {
+                    let (group, was) = (entry.name.clone(), position.offset);
+                    notes.push(format!("group '{group}': position {was} of {topic}/{partition} is now {end}, its end"));
+                    let position = Position { offset: end, ..position.clone() };
+                    let place = Place { group, topic: id, partition };
+                    events.push(Event::PositionSet { place, position: Some(position) });
+                }
+            }
+        }
+        catalog.commit_all(events, self.clock.now_ms())?;
+        Ok(notes)
     }
 
     /// The positions that a group has committed, of all partitions or of those that are named, as far as there are any.

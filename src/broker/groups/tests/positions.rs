@@ -81,6 +81,26 @@ async fn a_position_goes_back_only_when_that_is_meant_and_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_position_beyond_what_a_log_has_left_goes_back_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    with_records(&broker, 10).await;
+    let by = Committer::Admin;
+    for (group, offset) in [("lost", 12), ("kept", 10)] {
+        let committed = broker.commit_positions(&name(group), by, commit(offset), Terms::AsSaid, true).await.unwrap();
+        assert_eq!(one(committed), Ok(offset));
+    }
+    broker.shutdown().await;
+    drop(broker);
+    let broker = open(dir.path());
+    assert_eq!(broker.startup().notes, ["group 'lost': position 12 of orders/0 is now 10, its end"]);
+    for group in ["lost", "kept"] {
+        assert_eq!(broker.positions(&name(group), None).await[0].offset, 10);
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_belongs_to_one_protocol_as_long_as_it_has_members() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(dir.path());
