@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidelog::base::ErrorKind;
-use tidelog::client::{Client, ErrorReply, Outcome, ReplyEvent, Step};
+use tidelog::client::{Client, ErrorReply, Message, Outcome, ReplyEvent, StartAt, Step};
 use tidelog::server::Server;
 use tidelog::server::config::ServerConfig;
 
@@ -215,5 +215,136 @@ async fn many_requesters_and_responders_lose_nothing() {
     for task in tasks {
         task.await.unwrap();
     }
+    fixture.server.stop().await;
+}
+
+/// All records of a topic with one partition: what the outcome header says, the step's topic, and the value.
+async fn callbacks(client: &Client, topic: &str) -> Vec<(String, String, String)> {
+    let consumer = client.consumer().topic(topic).from(StartAt::Beginning).until_end(true).build().await;
+    let mut found = Vec::new();
+    let Ok(mut consumer) = consumer else { return found };
+    while let Some(record) = consumer.next().await {
+        let record = record.unwrap();
+        let header = |name: &str| {
+            let header = record.headers.iter().find(|header| header.name == name.as_bytes());
+            header.map(|header| String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap()).unwrap_or_default()
+        };
+        let value = String::from_utf8(record.value.clone().unwrap_or_default().to_vec()).unwrap();
+        found.push((header("tidelog-outcome"), header("tidelog-step-topic"), value));
+    }
+    found
+}
+
+/// Waits until a topic has so many records.
+async fn callbacks_of(client: &Client, topic: &str, count: usize) -> Vec<(String, String, String)> {
+    let until = std::time::Instant::now() + LONG;
+    loop {
+        let found = callbacks(client, topic).await;
+        if found.len() >= count {
+            return found;
+        }
+        assert!(std::time::Instant::now() < until, "{topic} has {found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_request_waits_for_its_responder_and_is_answered_once() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client().await;
+    let request = client.request("crm.load", "4711", LONG).durable().id("one");
+    let id = request.clone().submit().await.unwrap();
+    assert_eq!(request.submit().await.unwrap(), id, "the same id is the same request");
+    let other = client.request("crm.other", "4711", LONG).durable().id("one").submit().await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::AlreadyExists);
+    let (info, outcome) = client.request_status(&id).await.unwrap();
+    assert_eq!((info.state.as_str(), outcome), ("open", None));
+    respond(&client, "crm.load", |text| async move {
+        if text == "bad" { Err(ErrorReply::new("no", "not this one")) } else { Ok(format!("loaded {text}")) }
+    })
+    .await;
+    assert_eq!(body(client.await_reply(&id, LONG).await.unwrap().unwrap()), "loaded 4711");
+    assert_eq!(body(client.request("crm.load", "12", LONG).durable().await.unwrap()), "loaded 12");
+    let Outcome::Error(error) = client.request("crm.load", "bad", LONG).durable().await.unwrap() else { panic!() };
+    assert_eq!((error.code.as_str(), error.step), ("no", step(0, "crm.load")));
+    let (all, more) = client.admin().list_requests(None, None, 2).await.unwrap();
+    assert_eq!((all.len(), more), (2, true));
+    let (failed, _) = client.admin().list_requests(Some("failed".into()), Some("crm.load".into()), 9).await.unwrap();
+    assert_eq!(failed.len(), 1);
+    let unknown = client.await_reply("nobody", LONG).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+    fixture.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_tells_of_replies_errors_time_outs_and_cancellation_once_each() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client().await;
+    let ask = |topic: &str, text: &str| client.request(topic, text.to_owned(), LONG).callback("answers");
+    let short = Duration::from_millis(200);
+    client.request("nobody", "", short).callback("answers").submit().await.unwrap();
+    callbacks_of(&client, "answers", 1).await;
+    let cancelled = ask("nobody", "").submit().await.unwrap();
+    assert_eq!(client.admin().cancel_request(&cancelled).await.unwrap().state, "cancelled");
+    assert_eq!(client.admin().cancel_request(&cancelled).await.unwrap().state, "cancelled");
+    callbacks_of(&client, "answers", 2).await;
+    ask("double", "ab").then("count").submit().await.unwrap();
+    respond(&client, "double", |text| async move { Ok(format!("{text}{text}")) }).await;
+    respond(&client, "count", |text| async move {
+        if text.len() > 4 { Err(ErrorReply::new("long", text)) } else { Ok(text.len().to_string()) }
+    })
+    .await;
+    callbacks_of(&client, "answers", 3).await;
+    ask("double", "abc").then("count").submit().await.unwrap();
+    let found = callbacks_of(&client, "answers", 4).await;
+    let expected =
+        [("timed_out", "nobody", ""), ("cancelled", "nobody", ""), ("reply", "count", "4"), ("error", "count", "")];
+    let expected = expected.map(|(outcome, topic, value)| (outcome.to_owned(), topic.to_owned(), value.to_owned()));
+    assert_eq!(found, expected);
+    // A request whose time is over is delivered to nobody any more.
+    let mut late = client.responder("nobody").listen().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(300), late.next()).await.is_err());
+    fixture.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_responder_that_dies_hands_its_request_on() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client().await;
+    let dying = fixture.client().await;
+    let mut responder = dying.responder("work").listen().await.unwrap();
+    let id = client.request("work", "x", LONG).durable().submit().await.unwrap();
+    let held = responder.next().await.unwrap();
+    assert_eq!((held.request().id.as_deref(), held.request().attempt), (Some(id.as_str()), 1));
+    std::mem::forget(held);
+    drop((responder, dying));
+    respond(&client, "work", |text| async move { Ok(format!("{text}!")) }).await;
+    assert_eq!(body(client.await_reply(&id, LONG).await.unwrap().unwrap()), "x!");
+    fixture.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_knows_only_records_takes_part() {
+    let fixture = Fixture::start().await;
+    let client = fixture.client().await;
+    // As a responder: it copies the correlation id, and sends to where the request says.
+    let id = client.request("plain", "4711", LONG).durable().submit().await.unwrap();
+    let mut consumer = client.consumer().topic("plain").until_end(true).build().await.unwrap();
+    let record = consumer.next().await.unwrap().unwrap();
+    let header = |name: &str| {
+        let header = record.headers.iter().find(|header| header.name == name.as_bytes()).unwrap();
+        String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap()
+    };
+    let producer = client.producer().build().await.unwrap();
+    let reply = Message::to(header("tidelog-reply-to")).value("by hand");
+    let reply = reply.header("tidelog-correlation-id", header("tidelog-correlation-id"));
+    producer.send_and_wait(reply).await.unwrap();
+    assert_eq!(body(client.await_reply(&id, LONG).await.unwrap().unwrap()), "by hand");
+    // As a requester: it names a topic of its own for the reply.
+    respond(&client, "plain", |text| async move { Ok(format!("{text} answered")) }).await;
+    let request = Message::to("plain").value("asked").header("tidelog-correlation-id", "mine");
+    producer.send_and_wait(request.header("tidelog-reply-to", "my.answers")).await.unwrap();
+    let found = callbacks_of(&client, "my.answers", 1).await;
+    assert_eq!(found, [("reply".to_owned(), String::new(), "asked answered".to_owned())]);
     fixture.server.stop().await;
 }

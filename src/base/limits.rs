@@ -7,6 +7,9 @@ pub const TOPIC_NAME_CHARS: usize = 249;
 /// Characters of a group's name, at most.
 pub const GROUP_NAME_CHARS: usize = 249;
 
+/// Characters of a request's correlation id, at most.
+pub const REQUEST_ID_CHARS: usize = 128;
+
 /// The largest offset: the batch format's field is signed.
 pub const MAX_OFFSET: u64 = i64::MAX as u64;
 

@@ -8,6 +8,7 @@ mod group;
 mod ids;
 pub mod limits;
 mod pattern;
+mod request;
 mod units;
 
 pub use clock::{Clock, ManualClock, SystemClock, TimestampMs};
@@ -15,6 +16,7 @@ pub use error::ErrorKind;
 pub use group::{GroupName, GroupNameError};
 pub use ids::{NameError, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
 pub use pattern::TopicPattern;
+pub use request::{RequestId, RequestIdError};
 pub use units::{Bytes, Millis, UnitError};
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use super::broker::{blocking, lock};
 use super::partition::{Topic, log_config};
 use super::stream::Streams;
 use super::{
-    Broker, BrokerError, NewTopic, PartitionDescription, SettingValue, TopicDescription, TopicMetadata, TopicSummary,
+    Broker, BrokerError, NewTopic, PartitionDescription, REPLIES, SettingValue, TopicDescription, TopicMetadata,
+    TopicSummary,
 };
 
 impl Broker {
@@ -227,6 +228,10 @@ impl Broker {
         let topic = {
             let mut catalog = lock(&self.catalog);
             let topic = self.topic(name.as_str())?;
+            if name.as_str() == REPLIES {
+                let message = format!("topic '{name}' holds the replies to durable requests; it cannot be deleted");
+                return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+            }
             let TopicEntry { id, partitions, .. } = topic.entry;
             catalog.commit(Event::TopicDeleted { name: name.clone(), id, partitions }, self.clock.now_ms())?;
             self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(name);

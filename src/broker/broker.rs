@@ -12,7 +12,7 @@ use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
 use super::queue::{Keeper, Queues};
-use super::requests::Live;
+use super::requests::{Durable, Live};
 use super::routes::Routes;
 use super::stream::Streams;
 use super::upkeep::Upkeep;
@@ -39,6 +39,7 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) streams: Streams,
     pub(crate) live: Arc<Live>,
+    pub(crate) requests: Arc<Durable>,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
 }
@@ -60,6 +61,7 @@ impl Broker {
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
         let live = Live::new(Arc::clone(&clock));
+        let requests = Arc::new(Durable::restore(&catalog));
         let mut broker = Self {
             config,
             disk,
@@ -78,6 +80,7 @@ impl Broker {
             groups: Groups::default(),
             streams: Streams::default(),
             live,
+            requests,
             here: tokio::sync::Semaphore::new(HERE),
         };
         broker.finish_deletions()?;
@@ -89,6 +92,7 @@ impl Broker {
         let broker = Arc::new(broker);
         Keeper::start(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
+        broker.resume_requests();
         Ok(broker)
     }
 
@@ -147,6 +151,7 @@ impl Broker {
         if let Some(upkeep) = lock(&self.upkeep).take() {
             upkeep.stop();
         }
+        self.requests.stop();
         // What is acked after this was not promised to be kept.
         self.queues.keeper.stop(self);
         self.queues.close();

@@ -35,6 +35,12 @@ pub struct Metrics {
     pub leases_expired: Counter,
     /// Records written to dead-letter topics.
     pub dead_letters: Counter,
+    /// Durable requests taken in.
+    pub requests_opened: Counter,
+    /// Durable requests that have their outcome.
+    pub requests_finished: Counter,
+    /// Replies to durable requests that had been decided, or that nobody knows.
+    pub replies_late: Counter,
     /// Seconds a sync took.
     pub sync_seconds: Histogram,
     /// Appends that one sync answered.
@@ -62,6 +68,9 @@ impl Metrics {
             redelivered: Counter::default(),
             leases_expired: Counter::default(),
             dead_letters: Counter::default(),
+            requests_opened: Counter::default(),
+            requests_finished: Counter::default(),
+            replies_late: Counter::default(),
             sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             topics: Gauge::default(),
@@ -83,6 +92,9 @@ impl Metrics {
         registry.register("redelivered", "Records handed out that had been before", metrics.redelivered.clone());
         registry.register("leases_expired", "Records whose lease ended", metrics.leases_expired.clone());
         registry.register("dead_letters", "Records written to dead-letter topics", metrics.dead_letters.clone());
+        registry.register("requests_opened", "Durable requests taken in", metrics.requests_opened.clone());
+        registry.register("requests_finished", "Durable requests that ended", metrics.requests_finished.clone());
+        registry.register("replies_late", "Replies that decided nothing", metrics.replies_late.clone());
         registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
         registry.register("topics", "Topics", metrics.topics.clone());

@@ -36,7 +36,11 @@ pub use queue::{
     MemberId, Processed, QueueMember, RecordAt, Redrive, Redriven, ResetPartition, ResetQueue, ResetTo, Settled,
     Settlement, Verdict,
 };
-pub use requests::{Asker, Content, Ending, LastWord, LiveRequest, LiveResponder, Port};
+pub use requests::{
+    Asker, CORRELATION_ID, Content, DEADLINE, DurableRequest, ERROR, ERROR_CODE, Ending, ITINERARY, LastWord,
+    LiveRequest, LiveResponder, OUTCOME, Port, REPLIES, REPLY_TO, ReplyAddress, RequestFilter, STEP, STEP_TOPIC,
+    callback_state, state_name,
+};
 pub use routes::{
     Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trouble,
 };

@@ -23,6 +23,8 @@ pub struct BrokerConfig {
     pub sync_interval: Millis,
     /// How often retention looks for what may go.
     pub retention_check: Millis,
+    /// How long a durable request that has ended is remembered.
+    pub request_retention: Millis,
     /// Threads that write and sync.
     pub commit_threads: usize,
     /// Files kept open without need.
@@ -38,6 +40,7 @@ impl Default for BrokerConfig {
             topic_defaults: TopicSettings::default(),
             sync_interval: Millis(200),
             retention_check: Millis(30_000),
+            request_retention: Millis(24 * 3_600_000),
             commit_threads: 8,
             max_open_files: 4_096,
         }

@@ -17,6 +17,7 @@
 //! | route set | `route/NAME` = the event |
 //! | route deleted | `route/NAME` = nothing, after nothing for all its progress |
 //! | route moved | `route-position/TOPIC/PARTITION/ROUTE` = the event, or nothing |
+//! | request set, forgotten | `request/ID` = the event, or nothing |
 //! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
@@ -28,10 +29,11 @@ use std::collections::BTreeMap;
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ErrorKind, GroupName, TimestampMs, TopicId, TopicName};
+use crate::base::{ErrorKind, GroupName, RequestId, TimestampMs, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions};
 
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RoutePlace, RouteProgress};
 
 const CODEC_VERSION: u8 = 1;
@@ -137,6 +139,13 @@ pub enum Event {
         /// How far.
         progress: Option<RouteProgress>,
     },
+    /// A durable request now is like this; `None` for forgotten.
+    RequestSet {
+        /// Its id.
+        id: RequestId,
+        /// What it is.
+        entry: Option<RequestEntry>,
+    },
 }
 
 /// What a value in the journal and in the view is. Append variants only.
@@ -152,6 +161,7 @@ enum Stored {
     MemberSet { group: GroupName, member: String, entry: MemberEntry },
     RouteSet(RouteEntry),
     RouteMoved { place: RoutePlace, progress: RouteProgress },
+    RequestSet(RequestEntry),
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -202,6 +212,7 @@ pub(super) enum Key {
     Member(GroupName, String),
     Route(TopicName),
     RoutePosition(RoutePlace),
+    Request(RequestId),
 }
 
 impl std::fmt::Display for Key {
@@ -220,6 +231,7 @@ impl std::fmt::Display for Key {
             Self::RoutePosition(RoutePlace { route, topic, partition }) => {
                 write!(f, "route-position/{topic}/{partition}/{route}")
             }
+            Self::Request(id) => write!(f, "request/{id}"),
         }
     }
 }
@@ -237,6 +249,7 @@ impl Key {
                 let group = GroupName::new(group).map_err(|_| wrong())?;
                 Ok(Self::Member(group, member.to_owned()))
             }
+            Some(("request", id)) => RequestId::new(id).map(Self::Request).map_err(|_| wrong()),
             Some(("position", rest)) => place(rest).map(Self::Position).ok_or_else(wrong),
             Some(("chunk", rest)) => {
                 let numbered = || {
@@ -282,6 +295,7 @@ impl Event {
             Self::RouteSet(entry) => Key::Route(entry.name.clone()),
             Self::RouteDeleted { name } => Key::Route(name.clone()),
             Self::RouteMoved { place, .. } => Key::RoutePosition(place.clone()),
+            Self::RequestSet { id, .. } => Key::Request(id.clone()),
         };
         key.to_string()
     }
@@ -304,10 +318,12 @@ impl Event {
             Self::MemberSet { group, member, entry: Some(entry) } => Stored::MemberSet { group, member, entry },
             Self::RouteSet(entry) => Stored::RouteSet(entry),
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
+            Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
             Self::GroupDeleted { .. }
             | Self::RouteDeleted { .. }
             | Self::RouteMoved { progress: None, .. }
             | Self::MemberSet { entry: None, .. }
+            | Self::RequestSet { entry: None, .. }
             | Self::PositionSet { position: None, .. }
             | Self::ChunkSet { chunk: None, .. } => return Ok(vec![(self.key(), None)]),
         };
@@ -340,6 +356,7 @@ impl Event {
             Stored::MemberSet { group, member, entry } => Self::MemberSet { group, member, entry: Some(entry) },
             Stored::RouteSet(entry) => Self::RouteSet(entry),
             Stored::RouteMoved { place, progress } => Self::RouteMoved { place, progress: Some(progress) },
+            Stored::RequestSet(entry) => Self::RequestSet { id: entry.id.clone(), entry: Some(entry) },
         })
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::base::{GroupName, PartitionId, TopicId, TopicName, limits};
+use crate::base::{GroupName, PartitionId, RequestId, TopicId, TopicName, limits};
 
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::requests::RequestEntry;
 use super::routing::Routing;
 
 /// What exists. Applying is total and idempotent; whether a change makes sense is asked before it is journalled, with
@@ -20,6 +21,7 @@ pub(super) struct State {
     producer_ids: i64,
     groups: BTreeMap<GroupName, GroupState>,
     routing: Routing,
+    requests: BTreeMap<RequestId, RequestEntry>,
 }
 
 /// A group and its progress.
@@ -69,6 +71,10 @@ impl State {
 
     pub(super) fn groups(&self) -> impl Iterator<Item = &GroupEntry> {
         self.groups.values().filter_map(|group| group.entry.as_ref())
+    }
+
+    pub(super) fn requests(&self) -> impl Iterator<Item = &RequestEntry> {
+        self.requests.values()
     }
 
     pub(super) fn group(&self, name: &GroupName) -> Option<&GroupEntry> {
@@ -234,7 +240,8 @@ impl State {
             | Event::MemberSet { .. }
             | Event::RouteSet(_)
             | Event::RouteDeleted { .. }
-            | Event::RouteMoved { .. } => Ok(()),
+            | Event::RouteMoved { .. }
+            | Event::RequestSet { .. } => Ok(()),
         }
     }
 
@@ -277,6 +284,8 @@ impl State {
             Event::RouteSet(entry) => self.routing.set(entry),
             Event::RouteDeleted { name } => self.routing.remove(&name),
             Event::RouteMoved { place, progress } => self.routing.moved(&place, progress),
+            Event::RequestSet { id, entry: Some(entry) } => drop(self.requests.insert(id, entry)),
+            Event::RequestSet { id, entry: None } => drop(self.requests.remove(&id)),
         }
     }
 
@@ -302,6 +311,7 @@ impl State {
                 Key::Member(group, member) => self.set_member(group, member, None),
                 Key::Route(name) => self.routing.remove(&name),
                 Key::RoutePosition(place) => self.routing.moved(&place, None),
+                Key::Request(id) => drop(self.requests.remove(&id)),
             }
             return Ok(());
         };
@@ -348,6 +358,9 @@ impl State {
                     changes.extend(Event::ChunkSet { place, number: *number, chunk }.changes()?);
                 }
             }
+        }
+        for entry in self.requests.values() {
+            changes.extend(Event::RequestSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?);
         }
         Ok(changes)
     }

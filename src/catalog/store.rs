@@ -12,6 +12,7 @@ use crate::disk::Disk;
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
 use super::progress::{GroupEntry, MemberEntry};
+use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RouteProgress};
 use super::state::{Progress, State};
 use super::view::{Position, Unusable, View};
@@ -212,6 +213,11 @@ impl Catalog {
     /// Every group, by name.
     pub fn groups(&self) -> impl Iterator<Item = &GroupEntry> {
         self.state.groups()
+    }
+
+    /// Every durable request that is not forgotten, by id.
+    pub fn requests(&self) -> impl Iterator<Item = &RequestEntry> {
+        self.state.requests()
     }
 
     /// The group of this name.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AlterTopic, CreateTopic, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription,
-    GroupSummary, ListDeadLetters, ListGroups, ListOffsets, ListTopics, Metrics, OffsetAt, Redrive, RedriveOk,
-    ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
+    AlterTopic, CancelRequest, CreateTopic, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic,
+    GroupDescription, GroupSummary, ListDeadLetters, ListGroups, ListOffsets, ListRequests, ListTopics, Metrics,
+    OffsetAt, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting,
+    TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -109,6 +110,23 @@ impl GroupReset {
 impl Admin {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self { link }
+    }
+
+    /// Durable requests, newest first: those in this state (`open`, `replied`, `failed`, `timed_out`, `cancelled`) and with a
+    /// step of this topic, if said; and whether there are more than `limit` (at most 1000).
+    pub async fn list_requests(
+        &self,
+        state: Option<String>,
+        topic: Option<String>,
+        limit: u32,
+    ) -> Result<(Vec<RequestInfo>, bool), ClientError> {
+        let listed = self.link.ask(&ListRequests { state, topic, limit }, Again::Yes).await?;
+        Ok((listed.requests, listed.more))
+    }
+
+    /// Ends a durable request without a reply, unless it has ended already; what it is then.
+    pub async fn cancel_request(&self, id: impl Into<String>) -> Result<RequestInfo, ClientError> {
+        Ok(self.link.ask(&CancelRequest { id: id.into() }, Again::Yes).await?.request)
     }
 
     /// Creates a topic; returns it as it is now.

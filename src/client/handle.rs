@@ -10,8 +10,8 @@ use crate::protocol::{ReceiptOutcome, RecordAt};
 use super::link::Link;
 use super::processed::Hubs;
 use super::{
-    Admin, ClientError, ConsumerBuilder, GroupConsumerBuilder, ProducerBuilder, QueueConsumerBuilder, RequestBuilder,
-    ResponderBuilder,
+    Admin, ClientError, ConsumerBuilder, GroupConsumerBuilder, Outcome, ProducerBuilder, QueueConsumerBuilder,
+    RequestBuilder, RequestInfo, ResponderBuilder,
 };
 
 /// What a client was told when it was built.
@@ -80,6 +80,23 @@ impl Client {
     /// A request to whoever responds on a topic; await it for the outcome.
     pub fn request(&self, topic: impl Into<String>, body: impl Into<Bytes>, timeout: Duration) -> RequestBuilder {
         RequestBuilder::new(self.link.clone(), topic.into(), body.into(), timeout)
+    }
+
+    /// Waits for the outcome of a durable request, also one of another run of this program, over restarts of the server;
+    /// `None` if it is still open after that time.
+    ///
+    /// # Errors
+    /// There is none of this id, or the server cannot be reached.
+    pub async fn await_reply(&self, id: &str, wait: Duration) -> Result<Option<Outcome>, ClientError> {
+        super::request::await_reply(&self.link, id, wait).await
+    }
+
+    /// A durable request, and its outcome if it has one.
+    ///
+    /// # Errors
+    /// As [`Client::await_reply`].
+    pub async fn request_status(&self, id: &str) -> Result<(RequestInfo, Option<Outcome>), ClientError> {
+        super::request::status(&self.link, id).await
     }
 
     /// A responder on a topic to be.

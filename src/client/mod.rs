@@ -42,14 +42,14 @@ pub use producer::{Message, Producer, ProducerBuilder, Receipt, RecordMetadata};
 
 pub use queue::{Delivery, QueueConsumer, QueueConsumerBuilder};
 pub use request::{
-    ErrorReply, Incoming, IncomingRequest, Outcome, Reply, ReplyEvent, ReplyStream, RequestBuilder, Responder,
-    ResponderBuilder, Step,
+    DurableRequestBuilder, ErrorReply, Incoming, IncomingRequest, Outcome, Reply, ReplyEvent, ReplyStream,
+    RequestBuilder, Responder, ResponderBuilder, Step,
 };
 
 pub use crate::protocol::{
     Ack, DeadLetterAt, DeadLetterTopic, GroupDescription, GroupMember, GroupPartition, GroupSummary, OffsetAt,
-    PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ResetPartition, ResetTo,
-    ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
+    PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo,
+    ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
 

@@ -119,6 +119,14 @@ kinds! {
     84 Reply "reply";
     /// [`super::Progress`] of a responder, and [`super::ReplyPart`] to a requester.
     85 Progress "progress";
+    /// Pushed when a responder ends by itself, with an error body.
+    86 ResponderEnded "responder_ended";
+    /// [`super::AwaitReply`].
+    87 AwaitReply "await_reply";
+    /// [`super::ListRequests`].
+    88 ListRequests "list_requests";
+    /// [`super::CancelRequest`].
+    89 CancelRequest "cancel_request";
     /// [`super::Processed`].
     96 Processed "processed";
     /// [`super::Redrive`].

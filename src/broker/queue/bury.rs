@@ -13,7 +13,8 @@ use crate::base::{ErrorKind, Offset, PartitionId, TopicName, limits};
 use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
 
 use super::super::broker::lock;
-use super::super::{AckLevel, BrokerError, NewTopic};
+use super::super::requests::RESPONDERS;
+use super::super::{AckLevel, Broker, BrokerError, NewTopic};
 use super::dispatch::{Dispatcher, PAUSE, READ_BYTES};
 use super::graves::{headers, place};
 use super::machine::{BURIAL, CONDEMNED, Due};
@@ -63,9 +64,13 @@ impl Dispatcher {
             }
         }
         let all: Vec<Offset> = dead.iter().map(|(record, _)| record.offset).collect();
+        let requests: Vec<Dead> = dead.iter().filter(|(record, _)| self.is_request(record)).cloned().collect();
         let mut there = Vec::new();
         let outcome = self.write_dead(&topic, dead, &mut there).await;
         there.sort_unstable();
+        for (record, failed) in requests.iter().filter(|(record, _)| there.binary_search(&record.offset).is_ok()) {
+            self.tell_requester(record, &format!("given up after {failed} deliveries")).await;
+        }
         self.broker.metrics.dead_letters.inc_by(there.len() as u64);
         let pause = Some(PAUSE.as_millis() as u64);
         self.with(|machine, now| {
@@ -83,6 +88,21 @@ impl Dispatcher {
         }
         self.fulfilled();
         self.broker.queues.keeper.kept().await
+    }
+
+    /// Whether it is a request, and this the group of those who are to answer it.
+    fn is_request(&self, record: &Record) -> bool {
+        let topic = self.partition.topic.as_str();
+        self.group.name.as_str().strip_prefix(RESPONDERS) == Some(topic) && Broker::expects_reply(record)
+    }
+
+    /// The end of a request that became a dead letter. If it cannot be said, the request ends with its deadline.
+    async fn tell_requester(&self, record: &Record, why: &str) {
+        let reason = self.partition.reason(record.offset);
+        let text = reason.map_or_else(|| why.to_owned(), |reason| format!("{why}: {reason}"));
+        if let Err(error) = self.broker.request_undeliverable(record, text).await {
+            tracing::warn!(topic = %self.partition.topic, offset = record.offset, %error, "a requester cannot be told");
+        }
     }
 
     /// The dead-letter topic, made if need be.
@@ -143,6 +163,9 @@ impl Dispatcher {
                             && group == self.group.name.as_str()
                         {
                             found += 1;
+                            if self.is_request(record) {
+                                self.tell_requester(record, "given up").await;
+                            }
                             self.with(|machine, now| machine.mark_done(offset, now));
                         }
                     }

@@ -172,7 +172,9 @@ impl Dispatcher {
                         false
                     })
                 });
-                let expired = matches && time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
+                // A request that nobody waits for any more is nothing to be told of.
+                let over = self.broker.is_request_over(&record, now);
+                let expired = matches && !over && time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
                 if expired && !dead_letters {
                     self.partition.expired(record.offset);
                 }
@@ -180,7 +182,7 @@ impl Dispatcher {
                     offset: record.offset,
                     key: record.key.as_ref().filter(|_| ordered).map(hash),
                     deliver_at: time_of(&record, DELIVER_AT),
-                    skip: !matches || expired && !dead_letters,
+                    skip: !matches || over || expired && !dead_letters,
                     condemned: expired,
                 };
                 if machine.admit(seen, promise.member.id, now) {
@@ -210,6 +212,9 @@ impl Dispatcher {
             if handed.len() >= promise.records || bytes >= HANDED_BYTES {
                 due.to = record.offset;
                 break;
+            }
+            if self.broker.is_request_over(&record, now) {
+                continue;
             }
             if time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now) {
                 expired.push(record.offset);

@@ -1,20 +1,31 @@
 //! Request and response, in two classes. *Ephemeral* requests live in memory only, in the [`exchange`]; [`live`] connects it
-//! with connections and the clock.
+//! with connections and the clock. *Durable* ones are records, and a table in the journal: [`machine`] is that table,
+//! [`durable`] what is asked of it, [`watcher`] reads the replies that decide it and writes what follows.
 
+mod durable;
 mod exchange;
 mod live;
+mod machine;
+mod records;
 #[cfg(test)]
 mod tests;
+mod watcher;
 
 use std::any::Any;
 
 use bytes::Bytes;
 
 use crate::base::TopicName;
+use crate::catalog::{OutcomeKind, RequestEntry};
 use crate::record::Header;
 
+pub(crate) use durable::{Durable, RESPONDERS};
+pub use durable::{DurableRequest, ReplyAddress, RequestFilter};
 pub(crate) use live::Live;
 pub use live::{Asker, LiveRequest, LiveResponder, Port};
+pub use records::{
+    CORRELATION_ID, DEADLINE, ERROR, ERROR_CODE, ITINERARY, OUTCOME, REPLIES, REPLY_TO, STEP, STEP_TOPIC,
+};
 
 /// A body, and what is said beside it.
 #[derive(Default)]
@@ -72,6 +83,27 @@ pub enum LastWord {
         /// What a person reads.
         text: String,
     },
+}
+
+/// The name of a durable request's state: `open`, `replied`, `failed`, `timed_out` or `cancelled`.
+pub fn state_name(entry: &RequestEntry) -> &'static str {
+    match entry.outcome.as_ref().map(|outcome| &outcome.kind) {
+        None => "open",
+        Some(OutcomeKind::Replied) => "replied",
+        Some(OutcomeKind::Failed { .. }) => "failed",
+        Some(OutcomeKind::TimedOut) => "timed_out",
+        Some(OutcomeKind::Cancelled) => "cancelled",
+    }
+}
+
+/// The name of a callback's state: `none`, `waiting`, `pending` or `delivered`.
+pub fn callback_state(entry: &RequestEntry) -> &'static str {
+    match (&entry.callback, &entry.outcome, &entry.writing) {
+        (None, ..) => "none",
+        (Some(_), None, _) => "waiting",
+        (Some(_), Some(_), Some(_)) => "pending",
+        (Some(_), Some(_), None) => "delivered",
+    }
 }
 
 impl std::fmt::Debug for Content {

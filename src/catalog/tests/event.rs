@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 13] {
+fn examples() -> [(&'static str, Event); 14] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -23,6 +23,7 @@ fn examples() -> [(&'static str, Event); 13] {
         ("route-set", route("billing")),
         ("route-deleted", Event::RouteDeleted { name: name("billing") }),
         ("route-moved", moved("billing", 7)),
+        ("request-set", request("7f3a-1")),
     ]
 }
 
@@ -66,6 +67,8 @@ fn keys_read_what_they_write() {
         "position/12/0/g",
         "chunk/00000000000000000000000000000001/0/g",
         "member/5f3c",
+        "request/",
+        "request/a b",
         "producer-ids/1",
         "\u{0}view",
     ] {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::state::State;
 use super::*;
-use crate::base::{GroupName, TopicId, TopicName, TopicPattern};
+use crate::base::{GroupName, RequestId, TopicId, TopicName, TopicPattern};
 use crate::disk::{Disk, SimDisk};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -93,6 +93,22 @@ fn moved(of: &str, topic: u128) -> Event {
     Event::RouteMoved { place, progress: Some(progress) }
 }
 
+fn request(id: &str) -> Event {
+    let kind = OutcomeKind::Failed { code: "unknown".into(), text: "no such customer".into() };
+    let entry = RequestEntry {
+        id: RequestId::new(id).unwrap(),
+        steps: vec![TopicName::new("crm.load").unwrap(), TopicName::new("crm.analyse").unwrap()],
+        step: 1,
+        requester: "support 1.0".into(),
+        created_ms: NOW,
+        deadline_ms: NOW + 60_000,
+        callback: Some(Callback::Topic(TopicName::new("support.answers").unwrap())),
+        outcome: Some(RequestOutcome { kind, finished_ms: NOW + 5, at: 77 }),
+        writing: Some(Writing { to: Some((TopicName::new("support.answers").unwrap(), 3)), from: 12, source: 77 }),
+    };
+    Event::RequestSet { id: entry.id.clone(), entry: Some(entry) }
+}
+
 fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(sim.clone())
 }
@@ -123,6 +139,9 @@ fn script() -> Vec<Event> {
         moved("billing", 4),
         route("other"),
         Event::RouteDeleted { name: name("other") },
+        request("one"),
+        request("two"),
+        Event::RequestSet { id: RequestId::new("one").unwrap(), entry: None },
     ]
 }
 

@@ -15,7 +15,7 @@ use crate::client::link::Link;
 use crate::protocol::Ask;
 use crate::record::Header;
 
-use super::{Outcome, Reply, Step, headers_of, named_of};
+use super::{DurableRequestBuilder, Outcome, Reply, Step, headers_of, named_of};
 
 /// What the server may need beyond the request's own time to say that it is over.
 const GRACE: Duration = Duration::from_secs(2);
@@ -24,10 +24,10 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 #[must_use = "a request is sent when it is awaited"]
 pub struct RequestBuilder {
-    link: Arc<Link>,
-    topic: String,
-    body: Bytes,
-    timeout: Duration,
+    pub(super) link: Arc<Link>,
+    pub(super) topic: String,
+    pub(super) body: Bytes,
+    pub(super) timeout: Duration,
     headers: Vec<Header>,
     itinerary: Vec<String>,
 }
@@ -70,6 +70,17 @@ impl RequestBuilder {
         self
     }
 
+    /// Keeps it on the server's disk: it survives restarts of server and responder, and has exactly one outcome, which can be
+    /// asked for later.
+    pub fn durable(self) -> DurableRequestBuilder {
+        DurableRequestBuilder::new(self)
+    }
+
+    /// Has the outcome delivered to this topic, as one record; the request is durable then.
+    pub fn callback(self, topic: impl Into<String>) -> DurableRequestBuilder {
+        self.durable().callback(topic)
+    }
+
     /// Sends it and waits for the outcome. A reply that comes in parts is joined.
     ///
     /// # Errors
@@ -81,7 +92,7 @@ impl RequestBuilder {
         let asked = async {
             let frame = connection.send(&self.ask(), self.body.clone(), None).await?.await?;
             let answer = answer_of::<Ask>(&frame)?;
-            Ok(Outcome::of(answer.outcome, answer.headers, frame.payload))
+            Outcome::of(answer.outcome, answer.headers, frame.payload).ok_or_else(undecided)
         };
         match tokio::time::timeout_at(until, asked).await {
             Ok(outcome) => outcome,
@@ -101,12 +112,13 @@ impl RequestBuilder {
         Ok(ReplyStream { topic: self.topic, until, answer: Some(answer), parts, outcome: None, over: false })
     }
 
-    fn ask(&self) -> Ask {
+    pub(super) fn ask(&self) -> Ask {
         Ask {
             topic: self.topic.clone(),
             timeout_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
             headers: named_of(&self.headers),
             itinerary: self.itinerary.clone(),
+            durable: None,
         }
     }
 }
@@ -139,7 +151,10 @@ impl ReplyStream {
             self.answer = None;
             let outcome = match answered {
                 Ok(Ok(frame)) => match answer_of::<Ask>(&frame) {
-                    Ok(answer) => Outcome::of(answer.outcome, answer.headers, frame.payload),
+                    Ok(answer) => match Outcome::of(answer.outcome, answer.headers, frame.payload) {
+                        Some(outcome) => outcome,
+                        None => return self.fail(undecided()),
+                    },
                     Err(error) => return self.fail(error),
                 },
                 Ok(Err(error)) => return self.fail(error),
@@ -158,6 +173,10 @@ impl ReplyStream {
         self.over = true;
         Some(Err(error))
     }
+}
+
+fn undecided() -> ClientError {
+    ClientError::new(ErrorKind::Internal, "the server answered a request without its outcome")
 }
 
 fn event(push: Push) -> ReplyEvent {
@@ -180,6 +199,7 @@ impl From<Outcome> for Result<Reply, ClientError> {
             Outcome::NoResponder(step) => {
                 Err(ClientError::new(ErrorKind::NotFound, format!("nobody responds on topic '{}'", step.topic)))
             }
+            Outcome::Cancelled => Err(ClientError::new(ErrorKind::NotFound, "the request was cancelled")),
             Outcome::TimedOut(step) => {
                 Err(ClientError::new(ErrorKind::TimedOut, format!("no reply from topic '{}' in time", step.topic)))
             }

@@ -1,6 +1,7 @@
 //! Asking, and what comes of it: a reply, an error reply, nobody there, too late are different values.
 
 mod builder;
+mod durable;
 mod responder;
 
 use bytes::Bytes;
@@ -9,6 +10,8 @@ use crate::protocol::{self as wire, NamedValue};
 use crate::record::Header;
 
 pub use builder::{ReplyEvent, ReplyStream, RequestBuilder};
+pub use durable::DurableRequestBuilder;
+pub(crate) use durable::{await_reply, status};
 pub use responder::{Incoming, IncomingRequest, Responder, ResponderBuilder};
 
 /// What became of a request. A failure of the connection or a refusal by the server is a
@@ -23,6 +26,8 @@ pub enum Outcome {
     NoResponder(Step),
     /// Its time was over before there was a reply.
     TimedOut(Step),
+    /// It was cancelled.
+    Cancelled,
 }
 
 /// A reply, or a part of one.
@@ -70,15 +75,18 @@ impl Outcome {
         }
     }
 
-    fn of(outcome: wire::Outcome, headers: Vec<NamedValue>, body: Bytes) -> Self {
-        match outcome {
+    /// `None` if it is not decided.
+    fn of(outcome: wire::Outcome, headers: Vec<NamedValue>, body: Bytes) -> Option<Self> {
+        Some(match outcome {
+            wire::Outcome::Open => return None,
+            wire::Outcome::Cancelled => Self::Cancelled,
             wire::Outcome::Reply => Self::Reply(Reply { headers: headers_of(headers), body }),
             wire::Outcome::Error { code, text, step, topic } => {
                 Self::Error(ErrorReply { code, text, step: Step { number: step, topic } })
             }
             wire::Outcome::NoResponder { step, topic } => Self::NoResponder(Step { number: step, topic }),
             wire::Outcome::TimedOut { step, topic } => Self::TimedOut(Step { number: step, topic }),
-        }
+        })
     }
 }
 

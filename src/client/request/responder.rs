@@ -1,6 +1,5 @@
 //! Responding: requests come in, each gets one last word.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +23,7 @@ pub struct ResponderBuilder {
     link: Arc<Link>,
     topic: String,
     capacity: u32,
+    durable: bool,
     retry_timeout: Duration,
 }
 
@@ -37,7 +37,8 @@ pub struct Responder {
     request: Respond,
     retry_timeout: Duration,
     open: Option<(Arc<Connection>, Feed)>,
-    waiting: VecDeque<Incoming>,
+    /// How long a durable request is its own without a word of it.
+    lease: Option<Duration>,
 }
 
 /// A request, as a responder sees it.
@@ -51,11 +52,15 @@ pub struct IncomingRequest {
     pub body: Bytes,
     /// The step of an itinerary that it is, from 0.
     pub step: u32,
-    /// When nobody will wait for a reply any more.
-    pub until: Instant,
+    /// The correlation id, of a durable request.
+    pub id: Option<String>,
+    /// Which delivery of it this is, from 1.
+    pub attempt: u32,
+    /// When nobody will wait for a reply any more, if that is limited.
+    pub until: Option<Instant>,
 }
 
-/// A request that waits for a word. One that is dropped without has failed.
+/// A request that waits for a word. One that is dropped without has failed; a durable one comes again.
 #[derive(Debug)]
 pub struct Incoming {
     request: IncomingRequest,
@@ -67,12 +72,18 @@ pub struct Incoming {
 
 impl ResponderBuilder {
     pub(crate) fn new(link: Arc<Link>, topic: String) -> Self {
-        Self { link, topic, capacity: 64, retry_timeout: Duration::from_secs(60) }
+        Self { link, topic, capacity: 64, durable: true, retry_timeout: Duration::from_secs(60) }
     }
 
     /// Requests that it may have at a time. Default 64.
     pub fn capacity(mut self, requests: u32) -> Self {
         self.capacity = requests;
+        self
+    }
+
+    /// Takes only requests that never touch the disk.
+    pub fn ephemeral_only(mut self) -> Self {
+        self.durable = false;
         self
     }
 
@@ -87,9 +98,9 @@ impl ResponderBuilder {
     /// # Errors
     /// The server refuses it or cannot be reached.
     pub async fn listen(self) -> Result<Responder, ClientError> {
-        let request = Respond { topic: self.topic, capacity: self.capacity };
+        let request = Respond { topic: self.topic, capacity: self.capacity, durable: self.durable };
         let (link, retry_timeout) = (self.link, self.retry_timeout);
-        let mut responder = Responder { link, request, retry_timeout, open: None, waiting: VecDeque::new() };
+        let mut responder = Responder { link, request, retry_timeout, open: None, lease: None };
         responder.open().await?;
         Ok(responder)
     }
@@ -112,7 +123,8 @@ impl ResponderBuilder {
 impl Responder {
     async fn open(&mut self) -> Result<(), ClientError> {
         let connection = self.link.connection().await?;
-        let (_, feed) = connection.respond(&self.request, self.link.config().request_timeout).await?;
+        let (opened, feed) = connection.respond(&self.request, self.link.config().request_timeout).await?;
+        self.lease = (opened.lease_ms > 0).then(|| Duration::from_millis(opened.lease_ms));
         self.open = Some((connection, feed));
         Ok(())
     }
@@ -124,9 +136,6 @@ impl Responder {
     pub async fn next(&mut self) -> Result<Incoming, ClientError> {
         let (mut failures, mut since) = (0, Instant::now());
         loop {
-            if let Some(incoming) = self.waiting.pop_front() {
-                return Ok(incoming);
-            }
             let error = match &mut self.open {
                 Some((connection, feed)) => match feed.next().await {
                     Push::Asked(asked, body) => {
@@ -178,8 +187,9 @@ impl Responder {
                 next = self.next() => {
                     let incoming = next?;
                     let handled = handler(incoming.request.clone());
+                    let lease = self.lease.filter(|_| incoming.is_durable());
                     working.push(async move {
-                        match handled.await {
+                        match incoming.keeping(lease, handled).await {
                             Ok(body) => incoming.reply(body).await,
                             Err(error) => incoming.fail(error).await,
                         }
@@ -197,7 +207,9 @@ impl Incoming {
             headers: headers_of(asked.headers),
             body,
             step: asked.step,
-            until: Instant::now() + Duration::from_millis(asked.timeout_ms),
+            id: asked.id,
+            attempt: asked.attempt,
+            until: asked.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
         };
         Self { request, responder: asked.responder, delivery: asked.delivery, connection, done: false }
     }
@@ -245,7 +257,7 @@ impl Incoming {
         self.progress(&progress, body.into()).await
     }
 
-    /// Whether somebody still waits for the reply.
+    /// Whether somebody still waits for the reply. Of a durable request, the lease begins anew with this.
     ///
     /// # Errors
     /// The connection is gone.
@@ -253,6 +265,26 @@ impl Incoming {
         let (responder, delivery) = (self.responder, self.delivery);
         let progress = Progress { responder, delivery, part: false, headers: Vec::new() };
         self.progress(&progress, Bytes::new()).await
+    }
+
+    fn is_durable(&self) -> bool {
+        self.delivery >> 63 == 1
+    }
+
+    /// Waits for `work`, and says now and then that it is being worked on.
+    async fn keeping<T>(&self, lease: Option<Duration>, work: impl Future<Output = T>) -> T {
+        let Some(lease) = lease else { return work.await };
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(lease / 3) => {
+                    // If it cannot be said, the lease ends, and somebody else has it.
+                    let _ = self.is_wanted().await;
+                }
+            }
+        }
     }
 
     async fn progress(&self, progress: &Progress, body: Bytes) -> Result<bool, ClientError> {

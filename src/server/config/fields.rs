@@ -94,6 +94,14 @@ pub static FIELDS: &[Field] = &[
     field("sync_interval", "how often topics with durability=interval are synced", "duration", 1, DAY_MS, |c| {
         Slot::Millis(&mut c.sync_interval)
     }),
+    field(
+        "request_retention",
+        "how long a durable request that has ended is remembered",
+        "duration",
+        60_000,
+        6 * DAY_MS,
+        |c| Slot::Millis(&mut c.request_retention),
+    ),
     field("retention_check", "how often segments past their retention are looked for", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.retention_check)
     }),

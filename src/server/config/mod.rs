@@ -55,6 +55,8 @@ pub struct ServerConfig {
     pub default_partitions: u32,
     /// How often topics with `durability=interval` are synced.
     pub sync_interval: Millis,
+    /// How long a durable request that has ended is remembered.
+    pub request_retention: Millis,
     /// How often old segments are looked for.
     pub retention_check: Millis,
     /// Threads that write and sync.
@@ -144,6 +146,7 @@ impl Default for ServerConfig {
             auto_create_topics: true,
             default_partitions: 1,
             sync_interval: broker.sync_interval,
+            request_retention: broker.request_retention,
             retention_check: broker.retention_check,
             commit_threads: broker.commit_threads,
             max_open_files: broker.max_open_files,
@@ -307,6 +310,7 @@ impl ServerConfig {
             default_partitions: self.default_partitions,
             topic_defaults: self.topic_defaults.clone(),
             sync_interval: self.sync_interval,
+            request_retention: self.request_retention,
             retention_check: self.retention_check,
             commit_threads: self.commit_threads,
             max_open_files: self.max_open_files,

@@ -9,13 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::durable::{self, DurableResponder};
 use super::mapping::{Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
 use crate::base::{ErrorKind, TopicName};
-use crate::broker::{Asker, Content, Ending, LastWord, LiveRequest, LiveResponder, Port};
+use crate::broker::{Asker, Content, DurableRequest, Ending, LastWord, LiveRequest, LiveResponder, Port};
 use crate::protocol as wire;
 use crate::protocol::{Frame, Kind};
 use crate::record::Header;
+use crate::server::budget::Grant;
 
 /// What a message weighs in the budget beside its body.
 const OVERHEAD: usize = 256;
@@ -40,6 +42,17 @@ struct Inside {
 
 struct Responder {
     live: LiveResponder,
+    /// What it needs for durable requests, if it takes them.
+    durable: Option<Arc<DurableResponder>>,
+}
+
+impl Responder {
+    fn leave(&self) {
+        self.live.leave();
+        if let Some(durable) = &self.durable {
+            durable.leave();
+        }
+    }
 }
 
 impl std::fmt::Debug for Exchange {
@@ -68,7 +81,15 @@ impl Exchange {
             session.shared.broker.abandon_live(asker);
         }
         for responder in responders.into_values() {
-            responder.live.leave();
+            responder.leave();
+        }
+    }
+
+    /// Takes a responder away that has ended by itself.
+    pub fn remove(&self, id: u64) {
+        let removed = self.lock().responders.remove(&id);
+        if let Some(responder) = removed {
+            responder.leave();
         }
     }
 }
@@ -83,7 +104,7 @@ struct Waiting {
 
 impl Waiting {
     /// Bytes of the requester's share for what is passed on to it; a requester that does not read gets no more.
-    fn grant(&self, bytes: usize) -> Result<crate::server::budget::Grant, Refusal> {
+    fn grant(&self, bytes: usize) -> Result<Grant, Refusal> {
         let bytes = bytes + OVERHEAD;
         self.session.outgoing.try_take(bytes, bytes).ok_or_else(|| {
             let message = format!("a reply of {bytes} bytes came while this connection leaves too much unread");
@@ -152,8 +173,10 @@ impl Port for ToResponder {
         let message = wire::Asked {
             responder: self.responder,
             delivery: request,
+            id: None,
             step,
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            attempt: 1,
+            timeout_ms: Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             headers: named(&content.headers),
         };
         let answer = Answer { message, payload: content.body, grant: Some(grant) };
@@ -170,7 +193,8 @@ pub fn ask(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
         .map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error.to_string()))
         .and_then(|ask| checked(session, ask, frame.payload, bytes));
     let (asker, request) = match asked {
-        Ok(asked) => asked,
+        Ok(Checked::Live(asker, request)) => (asker, request),
+        Ok(Checked::Durable(request)) => return durable::ask(session, correlation, slot, request),
         Err(refusal) => {
             return session.answer::<wire::AskOk>(Kind::Ask.code(), correlation, Some(slot), Err(refusal));
         }
@@ -179,12 +203,12 @@ pub fn ask(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
     session.shared.broker.ask_live(asker, waiting, request);
 }
 
-fn checked(
-    session: &Session,
-    ask: wire::Ask,
-    body: Bytes,
-    bytes: crate::server::budget::Grant,
-) -> Result<(u64, LiveRequest), Refusal> {
+enum Checked {
+    Live(u64, LiveRequest),
+    Durable(DurableRequest),
+}
+
+fn checked(session: &Session, ask: wire::Ask, body: Bytes, bytes: Grant) -> Result<Checked, Refusal> {
     let topic = topic_name(&ask.topic)?;
     let itinerary = itinerary(&ask.itinerary)?;
     if !(1..=LONGEST_MS).contains(&ask.timeout_ms) {
@@ -200,7 +224,13 @@ fn checked(
     };
     let content = Content { headers: headers(ask.headers), body, hold: Some(Box::new(bytes)) };
     let timeout = Duration::from_millis(ask.timeout_ms);
-    Ok((asker, LiveRequest { topic, itinerary, timeout, content }))
+    let Some(durable) = ask.durable else {
+        return Ok(Checked::Live(asker, LiveRequest { topic, itinerary, timeout, content }));
+    };
+    let steps = std::iter::once(topic).chain(itinerary).collect();
+    let (id, callback) = (durable::id(&durable.id)?, durable.callback.as_deref().map(durable::callback).transpose()?);
+    let requester = session.client.clone();
+    Ok(Checked::Durable(DurableRequest { id, steps, timeout, callback, requester, content }))
 }
 
 fn itinerary(topics: &[String]) -> Result<std::collections::VecDeque<TopicName>, Refusal> {
@@ -226,18 +256,32 @@ pub async fn respond(session: Arc<Session>, request: wire::Respond) -> Result<An
         let message = format!("this connection has {limit} responders, which is the most");
         return Err(Refusal::new(ErrorKind::Overloaded, message));
     }
+    let member = match request.durable {
+        true => {
+            let client = session.client.clone();
+            Some(session.shared.broker.respond_durable(&topic, request.capacity, client).await?)
+        }
+        false => None,
+    };
     let weak = Arc::downgrade(&session);
     let live = session
         .shared
         .broker
         .respond_live(topic, request.capacity as usize, |responder| Arc::new(ToResponder { session: weak, responder }));
     let id = live.id();
-    let mut inside = session.exchange.lock();
-    if inside.closed {
-        return Err(Refusal::new(ErrorKind::ShuttingDown, "this connection is ending"));
+    let lease_ms = member.as_ref().map_or(0, |member| member.lease_ms());
+    let durable = member.map(|member| DurableResponder::new(id, member));
+    {
+        let mut inside = session.exchange.lock();
+        if inside.closed {
+            return Err(Refusal::new(ErrorKind::ShuttingDown, "this connection is ending"));
+        }
+        inside.responders.insert(id, Arc::new(Responder { live, durable: durable.clone() }));
     }
-    inside.responders.insert(id, Arc::new(Responder { live }));
-    Ok(wire::RespondOk { responder: id }.into())
+    if let Some(durable) = durable {
+        durable.start(&session);
+    }
+    Ok(wire::RespondOk { responder: id, lease_ms }.into())
 }
 
 /// Ends a responder.
@@ -250,7 +294,10 @@ pub async fn stop_responding(
 ) -> Result<Answer<wire::StopRespondingOk>, Refusal> {
     let removed = session.exchange.lock().responders.remove(&request.responder);
     let responder = removed.ok_or_else(|| none(request.responder))?;
-    responder.live.leave();
+    if let Some(durable) = &responder.durable {
+        durable.stored().await;
+    }
+    responder.leave();
     Ok(wire::StopRespondingOk {}.into())
 }
 
@@ -262,7 +309,7 @@ fn none(responder: u64) -> Refusal {
 ///
 /// # Errors
 /// What ends the connection.
-pub fn reply(session: &Arc<Session>, frame: Frame) -> Result<(), Refusal> {
+pub fn reply(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Result<(), Refusal> {
     if frame.flags != 0 {
         let what = format!("a reply has no flags, this one has {:#x}", frame.flags);
         return Err(Refusal::new(ErrorKind::InvalidRequest, what));
@@ -275,7 +322,10 @@ pub fn reply(session: &Arc<Session>, frame: Frame) -> Result<(), Refusal> {
         Some(wire::ReplyError { code, text }) => LastWord::Error { code, text },
         None => LastWord::Reply(Content { headers: headers(reply.headers), body: frame.payload, hold: None }),
     };
-    responder.live.reply(reply.delivery, word);
+    match &responder.durable {
+        Some(durable) if durable::is_durable(reply.delivery) => durable.reply(session, reply.delivery, word, bytes),
+        _ => responder.live.reply(reply.delivery, word),
+    }
     Ok(())
 }
 
@@ -289,7 +339,10 @@ pub fn progress(
     body: Bytes,
 ) -> Result<Answer<wire::ProgressOk>, Refusal> {
     let responder = session.exchange.responder(progress.responder).ok_or_else(|| none(progress.responder))?;
-    let wanted = if progress.part {
+    let durable = responder.durable.as_ref().filter(|_| durable::is_durable(progress.delivery));
+    let wanted = if let Some(durable) = durable {
+        durable.working(progress.delivery, progress.part)?
+    } else if progress.part {
         let content = Content { headers: headers(progress.headers), body, hold: None };
         responder.live.part(progress.delivery, content)
     } else {
@@ -298,7 +351,7 @@ pub fn progress(
     Ok(wire::ProgressOk { wanted }.into())
 }
 
-fn named(headers: &[Header]) -> Vec<wire::NamedValue> {
+pub(super) fn named(headers: &[Header]) -> Vec<wire::NamedValue> {
     let value = |header: &Header| wire::NamedValue {
         name: String::from_utf8_lossy(&header.name).into_owned(),
         value: header.value.as_ref().map(|value| value.to_vec()),

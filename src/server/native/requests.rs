@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::mapping::{self, Refusal, topic_name};
 use super::reading::{Want, read};
 use super::session::{Answer, Session, Ticket};
-use super::{exchange, members, receipts, streams, subscriptions};
+use super::{durable, exchange, members, receipts, streams, subscriptions};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -35,7 +35,7 @@ pub async fn take_in(session: &Arc<Session>, frame: Frame, bytes: Grant) -> Resu
     session.shared.metrics.request(kind.name());
     match kind {
         Kind::Credit => return credit(session, &frame),
-        Kind::Reply => return exchange::reply(session, frame),
+        Kind::Reply => return exchange::reply(session, frame, bytes),
         _ => {}
     }
     if frame.flags != 0 {
@@ -65,7 +65,13 @@ fn known(code: u16) -> Option<Kind> {
 fn is_push(kind: Kind) -> bool {
     matches!(
         kind,
-        Kind::Goodbye | Kind::Delivery | Kind::SubscriptionEnded | Kind::Handed | Kind::MemberEnded | Kind::Asked
+        Kind::Goodbye
+            | Kind::Delivery
+            | Kind::SubscriptionEnded
+            | Kind::Handed
+            | Kind::MemberEnded
+            | Kind::Asked
+            | Kind::ResponderEnded
     )
 }
 
@@ -138,6 +144,9 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::Processed => start(session, frame, ticket, receipts::processed).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,
         Kind::ListDeadLetters => start(session, frame, ticket, receipts::dead_letters).await,
+        Kind::AwaitReply => start(session, frame, ticket, durable::await_reply).await,
+        Kind::ListRequests => start(session, frame, ticket, durable::list).await,
+        Kind::CancelRequest => start(session, frame, ticket, durable::cancel).await,
         Kind::Hello => {
             let refusal = Refusal::new(ErrorKind::InvalidRequest, "this connection has said hello already");
             session.answer::<wire::HelloOk>(frame.kind, frame.correlation, Some(ticket.slot), Err(refusal));
@@ -153,7 +162,8 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         | Kind::Ask
         | Kind::Asked
         | Kind::Reply
-        | Kind::Progress => {}
+        | Kind::Progress
+        | Kind::ResponderEnded => {}
     }
 }
 

@@ -208,6 +208,12 @@ impl Session {
         self.outbox.send(refused(Kind::MemberEnded.code(), flags::PUSH, member, refusal)).await;
     }
 
+    /// Queues the end of a responder.
+    pub async fn push_responder_end(&self, responder: u64, refusal: &Refusal) {
+        self.shared.metrics.error(refusal.kind);
+        self.outbox.send(refused(Kind::ResponderEnded.code(), flags::PUSH, responder, refusal)).await;
+    }
+
     /// Queues the last frame: behind it, the writer ends the connection.
     pub async fn goodbye(&self, refusal: &Refusal) {
         self.shared.metrics.error(refusal.kind);

@@ -1,0 +1,240 @@
+//! Durable requests as a table: what is asked, what decides it, what is still to be written. Pure.
+//!
+//! What decides a request is a record in the topic of replies: of those that are about its present step, the first in the
+//! log. Time-outs and cancellations are such records too, so that the order of the log is the only judge, and reading it
+//! again, from any earlier point, decides nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use crate::base::{Offset, PartitionId, RequestId, TimestampMs, TopicName};
+use crate::catalog::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
+
+/// Requests that may be open.
+pub(crate) const OPEN: usize = 100_000;
+/// Requests that the table holds; beyond, the one that ended first is forgotten.
+pub(crate) const HELD: usize = 200_000;
+
+/// What a record in the topic of replies says about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Word {
+    Reply,
+    Error { code: String, text: String },
+    TimedOut,
+    Cancelled,
+}
+
+/// What follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decided {
+    /// Nothing: it was decided before, is of another step, or about a request that nobody knows.
+    Nothing,
+    /// The reply is the request of this topic's responder.
+    Next(TopicName),
+    /// It is over, and this is to be told.
+    Over(Option<Callback>),
+}
+
+/// Why a request is not opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotOpened {
+    /// It is there already.
+    Known(Box<RequestEntry>),
+    /// It is being opened at this moment.
+    Opening,
+    /// The id is that of another request.
+    Taken,
+    /// So many are open.
+    Full,
+}
+
+/// All durable requests.
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    entries: BTreeMap<RequestId, RequestEntry>,
+    /// Not yet accepted: the request itself is not on the disk for certain.
+    opening: HashSet<RequestId>,
+    deadlines: BTreeSet<(TimestampMs, RequestId)>,
+    /// Their time is over, and the record that says so is being written.
+    timing_out: HashSet<RequestId>,
+    finished: BTreeSet<(TimestampMs, RequestId)>,
+}
+
+impl Machine {
+    /// The table as it was kept.
+    pub(crate) fn restore(entries: impl IntoIterator<Item = RequestEntry>) -> Self {
+        let mut machine = Self::default();
+        for entry in entries {
+            machine.file(&entry);
+            machine.entries.insert(entry.id.clone(), entry);
+        }
+        machine
+    }
+
+    fn file(&mut self, entry: &RequestEntry) {
+        match &entry.outcome {
+            Some(outcome) => self.finished.insert((outcome.finished_ms, entry.id.clone())),
+            None => self.deadlines.insert((entry.deadline_ms, entry.id.clone())),
+        };
+    }
+
+    /// Begins to open a request: from here on a reply to it counts.
+    pub(crate) fn open(&mut self, entry: RequestEntry) -> Result<(), NotOpened> {
+        if let Some(known) = self.entries.get(&entry.id) {
+            let same = known.steps == entry.steps && known.callback == entry.callback;
+            return Err(match (same, self.opening.contains(&entry.id)) {
+                (false, _) => NotOpened::Taken,
+                (true, true) => NotOpened::Opening,
+                (true, false) => NotOpened::Known(Box::new(known.clone())),
+            });
+        }
+        if self.open_count() >= OPEN {
+            return Err(NotOpened::Full);
+        }
+        self.opening.insert(entry.id.clone());
+        self.file(&entry);
+        self.entries.insert(entry.id.clone(), entry);
+        Ok(())
+    }
+
+    /// The request is on the disk.
+    pub(crate) fn opened(&mut self, id: &RequestId) {
+        self.opening.remove(id);
+    }
+
+    /// It could not be written.
+    pub(crate) fn not_opened(&mut self, id: &RequestId) {
+        if self.opening.remove(id) {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: &RequestId) {
+        let Some(entry) = self.entries.remove(id) else { return };
+        match &entry.outcome {
+            Some(outcome) => self.finished.remove(&(outcome.finished_ms, id.clone())),
+            None => self.deadlines.remove(&(entry.deadline_ms, id.clone())),
+        };
+        self.timing_out.remove(id);
+    }
+
+    /// Takes a record of the topic of replies in, in the order of the log.
+    pub(crate) fn decide(&mut self, id: &RequestId, step: u32, word: Word, at: Offset, now: TimestampMs) -> Decided {
+        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.outcome.is_none()) else {
+            return Decided::Nothing;
+        };
+        let of_step = matches!(word, Word::Reply | Word::Error { .. });
+        if of_step && entry.step != step {
+            return Decided::Nothing;
+        }
+        // What was to be written has been, or is of no use any more.
+        entry.writing = None;
+        if word == Word::Reply
+            && let Some(next) = entry.steps.get(step as usize + 1)
+        {
+            entry.step += 1;
+            return Decided::Next(next.clone());
+        }
+        let kind = match word {
+            Word::Reply => OutcomeKind::Replied,
+            Word::Error { code, text } => OutcomeKind::Failed { code, text },
+            Word::TimedOut => OutcomeKind::TimedOut,
+            Word::Cancelled => OutcomeKind::Cancelled,
+        };
+        entry.outcome = Some(RequestOutcome { kind, finished_ms: now, at });
+        self.deadlines.remove(&(entry.deadline_ms, id.clone()));
+        self.timing_out.remove(id);
+        self.finished.insert((now, id.clone()));
+        Decided::Over(entry.callback.clone())
+    }
+
+    /// Notes what is to be written of it, and where.
+    pub(crate) fn announce(
+        &mut self,
+        id: &RequestId,
+        to: Option<(TopicName, PartitionId)>,
+        from: Offset,
+        source: Offset,
+    ) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.writing = Some(Writing { to, from, source });
+        }
+    }
+
+    /// What was made from `source` has been written; whether that was still waited for.
+    pub(crate) fn written(&mut self, id: &RequestId, source: Offset) -> bool {
+        let waiting = self
+            .entries
+            .get_mut(id)
+            .filter(|entry| entry.writing.as_ref().is_some_and(|writing| writing.source == source));
+        waiting.map(|entry| entry.writing = None).is_some()
+    }
+
+    /// All of which something is still to be written.
+    pub(crate) fn writings(&self) -> Vec<RequestEntry> {
+        self.entries.values().filter(|entry| entry.writing.is_some()).cloned().collect()
+    }
+
+    /// Whether a request of this step is not to be delivered any more.
+    pub(crate) fn is_over(&self, id: &RequestId, step: u32) -> bool {
+        !self.entries.get(id).is_some_and(|entry| entry.outcome.is_none() && entry.step == step)
+    }
+
+    pub(crate) fn get(&self, id: &RequestId) -> Option<&RequestEntry> {
+        self.entries.get(id).filter(|_| !self.opening.contains(id))
+    }
+
+    /// Of these, also what is being opened: what is kept of it is what counts later.
+    pub(crate) fn entry(&self, id: &RequestId) -> Option<&RequestEntry> {
+        self.entries.get(id)
+    }
+
+    /// All that were accepted, newest first.
+    pub(crate) fn list(&self) -> Vec<&RequestEntry> {
+        let mut list: Vec<_> = self.entries.values().filter(|entry| !self.opening.contains(&entry.id)).collect();
+        list.sort_by(|one, other| (other.created_ms, &other.id).cmp(&(one.created_ms, &one.id)));
+        list
+    }
+
+    /// Requests whose time is over, and for which that is to be written to the topic of replies; each is named once.
+    pub(crate) fn take_late(&mut self, now: TimestampMs) -> Vec<RequestId> {
+        let late = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
+        let late: Vec<_> = late.map(|(_, id)| id.clone()).filter(|id| !self.timing_out.contains(id)).collect();
+        self.timing_out.extend(late.iter().cloned());
+        late
+    }
+
+    /// That could not be written: they are to be named again.
+    pub(crate) fn not_late(&mut self, ids: &[RequestId]) {
+        for id in ids {
+            self.timing_out.remove(id);
+        }
+    }
+
+    /// When the next one is late.
+    pub(crate) fn next_deadline(&self) -> Option<TimestampMs> {
+        self.deadlines.iter().find(|(_, id)| !self.timing_out.contains(id)).map(|(deadline, _)| *deadline)
+    }
+
+    /// Forgets those that ended before `before` and of which nothing is to be written, and the oldest beyond what the table
+    /// holds.
+    pub(crate) fn forget(&mut self, before: TimestampMs) -> Vec<RequestId> {
+        let too_many = self.entries.len().saturating_sub(HELD);
+        let gone: Vec<_> = self
+            .finished
+            .iter()
+            .enumerate()
+            .take_while(|(at, (finished, _))| *finished < before || *at < too_many)
+            .map(|(_, (_, id))| id.clone())
+            .filter(|id| self.entries.get(id).is_some_and(|entry| entry.writing.is_none()))
+            .collect();
+        for id in &gone {
+            self.remove(id);
+        }
+        gone
+    }
+
+    /// Requests that are open.
+    pub(crate) fn open_count(&self) -> usize {
+        self.deadlines.len()
+    }
+}

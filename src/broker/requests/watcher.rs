@@ -1,0 +1,296 @@
+//! Reads the topic of replies, which decides requests; writes what follows: the next step's request, the callback, the
+//! time-out. Each of these is announced in the journal before it is tried, so that after a crash it is looked for, and
+//! written only if it is not there.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use crate::base::{ErrorKind, Offset, RequestId, TopicId, TopicName, limits};
+use crate::catalog::{Callback, RequestEntry, Writing};
+use crate::record::{Batches, Record, read_records};
+
+use super::super::broker::lock;
+use super::super::{AckLevel, Broker, BrokerError, FetchRequest, Fetched};
+use super::machine::{Decided, Word};
+use super::records::{self, REPLIES};
+
+/// Bytes of replies read at a time.
+const READ_BYTES: usize = 1024 * 1024;
+/// Records under way at a time.
+const AT_ONCE: usize = 64;
+/// The longest sleep; how often requests that ended long ago are looked for.
+const SLEEP: Duration = Duration::from_secs(60);
+/// The wait after something did not work.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Watches until the broker is gone or stops.
+pub(super) async fn run(broker: Weak<Broker>) {
+    // What was announced before the start may or may not have been written.
+    let mut look_first = true;
+    loop {
+        let Some(live) = broker.upgrade().filter(|broker| !broker.requests.is_stopped()) else { return };
+        let Ok(topic) = live.topic(REPLIES) else { return };
+        let Ok(mut stable) = topic.partition(0).map(|partition| partition.watch()) else { return };
+        let id = topic.entry.id;
+        drop(topic);
+        let seen = *stable.borrow_and_update();
+        if seen.closed {
+            return;
+        }
+        let mut wait = SLEEP;
+        match step(&live, id, look_first).await {
+            Ok(all_written) => {
+                look_first = !all_written;
+                let next = lock(&live.requests.machine).next_deadline();
+                if let Some(next) = next {
+                    let left = u64::try_from(next.saturating_sub(live.clock.now_ms())).unwrap_or(0);
+                    wait = wait.min(Duration::from_millis(left.max(1)));
+                }
+                if look_first {
+                    wait = wait.min(PAUSE);
+                }
+            }
+            Err(error) => {
+                if live.requests.is_stopped() {
+                    return;
+                }
+                tracing::warn!(%error, "replies cannot be taken in; trying again");
+                (look_first, wait) = (true, PAUSE);
+            }
+        }
+        let requests = Arc::clone(&live.requests);
+        drop(live);
+        tokio::select! {
+            changed = stable.changed() => if changed.is_err() { return },
+            () = requests.wake.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Does all there is to do; whether everything that was to be written is written.
+async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Result<bool, BrokerError> {
+    let mut all_written = true;
+    if look_first {
+        let old = lock(&broker.requests.machine).writings();
+        all_written &= write_all(broker, replies, old, true).await;
+    }
+    loop {
+        while let Some(decided) = take_in(broker, replies).await? {
+            if !decided.is_empty() {
+                // From here on it is looked for, should it not be known whether it was written.
+                broker.queues.keeper.kept().await?;
+                let entries = {
+                    let machine = lock(&broker.requests.machine);
+                    let entries = decided.iter().filter_map(|id| machine.entry(id)).cloned();
+                    entries.filter(|entry| entry.writing.is_some()).collect()
+                };
+                all_written &= write_all(broker, replies, entries, false).await;
+            }
+        }
+        if !time_out(broker).await? {
+            break;
+        }
+    }
+    let before = broker.clock.now_ms().saturating_sub(broker.config.request_retention.0 as i64);
+    let forgotten = lock(&broker.requests.machine).forget(before);
+    if !forgotten.is_empty() {
+        broker.requests.keep(broker, &forgotten, replies);
+    }
+    Ok(all_written)
+}
+
+/// Reads on in the topic of replies: the requests of which something is to be written now, `None` at its end.
+async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<RequestId>>, BrokerError> {
+    let from = broker.requests.read.load(Ordering::Acquire);
+    let fetched = match fetch(broker, REPLIES, 0, from).await {
+        Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => {
+            let (start, end) = error.range().unwrap_or((0, 0));
+            tracing::warn!(from, start, end, "replies are not where they were read last");
+            broker.requests.read.store(from.clamp(start, end), Ordering::Release);
+            if from.clamp(start, end) == from { return Err(error) } else { return Ok(Some(Vec::new())) }
+        }
+        other => other?,
+    };
+    if fetched.next_offset <= from {
+        return Ok(None);
+    }
+    let (mut changed, mut writing) = (Vec::new(), Vec::new());
+    for record in records_of(fetched.bytes, from)? {
+        let Some(id) = records::id_of(&record) else { continue };
+        let (step, word, at) = (records::step_of(&record), records::word_of(&record), record.offset);
+        let decided = lock(&broker.requests.machine).decide(&id, step, word, at, broker.clock.now_ms());
+        match decided {
+            Decided::Nothing => {
+                broker.metrics.replies_late.inc();
+                continue;
+            }
+            Decided::Next(topic) => {
+                match place(broker, &topic, &id).await {
+                    Ok((to, end)) => lock(&broker.requests.machine).announce(&id, Some(to), end, at),
+                    Err(error) => {
+                        let text = format!("topic '{topic}' cannot be written to: {error}");
+                        let word = Word::Error { code: "undeliverable".to_owned(), text };
+                        broker.say(&id, step + 1, &word, &[], None).await?;
+                    }
+                }
+                writing.push(id.clone());
+            }
+            Decided::Over(callback) => {
+                broker.metrics.requests_finished.inc();
+                match callback {
+                    Some(Callback::Topic(topic)) => {
+                        // One that is not there now may be later; its first partition is as good as any.
+                        let (to, end) = place(broker, &topic, &id).await.unwrap_or(((topic, 0), 0));
+                        lock(&broker.requests.machine).announce(&id, Some(to), end, at);
+                        writing.push(id.clone());
+                    }
+                    Some(Callback::Url(_)) => lock(&broker.requests.machine).announce(&id, None, 0, at),
+                    None => {}
+                }
+                broker.requests.tell(&id);
+            }
+        }
+        changed.push(id);
+    }
+    broker.requests.read.store(fetched.next_offset, Ordering::Release);
+    if !changed.is_empty() {
+        broker.requests.keep(broker, &changed, replies);
+    }
+    Ok(Some(writing))
+}
+
+/// Where a record about a request goes, and the end of that partition now.
+async fn place(
+    broker: &Arc<Broker>,
+    topic: &TopicName,
+    id: &RequestId,
+) -> Result<((TopicName, u32), Offset), BrokerError> {
+    let number = broker.partition_for(topic, id).await?;
+    let end = broker.topic(topic.as_str())?.partition(number)?.log()?.with(|log| log.stable_end());
+    Ok(((topic.clone(), number), end))
+}
+
+/// Writes what is to be written of these; whether all of it was.
+async fn write_all(broker: &Arc<Broker>, replies: TopicId, entries: Vec<RequestEntry>, look_first: bool) -> bool {
+    let outcomes = stream::iter(entries).map(|entry| async move {
+        let Some(writing) = entry.writing.clone() else { return true };
+        let Some(to) = writing.to.clone() else { return true };
+        match write(broker, &entry, &writing, &to, look_first).await {
+            Ok(()) => {
+                if lock(&broker.requests.machine).written(&entry.id, writing.source) {
+                    broker.requests.keep(broker, std::slice::from_ref(&entry.id), replies);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(request = %entry.id, topic = %to.0, %error, "cannot be written; trying again");
+                false
+            }
+        }
+    });
+    let outcomes: Vec<bool> = outcomes.buffered(AT_ONCE).collect().await;
+    outcomes.into_iter().all(|written| written)
+}
+
+async fn write(
+    broker: &Arc<Broker>,
+    entry: &RequestEntry,
+    writing: &Writing,
+    (topic, number): &(TopicName, u32),
+    look_first: bool,
+) -> Result<(), BrokerError> {
+    if look_first && is_there(broker, entry, writing.from, (topic, *number)).await? {
+        return Ok(());
+    }
+    let source = match broker.reply_at(writing.source).await {
+        Err(error) if matches!(error.kind(), ErrorKind::OffsetOutOfRange | ErrorKind::NotFound) => {
+            tracing::warn!(request = %entry.id, %error, "the reply is gone, and with it what was to be made from it");
+            return Ok(());
+        }
+        other => other?,
+    };
+    let now = broker.clock.now_ms();
+    let record = match &entry.outcome {
+        Some(_) => records::callback(entry, &source, now),
+        None => records::request(entry, &source.headers, source.value.clone(), now),
+    };
+    // Made if it is not there and that is allowed.
+    broker.metadata(topic, true).await?;
+    broker.produce(topic.as_str(), *number, records::batch(&record), AckLevel::Durable).await.map(drop)
+}
+
+/// Whether what is to be written of a request is in the partition, at or above `from`.
+async fn is_there(
+    broker: &Arc<Broker>,
+    entry: &RequestEntry,
+    from: Offset,
+    (topic, number): (&TopicName, u32),
+) -> Result<bool, BrokerError> {
+    let Ok(found) = broker.topic(topic.as_str()) else { return Ok(false) };
+    let start = found.partition(number)?.log()?.with(|log| log.start_offset());
+    let mut at = from.max(start);
+    loop {
+        let fetched = fetch(broker, topic.as_str(), number, at).await?;
+        if fetched.next_offset <= at {
+            return Ok(false);
+        }
+        for record in records_of(fetched.bytes, at)? {
+            if records::id_of(&record).as_ref() != Some(&entry.id) {
+                continue;
+            }
+            let is_callback = records::text_of(&record, records::OUTCOME).is_some();
+            let of_step = !is_callback && records::step_of(&record) == entry.step;
+            if if entry.outcome.is_some() { is_callback } else { of_step } {
+                return Ok(true);
+            }
+        }
+        at = fetched.next_offset;
+    }
+}
+
+/// Says of requests whose time is over that it is; whether there were any.
+async fn time_out(broker: &Arc<Broker>) -> Result<bool, BrokerError> {
+    let late = lock(&broker.requests.machine).take_late(broker.clock.now_ms());
+    let said = stream::iter(late.clone()).map(|id| async move { broker.say(&id, 0, &Word::TimedOut, &[], None).await });
+    let said: Vec<_> = said.buffered(AT_ONCE).collect().await;
+    if let Some(Err(error)) = said.into_iter().find(Result::is_err) {
+        lock(&broker.requests.machine).not_late(&late);
+        return Err(error);
+    }
+    Ok(!late.is_empty())
+}
+
+async fn fetch(broker: &Broker, topic: &str, partition: u32, offset: Offset) -> Result<Fetched, BrokerError> {
+    let request = FetchRequest {
+        topic,
+        partition,
+        offset,
+        max_bytes: READ_BYTES,
+        min_bytes: 0,
+        max_wait: Duration::ZERO,
+        skip_damaged: true,
+    };
+    broker.fetch(request).await
+}
+
+fn records_of(bytes: bytes::Bytes, from: Offset) -> Result<Vec<Record>, BrokerError> {
+    let mut records = Vec::new();
+    for batch in Batches::new(bytes) {
+        let (header, batch) = batch?;
+        if header.is_control() {
+            continue;
+        }
+        for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES)? {
+            let record = record?;
+            if record.offset >= from {
+                records.push(record);
+            }
+        }
+    }
+    Ok(records)
+}
