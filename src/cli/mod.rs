@@ -22,6 +22,9 @@ mod position;
 mod produce;
 mod progress;
 mod replay;
+mod reply;
+mod request;
+mod requests;
 mod route;
 mod serve;
 mod stream_consume;
@@ -78,6 +81,12 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Consume(consume::ConsumeArgs),
     /// Copies a range of one topic's log into another topic
     Replay(replay::ReplayArgs),
+    /// Asks whoever responds on a topic, and waits for the reply or has it called back
+    Request(request::RequestArgs),
+    /// Answers each request on a topic with the output of a command
+    Reply(reply::ReplyArgs),
+    /// Lists, shows and cancels durable requests
+    Requests(requests::RequestsArgs),
     /// Creates, lists, describes, changes and deletes topics
     Topic(topic::TopicArgs),
     /// Lists and describes groups, lets them go on elsewhere in the log, deletes them
@@ -121,6 +130,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Produce(args) => block_on(produce::run(args)),
         Command::Consume(args) => block_on(consume::run(args)),
         Command::Replay(args) => block_on(replay::run(args)),
+        Command::Request(args) => block_on(request::run(args)),
+        Command::Reply(args) => block_on(reply::run(args)),
+        Command::Requests(args) => block_on(requests::run(args)),
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Group(args) => block_on(group::run(args)),
         Command::Route(args) => route::run(args),

@@ -314,6 +314,12 @@ impl Connection {
         self.open_feed(request, timeout, |opened| FeedId::Responder(opened.responder)).await
     }
 
+    /// Ends a responder, and waits until its replies are where they belong.
+    pub(crate) async fn stop_responding(self: &Arc<Self>, feed: Feed, timeout: Duration) -> Result<(), ClientError> {
+        self.shared.lock().feeds.remove(&feed.id);
+        self.ask(&StopResponding { responder: feed.id() }, timeout).await.map(drop)
+    }
+
     async fn open_feed<R: Request>(
         self: &Arc<Self>,
         request: &R,

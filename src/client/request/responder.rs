@@ -67,6 +67,7 @@ pub struct Incoming {
     responder: u64,
     delivery: u64,
     connection: Arc<Connection>,
+    lease: Option<Duration>,
     done: bool,
 }
 
@@ -139,7 +140,7 @@ impl Responder {
             let error = match &mut self.open {
                 Some((connection, feed)) => match feed.next().await {
                     Push::Asked(asked, body) => {
-                        return Ok(Incoming::new(&self.request.topic, asked, body, Arc::clone(connection)));
+                        return Ok(Incoming::new(&self.request.topic, asked, body, Arc::clone(connection), self.lease));
                     }
                     Push::Ended(error) => {
                         self.open = None;
@@ -161,6 +162,15 @@ impl Responder {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Stops; replies that were sent are with the server when this returns, and those to durable requests on its disk.
+    ///
+    /// # Errors
+    /// The server cannot be reached; a durable request may come again then.
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        let Some((connection, feed)) = self.open.take() else { return Ok(()) };
+        connection.stop_responding(feed, self.link.config().request_timeout).await
     }
 
     /// Answers each request with what the handler makes of it, as many at a time as its capacity, until it fails for good.
@@ -187,9 +197,8 @@ impl Responder {
                 next = self.next() => {
                     let incoming = next?;
                     let handled = handler(incoming.request.clone());
-                    let lease = self.lease.filter(|_| incoming.is_durable());
                     working.push(async move {
-                        match incoming.keeping(lease, handled).await {
+                        match incoming.working_on(handled).await {
                             Ok(body) => incoming.reply(body).await,
                             Err(error) => incoming.fail(error).await,
                         }
@@ -201,7 +210,7 @@ impl Responder {
 }
 
 impl Incoming {
-    fn new(topic: &str, asked: Asked, body: Bytes, connection: Arc<Connection>) -> Self {
+    fn new(topic: &str, asked: Asked, body: Bytes, connection: Arc<Connection>, lease: Option<Duration>) -> Self {
         let request = IncomingRequest {
             topic: topic.into(),
             headers: headers_of(asked.headers),
@@ -211,7 +220,7 @@ impl Incoming {
             attempt: asked.attempt,
             until: asked.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
         };
-        Self { request, responder: asked.responder, delivery: asked.delivery, connection, done: false }
+        Self { request, responder: asked.responder, delivery: asked.delivery, connection, lease, done: false }
     }
 
     /// The request.
@@ -271,9 +280,9 @@ impl Incoming {
         self.delivery >> 63 == 1
     }
 
-    /// Waits for `work`, and says now and then that it is being worked on.
-    async fn keeping<T>(&self, lease: Option<Duration>, work: impl Future<Output = T>) -> T {
-        let Some(lease) = lease else { return work.await };
+    /// Waits for `work`; the lease of a durable request is extended meanwhile.
+    pub async fn working_on<T>(&self, work: impl Future<Output = T>) -> T {
+        let Some(lease) = self.lease.filter(|_| self.is_durable()) else { return work.await };
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {

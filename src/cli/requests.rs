@@ -1,0 +1,161 @@
+//! `tidelog requests`: the durable requests that the server knows.
+
+use std::fmt::Write as _;
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use tidelog::base::TopicName;
+use tidelog::client::RequestInfo;
+
+use super::connection::ServerArgs;
+use super::failure::Failure;
+use super::output::{self, rfc3339, table};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidelog requests list                               newest first
+  tidelog requests list --state open --topic crm.load
+  tidelog requests show ID
+  tidelog requests cancel ID                          a callback is told so";
+
+/// Options of `requests`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RequestsArgs {
+    #[command(subcommand)]
+    command: RequestsCommand,
+    /// Print JSON objects, one a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum RequestsCommand {
+    /// Lists durable requests: open ones, and those that ended lately
+    List {
+        /// Only those in this state: open, replied, failed, timed_out or cancelled
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those with a step of this topic
+        #[arg(long)]
+        topic: Option<TopicName>,
+        /// So many at the most
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Shows one
+    Show {
+        /// Its correlation id
+        id: String,
+    },
+    /// Ends one without a reply; one that has ended stays as it is
+    Cancel {
+        /// Its correlation id
+        id: String,
+    },
+}
+
+/// Runs `requests`.
+pub async fn run(args: RequestsArgs) -> Result<(), Failure> {
+    let client = args.server.connect().await?;
+    let mut out = output::stdout();
+    match args.command {
+        RequestsCommand::List { state, topic, limit } => {
+            let topic = topic.map(|topic| topic.to_string());
+            let (requests, more) = client.admin().list_requests(state, topic, limit).await?;
+            if args.json {
+                for request in &requests {
+                    output::json_line(&mut out, &object(request))?;
+                }
+            } else {
+                let row = |request: &RequestInfo| {
+                    vec![
+                        request.id.clone(),
+                        request.state.clone(),
+                        topic_at(request),
+                        rfc3339(request.created_ms),
+                        rfc3339(request.deadline_ms),
+                        request.requester.clone(),
+                    ]
+                };
+                let header = ["id", "state", "topic", "asked", "deadline", "requester"];
+                writeln!(out, "{}", table(&header, &[], requests.iter().map(row).collect()))?;
+            }
+            if more {
+                output::complain(&format!("there are more than {limit}; see --limit"));
+            }
+        }
+        RequestsCommand::Show { id } => {
+            let (info, _) = client.request_status(&id).await?;
+            print(&mut out, &info, args.json)?;
+        }
+        RequestsCommand::Cancel { id } => {
+            let info = client.admin().cancel_request(&id).await?;
+            print(&mut out, &info, args.json)?;
+            if info.state != "cancelled" {
+                out.flush()?;
+                return Err(Failure::Failed(format!("request {id} had ended before: {}", info.state)));
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn print(out: &mut output::Out, info: &RequestInfo, json: bool) -> Result<(), Failure> {
+    if json { output::json_line(out, &object(info)) } else { Ok(write!(out, "{}", shown(info))?) }
+}
+
+fn topic_at(info: &RequestInfo) -> String {
+    info.steps.get(info.step as usize).cloned().unwrap_or_default()
+}
+
+/// A request for people, several lines.
+pub fn shown(info: &RequestInfo) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<10} {value}");
+    };
+    line("request", &info.id);
+    line("state", &info.state);
+    if info.steps.len() > 1 {
+        line("steps", &info.steps.join(" -> "));
+        line("step", &format!("{} ({})", info.step, topic_at(info)));
+    } else {
+        line("topic", &topic_at(info));
+    }
+    line("requester", &info.requester);
+    line("asked", &rfc3339(info.created_ms));
+    line("deadline", &rfc3339(info.deadline_ms));
+    if let Some(finished) = info.finished_ms {
+        line("ended", &rfc3339(finished));
+    }
+    if let Some(error) = &info.error {
+        line("error", &format!("{}: {}", error.code, error.text));
+    }
+    if let Some(callback) = &info.callback {
+        line("callback", &format!("{callback} ({})", info.callback_state));
+    }
+    text
+}
+
+/// A request for programs.
+pub fn object(info: &RequestInfo) -> Value {
+    json!({
+        "id": info.id,
+        "state": info.state,
+        "steps": info.steps,
+        "step": info.step,
+        "topic": topic_at(info),
+        "requester": info.requester,
+        "created": info.created_ms,
+        "deadline": info.deadline_ms,
+        "finished": info.finished_ms,
+        "error": info.error.as_ref().map(|error| json!({ "code": error.code, "text": error.text })),
+        "callback": info.callback,
+        "callback_state": info.callback_state,
+    })
+}
