@@ -42,7 +42,8 @@ pub use requests::{
     callback_state, state_name,
 };
 pub use routes::{
-    Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trouble,
+    Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,
+    Trouble,
 };
 pub use stream::{Epoch, JoinStream, MemberError, StreamBeat, StreamJoined, StreamPartition, StreamShare};
 pub use types::{

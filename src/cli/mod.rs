@@ -135,7 +135,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Requests(args) => block_on(requests::run(args)),
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Group(args) => block_on(group::run(args)),
-        Command::Route(args) => route::run(args),
+        Command::Route(args) => block_on(route::run(args)),
         Command::DeadLetter(args) => block_on(dead_letter::run(args)),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),

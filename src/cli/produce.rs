@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
 use tidelog::base::{self, Clock, ErrorKind, Millis, SystemClock, TopicName, limits};
-use tidelog::client::{Ack, Client, ClientError, Message, Producer, Receipt, ReceiptOutcome, RecordAt, RecordMetadata};
+use tidelog::client::{
+    Ack, Admin, Client, ClientError, Message, Producer, Receipt, ReceiptOutcome, RecordAt, RecordMetadata,
+};
 use tidelog::record::Compression;
 use tokio::sync::mpsc;
 
@@ -23,12 +26,16 @@ use super::json::ReceiptLine;
 use super::output::{self, Out, count, grouped};
 use super::position::parse_pair;
 use super::progress::{Progress, Unit};
+use super::route::{ShownTrace, print_trace};
 
 /// Records whose acknowledgement is awaited; the client bounds their bytes, this bounds their number.
 const RECORDS_IN_FLIGHT: usize = 64 * 1024;
 
 /// Records waited for at a time.
 const WAITED_FOR: usize = 10_000;
+
+/// How long a record that is to be explained may take to be routed.
+const EXPLAIN_WAIT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,6 +45,7 @@ Examples:
   tidelog produce orders 'hello' --wait-for erp       returns when the group has acked it
   tidelog produce orders 'later' --delay 1h --expires-in 2h
   printf 'k1:a\\nk2:b\\n' | tidelog produce users --key-separator : --header source=crm --json
+  tidelog produce orders --explain 'hello'             where the routes send it, and why
 
 A topic that does not exist is created. Every byte of a line but its '\\n' is part of the record.";
 
@@ -112,6 +120,9 @@ pub struct ProduceArgs {
     /// Print {"topic","partition","offset","timestamp"} for each record
     #[arg(long)]
     json: bool,
+    /// Say where the routes send each record, and why; waits until they have
+    #[arg(long, conflicts_with = "ack")]
+    explain: bool,
     /// Print no summary
     #[arg(long, short)]
     quiet: bool,
@@ -135,7 +146,10 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
     };
     let producer = client.producer().ack(ack).compression(args.compression).build().await?;
     let unit = if length.is_some() { Unit::Bytes } else { Unit::Records };
+    let admin = args.explain.then(|| client.admin());
     let mut sending = Sending {
+        admin,
+        to_explain: Vec::new(),
         topic: args.topic.as_str().into(),
         producer,
         out: output::stdout(),
@@ -268,6 +282,9 @@ struct InFlight {
 }
 
 struct Sending {
+    /// To ask where records went, if that is wanted.
+    admin: Option<Admin>,
+    to_explain: Vec<RecordMetadata>,
     topic: Arc<str>,
     args: ProduceArgs,
     producer: Producer,
@@ -294,6 +311,7 @@ impl Sending {
                 _ = &mut interrupted => self.stopped = Some("interrupted".to_owned()),
                 (sent, result) = next_outcome(&mut self.in_flight), if !self.in_flight.is_empty() => {
                     self.settle(&sent, result)?;
+                    self.explain().await?;
                     if self.in_flight.is_empty() {
                         self.out.flush()?;
                     }
@@ -310,6 +328,7 @@ impl Sending {
         while !self.in_flight.is_empty() {
             let (sent, result) = next_outcome(&mut self.in_flight).await;
             self.settle(&sent, result)?;
+            self.explain().await?;
         }
         self.out.flush()?;
         match flushed {
@@ -399,8 +418,27 @@ impl Sending {
                     };
                     output::json_line(&mut self.out, &line)?;
                 }
+                if self.admin.is_some() {
+                    self.to_explain.push(record);
+                }
             }
             Err(error) => self.refuse(sent.line, &error.to_string(), of_the_record(&error)),
+        }
+        Ok(())
+    }
+
+    /// Tells where the records went that were acknowledged.
+    async fn explain(&mut self) -> Result<(), Failure> {
+        let Some(admin) = &self.admin else { return Ok(()) };
+        for record in self.to_explain.drain(..) {
+            let Some(offset) = record.offset else { continue };
+            let routes = admin.explain_record(&*record.topic, record.partition, offset, EXPLAIN_WAIT).await?;
+            let trace = ShownTrace::new(&record.topic, record.partition, offset, &routes);
+            if self.args.json {
+                output::json_line(&mut self.out, &trace)?;
+            } else {
+                print_trace(&mut self.out, &trace)?;
+            }
         }
         Ok(())
     }

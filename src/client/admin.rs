@@ -17,7 +17,7 @@ use super::link::{Again, Link};
 /// it could not be reached within the client's request time-out.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
 }
 
 /// A topic to be created.

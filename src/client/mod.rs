@@ -31,6 +31,7 @@ mod processed;
 mod producer;
 mod queue;
 mod request;
+mod routes;
 mod write;
 
 pub use admin::{Admin, GroupReset, NewTopic, TopicChange};
@@ -52,6 +53,11 @@ pub use crate::protocol::{
     ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
+
+pub use crate::protocol::{
+    ApplyRoutesOk, ExplainedRoute, RouteChange, RouteChangeKind, RouteDescription, RouteMistake, RoutePoint,
+    RouteSummary, RuleVerdict,
+};
 
 #[cfg(test)]
 mod tests;

@@ -107,6 +107,20 @@ kinds! {
     62 DeleteGroup "delete_group";
     /// [`super::ResetGroup`].
     63 ResetGroup "reset_group";
+    /// [`super::ApplyRoutes`].
+    70 ApplyRoutes "apply_routes";
+    /// [`super::ListRoutes`].
+    71 ListRoutes "list_routes";
+    /// [`super::DescribeRoute`].
+    72 DescribeRoute "describe_route";
+    /// [`super::PauseRoute`].
+    73 PauseRoute "pause_route";
+    /// [`super::ResetRoute`].
+    74 ResetRoute "reset_route";
+    /// [`super::DeleteRoute`].
+    75 DeleteRoute "delete_route";
+    /// [`super::ExplainRecord`].
+    76 ExplainRecord "explain_record";
     /// [`super::Ask`].
     80 Ask "ask";
     /// [`super::Respond`].

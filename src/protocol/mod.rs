@@ -10,6 +10,7 @@ mod kind;
 mod messages;
 mod receipts;
 mod requests;
+mod routes;
 mod streams;
 mod topics;
 
@@ -21,6 +22,7 @@ pub use kind::{Kind, Message, Request};
 pub use messages::*;
 pub use receipts::*;
 pub use requests::*;
+pub use routes::*;
 pub use streams::*;
 pub use topics::*;
 

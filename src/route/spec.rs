@@ -118,8 +118,7 @@ pub enum Target {
 
 impl Target {
     /// The words that a name may not begin with, because it could be meant as an expression.
-    const VARIABLES: [&'static str; 8] =
-        ["key", "headers", "value", "part", "topic", "partition", "offset", "timestamp"];
+    const VARIABLES: [&'static str; 3] = ["headers", "value", "part"];
 
     /// Reads a topic's name, or else an expression.
     ///

@@ -18,6 +18,7 @@ mod mark;
 mod runner;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub use admin::{
     Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint,
 };
 use keeper::Keeper;
+pub use trace::Trace;
 
 /// How long what has begun may take to end when a route is changed.
 const QUIESCE: Duration = Duration::from_secs(10);

@@ -1,23 +1,41 @@
 //! `tidelog route`: rules that send records on.
 
+mod apply;
+mod describe;
 mod file;
 mod show;
 mod test;
 
-use clap::{Args, Subcommand};
+use std::io;
 
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tidelog::base::TopicName;
+use tidelog::client::{OffsetAt, StartAt};
+
+use super::connection::ServerArgs;
 use super::failure::Failure;
+use super::output;
+use super::position::parse_from;
+
+pub use show::{ShownTrace, print_trace};
 
 const EXAMPLES: &str = "\
 Examples:
   tidelog route test routes.toml --input invoices.jsonl      what would go where, and why; needs no server
-  tidelog route test routes.toml --input invoices.jsonl --json
+  tidelog route apply routes.toml --dry-run                  what would change
+  tidelog route apply routes.toml                            all of it or nothing; again changes nothing
+  tidelog route list
+  tidelog route describe billing
+  tidelog route pause billing
+  tidelog route reset billing --to beginning                 routes everything again that it reads
+  tidelog produce billing.invoices --explain '{...}'         where this record goes
 
 A file of routes:
   [[route]]
   name  = \"billing\"
   from  = [\"billing.invoices\"]              # topics, with wildcards: crm.*.orders, crm.>
-  match = \"all\"                             # or \"first\"
+  match = \"all\"                             # or \"first\", the default
   split = \"$.lines[*]\"                      # each element becomes a record: 'part' beside 'value'
   otherwise = \"crm.unrouted\"
 
@@ -37,17 +55,94 @@ pub struct RouteArgs {
     /// Print JSON objects, one a line
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum RouteCommand {
     /// Runs the routes of a file on documents, offline: what would go where, and why
     Test(test::TestArgs),
+    /// Applies a file of routes as a whole, and says what changes and from where on
+    Apply(apply::ApplyArgs),
+    /// Lists all routes
+    List,
+    /// Shows a route: what it sent where, how far it is, what went wrong
+    Describe {
+        /// Its name
+        route: TopicName,
+    },
+    /// Lets a route stand still; when it returns, everything that it had begun is done
+    Pause {
+        /// Its name
+        route: TopicName,
+    },
+    /// Lets a route go on
+    Resume {
+        /// Its name
+        route: TopicName,
+    },
+    /// Lets a route go on from another place: it routes what it reads there as if for the first time
+    Reset {
+        /// Its name
+        route: TopicName,
+        /// beginning, end, time:RFC3339 or ago:DURATION
+        #[arg(long, value_name = "POSITION", value_parser = parse_from)]
+        to: StartAt,
+    },
+    /// Deletes a route; what it has written stays
+    Delete {
+        /// Its name
+        route: TopicName,
+    },
 }
 
 /// Runs `route`.
-pub fn run(args: RouteArgs) -> Result<(), Failure> {
-    match args.command {
-        RouteCommand::Test(test) => test::run(test, args.json),
+pub async fn run(args: RouteArgs) -> Result<(), Failure> {
+    let RouteArgs { command, json, server } = args;
+    let command = match command {
+        RouteCommand::Test(args) => return test::run(args, json),
+        RouteCommand::Apply(args) => return apply::run(args, json, &server).await,
+        other => other,
+    };
+    let admin = server.connect().await?.admin();
+    match command {
+        RouteCommand::Test(_) | RouteCommand::Apply(_) => Ok(()),
+        RouteCommand::List => describe::list(&admin.list_routes().await?, json),
+        RouteCommand::Describe { route } => describe::describe(&admin.describe_route(route.as_str()).await?, json),
+        RouteCommand::Pause { route } => {
+            admin.pause_route(route.as_str()).await?;
+            done(json, &route, "paused")
+        }
+        RouteCommand::Resume { route } => {
+            admin.resume_route(route.as_str()).await?;
+            done(json, &route, "resumed")
+        }
+        RouteCommand::Reset { route, to } => {
+            let to = match to {
+                StartAt::Beginning => OffsetAt::Beginning,
+                StartAt::End => OffsetAt::End,
+                StartAt::Time(time) => OffsetAt::Timestamp(time),
+                StartAt::Ago(span) => {
+                    let now = jiff::Timestamp::now().as_millisecond();
+                    OffsetAt::Timestamp(now.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+                }
+                _ => return Err(Failure::Usage("use beginning, end, time:2026-01-31T08:00:00Z or ago:15m".to_owned())),
+            };
+            let from = admin.reset_route(route.as_str(), to).await?;
+            apply::print_points(&route, &from, json)
+        }
+        RouteCommand::Delete { route } => {
+            admin.delete_route(route.as_str()).await?;
+            done(json, &route, "deleted")
+        }
     }
+}
+
+fn done(json: bool, route: &TopicName, what: &str) -> Result<(), Failure> {
+    if json {
+        return output::json_line(&mut io::stdout(), &json!({ "route": route.as_str(), "done": what }));
+    }
+    output::complain(&format!("route '{route}' is {what}"));
+    Ok(())
 }

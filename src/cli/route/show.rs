@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use serde::Serialize;
+use tidelog::client::{ExplainedRoute, RuleVerdict};
 use tidelog::record::Header;
 use tidelog::route::{Explanation, Output, RouteSpec, Rule, Verdict};
 
@@ -74,10 +75,15 @@ pub struct ShownOutput<'a> {
     pub offset: Option<u64>,
     /// Its key.
     pub key: Option<Text<'a>>,
+    /// Which part of a whole it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// Its headers.
-    pub headers: Headers<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Headers<'a>>,
     /// Its value.
-    pub value: Option<Text<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Option<Text<'a>>>,
 }
 
 /// Why a record is a dead letter.
@@ -150,9 +156,12 @@ impl<'a> Shown<'a> {
             };
             let text = |text: &Text<'_>| one_line(&String::from_utf8_lossy(text.0));
             let key = output.key.as_ref().map_or(String::new(), |key| format!("  key {}", text(key)));
-            let value = output.value.as_ref().map_or("null".to_owned(), text);
-            let part = self.part_of(output).map_or(String::new(), |part| format!("  part {part}"));
-            writeln!(out, "    -> {}{place}  ({}){key}{part}  {value}", output.topic, output.rule)?;
+            let value = |value: &Option<Text<'_>>| {
+                value.as_ref().map_or("  null".to_owned(), |value| format!("  {}", text(value)))
+            };
+            let value = output.value.as_ref().map_or(String::new(), value);
+            let part = output.part.as_ref().map_or(String::new(), |part| format!("  part {part}"));
+            writeln!(out, "    -> {}{place}  ({}){key}{part}{value}", output.topic, output.rule)?;
         }
         if let Some(failure) = &self.failure {
             writeln!(out, "    dead letter: rule '{}': {}", failure.rule, one_line(failure.message))?;
@@ -162,14 +171,9 @@ impl<'a> Shown<'a> {
             writeln!(out, "    nobody wanted {}", output::count(self.unwanted, what))?;
         }
         if self.waits {
-            writeln!(out, "    waits for the other parts of its whole")?;
+            writeln!(out, "    waits for the other parts of its whole, or is put together with them")?;
         }
         Ok(())
-    }
-
-    fn part_of(&self, output: &ShownOutput<'_>) -> Option<String> {
-        let header = output.headers.0.iter().find(|header| header.name == tidelog::route::PART.as_bytes())?;
-        Some(String::from_utf8_lossy(header.value.as_ref()?).into_owned())
     }
 }
 
@@ -187,8 +191,12 @@ fn shown<'a>(spec: &'a RouteSpec, output: &'a Output) -> ShownOutput<'a> {
         partition: None,
         offset: None,
         key: output.key.as_deref().map(Text),
-        headers: Headers(headers),
-        value: output.value.as_deref().map(Text),
+        part: headers
+            .iter()
+            .find(|header| header.name == tidelog::route::PART.as_bytes())
+            .and_then(|header| Some(String::from_utf8_lossy(header.value.as_ref()?).into_owned())),
+        headers: Some(Headers(headers)),
+        value: Some(output.value.as_deref().map(Text)),
     }
 }
 
@@ -200,4 +208,96 @@ pub fn one_line(text: &str) -> String {
         line.push_str("...");
     }
     line
+}
+
+/// Where a record that was just sent went.
+#[derive(Serialize)]
+pub struct ShownTrace<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// What each route made of it.
+    pub routes: Vec<TracedRoute<'a>>,
+}
+
+/// What a route made of it.
+#[derive(Serialize)]
+pub struct TracedRoute<'a> {
+    /// It was routed in time.
+    pub done: bool,
+    /// Conditions and outputs.
+    #[serde(flatten)]
+    pub shown: Shown<'a>,
+    /// Outputs that are not listed.
+    pub more_outputs: u64,
+}
+
+impl<'a> ShownTrace<'a> {
+    /// As the server tells it.
+    pub fn new(topic: &'a str, partition: u32, offset: u64, routes: &'a [ExplainedRoute]) -> Self {
+        Self { topic, partition, offset, routes: routes.iter().map(traced).collect() }
+    }
+}
+
+fn traced(of: &ExplainedRoute) -> TracedRoute<'_> {
+    let parts = of.parts.iter().map(|part| ShownPart {
+        part: part.part.clone(),
+        rules: part
+            .rules
+            .iter()
+            .map(|rule| {
+                let verdict = match rule.verdict {
+                    RuleVerdict::Matched => "matched",
+                    RuleVerdict::NotMatched => "not_matched",
+                    RuleVerdict::NotAsked => "not_asked",
+                    RuleVerdict::Failed => "failed",
+                };
+                ShownRule { rule: &rule.rule, when: rule.when.as_deref(), verdict, error: rule.error.as_deref() }
+            })
+            .collect(),
+    });
+    let outputs = of.outputs.iter().map(|output| ShownOutput {
+        rule: &output.rule,
+        topic: &output.topic,
+        partition: Some(output.partition),
+        offset: output.offset,
+        key: output.key.as_deref().map(Text),
+        part: output.part.clone(),
+        headers: None,
+        value: None,
+    });
+    let failure = of.failure.as_ref();
+    let shown = Shown {
+        route: &of.route,
+        parts: parts.collect(),
+        outputs: outputs.collect(),
+        unwanted: of.unwanted,
+        failure: failure.map(|failure| ShownFailure { rule: &failure.rule, message: &failure.message }),
+        waits: of.aggregated,
+    };
+    TracedRoute { done: of.done, shown, more_outputs: of.more_outputs }
+}
+
+/// Prints it for people.
+///
+/// # Errors
+/// Those of standard output.
+pub fn print_trace(out: &mut impl Write, trace: &ShownTrace<'_>) -> Result<(), Failure> {
+    writeln!(out, "record {}/{}/{}", trace.topic, trace.partition, trace.offset)?;
+    if trace.routes.is_empty() {
+        writeln!(out, "  no route reads this topic")?;
+    }
+    for TracedRoute { done, shown, more_outputs } in &trace.routes {
+        shown.print(out)?;
+        if *more_outputs > 0 {
+            writeln!(out, "    and {}", output::count(*more_outputs, "record"))?;
+        }
+        if !done {
+            writeln!(out, "    not routed yet")?;
+        }
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod purse;
 mod reading;
 mod receipts;
 mod requests;
+mod routes;
 mod session;
 mod streams;
 mod subscriptions;

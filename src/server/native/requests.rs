@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::mapping::{self, Refusal, topic_name};
 use super::reading::{Want, read};
 use super::session::{Answer, Session, Ticket};
-use super::{durable, exchange, members, receipts, streams, subscriptions};
+use super::{durable, exchange, members, receipts, routes, streams, subscriptions};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -139,6 +139,13 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::DescribeGroup => start(session, frame, ticket, members::describe).await,
         Kind::DeleteGroup => start(session, frame, ticket, members::delete).await,
         Kind::ResetGroup => start(session, frame, ticket, members::reset).await,
+        Kind::ApplyRoutes => start(session, frame, ticket, routes::apply).await,
+        Kind::ListRoutes => start(session, frame, ticket, routes::list).await,
+        Kind::DescribeRoute => start(session, frame, ticket, routes::describe).await,
+        Kind::PauseRoute => start(session, frame, ticket, routes::pause).await,
+        Kind::ResetRoute => start(session, frame, ticket, routes::reset).await,
+        Kind::DeleteRoute => start(session, frame, ticket, routes::delete).await,
+        Kind::ExplainRecord => start(session, frame, ticket, routes::explain).await,
         Kind::Respond => start(session, frame, ticket, exchange::respond).await,
         Kind::StopResponding => start(session, frame, ticket, exchange::stop_responding).await,
         Kind::Processed => start(session, frame, ticket, receipts::processed).await,

@@ -1,0 +1,112 @@
+//! `tidelog route apply`: a file of routes, as a whole.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tidelog::base::TopicName;
+use tidelog::client::{RouteChange, RouteChangeKind, RoutePoint};
+use tidelog::route::Mistake;
+
+use super::super::connection::ServerArgs;
+use super::super::failure::Failure;
+use super::super::output;
+use super::file;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidelog route apply routes.toml --dry-run           what would change
+  tidelog route apply routes.toml                     all of it or nothing; applied again it changes nothing
+  tidelog route apply routes.toml --prune             routes that are not in the file are deleted
+
+An edited route ends what it has begun by its old rules; the new ones hold from the offsets that are printed.";
+
+/// Options of `route apply`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ApplyArgs {
+    /// File of routes
+    file: PathBuf,
+    /// Only say what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Delete routes that are not in the file
+    #[arg(long)]
+    prune: bool,
+}
+
+/// Runs `route apply`.
+pub async fn run(args: ApplyArgs, json: bool, server: &ServerArgs) -> Result<(), Failure> {
+    let text = file::text(&args.file)?;
+    // Mistakes are told without a server too.
+    tidelog::route::read(&text).map_err(|mistakes| file::complain(&args.file, &mistakes))?;
+    let admin = server.connect().await?.admin();
+    let applied = admin.apply_routes(text, args.dry_run, args.prune).await?;
+    if !applied.mistakes.is_empty() {
+        let mistake = |of: &tidelog::client::RouteMistake| Mistake {
+            line: of.line,
+            column: of.column,
+            message: of.message.clone(),
+        };
+        let mistakes: Vec<Mistake> = applied.mistakes.iter().map(mistake).collect();
+        return Err(file::complain(&args.file, &mistakes));
+    }
+    let mut out = output::stdout();
+    for change in &applied.changes {
+        if json { json_line(&mut out, change, args.dry_run)? } else { line(&mut out, change, args.dry_run)? }
+    }
+    Ok(out.flush()?)
+}
+
+fn word(kind: RouteChangeKind) -> &'static str {
+    match kind {
+        RouteChangeKind::New => "new",
+        RouteChangeKind::Changed => "changed",
+        RouteChangeKind::Unchanged => "unchanged",
+        RouteChangeKind::Removed => "removed",
+    }
+}
+
+fn json_line(out: &mut impl Write, change: &RouteChange, dry_run: bool) -> Result<(), Failure> {
+    let line = json!({
+        "route": change.name,
+        "change": word(change.kind),
+        "version": change.version,
+        "applied": !dry_run,
+        "difference": change.difference,
+        "from": points(&change.from),
+    });
+    output::json_line(out, &line)
+}
+
+fn line(out: &mut impl Write, change: &RouteChange, dry_run: bool) -> Result<(), Failure> {
+    let would = if dry_run && change.kind != RouteChangeKind::Unchanged { "would be " } else { "" };
+    writeln!(out, "route {}: {would}{} (version {})", change.name, word(change.kind), change.version)?;
+    for line in &change.difference {
+        writeln!(out, "    {line}")?;
+    }
+    if matches!(change.kind, RouteChangeKind::New | RouteChangeKind::Changed) {
+        for RoutePoint { topic, partition, offset } in &change.from {
+            writeln!(out, "  holds from offset {offset} of {topic} partition {partition} on")?;
+        }
+    }
+    Ok(())
+}
+
+fn points(points: &[RoutePoint]) -> Vec<Value> {
+    let point = |of: &RoutePoint| json!({ "topic": of.topic, "partition": of.partition, "offset": of.offset });
+    points.iter().map(point).collect()
+}
+
+/// Where a route goes on.
+pub fn print_points(route: &TopicName, from: &[RoutePoint], json: bool) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    if json {
+        return output::json_line(&mut out, &json!({ "route": route.as_str(), "from": points(from) }));
+    }
+    for RoutePoint { topic, partition, offset } in from {
+        writeln!(out, "route {route} goes on at offset {offset} of {topic} partition {partition}")?;
+    }
+    Ok(())
+}
