@@ -135,8 +135,16 @@ fn made() -> Made {
     let produced = ProduceOk { base_offset: 0, last_offset: 0, timestamp: APPENDED_MS, duplicate: false };
     made.frame("produce-ok", flags::RESPONSE, 4, &produced, &[]);
     let (max_bytes, min_bytes, max_wait_ms, skip_damaged) = (1 << 20, 1, 500, false);
-    let fetch =
-        |offset| Fetch { topic: topic(), partition: 0, offset, max_bytes, min_bytes, max_wait_ms, skip_damaged };
+    let fetch = |offset| Fetch {
+        topic: topic(),
+        partition: 0,
+        offset,
+        max_bytes,
+        min_bytes,
+        max_wait_ms,
+        skip_damaged,
+        filter: None,
+    };
     made.frame("fetch", 0, 5, &fetch(0), &[]);
     let fetched = FetchOk { log_start: 0, stable_end: 1, next_offset: 1, skipped: Vec::new() };
     made.frame("fetch-ok", flags::RESPONSE, 5, &fetched, &batch());

@@ -1,9 +1,11 @@
 //! Creating, altering, deleting and describing topics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
-use crate::base::{ErrorKind, TopicId, TopicName, limits};
+use tokio::sync::watch;
+
+use crate::base::{ErrorKind, TopicId, TopicName, TopicPattern, limits};
 use crate::catalog::{Event, SETTINGS, TopicEntry};
 use crate::log::PartitionLog;
 
@@ -61,12 +63,25 @@ impl Broker {
     /// All topics, by name.
     pub fn list_topics(&self) -> Vec<TopicSummary> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        let summary = |topic: &Arc<Topic>| TopicSummary {
-            name: topic.entry.name.clone(),
-            id: topic.entry.id,
-            partitions: topic.entry.partitions,
-        };
-        topics.values().map(summary).collect()
+        topics.values().map(|topic| summary(topic)).collect()
+    }
+
+    /// The topics that meet one of these patterns, by name.
+    pub fn match_topics(&self, patterns: &[TopicPattern]) -> Vec<TopicSummary> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let exact: Option<BTreeSet<_>> = patterns.iter().map(TopicPattern::exact).collect();
+        match exact {
+            Some(names) => names.iter().filter_map(|name| topics.get(name)).map(|topic| summary(topic)).collect(),
+            None => {
+                let wanted = |topic: &&Arc<Topic>| patterns.iter().any(|pattern| pattern.matches(&topic.entry.name));
+                topics.values().filter(wanted).map(|topic| summary(topic)).collect()
+            }
+        }
+    }
+
+    /// Changes whenever a topic is created, altered or deleted.
+    pub fn watch_topics(&self) -> watch::Receiver<u64> {
+        self.topics_version.subscribe()
     }
 
     /// One topic in full.
@@ -280,6 +295,11 @@ impl Broker {
             partitions: topic.partitions.iter().map(|partition| partition.describe()).collect(),
         }
     }
+}
+
+fn summary(topic: &Topic) -> TopicSummary {
+    let TopicEntry { ref name, id, partitions, .. } = topic.entry;
+    TopicSummary { name: name.clone(), id, partitions }
 }
 
 fn check_partitions(partitions: u32) -> Result<(), BrokerError> {

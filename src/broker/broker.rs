@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 use crate::base::{Clock, ErrorKind, ProducerEpoch, ProducerId, TopicId, TopicName};
 use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
 use crate::disk::{self, Disk};
@@ -32,6 +34,8 @@ pub struct Broker {
     pub(crate) topics: RwLock<BTreeMap<TopicName, Arc<Topic>>>,
     /// The names of `topics` by their ids.
     pub(crate) names: RwLock<HashMap<TopicId, TopicName>>,
+    /// Goes up when what topics there are changes.
+    pub(crate) topics_version: watch::Sender<u64>,
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
     pub(crate) queues: Arc<Queues>,
@@ -73,6 +77,7 @@ impl Broker {
             catalog: Mutex::new(catalog),
             topics: RwLock::default(),
             names: RwLock::default(),
+            topics_version: watch::Sender::new(0),
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
             queues: Arc::default(),
@@ -309,10 +314,13 @@ impl Broker {
         Ok(())
     }
 
+    /// What topics there are has changed: counts them, and wakes who waits for that.
     pub(crate) fn count_topics(&self) {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         self.metrics.topics.set(topics.len() as i64);
         self.metrics.partitions.set(topics.values().map(|topic| topic.partitions.len() as i64).sum());
+        drop(topics);
+        self.topics_version.send_modify(|version| *version += 1);
     }
 }
 

@@ -1,12 +1,14 @@
 //! `tidelog consume`: records from any point of the log, once or for as long as they come.
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
 use futures_util::FutureExt;
-use tidelog::base::TopicPattern;
+use tidelog::base::{Clock, SystemClock, TopicPattern};
 use tidelog::client::{ConsumedRecord, Consumer, StartAt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
@@ -14,7 +16,7 @@ use super::group_consume;
 use super::group_options::GroupOptions;
 use super::json::{Headers, RecordLine, Text};
 use super::output::{self, Out};
-use super::position::parse_from;
+use super::position::{Until, parse_from, parse_rate, parse_to};
 use super::progress::Progress;
 use super::progress::Unit;
 use super::template::{self, Parts, Template};
@@ -25,6 +27,8 @@ Examples:
   tidelog consume orders --from end --follow          what comes from now on, until Ctrl-C
   tidelog consume orders --from ago:15m --json        the last quarter of an hour, one JSON object a line
   tidelog consume orders --filter 'value.total > 100 && headers.region == \"eu\"'
+  tidelog consume 'crm.>' --follow                    all topics below crm, those created later too
+  tidelog consume orders --from ago:2h --to ago:1h --rate 100/s
   tidelog consume orders --from last:10 --format '%d %p/%o %k: %v\\n'
   tidelog consume orders --group erp                  share the work: each record goes to one member, and is acked
   tidelog consume orders --group audit --group-kind stream    share partitions: in order, and it goes on where it was
@@ -32,7 +36,7 @@ Examples:
 
 Where to start:
   beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:DURATION (90s, 15m, 7d)
-  offset and last count in each partition.
+  offset and last count offsets, in each partition. --to takes end, offset:N, time:... and ago:...; itself not included.
 
 What a filter sees:
   key, value (the JSON document), headers.NAME, topic, partition, offset, timestamp; the language is CEL.
@@ -43,7 +47,7 @@ What a filter sees:
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n{}", template::HELP))]
 pub struct ConsumeArgs {
-    /// Topic to read; with --group also several, or patterns: crm.*.accounts, crm.>
+    /// Topics to read, or patterns of their names: crm.*.accounts, crm.>
     #[arg(value_name = "TOPIC", required_unless_present = "group")]
     pub topics: Vec<TopicPattern>,
     /// Where to start
@@ -55,6 +59,12 @@ pub struct ConsumeArgs {
     /// Stop at the end that there is when the command starts (the default)
     #[arg(long)]
     until_end: bool,
+    /// Stop there, itself not included: end, offset:N, time:RFC3339 or ago:DURATION
+    #[arg(long, value_name = "POSITION", value_parser = parse_to, conflicts_with_all = ["until_end", "follow", "group"])]
+    to: Option<Until>,
+    /// Print at most this many records a second
+    #[arg(long, value_name = "N/s", value_parser = parse_rate, conflicts_with = "group")]
+    rate: Option<f64>,
     /// Stop after this many records
     #[arg(long, short = 'n', value_name = "N")]
     pub max: Option<u64>,
@@ -112,6 +122,10 @@ async fn read(args: &ConsumeArgs, printer: &mut Printer, interrupt: &mut Signal)
         consumer = open(args) => consumer?,
         _ = interrupt.recv() => return Ok(()),
     };
+    if consumer.positions().next().is_none() && !args.quiet {
+        printer.progress.complain(if args.follow { "no topic meets that yet" } else { "no topic meets that" });
+    }
+    let started = Instant::now();
     loop {
         // Flushed when there is nothing to go on with, not for every record.
         let next = match consumer.next().now_or_never() {
@@ -126,7 +140,18 @@ async fn read(args: &ConsumeArgs, printer: &mut Printer, interrupt: &mut Signal)
         };
         printer.tell_skipped(&mut consumer);
         let Some(record) = next else { return Ok(()) };
-        printer.print(&record?, None)?;
+        let record = record?;
+        if let Some(rate) = args.rate {
+            let due = started + Duration::from_secs_f64(printer.records as f64 / rate);
+            if Instant::now() < due {
+                printer.flush()?;
+                tokio::select! {
+                    () = tokio::time::sleep_until(due) => {}
+                    _ = interrupt.recv() => return Ok(()),
+                }
+            }
+        }
+        printer.print(&record, None)?;
         if args.max.is_some_and(|max| printer.records >= max) {
             return Ok(());
         }
@@ -151,6 +176,12 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
     if let Some(filter) = &args.filter {
         builder = builder.filter(filter);
     }
+    builder = match args.to {
+        None | Some(Until::End) => builder,
+        Some(Until::Offset(offset)) => builder.until_offset(offset),
+        Some(Until::Time(time)) => builder.until_time(time),
+        Some(Until::Ago(span)) => builder.until_time(SystemClock::new().now_ms() - span.as_i64()),
+    };
     Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?)
 }
 

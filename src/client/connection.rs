@@ -53,6 +53,8 @@ struct Shared {
     slots: Arc<Semaphore>,
     outbox: mpsc::WeakUnboundedSender<Outgoing>,
     ended: watch::Sender<bool>,
+    /// Goes up when the server says that what topics there are has changed.
+    topics: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +175,7 @@ impl Connection {
             slots: Arc::new(Semaphore::new(slots)),
             outbox: outbox.downgrade(),
             ended: watch::Sender::new(false),
+            topics: watch::Sender::new(0),
         });
         let connection = Arc::new(Self { shared: shared.clone(), outbox, next_correlation: AtomicU64::new(1) });
         let writing = shared.clone();
@@ -208,6 +211,16 @@ impl Connection {
     /// Whether it can be used.
     pub(crate) fn is_alive(&self) -> bool {
         !*self.shared.ended.borrow()
+    }
+
+    /// Returns when it is over.
+    pub(crate) async fn ended(&self) {
+        self.shared.ended().await;
+    }
+
+    /// Changes whenever the server says that what topics there are has changed, once it was asked to.
+    pub(crate) fn watch_topics(&self) -> watch::Receiver<u64> {
+        self.shared.topics.subscribe()
     }
 
     /// Why it ended, as far as that is known.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::PartitionId;
 use crate::protocol::{ReceiptOutcome, RecordAt};
 
 use super::link::Link;
 use super::processed::Hubs;
 use super::{
-    Admin, ClientError, ConsumerBuilder, GroupConsumerBuilder, Outcome, ProducerBuilder, QueueConsumerBuilder,
+    Admin, ClientError, ConsumerBuilder, GroupConsumerBuilder, Outcome, ProducerBuilder, Pull, QueueConsumerBuilder,
     RequestBuilder, RequestInfo, ResponderBuilder,
 };
 
@@ -70,6 +71,11 @@ impl Client {
     /// A consumer to be built.
     pub fn consumer(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self.link.clone())
+    }
+
+    /// One partition to be read by pull.
+    pub fn pull(&self, topic: impl Into<String>, partition: PartitionId) -> Pull {
+        Pull::new(self.link.clone(), topic.into(), partition)
     }
 
     /// A member of a queue group to be.

@@ -35,7 +35,7 @@ mod routes;
 mod write;
 
 pub use admin::{Admin, GroupReset, NewTopic, TopicChange};
-pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, SkippedRange, StartAt};
+pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, Pull, Pulled, SkippedRange, StartAt};
 pub use error::ClientError;
 pub use group::{GroupConsumer, GroupConsumerBuilder, GroupEvent, WhenMissed};
 pub use handle::{Client, ClientBuilder};

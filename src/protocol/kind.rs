@@ -69,6 +69,12 @@ kinds! {
     30 Fetch "fetch";
     /// [`super::ListOffsets`].
     31 ListOffsets "list_offsets";
+    /// [`super::WatchTopics`].
+    36 WatchTopics "watch_topics";
+    /// [`super::TopicsChanged`].
+    37 TopicsChanged "topics_changed";
+    /// [`super::MatchTopics`].
+    38 MatchTopics "match_topics";
     /// [`super::Subscribe`].
     40 Subscribe "subscribe";
     /// [`super::Credit`].

@@ -325,6 +325,8 @@ pub struct Fetch {
     pub max_wait_ms: u32,
     /// Go on behind damaged data instead of failing.
     pub skip_damaged: bool,
+    /// Only records for which this CEL expression is true.
+    pub filter: Option<String>,
 }
 
 impl Message for Fetch {

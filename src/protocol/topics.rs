@@ -184,3 +184,57 @@ impl Message for DescribeTopic {
 impl Request for DescribeTopic {
     type Response = TopicOk;
 }
+
+/// Asks to be told on this connection whenever what topics there are changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchTopics {}
+
+impl Message for WatchTopics {
+    const KIND: Kind = Kind::WatchTopics;
+}
+
+impl Request for WatchTopics {
+    type Response = WatchTopicsOk;
+}
+
+/// Changes from here on are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchTopicsOk {}
+
+impl Message for WatchTopicsOk {
+    const KIND: Kind = Kind::WatchTopics;
+}
+
+/// Pushed: a topic was created or deleted, or has more partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicsChanged {}
+
+impl Message for TopicsChanged {
+    const KIND: Kind = Kind::TopicsChanged;
+}
+
+/// Asks which topics meet patterns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchTopics {
+    /// Names, or names with wildcards.
+    pub patterns: Vec<String>,
+}
+
+impl Message for MatchTopics {
+    const KIND: Kind = Kind::MatchTopics;
+}
+
+impl Request for MatchTopics {
+    type Response = MatchTopicsOk;
+}
+
+/// The topics that meet one of them at least.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatchTopicsOk {
+    /// By name.
+    pub topics: Vec<TopicSummary>,
+}
+
+impl Message for MatchTopicsOk {
+    const KIND: Kind = Kind::MatchTopics;
+}

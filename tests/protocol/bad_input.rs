@@ -117,8 +117,11 @@ async fn a_half_closed_connection_gets_its_answers() {
     // This one would wait for five minutes for more.
     let (max_bytes, min_bytes, max_wait_ms) = (1 << 20, 1 << 20, 300_000);
     let topic = "a".to_owned();
-    raw.send(99, &Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false })
-        .await;
+    raw.send(
+        99,
+        &Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false, filter: None },
+    )
+    .await;
     raw.stream.shutdown().await.unwrap();
     let mut answered = Vec::new();
     while let Some(frame) = raw.next().await {
@@ -254,8 +257,16 @@ async fn refusals_name_what_is_wrong() {
     let error = answer::<ProduceOk>(&raw.next().await.unwrap(), 5).unwrap_err();
     assert_eq!(error.code, ErrorKind::NotFound.code());
     let topic = "a".to_owned();
-    let fetch =
-        Fetch { topic, partition: 0, offset: 9, max_bytes: 1, min_bytes: 1, max_wait_ms: 0, skip_damaged: false };
+    let fetch = Fetch {
+        topic,
+        partition: 0,
+        offset: 9,
+        max_bytes: 1,
+        min_bytes: 1,
+        max_wait_ms: 0,
+        skip_damaged: false,
+        filter: None,
+    };
     let error = raw.call(6, &fetch).await.unwrap_err();
     assert_eq!(error.code, ErrorKind::OffsetOutOfRange.code());
     assert_eq!(error.range.map(|range| (range.log_start, range.log_end)), Some((0, 0)));

@@ -28,7 +28,16 @@ async fn a_long_poll_is_answered_before_the_goodbye() {
     client
         .send(
             5,
-            &Fetch { topic, partition: 0, offset: 0, max_bytes: 1, min_bytes: 1, max_wait_ms, skip_damaged: false },
+            &Fetch {
+                topic,
+                partition: 0,
+                offset: 0,
+                max_bytes: 1,
+                min_bytes: 1,
+                max_wait_ms,
+                skip_damaged: false,
+                filter: None,
+            },
         )
         .await;
     client.call(6, &tidelog::protocol::Ping {}).await.unwrap();

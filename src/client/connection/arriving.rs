@@ -57,6 +57,7 @@ impl Shared {
                 let part: ReplyPart = frame.decode()?;
                 self.part(frame.correlation, part.headers, frame.payload);
             }
+            Some(Kind::TopicsChanged) => self.topics.send_modify(|version| *version += 1),
             Some(Kind::SubscriptionEnded) => self.end_feed(FeedId::Subscription(frame.correlation), refusal(&frame)),
             Some(Kind::MemberEnded) => self.end_feed(FeedId::Member(frame.correlation), refusal(&frame)),
             Some(Kind::Goodbye) => return Err(refusal(&frame).context("the server closed the connection")),

@@ -1,6 +1,9 @@
 //! Consuming: a subscription for each partition, against credit, merged into one stream.
 
 mod credit;
+mod following;
+mod pull;
+mod spans;
 pub(crate) mod stream;
 pub(crate) mod subscriber;
 
@@ -10,21 +13,18 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs};
-use crate::protocol::{ListOffsets, Metadata, OffsetAt};
+use crate::protocol::OffsetAt;
 
 use super::ClientError;
-use super::link::{Again, Link};
-use stream::Part;
-use subscriber::{Share, Subscriber};
+use super::link::Link;
+use following::{Following, Starter};
 
+pub use pull::{Pull, Pulled};
 pub use stream::{ConsumedRecord, Consumer, PartitionPosition, SkippedRange};
 
-/// Questions about offsets under way at a time while a consumer is built.
-const ASKING: usize = 32;
 /// The least that one partition may have under way, in bytes.
 const LEAST_CREDIT: u64 = 64 * 1024;
 
@@ -81,15 +81,6 @@ pub struct ConsumerBuilder {
     retry_timeout: Duration,
 }
 
-/// A partition with its ends resolved.
-struct Span {
-    topic: Arc<str>,
-    partition: PartitionId,
-    start: Offset,
-    stable_end: Offset,
-    until: Option<Offset>,
-}
-
 impl ConsumerBuilder {
     pub(crate) fn new(link: Arc<Link>) -> Self {
         Self {
@@ -108,7 +99,10 @@ impl ConsumerBuilder {
         }
     }
 
-    /// All partitions of a topic (those it has now). May be said for several topics.
+    /// All partitions of a topic, or of all topics that meet a pattern: `*` stands for any one level of a name
+    /// (`crm.*.accounts`), `>` at the end for one or more (`crm.>`). May be said for several. A consumer without an end
+    /// goes on to partitions that are added, and to topics that are created later and meet a pattern, from their
+    /// beginning; when one that was found by a pattern is deleted, only its own part ends.
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.sources.push((topic.into(), None));
         self
@@ -183,97 +177,19 @@ impl ConsumerBuilder {
     /// No topic was named, a topic or partition does not exist, the offset to begin at is out of range, or the server
     /// cannot be reached.
     pub async fn build(self) -> Result<Consumer, ClientError> {
-        let partitions = self.partitions().await?;
-        let count = (partitions.len() as u64).max(1);
-        let asked = partitions.into_iter().map(|(topic, partition)| self.span(topic, partition));
-        let spans: Vec<Span> = futures_util::stream::iter(asked).buffered(ASKING).try_collect().await?;
+        let found = self.find().await?;
+        let spans = self.spans(&found).await?;
         let (sender, events) = mpsc::unbounded_channel();
-        let records = self.prefetch_records.min(self.max_records.unwrap_or(u64::MAX).saturating_mul(count)) / count;
-        let bytes = (self.prefetch_bytes / count).max(LEAST_CREDIT.min(self.prefetch_bytes));
-        let parts = spans.into_iter().enumerate().map(|(index, span)| {
-            let share = Share::new(span.topic.clone(), span.partition, records, bytes);
-            let over = span.until.is_some_and(|until| span.start >= until);
-            let task = (!over).then(|| {
-                let subscriber = Subscriber {
-                    index,
-                    share: share.clone(),
-                    link: self.link.clone(),
-                    events: sender.clone(),
-                    position: span.start,
-                    skip_damaged: self.skip_damaged,
-                    filter: self.filter.clone(),
-                    retry_timeout: self.retry_timeout,
-                };
-                tokio::spawn(subscriber.run()).abort_handle()
-            });
-            let position = PartitionPosition {
-                topic: span.topic,
-                partition: span.partition,
-                start: span.start,
-                next_offset: span.start,
-                stable_end: span.stable_end,
-                until: span.until,
-            };
-            Part { share, position, task }
-        });
-        Ok(Consumer::new(parts.collect(), events, self.max_records.unwrap_or(u64::MAX)))
+        let starter = Starter::new(&self, spans.len(), sender);
+        let max_records = self.max_records.unwrap_or(u64::MAX);
+        let parts = spans.into_iter().enumerate().map(|(index, span)| starter.start(index, span)).collect();
+        let following = self.follows().then(|| Following::begin(&self, starter, &found));
+        Ok(Consumer::new(parts, events, following, max_records))
     }
 
-    /// Every partition once.
-    async fn partitions(&self) -> Result<Vec<(Arc<str>, PartitionId)>, ClientError> {
-        if self.sources.is_empty() {
-            return Err(ClientError::new(ErrorKind::InvalidRequest, "a consumer needs a topic"));
-        }
-        let mut partitions: Vec<(Arc<str>, PartitionId)> = Vec::new();
-        for (name, partition) in &self.sources {
-            let request = Metadata { topic: name.clone(), create: false };
-            let count = self.link.ask(&request, Again::Yes).await?.partitions;
-            let name: Arc<str> = name.as_str().into();
-            match partition {
-                None => partitions.extend((0..count).map(|partition| (name.clone(), partition))),
-                Some(partition) if *partition < count => partitions.push((name, *partition)),
-                Some(partition) => {
-                    let message = format!("topic {name} has {count} partitions and no {partition}");
-                    return Err(ClientError::new(ErrorKind::NotFound, message));
-                }
-            }
-        }
-        partitions.sort();
-        partitions.dedup();
-        Ok(partitions)
-    }
-
-    async fn span(&self, topic: Arc<str>, partition: PartitionId) -> Result<Span, ClientError> {
-        let offset = async |at| {
-            let request = ListOffsets { topic: topic.as_ref().to_owned(), partition, at };
-            self.link.ask(&request, Again::Yes).await.map(|found| found.offset)
-        };
-        let begin = offset(OffsetAt::Beginning).await?;
-        let end = offset(OffsetAt::End).await?;
-        let start = match self.from {
-            StartAt::Beginning => begin,
-            StartAt::End => end,
-            StartAt::Offset(offset) if offset < begin || offset > end => {
-                let message =
-                    format!("offset {offset} of {topic}/{partition} is out of range: it holds {begin} to {end}");
-                return Err(ClientError::new(ErrorKind::OffsetOutOfRange, message).with_range((begin, end)));
-            }
-            StartAt::Offset(offset) => offset,
-            StartAt::Last(count) => end.saturating_sub(count).max(begin),
-            StartAt::Time(time) => offset(OffsetAt::Timestamp(time)).await?,
-            StartAt::Ago(span) => {
-                let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-                offset(OffsetAt::Timestamp(self.link.now_ms().saturating_sub(span))).await?
-            }
-        };
-        let mut until = self.until_offset;
-        if let Some(time) = self.until_time {
-            let found = offset(OffsetAt::Timestamp(time)).await?;
-            until = Some(until.map_or(found, |until| until.min(found)));
-        }
-        if self.until_end {
-            until = Some(until.map_or(end, |until| until.min(end)));
-        }
-        Ok(Span { topic, partition, start, stable_end: end, until })
+    /// Whether there is more than what was there when it was built.
+    fn follows(&self) -> bool {
+        let whole_topics = self.sources.iter().any(|(_, partition)| partition.is_none());
+        whole_topics && !self.until_end && self.until_offset.is_none() && self.until_time.is_none()
     }
 }

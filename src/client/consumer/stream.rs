@@ -14,6 +14,7 @@ use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs, limits};
 use crate::client::ClientError;
 use crate::record::{BatchError, Batches, Header, Record, RecordIter, read_records};
 
+use super::following::Following;
 use super::subscriber::{Chunk, Event, Share};
 
 /// Skipped ranges that are remembered.
@@ -76,6 +77,7 @@ pub struct PartitionPosition {
 pub struct Consumer {
     parts: Vec<Part>,
     events: mpsc::UnboundedReceiver<Event>,
+    following: Option<Following>,
     current: Option<Reading>,
     skipped: Vec<SkippedRange>,
     left: u64,
@@ -87,6 +89,8 @@ pub(crate) struct Part {
     pub(crate) position: PartitionPosition,
     /// `None` when there is nothing more to come of it.
     pub(crate) task: Option<AbortHandle>,
+    /// Found by a pattern: when its topic is deleted, that is the end of it and no failure.
+    pub(crate) found: bool,
 }
 
 /// A chunk that records are taken from.
@@ -104,8 +108,13 @@ impl std::fmt::Debug for Reading {
 }
 
 impl Consumer {
-    pub(crate) fn new(parts: Vec<Part>, events: mpsc::UnboundedReceiver<Event>, max_records: u64) -> Self {
-        Self { parts, events, current: None, skipped: Vec::new(), left: max_records }
+    pub(crate) fn new(
+        parts: Vec<Part>,
+        events: mpsc::UnboundedReceiver<Event>,
+        following: Option<Following>,
+        max_records: u64,
+    ) -> Self {
+        Self { parts, events, following, current: None, skipped: Vec::new(), left: max_records }
     }
 
     /// The next record; `None` when there will be none. May be dropped while it waits.
@@ -126,6 +135,20 @@ impl Consumer {
     fn end_part(&mut self, index: usize) {
         if let Some(task) = self.parts[index].task.take() {
             task.abort();
+        }
+    }
+
+    /// Takes in what has been found since. A part whose topic is gone makes room: nothing comes from it any more.
+    fn join(&mut self, context: &mut Context<'_>) {
+        let Some(following) = &mut self.following else { return };
+        while let Poll::Ready(Some(span)) = following.found.poll_recv(context) {
+            let gone = self.parts.iter().position(|part| part.found && part.task.is_none());
+            let index = gone.unwrap_or(self.parts.len());
+            let part = following.starter.start(index, span);
+            match gone {
+                Some(index) => self.parts[index] = part,
+                None => self.parts.push(part),
+            }
         }
     }
 
@@ -248,13 +271,17 @@ impl Stream for Consumer {
                 }
                 return Poll::Ready(Some(record));
             }
-            if self.parts.iter().all(|part| part.task.is_none()) {
+            self.join(context);
+            let waits_for_topics = self.following.as_ref().is_some_and(|following| following.wild);
+            if !waits_for_topics && self.parts.iter().all(|part| part.task.is_none()) {
                 return Poll::Ready(None);
             }
             match std::task::ready!(self.events.poll_recv(context)) {
                 Some(Event::Chunk(index, chunk)) => self.begin(index, chunk),
                 Some(Event::Failed(index, error)) => {
-                    if self.parts[index].task.take().is_some() {
+                    let part = &mut self.parts[index];
+                    let gone = part.found && error.kind() == ErrorKind::NotFound;
+                    if part.task.take().is_some() && !gone {
                         return Poll::Ready(Some(Err(error)));
                     }
                 }

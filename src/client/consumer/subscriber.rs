@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use crate::base::{ErrorKind, Offset, PartitionId};
 use crate::client::ClientError;
 use crate::client::connection::Push;
-use crate::client::link::{Link, pause};
-use crate::protocol::{self, Delivery, Subscribe};
+use crate::client::link::{Again, Link, pause};
+use crate::protocol::{self, Delivery, Metadata, Subscribe};
 
 use super::credit::Credit;
 
@@ -20,6 +20,8 @@ use super::credit::Credit;
 pub(crate) struct Share {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: PartitionId,
+    /// The topic's incarnation: another one of its name is another topic.
+    pub(crate) topic_id: Arc<str>,
     credit: Mutex<Credit>,
     /// There may be credit to grant.
     due: Notify,
@@ -57,8 +59,15 @@ pub(crate) struct Subscriber {
 }
 
 impl Share {
-    pub(crate) fn new(topic: Arc<str>, partition: PartitionId, records: u64, bytes: u64) -> Arc<Self> {
-        Arc::new(Self { topic, partition, credit: Mutex::new(Credit::new(records, bytes)), due: Notify::new() })
+    pub(crate) fn new(
+        topic: Arc<str>,
+        topic_id: Arc<str>,
+        partition: PartitionId,
+        records: u64,
+        bytes: u64,
+    ) -> Arc<Self> {
+        let credit = Mutex::new(Credit::new(records, bytes));
+        Arc::new(Self { topic, partition, topic_id, credit, due: Notify::new() })
     }
 
     fn credit(&self) -> MutexGuard<'_, Credit> {
@@ -78,10 +87,11 @@ impl Subscriber {
     /// Runs until it is aborted or fails for good.
     pub(crate) async fn run(mut self) {
         let mut failures = 0;
+        let mut again = false;
         let mut down_since = Instant::now();
         loop {
             let mut subscribed = false;
-            let error = match self.session(&mut subscribed).await {
+            let error = match self.session(again, &mut subscribed).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -89,6 +99,7 @@ impl Subscriber {
                 (failures, down_since) = (0, Instant::now());
             }
             failures += 1;
+            again = true;
             let pause = error.retry_after().unwrap_or_default().max(pause(failures));
             // What is wrong with a connection is gone with it.
             let passing = error.is_retriable() || error.kind() == ErrorKind::BadFrame;
@@ -102,8 +113,11 @@ impl Subscriber {
     }
 
     /// One subscription, from the current position until it breaks.
-    async fn session(&mut self, subscribed: &mut bool) -> Result<std::convert::Infallible, ClientError> {
+    async fn session(&mut self, again: bool, subscribed: &mut bool) -> Result<std::convert::Infallible, ClientError> {
         let connection = self.link.connection().await?;
+        if again {
+            self.same_topic().await?;
+        }
         let (credit_records, credit_bytes) = self.share.credit().renew();
         let request = Subscribe {
             topic: self.share.topic.as_ref().to_owned(),
@@ -133,6 +147,15 @@ impl Subscriber {
                 }
             }
         }
+    }
+
+    /// While nobody looked, the topic may have been deleted and another of its name created: its offsets mean other records.
+    async fn same_topic(&self) -> Result<(), ClientError> {
+        let request = Metadata { topic: self.share.topic.as_ref().to_owned(), create: false };
+        if self.link.ask(&request, Again::Yes).await?.id == *self.share.topic_id {
+            return Ok(());
+        }
+        Err(ClientError::new(ErrorKind::NotFound, "the topic was deleted, and another one of its name created"))
     }
 
     fn deliver(&mut self, delivery: Delivery, payload: Bytes) -> Result<(), ClientError> {

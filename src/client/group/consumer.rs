@@ -239,7 +239,7 @@ impl GroupConsumer {
         };
         let count = (count as u64).max(1);
         let bytes = (self.prefetch.0 / count).max(LEAST_CREDIT.min(self.prefetch.0));
-        let share = Share::new(topic, at.1, (self.prefetch.1 / count).max(1), bytes);
+        let share = Share::new(topic, at.0.to_string().into(), at.1, (self.prefetch.1 / count).max(1), bytes);
         self.subscribe(at, share, position);
         Ok(())
     }

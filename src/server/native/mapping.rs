@@ -134,12 +134,16 @@ pub fn topic_ok(topic: broker::TopicDescription) -> wire::TopicOk {
 
 /// A list of topics.
 pub fn list_topics_ok(topics: Vec<broker::TopicSummary>) -> wire::ListTopicsOk {
-    let topics = topics.into_iter().map(|topic| wire::TopicSummary {
-        name: topic.name.to_string(),
-        id: topic.id.to_string(),
-        partitions: topic.partitions,
-    });
-    wire::ListTopicsOk { topics: topics.collect() }
+    wire::ListTopicsOk { topics: topics.into_iter().map(summary).collect() }
+}
+
+/// The topics that meet patterns.
+pub fn match_topics_ok(topics: Vec<broker::TopicSummary>) -> wire::MatchTopicsOk {
+    wire::MatchTopicsOk { topics: topics.into_iter().map(summary).collect() }
+}
+
+fn summary(topic: broker::TopicSummary) -> wire::TopicSummary {
+    wire::TopicSummary { name: topic.name.to_string(), id: topic.id.to_string(), partitions: topic.partitions }
 }
 
 /// What a producer needs to know of a topic, with the server's own limit on batches applied.

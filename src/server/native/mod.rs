@@ -18,5 +18,6 @@ mod streams;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 pub use connection::DOOR;

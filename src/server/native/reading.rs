@@ -1,11 +1,15 @@
 //! Reads from the log on behalf of a client, within the budget for answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::mapping::Refusal;
-use super::session::Session;
+use tokio::time::Instant;
+
+use super::mapping::{self, Refusal};
+use super::session::{Answer, Session};
 use crate::base::{Offset, PartitionId};
 use crate::broker::{FetchRequest, Fetched};
+use crate::protocol as wire;
 use crate::server::budget::Grant;
 
 /// The most that is read at a time, unless one batch is larger.
@@ -32,6 +36,42 @@ pub struct Want<'a> {
     pub max_wait: Duration,
     /// Whether to go on behind damaged data.
     pub skip_damaged: bool,
+}
+
+/// Answers a fetch. With a filter it goes on while nothing matches and there is time left, and says how far it came.
+///
+/// # Errors
+/// The broker's, and a filter that is none.
+pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer<wire::FetchOk>, Refusal> {
+    let filter = request.filter.as_deref().map(mapping::filter).transpose()?;
+    let max_wait = Duration::from_millis(u64::from(request.max_wait_ms)).min(LONGEST_WAIT);
+    let deadline = Instant::now() + max_wait;
+    let mut want = Want {
+        topic: &request.topic,
+        partition: request.partition,
+        offset: request.offset,
+        max_bytes: request.max_bytes as usize,
+        min_bytes: request.min_bytes as usize,
+        max_wait,
+        skip_damaged: request.skip_damaged,
+    };
+    loop {
+        let (mut fetched, mut grant) = read(&session, want).await?;
+        if let Some(filter) = &filter {
+            let broker = &session.shared.broker;
+            fetched.bytes = broker.filter(filter, want.topic, want.partition, fetched.bytes, want.offset).await?;
+            grant.settle(fetched.bytes.len());
+            // One that stopped without a record has waited out its time, or the connection ends.
+            let moved = fetched.next_offset > want.offset;
+            let nothing = fetched.bytes.is_empty() && fetched.skipped.is_empty();
+            want.max_wait = deadline.saturating_duration_since(Instant::now());
+            if nothing && moved && !want.max_wait.is_zero() {
+                want.offset = fetched.next_offset;
+                continue;
+            }
+        }
+        return Ok(Answer { message: mapping::fetch_ok(&fetched), payload: fetched.bytes, grant: Some(grant) });
+    }
 }
 
 /// Reads what there is; if that is too little, waits for more. A read that waits holds nothing of the budget, so any

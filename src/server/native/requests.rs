@@ -3,15 +3,13 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
 
 use super::mapping::{self, Refusal, topic_name};
-use super::reading::{Want, read};
 use super::session::{Answer, Session, Ticket};
-use super::{durable, exchange, members, receipts, routes, streams, subscriptions};
+use super::{durable, exchange, members, reading, receipts, routes, streams, subscriptions, watching};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -67,6 +65,7 @@ fn is_push(kind: Kind) -> bool {
         kind,
         Kind::Goodbye
             | Kind::Delivery
+            | Kind::TopicsChanged
             | Kind::SubscriptionEnded
             | Kind::Handed
             | Kind::MemberEnded
@@ -123,8 +122,10 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::DescribeTopic => start(session, frame, ticket, describe_topic).await,
         Kind::Metadata => start(session, frame, ticket, metadata).await,
         Kind::InitProducer => start(session, frame, ticket, init_producer).await,
-        Kind::Fetch => start(session, frame, ticket, fetch).await,
+        Kind::Fetch => start(session, frame, ticket, reading::fetch).await,
         Kind::ListOffsets => start(session, frame, ticket, list_offsets).await,
+        Kind::WatchTopics => start(session, frame, ticket, watching::watch).await,
+        Kind::MatchTopics => start(session, frame, ticket, watching::match_topics).await,
         Kind::Unsubscribe => start(session, frame, ticket, unsubscribe).await,
         Kind::Subscribe => subscribe(session, frame, ticket).await,
         Kind::JoinStream => start(session, frame, ticket, streams::join).await,
@@ -163,6 +164,7 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         | Kind::Credit
         | Kind::Goodbye
         | Kind::Delivery
+        | Kind::TopicsChanged
         | Kind::SubscriptionEnded
         | Kind::Handed
         | Kind::MemberEnded
@@ -251,20 +253,6 @@ async fn produce(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
             (_, outcome) => session.answer(kind, correlation, Some(slot), outcome.map(Answer::from)),
         }
     });
-}
-
-async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer<wire::FetchOk>, Refusal> {
-    let want = Want {
-        topic: &request.topic,
-        partition: request.partition,
-        offset: request.offset,
-        max_bytes: request.max_bytes as usize,
-        min_bytes: request.min_bytes as usize,
-        max_wait: Duration::from_millis(u64::from(request.max_wait_ms)),
-        skip_damaged: request.skip_damaged,
-    };
-    let (fetched, grant) = read(&session, want).await?;
-    Ok(Answer { message: mapping::fetch_ok(&fetched), payload: fetched.bytes, grant: Some(grant) })
 }
 
 async fn subscribe(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
@@ -359,7 +347,7 @@ async fn metrics(session: Arc<Session>, _: wire::Metrics) -> Result<Answer<wire:
 }
 
 /// An answer whose size follows from what is stored: it takes the most that it can be from the budget.
-async fn long<M>(session: &Session, message: M) -> Result<Answer<M>, Refusal> {
+pub(super) async fn long<M>(session: &Session, message: M) -> Result<Answer<M>, Refusal> {
     let grant =
         session.outgoing.take(limits::FRAME_BODY_BYTES.min(session.shared.config.max_connection_bytes.as_usize()));
     Ok(Answer { grant: Some(grant.await), ..Answer::from(message) })

@@ -1,7 +1,7 @@
 //! What the tasks of one connection share, and how each of them answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -39,6 +39,8 @@ pub struct Session {
     pub members: Members,
     /// What it asks and responds on.
     pub exchange: Exchange,
+    /// Whether changes of what topics there are are told.
+    pub watches_topics: AtomicBool,
     /// Permits for long answers.
     pub long_answers: Arc<Semaphore>,
     outbox: Outbox,
@@ -88,6 +90,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             members: Members::default(),
             exchange: Exchange::default(),
+            watches_topics: AtomicBool::new(false),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS)),
             outbox,
             alone: AtomicU32::new(0),
