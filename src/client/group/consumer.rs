@@ -165,6 +165,9 @@ impl GroupConsumer {
             if self.over {
                 return Poll::Ready(None);
             }
+            // Before the notices: the news that partitions are lost comes before the session is alive again, so whoever saw
+            // it alive again finds that news.
+            let alive = self.member.is_alive();
             match self.notices.poll_recv(context) {
                 Poll::Ready(Some(notice)) => {
                     if let Some(error) = self.heed(notice) {
@@ -176,7 +179,7 @@ impl GroupConsumer {
                 Poll::Pending => {}
             }
             // Whose partitions may be others' by now touches nothing. It is told when it is alive again.
-            if !self.member.is_alive() {
+            if !alive {
                 return Poll::Pending;
             }
             match self.read() {
