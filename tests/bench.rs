@@ -133,6 +133,22 @@ fn recovery_is_measured() {
 }
 
 #[test]
+fn rules_and_the_lag_of_routing_are_measured() {
+    let numbers = [
+        "messages",
+        "seconds",
+        "messages_per_s",
+        "mb_per_s",
+        "latency_us",
+        "server_rss_mib",
+        "server_cpu",
+        "client_cpu",
+    ];
+    let run = bench(&["route", "--messages", "200", "--seconds", "0.2", "--rate", "100"], &numbers);
+    assert_eq!(run["messages"], 200);
+}
+
+#[test]
 fn topics_and_connections_are_measured() {
     bench(&["topics", "--topics", "3", "--messages", "60"], &THROUGHPUT);
     bench(&["connections", "--connections", "20", "--messages", "20"], &LATENCY);

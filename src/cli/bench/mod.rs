@@ -12,6 +12,7 @@ mod produce;
 mod producing;
 mod reading;
 mod recover;
+mod route;
 mod session;
 mod topics;
 
@@ -45,6 +46,7 @@ Examples:
   tidelog bench recover --messages 1000000            how soon it is ready after kill -9
   tidelog bench topics --topics 1000
   tidelog bench connections --connections 5000
+  tidelog bench route --messages 200000               1, 10 and 100 rules on headers and JSON; lag behind the answer
 
 Without --server it starts a server of its own on a temporary folder and takes both away at the end. Each run also
 measures the bare limit on the same machine: the same bytes per sync to the same kind of file, a loopback copy, a ping-pong.
@@ -75,6 +77,9 @@ enum Work {
     Topics(Options),
     /// Many idle connections: what they cost, and that others do not notice
     Connections(Options),
+    /// Routes records by 1, 10 and 100 rules on headers and on JSON, and measures how far routing lags behind the producer's
+    /// answer
+    Route(Options),
 }
 
 /// What all of them take; each uses what makes sense for it.
@@ -186,7 +191,8 @@ impl Work {
             | Self::Replay(options)
             | Self::Recover(options)
             | Self::Topics(options)
-            | Self::Connections(options) => options,
+            | Self::Connections(options)
+            | Self::Route(options) => options,
         }
     }
 
@@ -205,6 +211,9 @@ impl Work {
             Self::Connections(_) if nobody_answers => {
                 wrong("bench connections measures acknowledgements, and there are none with --ack none")
             }
+            Self::Route(_) if nobody_answers => {
+                wrong("bench route measures from the acknowledgement, and there are none with --ack none")
+            }
             _ if without_latencies && self.options().plot.is_some() => {
                 wrong("--plot draws latencies, and this work has none")
             }
@@ -221,6 +230,7 @@ impl Work {
             Self::Recover(options) => recover::run(options).await,
             Self::Topics(options) => topics::run(Session::open(options, &[]).await?, options).await,
             Self::Connections(options) => connections::run(options).await,
+            Self::Route(options) => route::run(Session::open(options, &[]).await?, options).await,
         }
     }
 }
