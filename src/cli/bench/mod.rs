@@ -12,6 +12,7 @@ mod produce;
 mod producing;
 mod reading;
 mod recover;
+mod request;
 mod route;
 mod session;
 mod topics;
@@ -43,6 +44,7 @@ Examples:
   tidelog bench replay --messages 2000000
   tidelog bench replay --server 127.0.0.1:7171 --topic orders
   tidelog bench consume --connections 4               four followers of one producer
+  tidelog bench request --connections 64              requests and replies, in memory; with --durable, kept
   tidelog bench recover --messages 1000000            how soon it is ready after kill -9
   tidelog bench topics --topics 1000
   tidelog bench connections --connections 5000
@@ -71,6 +73,8 @@ enum Work {
     Latency(Options),
     /// Consumers that read a topic from its beginning; one, if not said
     Replay(Options),
+    /// Requests to a responder, one at a time on each connection
+    Request(Options),
     /// Kills the server under load and measures until it is ready again
     Recover(Options),
     /// Many topics written in turn, compared with one
@@ -106,6 +110,9 @@ pub struct Options {
     /// Messages a second
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub rate: u64,
+    /// Requests are kept on disk
+    #[arg(long)]
+    pub durable: bool,
     /// Partitions of the topic; by default one a connection, 16 at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partitions: Option<u32>,
@@ -190,6 +197,7 @@ impl Work {
             | Self::Latency(options)
             | Self::Replay(options)
             | Self::Recover(options)
+            | Self::Request(options)
             | Self::Topics(options)
             | Self::Connections(options)
             | Self::Route(options) => options,
@@ -228,6 +236,7 @@ impl Work {
             Self::Latency(options) => latency::run(Session::open(options, &[]).await?, options).await,
             Self::Replay(options) => reading::replay(Session::open(options, &[]).await?, options).await,
             Self::Recover(options) => recover::run(options).await,
+            Self::Request(options) => request::run(Session::open(options, &[]).await?, options).await,
             Self::Topics(options) => topics::run(Session::open(options, &[]).await?, options).await,
             Self::Connections(options) => connections::run(options).await,
             Self::Route(options) => route::run(Session::open(options, &[]).await?, options).await,
@@ -240,7 +249,7 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
     args.work.check()?;
     // One message at a time is for one thread; the rest is for as many as there are.
     let mut builder = match args.work {
-        Work::Latency(_) | Work::Connections(_) => tokio::runtime::Builder::new_current_thread(),
+        Work::Latency(_) | Work::Connections(_) | Work::Request(_) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     let runtime = builder.enable_all().build();

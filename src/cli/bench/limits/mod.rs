@@ -6,7 +6,7 @@ mod net;
 use std::time::Duration;
 
 pub use disk::{Layout, SyncLimit, sync_loop, write_loop};
-pub use net::{Source, loopback, ping_pong};
+pub use net::{Source, loopback, ping_pong, ping_pongs};
 
 /// How long each limit is measured at most.
 const MEASURE: Duration = Duration::from_millis(1_500);

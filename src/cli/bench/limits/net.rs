@@ -165,3 +165,20 @@ pub fn ping_pong(size: usize, most: u64) -> Result<Latencies, Failure> {
     let _ = echo.join();
     Ok(trips)
 }
+
+/// So many of these beside each other.
+///
+/// # Errors
+/// Those of the sockets.
+pub fn ping_pongs(size: usize, most: u64, count: u32) -> Result<Latencies, Failure> {
+    let each = most / u64::from(count.max(1));
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(move || ping_pong(size, each))).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    let mut trips = Latencies::default();
+    for one in all {
+        trips.add(&one.map_err(|_| Failure::Failed("a ping-pong did not end".to_owned()))??);
+    }
+    Ok(trips)
+}
