@@ -119,6 +119,13 @@ fn latency_is_measured_at_a_rate_and_one_at_a_time_and_drawn() {
 }
 
 #[test]
+fn requests_are_measured_in_memory_and_durable() {
+    let run = bench(&["request", "--messages", "40", "--connections", "2"], &LATENCY);
+    assert_eq!(run["messages"], 40);
+    bench(&["request", "--messages", "10", "--durable"], &LATENCY);
+}
+
+#[test]
 fn reading_is_measured_cold_and_as_it_comes() {
     let run = bench(&["replay", "--messages", "300", "--partitions", "2"], &THROUGHPUT);
     assert_eq!(run["messages"], 300);

@@ -1,7 +1,7 @@
 //! Server, responders and requesters are killed at random: every durable request has exactly one outcome, and its callback
 //! topic exactly one record. `TIDELOG_KILLS=n` kills the server that many times (5 if not set); the seed is printed, and
 //! taken from `TIDELOG_SEED`.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and waits for a child")]
 
 mod common;
 
@@ -91,7 +91,7 @@ async fn every_durable_request_has_one_outcome_and_one_callback_whoever_is_kille
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let asking: Vec<_> = (0..3).map(|number| tokio::spawn(requester(address.clone(), number, stop.clone()))).collect();
     let start = |topic| tokio::spawn(responder(address.clone(), topic, answered.clone()));
-    let mut responders = vec![start("load"), start("load"), start("analyse"), start("analyse")];
+    let mut responders = [start("load"), start("load"), start("analyse"), start("analyse")];
     for _ in 0..kills {
         tokio::time::sleep(Duration::from_millis(random.u64(200..700))).await;
         // One responder dies with what it has, and another comes for it.
