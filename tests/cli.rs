@@ -218,14 +218,17 @@ fn a_replay_copies_a_range_and_says_where_from() {
     let server = Server::start();
     run(&server, &["topic", "create", "source", "--partitions", "1"]).ok();
     produce(&server, &["source", "--key", "k", "--header", "h=1"], b"0\n1\n2\n3\n4\n").ok();
-    run(&server, &["replay", "source", "--from", "offset:1", "--to", "offset:4", "--into", "copy"]).ok();
+    run(&server, &["replay", "source", "--from", "offset:1", "--to", "offset:4", "--into", "copy", "--name", "n"]).ok();
     let copies = json_lines(&run(&server, &["consume", "copy", "--json"]).ok().stdout);
     let values: Vec<_> = copies.iter().map(|copy| copy["value"].as_str().unwrap()).collect();
     assert_eq!(values, ["1", "2", "3"]);
     let sources = json_lines(&run(&server, &["consume", "source", "--json"]).ok().stdout);
     assert_eq!(copies[0]["timestamp"], sources[1]["timestamp"]);
     assert_eq!(copies[0]["key"], "k");
-    assert_eq!(copies[0]["headers"], serde_json::json!({ "h": "1", "tidelog-source": "source/0/1" }));
+    assert_eq!(
+        copies[0]["headers"],
+        serde_json::json!({ "h": "1", "tidelog-replay": "n", "tidelog-source": "source/0/1" })
+    );
 
     let paced = run(&server, &["replay", "source", "--into", "paced", "--rate", "10/s", "--json"]).ok();
     let summary = &json_lines(&paced.stdout)[0];

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AlterTopic, CancelRequest, CreateTopic, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic,
-    GroupDescription, GroupSummary, ListDeadLetters, ListGroups, ListOffsets, ListRequests, ListTopics, Metrics,
-    OffsetAt, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting,
-    TopicDescription, TopicSummary,
+    AlterTopic, CancelRequest, CommitPosition, CommitPositions, CreateTopic, DeadLetterTopic, DeleteGroup, DeleteTopic,
+    DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary, ListDeadLetters, ListGroups,
+    ListOffsets, ListRequests, ListTopics, Metrics, OffsetAt, Positions, Redrive, RedriveOk, RequestInfo, ResetGroup,
+    ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -184,6 +184,23 @@ impl Admin {
     /// Lets a group go on elsewhere in the log; says what changes in which partition.
     pub async fn reset_group(&self, reset: GroupReset) -> Result<Vec<ResetPartition>, ClientError> {
         Ok(self.link.ask(&reset.0, Again::Yes).await?.partitions)
+    }
+
+    /// The positions that a stream group has committed; none if there is no such group.
+    pub async fn positions(&self, group: impl Into<String>) -> Result<Vec<GroupPosition>, ClientError> {
+        Ok(self.link.ask(&Positions { group: group.into(), partitions: Vec::new() }, Again::Yes).await?.positions)
+    }
+
+    /// Commits positions of a stream group that has no members, durably; the group is made if it is not there. The error is
+    /// the first refusal, if there is one.
+    pub async fn commit_positions(
+        &self,
+        group: impl Into<String>,
+        positions: Vec<CommitPosition>,
+    ) -> Result<(), ClientError> {
+        let request = CommitPositions { group: group.into(), member: None, positions, durable: true };
+        let outcomes = self.link.ask(&request, Again::Yes).await?.outcomes;
+        outcomes.into_iter().find_map(|outcome| outcome.error).map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// The topics with dead letters.

@@ -48,9 +48,9 @@ pub use request::{
 };
 
 pub use crate::protocol::{
-    Ack, DeadLetterAt, DeadLetterTopic, GroupDescription, GroupMember, GroupPartition, GroupSummary, OffsetAt,
-    PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo,
-    ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
+    Ack, CommitPosition, DeadLetterAt, DeadLetterTopic, GroupDescription, GroupMember, GroupPartition, GroupPosition,
+    GroupSummary, OffsetAt, PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError,
+    RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
 
