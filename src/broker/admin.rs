@@ -5,17 +5,21 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::base::{ErrorKind, TopicId, TopicName, TopicPattern, limits};
+use crate::base::{ErrorKind, Offset, PartitionId, TopicId, TopicName, TopicPattern, limits};
 use crate::catalog::{Event, SETTINGS, TopicEntry};
 use crate::log::PartitionLog;
 
 use super::broker::{blocking, lock};
-use super::partition::{Topic, log_config};
+use super::partition::{Partition, Topic, log_config};
 use super::stream::Streams;
 use super::{
     Broker, BrokerError, NewTopic, PartitionDescription, REPLIES, SettingValue, TopicDescription, TopicMetadata,
     TopicSummary,
 };
+
+/// How often, and after which pause, it is tried to move the start of a log that is at work.
+const GIVE_UP_TRIES: usize = 500;
+const GIVE_UP_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl Broker {
     /// Creates a topic.
@@ -236,6 +240,69 @@ impl Broker {
         self.routes.welcome(self, &topic);
         Streams::welcome(self, &topic);
         Ok(topic)
+    }
+
+    /// Whether a topic could be changed like this, without changing it.
+    ///
+    /// # Errors
+    /// As [`Broker::alter_topic`], but for the disk's.
+    pub fn validate_alter(
+        &self,
+        name: &TopicName,
+        set: &[(String, String)],
+        unset: &[String],
+    ) -> Result<(), BrokerError> {
+        let topic = self.topic(name.as_str())?;
+        let mut settings = topic.entry.settings.clone();
+        for name in unset {
+            topic.settings.get(name)?;
+            settings.remove(name);
+        }
+        settings.extend(set.iter().cloned());
+        self.config.topic_defaults.with(&settings)?;
+        Ok(())
+    }
+
+    /// Gives up all records of a partition below an offset (all that there are, if none is named); the log start then.
+    ///
+    /// # Errors
+    /// No such topic or partition; the offset is behind the end that readers see; the disk's.
+    pub async fn delete_records(
+        self: &Arc<Self>,
+        topic: &str,
+        partition: PartitionId,
+        below: Option<Offset>,
+    ) -> Result<Offset, BrokerError> {
+        let partition = Arc::clone(self.topic(topic)?.partition(partition)?);
+        let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.stable_end().min(log.synced_end())));
+        let below = below.unwrap_or(end);
+        if below > end {
+            let message =
+                format!("offset {below} is behind the end of {}/{}, {end}", partition.topic, partition.number);
+            return Err(BrokerError::out_of_range(message, (start, end)));
+        }
+        for _ in 0..GIVE_UP_TRIES {
+            let (broker, held) = (Arc::clone(self), Arc::clone(&partition));
+            if let Some(log_start) = blocking(move || broker.give_up(&held, below)).await? {
+                return Ok(log_start);
+            }
+            tokio::time::sleep(GIVE_UP_PAUSE).await;
+        }
+        let message = format!("{}/{} is busy: try again", partition.topic, partition.number);
+        Err(BrokerError::new(ErrorKind::Busy, message))
+    }
+
+    /// `None` if the log is at work.
+    fn give_up(&self, partition: &Partition, below: Offset) -> Result<Option<Offset>, BrokerError> {
+        let log = partition.log()?;
+        let given_up = log.with(|log| log.begin_give_up(below)).map_err(|error| partition.error(error))?;
+        let Some(gone) = given_up else { return Ok(None) };
+        for segment in &gone {
+            if let Err(error) = segment.remove(&self.files) {
+                tracing::warn!(topic = %partition.topic, %error, "removed at the next start");
+            }
+        }
+        Ok(Some(log.with(|log| log.start_offset())))
     }
 
     /// The journal first: from then on the topic is gone, whatever happens to its files.

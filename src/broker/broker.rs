@@ -10,6 +10,7 @@ use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
 use crate::disk::{self, Disk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
+use super::classic::Classics;
 use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
@@ -42,6 +43,7 @@ pub struct Broker {
     pub(crate) routes: Arc<Routes>,
     pub(crate) groups: Groups,
     pub(crate) streams: Streams,
+    pub(crate) classics: Classics,
     pub(crate) live: Arc<Live>,
     pub(crate) requests: Arc<Durable>,
     /// For the callers that may append by themselves at a time.
@@ -84,6 +86,7 @@ impl Broker {
             routes: Arc::default(),
             groups: Groups::default(),
             streams: Streams::default(),
+            classics: Classics::default(),
             live,
             requests,
             here: tokio::sync::Semaphore::new(HERE),

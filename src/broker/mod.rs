@@ -7,6 +7,7 @@
 mod admin;
 #[expect(clippy::module_inception, reason = "the type that gives the module its name")]
 mod broker;
+mod classic;
 mod error;
 mod fetch;
 mod filtered;
@@ -24,6 +25,9 @@ mod types;
 mod upkeep;
 
 pub use broker::Broker;
+pub use classic::{
+    ClassicError, ClassicJoin, ClassicJoined, ClassicLook, ClassicMember, ClassicRefusal, ClassicShare, ClassicVoice,
+};
 pub use error::BrokerError;
 pub use fetch::PartitionWatch;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};

@@ -80,6 +80,28 @@ impl PartitionLog {
         self.give_up_below(log_start)
     }
 
+    /// Gives up all records below `offset`, which is at most the synced end; the segments returned belong to the log no
+    /// more. `None` if the log is at work: try again.
+    ///
+    /// # Errors
+    /// Those of the disk; nothing is given up then.
+    pub(crate) fn begin_give_up(&mut self, offset: Offset) -> Result<Option<Vec<Arc<Segment>>>, LogError> {
+        if self.poisoned.is_some() || self.checkpoint_running || self.sync_running {
+            return Ok(None);
+        }
+        if offset <= self.log_start {
+            return Ok(Some(Vec::new()));
+        }
+        if offset > self.active.segment.base_offset {
+            // The log start lies in a closed segment, or where the active one begins.
+            self.sync()?;
+            self.roll()?;
+            self.sync()?;
+        }
+        let gone = self.give_up_below(offset)?;
+        Ok((self.log_start >= offset).then_some(gone))
+    }
+
     /// Moves the log start to `log_start`, at most the synced end, and gives up the segments wholly below it.
     fn give_up_below(&mut self, log_start: Offset) -> Result<Vec<Arc<Segment>>, LogError> {
         // The positions in the checkpoint must lie in segments that stay.

@@ -2,8 +2,11 @@
 //! `foreign.rs`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail loudly")]
 
+mod administering;
 mod client;
 mod fetching;
+mod foreign;
+mod grouping;
 mod producing;
 mod talking;
 mod topics;

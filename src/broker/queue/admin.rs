@@ -137,6 +137,7 @@ impl Broker {
             lock(&broker.catalog).commit(event, broker.clock.now_ms())?;
             broker.groups.pending.forget(&name);
             broker.streams.end(&name);
+            broker.end_classic(&name);
             lock(&broker.queues.groups).remove(&name);
             if let Some(group) = group {
                 group.stop(Some((ErrorKind::NotFound, format!("group '{name}' was deleted"))));

@@ -1,5 +1,5 @@
 //! Stream groups from outside: how far they are, who owns what, and where they are to go on. Groups whose members assign
-//! among themselves are seen here too, without their members.
+//! among themselves are seen here too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -44,11 +44,15 @@ impl Broker {
             joined_ms: look.joined_ms,
             heard_ms: Some(now.saturating_sub_unsigned(look.silent_ms)),
         });
-        let members = members.collect();
+        let mut members: Vec<GroupMember> = members.collect();
+        members.extend(self.classic_members(&entry.name));
+        let classic: HashMap<_, _> =
+            members.iter().flat_map(|member| member.owns.iter().map(|at| (at.clone(), member.id.clone()))).collect();
         let partitions = self.stream_places(&entry).into_iter().filter_map(|((topic, partition), position)| {
             let (start, end) = self.ends(&topic, partition)?;
             let floor = position.unwrap_or(start);
             let owner = topics.get(&topic).and_then(|(id, _)| owners.get(&(*id, partition)));
+            let owner = owner.map(ToString::to_string).or_else(|| classic.get(&(topic.clone(), partition)).cloned());
             Some(GroupPartition {
                 topic,
                 partition,
@@ -59,7 +63,7 @@ impl Broker {
                 waiting: 0,
                 redeliveries: 0,
                 oldest_ms: None,
-                owner: owner.map(ToString::to_string),
+                owner,
             })
         });
         GroupDescription { partitions: partitions.collect(), entry, dead_letter: None, members }
@@ -131,6 +135,7 @@ impl Broker {
     /// Sets positions while the caller has the group's name. Members that there still are have been sent away.
     fn reset_stream_to(&self, group: &GroupName, changes: &[ResetPartition]) -> Result<(), BrokerError> {
         self.streams.end(group);
+        self.end_classic(group);
         let _keeping = lock(&self.queues.keeper.keeping);
         // What was said before counts no more.
         self.groups.pending.forget(group);

@@ -29,11 +29,33 @@ pub const PRODUCE: i16 = 0;
 pub const FETCH: i16 = 1;
 pub const LIST_OFFSETS: i16 = 2;
 pub const METADATA: i16 = 3;
+pub const OFFSET_COMMIT: i16 = 8;
+pub const OFFSET_FETCH: i16 = 9;
+pub const FIND_COORDINATOR: i16 = 10;
+pub const JOIN_GROUP: i16 = 11;
+pub const HEARTBEAT: i16 = 12;
+pub const LEAVE_GROUP: i16 = 13;
+pub const SYNC_GROUP: i16 = 14;
+pub const DESCRIBE_GROUPS: i16 = 15;
+pub const LIST_GROUPS: i16 = 16;
 pub const API_VERSIONS: i16 = 18;
 pub const CREATE_TOPICS: i16 = 19;
 pub const DELETE_TOPICS: i16 = 20;
+pub const DELETE_RECORDS: i16 = 21;
 pub const INIT_PRODUCER_ID: i16 = 22;
+pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
+pub const DESCRIBE_CONFIGS: i16 = 32;
+pub const ALTER_CONFIGS: i16 = 33;
+pub const DESCRIBE_LOG_DIRS: i16 = 35;
+pub const CREATE_PARTITIONS: i16 = 37;
+pub const DELETE_GROUPS: i16 = 42;
+pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+pub const OFFSET_DELETE: i16 = 47;
 pub const DESCRIBE_CLUSTER: i16 = 60;
+pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
+
+/// Not flexible in any version.
+const NEVER: i16 = i16::MAX;
 
 const fn api(key: i16, name: &'static str, versions: (i16, i16), flexible: i16, shape: &'static [Field]) -> Api {
     Api { key, name, min: versions.0, max: versions.1, flexible, shape: Some(shape) }
@@ -49,11 +71,30 @@ pub static APIS: &[Api] = &[
     by_hand(FETCH, "kafka_fetch", (4, 17), 12),
     api(LIST_OFFSETS, "kafka_list_offsets", (1, 9), 6, shapes::LIST_OFFSETS),
     api(METADATA, "kafka_metadata", (0, 12), 9, shapes::METADATA),
+    api(OFFSET_COMMIT, "kafka_offset_commit", (2, 9), 8, shapes::OFFSET_COMMIT),
+    api(OFFSET_FETCH, "kafka_offset_fetch", (1, 9), 6, shapes::OFFSET_FETCH),
+    api(FIND_COORDINATOR, "kafka_find_coordinator", (0, 5), 3, shapes::FIND_COORDINATOR),
+    api(JOIN_GROUP, "kafka_join_group", (0, 9), 6, shapes::JOIN_GROUP),
+    api(HEARTBEAT, "kafka_heartbeat", (0, 4), 4, shapes::HEARTBEAT),
+    api(LEAVE_GROUP, "kafka_leave_group", (0, 5), 4, shapes::LEAVE_GROUP),
+    api(SYNC_GROUP, "kafka_sync_group", (0, 5), 4, shapes::SYNC_GROUP),
+    api(DESCRIBE_GROUPS, "kafka_describe_groups", (0, 6), 5, shapes::DESCRIBE_GROUPS),
+    api(LIST_GROUPS, "kafka_list_groups", (0, 5), 3, shapes::LIST_GROUPS),
     by_hand(API_VERSIONS, "kafka_api_versions", (0, 4), 3),
     api(CREATE_TOPICS, "kafka_create_topics", (2, 7), 5, shapes::CREATE_TOPICS),
     api(DELETE_TOPICS, "kafka_delete_topics", (1, 6), 4, shapes::DELETE_TOPICS),
+    api(DELETE_RECORDS, "kafka_delete_records", (0, 2), 2, shapes::DELETE_RECORDS),
     api(INIT_PRODUCER_ID, "kafka_init_producer_id", (0, 5), 2, shapes::INIT_PRODUCER_ID),
+    api(OFFSET_FOR_LEADER_EPOCH, "kafka_offset_for_leader_epoch", (2, 4), 4, shapes::OFFSET_FOR_LEADER_EPOCH),
+    api(DESCRIBE_CONFIGS, "kafka_describe_configs", (1, 4), 4, shapes::DESCRIBE_CONFIGS),
+    api(ALTER_CONFIGS, "kafka_alter_configs", (0, 2), 2, shapes::ALTER_CONFIGS),
+    api(DESCRIBE_LOG_DIRS, "kafka_describe_log_dirs", (1, 4), 2, shapes::DESCRIBE_LOG_DIRS),
+    api(CREATE_PARTITIONS, "kafka_create_partitions", (0, 3), 2, shapes::CREATE_PARTITIONS),
+    api(DELETE_GROUPS, "kafka_delete_groups", (0, 2), 2, shapes::DELETE_GROUPS),
+    api(INCREMENTAL_ALTER_CONFIGS, "kafka_incremental_alter_configs", (0, 1), 1, shapes::INCREMENTAL_ALTER_CONFIGS),
+    api(OFFSET_DELETE, "kafka_offset_delete", (0, 0), NEVER, shapes::OFFSET_DELETE),
     api(DESCRIBE_CLUSTER, "kafka_describe_cluster", (0, 1), 0, shapes::DESCRIBE_CLUSTER),
+    api(DESCRIBE_TOPIC_PARTITIONS, "kafka_describe_topic_partitions", (0, 0), 0, shapes::DESCRIBE_TOPIC_PARTITIONS),
 ];
 
 impl Api {

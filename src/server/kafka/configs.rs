@@ -8,6 +8,8 @@ use crate::broker::TopicDescription;
 
 /// Where a value comes from: it was set for this topic.
 pub const FROM_TOPIC: i8 = 1;
+/// Where a value comes from: from the server's configuration.
+pub const FROM_SERVER: i8 = 4;
 /// Where a value comes from: nobody said otherwise.
 pub const FROM_DEFAULT: i8 = 5;
 
@@ -150,6 +152,26 @@ pub fn to_setting(name: &str, value: &str) -> Result<Option<(String, String)>, R
         return Ok(None);
     }
     Err((errors::INVALID_CONFIG, format!("there is no setting '{name}'")))
+}
+
+/// The name here of one of Kafka's settings, if it can be unset; `None` if that changes nothing.
+///
+/// # Errors
+/// There is no such setting.
+pub fn to_unset(name: &str) -> Result<Option<String>, Refused> {
+    match SHARED.iter().find(|shared| shared.kafka == name) {
+        Some(shared) if crate::catalog::SETTINGS.iter().any(|setting| setting.name == shared.ours) => {
+            Ok(Some(shared.ours.to_owned()))
+        }
+        Some(_) => Ok(None),
+        None if FACTS.iter().any(|(known, ..)| *known == name) || HINTS.contains(&name) => Ok(None),
+        None => Err((errors::INVALID_CONFIG, format!("there is no setting '{name}'"))),
+    }
+}
+
+/// Whether the value is a list, to which can be added.
+pub fn is_list(name: &str) -> bool {
+    SHARED.iter().any(|shared| shared.kafka == name && shared.kind == LIST)
 }
 
 fn granted(name: &str, value: &str, fact: &str) -> Result<Option<(String, String)>, Refused> {

@@ -57,7 +57,7 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: Owned
     tasks::spawn("Kafka connection", async move {
         let _open = open;
         // What a peer does to its own connection is worth a line, not a warning.
-        match serve(socket, shared).await {
+        match serve(socket, peer, shared).await {
             Ok(()) => tracing::debug!("disconnected"),
             Err(End::Hangup(reason @ Hangup::Fault(_))) => tracing::error!(%reason, "connection ended"),
             Err(reason) => tracing::info!(%reason, "connection ended"),
@@ -66,7 +66,7 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: Owned
     });
 }
 
-async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), End> {
+async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Result<(), End> {
     let _ = socket.set_nodelay(true);
     let reached = socket.local_addr()?;
     let (read, write) = socket.into_split();
@@ -75,7 +75,7 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), End> {
     let framing = KafkaFraming { max_frame: config.max_frame_bytes() };
     let mut reader =
         FrameReader::new(read, account, shared.metrics.clone(), framing, config.idle_timeout.as_duration());
-    let session = Session::new(shared.clone(), reached);
+    let session = Session::new(shared.clone(), reached, peer);
     let (queue, pending) = mpsc::channel(config.max_requests_in_flight);
     let writer = Writer {
         socket: write,

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use crate::base::ErrorKind;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, ClassicError};
 use crate::record::BatchError;
 
 pub const NONE: i16 = 0;
@@ -15,9 +15,15 @@ pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 pub const LEADER_NOT_AVAILABLE: i16 = 5;
 pub const REQUEST_TIMED_OUT: i16 = 7;
 pub const MESSAGE_TOO_LARGE: i16 = 10;
+pub const OFFSET_METADATA_TOO_LARGE: i16 = 12;
 pub const INVALID_TOPIC: i16 = 17;
 pub const INVALID_REQUIRED_ACKS: i16 = 21;
+pub const ILLEGAL_GENERATION: i16 = 22;
+pub const INCONSISTENT_GROUP_PROTOCOL: i16 = 23;
+pub const INVALID_GROUP_ID: i16 = 24;
 pub const UNKNOWN_MEMBER_ID: i16 = 25;
+pub const INVALID_SESSION_TIMEOUT: i16 = 26;
+pub const REBALANCE_IN_PROGRESS: i16 = 27;
 pub const INVALID_TIMESTAMP: i16 = 32;
 pub const UNSUPPORTED_VERSION: i16 = 35;
 pub const TOPIC_ALREADY_EXISTS: i16 = 36;
@@ -31,10 +37,15 @@ pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 pub const INVALID_PRODUCER_EPOCH: i16 = 47;
 pub const INVALID_TXN_STATE: i16 = 48;
 pub const KAFKA_STORAGE_ERROR: i16 = 56;
+pub const NON_EMPTY_GROUP: i16 = 68;
+pub const GROUP_ID_NOT_FOUND: i16 = 69;
 pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 pub const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
 pub const UNKNOWN_LEADER_EPOCH: i16 = 75;
 pub const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+pub const MEMBER_ID_REQUIRED: i16 = 79;
+pub const GROUP_MAX_SIZE_REACHED: i16 = 81;
+pub const FENCED_INSTANCE_ID: i16 = 82;
 pub const INVALID_RECORD: i16 = 87;
 pub const UNKNOWN_TOPIC_ID: i16 = 100;
 
@@ -72,6 +83,38 @@ pub fn topic_code(error: &BrokerError) -> i16 {
     match code(error) {
         INVALID_REQUEST | UNSUPPORTED_VERSION => INVALID_CONFIG,
         other => other,
+    }
+}
+
+/// The code of what a group does not do for a member.
+pub fn group_code(error: ClassicError) -> i16 {
+    match error {
+        ClassicError::UnknownMember => UNKNOWN_MEMBER_ID,
+        ClassicError::IllegalGeneration => ILLEGAL_GENERATION,
+        ClassicError::Rebalancing => REBALANCE_IN_PROGRESS,
+        ClassicError::InconsistentProtocol => INCONSISTENT_GROUP_PROTOCOL,
+        ClassicError::Fenced => FENCED_INSTANCE_ID,
+        ClassicError::IdRequired => MEMBER_ID_REQUIRED,
+        ClassicError::Full => GROUP_MAX_SIZE_REACHED,
+    }
+}
+
+/// The code of what cannot be done with a group as a whole.
+pub fn whole_group_code(error: &BrokerError) -> i16 {
+    match error.kind() {
+        ErrorKind::NotFound => GROUP_ID_NOT_FOUND,
+        ErrorKind::Busy => NON_EMPTY_GROUP,
+        // It is of another kind, or has members of another protocol.
+        ErrorKind::InvalidRequest => INCONSISTENT_GROUP_PROTOCOL,
+        _ => code(error),
+    }
+}
+
+/// The code of a position that is not committed.
+pub fn position_code(error: &BrokerError) -> i16 {
+    match error.kind() {
+        ErrorKind::TooLarge => OFFSET_METADATA_TOO_LARGE,
+        _ => code(error),
     }
 }
 

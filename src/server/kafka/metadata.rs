@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
-    DescribeClusterRequest, DescribeClusterResponse, MetadataRequest, MetadataResponse, TopicName as KafkaName,
+    DescribeClusterRequest, DescribeClusterResponse, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    MetadataRequest, MetadataResponse, TopicName as KafkaName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -121,4 +125,70 @@ pub async fn describe_cluster(
         .with_cluster_id(StrBytes::from_string(session.broker().server_id()))
         .with_controller_id(NODE_ID.into())
         .with_brokers(vec![broker])
+}
+
+/// Partitions of all topics that one answer to DescribeTopicPartitions may have.
+const MOST_PARTITIONS: usize = 2000;
+
+/// Answers DescribeTopicPartitions: topics in the order of their names, so many partitions at a time.
+pub async fn describe_topic_partitions(
+    session: Arc<Session>,
+    _version: i16,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    let broker = session.broker();
+    let mut names: Vec<String> = match request.topics.is_empty() {
+        true => broker.list_topics().into_iter().map(|topic| topic.name.to_string()).collect(),
+        false => request.topics.iter().map(|topic| topic.name.to_string()).collect(),
+    };
+    names.sort();
+    names.dedup();
+    let from = request.cursor.map(|cursor| (cursor.topic_name.to_string(), cursor.partition_index.max(0)));
+    let mut left = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, MOST_PARTITIONS);
+    let mut topics = Vec::new();
+    for name in names {
+        let first = match &from {
+            Some((topic, _)) if name < *topic => continue,
+            Some((topic, partition)) if name == *topic => u32::try_from(*partition).unwrap_or(0),
+            _ => 0,
+        };
+        if left == 0 {
+            let next = Cursor::default().with_topic_name(kafka_name(&name)).with_partition_index(0);
+            return DescribeTopicPartitionsResponse::default().with_topics(topics).with_next_cursor(Some(next));
+        }
+        let answer = DescribeTopicPartitionsResponseTopic::default().with_name(Some(kafka_name(&name)));
+        let known = match TopicName::new(&name) {
+            Ok(name) => broker.metadata(&name, false).await.map_err(|error| errors::code(&error)),
+            Err(_) => Err(errors::INVALID_TOPIC),
+        };
+        let known = match known {
+            Ok(known) => known,
+            Err(code) => {
+                topics.push(answer.with_error_code(code));
+                continue;
+            }
+        };
+        let numbers = first.min(known.partitions)..known.partitions;
+        let told: Vec<_> = numbers.clone().take(left).map(told_partition).collect();
+        let (count, whole) = (told.len(), told.len() == numbers.len());
+        left -= count;
+        topics.push(answer.with_topic_id(uuid(known.id)).with_partitions(told));
+        if !whole {
+            let next = first.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+            let next = Cursor::default()
+                .with_topic_name(kafka_name(&name))
+                .with_partition_index(i32::try_from(next).unwrap_or(i32::MAX));
+            return DescribeTopicPartitionsResponse::default().with_topics(topics).with_next_cursor(Some(next));
+        }
+    }
+    DescribeTopicPartitionsResponse::default().with_topics(topics)
+}
+
+fn told_partition(number: u32) -> DescribeTopicPartitionsResponsePartition {
+    DescribeTopicPartitionsResponsePartition::default()
+        .with_partition_index(i32::try_from(number).unwrap_or(i32::MAX))
+        .with_leader_id(NODE_ID.into())
+        .with_leader_epoch(0)
+        .with_replica_nodes(vec![NODE_ID.into()])
+        .with_isr_nodes(vec![NODE_ID.into()])
 }

@@ -4,14 +4,18 @@
 //! apart; the rest goes through the message structs of the crate `kafka-protocol`. Requests are looked over by
 //! [`shape`] before the crate decodes them, because it believes every count. Versions and rules: Kafka's protocol guide.
 
+mod admin;
 mod api;
 mod configs;
 mod connection;
 mod errors;
 mod fetch;
 mod framing;
+mod group_admin;
+mod groups;
 mod metadata;
 mod offsets;
+mod positions;
 mod produce;
 mod requests;
 mod response;

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
-use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
+use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka_protocol::messages::{
+    ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+};
 
 use super::errors;
 use super::session::Session;
@@ -70,4 +74,33 @@ async fn list_one(
         }
         Err(error) => refused(errors::code(&error)),
     }
+}
+
+/// Answers OffsetForLeaderEpoch: the one epoch that there has ever been ends where the partition ends.
+pub async fn for_leader_epoch(
+    session: Arc<Session>,
+    _version: i16,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let end = |part: &OffsetForLeaderPartition| {
+            let answer =
+                EpochEndOffset::default().with_partition(part.partition).with_leader_epoch(-1).with_end_offset(-1);
+            let Ok(number) = u32::try_from(part.partition) else {
+                return answer.with_error_code(errors::UNKNOWN_TOPIC_OR_PARTITION);
+            };
+            if TopicName::new(&topic.topic).is_err() {
+                return answer.with_error_code(errors::INVALID_TOPIC);
+            }
+            match session.broker().partition_ends(&topic.topic, number) {
+                Ok(_) if part.current_leader_epoch > 0 => answer.with_error_code(errors::UNKNOWN_LEADER_EPOCH),
+                Ok((_, end)) if part.leader_epoch == 0 => answer.with_leader_epoch(0).with_end_offset(end as i64),
+                Ok(_) => answer,
+                Err(error) => answer.with_error_code(errors::code(&error)),
+            }
+        };
+        let partitions = topic.partitions.iter().map(end).collect();
+        OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions)
+    });
+    OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
 }

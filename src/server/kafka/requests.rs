@@ -10,7 +10,7 @@ use super::connection::Pending;
 use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
 use super::wire::Reader;
-use super::{errors, fetch, metadata, offsets, produce, shape, topics};
+use super::{admin, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics};
 use crate::server::budget::Grant;
 
 /// Bytes of a request that carries no batches.
@@ -36,8 +36,7 @@ pub fn begin(session: &Arc<Session>, mut frame: BytesMut, grant: Grant) -> Resul
         return Err(unknown);
     }
     let flexible = api.is_flexible(version);
-    // The client's name for itself.
-    reader.optional_text()?;
+    let client = reader.optional_text()?.unwrap_or_default().to_owned();
     reader.set_flexible(flexible);
     reader.tags()?;
     let at = reader.position();
@@ -51,7 +50,7 @@ pub fn begin(session: &Arc<Session>, mut frame: BytesMut, grant: Grant) -> Resul
             let body = body.freeze();
             shape::walk(&mut Reader::new(&body, flexible), version, fields)
                 .map_err(|error| malformed(api, version, &error))?;
-            control(Control { session, api, asked, body, grant })
+            control(Control { session, api, asked, client, body, grant })
         }
         None if key == api::PRODUCE => {
             produce::begin(session, asked, body, grant).map_err(|error| malformed(api, version, &error))
@@ -87,6 +86,8 @@ struct Control<'a> {
     session: &'a Arc<Session>,
     api: &'static Api,
     asked: Asked,
+    /// Who the client says it is.
+    client: String,
     body: Bytes,
     grant: Grant,
 }
@@ -99,6 +100,28 @@ fn control(control: Control<'_>) -> Result<Pending, Hangup> {
         api::DELETE_TOPICS => control.run(topics::delete),
         api::INIT_PRODUCER_ID => control.run(produce::init_producer_id),
         api::DESCRIBE_CLUSTER => control.run(metadata::describe_cluster),
+        api::FIND_COORDINATOR => control.run(groups::find_coordinator),
+        api::JOIN_GROUP => {
+            let client = control.client.clone();
+            control.run(move |session, version, request| groups::join(session, version, request, client))
+        }
+        api::SYNC_GROUP => control.run(groups::sync),
+        api::HEARTBEAT => control.run(groups::heartbeat),
+        api::LEAVE_GROUP => control.run(groups::leave),
+        api::OFFSET_COMMIT => control.run(positions::commit),
+        api::OFFSET_FETCH => control.run(positions::fetch),
+        api::OFFSET_DELETE => control.run(positions::delete),
+        api::LIST_GROUPS => control.run(group_admin::list),
+        api::DESCRIBE_GROUPS => control.run(group_admin::describe),
+        api::DELETE_GROUPS => control.run(group_admin::delete),
+        api::DESCRIBE_CONFIGS => control.run(admin::describe_configs),
+        api::ALTER_CONFIGS => control.run(admin::alter_configs),
+        api::INCREMENTAL_ALTER_CONFIGS => control.run(admin::incremental_alter_configs),
+        api::CREATE_PARTITIONS => control.run(admin::create_partitions),
+        api::DELETE_RECORDS => control.run(admin::delete_records),
+        api::OFFSET_FOR_LEADER_EPOCH => control.run(offsets::for_leader_epoch),
+        api::DESCRIBE_LOG_DIRS => control.run(admin::describe_log_dirs),
+        api::DESCRIBE_TOPIC_PARTITIONS => control.run(metadata::describe_topic_partitions),
         key => Err(Hangup::Unknown { key, version: control.asked.version }),
     }
 }

@@ -64,14 +64,16 @@ pub struct Session {
     pub outgoing: Arc<Account>,
     /// The address that the client has connected to.
     pub reached: SocketAddr,
+    /// The client's own address.
+    pub peer: SocketAddr,
     closing: watch::Sender<bool>,
 }
 
 impl Session {
     /// The session of a new connection.
-    pub fn new(shared: Arc<Shared>, reached: SocketAddr) -> Arc<Self> {
+    pub fn new(shared: Arc<Shared>, reached: SocketAddr, peer: SocketAddr) -> Arc<Self> {
         let outgoing = shared.outgoing.account(shared.config.max_connection_bytes.as_usize());
-        Arc::new(Self { shared, outgoing, reached, closing: watch::Sender::new(false) })
+        Arc::new(Self { shared, outgoing, reached, peer, closing: watch::Sender::new(false) })
     }
 
     /// The one that does the work.

@@ -11,12 +11,13 @@ pub enum Kind {
     /// Text, or none.
     Text,
     /// Bytes, or none.
-    #[cfg_attr(not(test), expect(dead_code, reason = "batches are walked by hand"))]
     Blob,
     /// An array of values that are no structures.
     Many(&'static Kind),
     /// An array of structures.
     List(&'static [Field]),
+    /// A structure that may be missing.
+    Maybe(&'static [Field]),
 }
 
 /// A field, and the versions that have it.
@@ -81,6 +82,11 @@ fn walk_value(reader: &mut Reader<'_>, version: i16, kind: &Kind) -> Result<(), 
         }
         Kind::List(fields) => {
             for _ in 0..reader.count()? {
+                walk(reader, version, fields)?;
+            }
+        }
+        Kind::Maybe(fields) => {
+            if reader.i8()? >= 0 {
                 walk(reader, version, fields)?;
             }
         }

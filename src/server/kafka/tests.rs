@@ -133,6 +133,13 @@ impl Maker {
                 self.count(count, false);
                 (0..count.unwrap_or(0)).for_each(|_| self.fields(version, fields));
             }
+            Kind::Maybe(fields) => {
+                let there = self.rng.bool();
+                self.out.put_i8(if there { 1 } else { -1 });
+                if there {
+                    self.fields(version, fields);
+                }
+            }
         }
     }
 
@@ -208,7 +215,7 @@ async fn every_request_is_answered_or_ends_the_connection_whatever_is_in_it() {
                 for damage in [false, true] {
                     let frame = request(&mut rng, api, version, damage);
                     let what = format!("round {round}: {} version {version}: {frame:02x?}", api.name);
-                    let session = Session::new(Arc::clone(&server.shared), address);
+                    let session = Session::new(Arc::clone(&server.shared), address, address);
                     // Nobody waits for anything here.
                     session.close();
                     let grant = account.take(1).await;

@@ -22,7 +22,7 @@ use crate::broker::{NewTopic, TopicDescription};
 pub type Refused = (i16, String);
 
 /// Answers CreateTopics.
-pub async fn create(session: Arc<Session>, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub async fn create(session: Arc<Session>, _version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut seen = HashSet::new();
     let twice: HashSet<KafkaName> = request
         .topics
@@ -36,7 +36,7 @@ pub async fn create(session: Arc<Session>, version: i16, request: CreateTopicsRe
         let outcome = if twice.contains(&topic.name) {
             Err((errors::INVALID_REQUEST, "the topic is in the request more than once".to_owned()))
         } else {
-            create_one(&session, version, &topic, request.validate_only).await
+            create_one(&session, &topic, request.validate_only).await
         };
         results.push(match outcome {
             Ok(topic) => created(result, &topic, request.validate_only),
@@ -67,12 +67,11 @@ fn created(result: CreatableTopicResult, topic: &TopicDescription, validate_only
 
 async fn create_one(
     session: &Session,
-    version: i16,
     topic: &CreatableTopic,
     validate_only: bool,
 ) -> Result<TopicDescription, Refused> {
     let name = TopicName::new(&topic.name).map_err(|error| (errors::INVALID_TOPIC, error.to_string()))?;
-    let partitions = partitions(version, topic)?;
+    let partitions = partitions(topic)?;
     let mut settings = Vec::new();
     for config in &topic.configs {
         if let Some(value) = &config.value {
@@ -88,7 +87,7 @@ async fn create_one(
 }
 
 /// How many partitions are asked for, by number or by where each of them is to be; `None` for the default.
-fn partitions(version: i16, topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
+fn partitions(topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
             let what = "both an assignment and a number of partitions or replicas".to_owned();
@@ -104,18 +103,15 @@ fn partitions(version: i16, topic: &CreatableTopic) -> Result<Option<u32>, Refus
         }
         return Ok(Some(u32::try_from(numbers.len()).unwrap_or(u32::MAX)));
     }
-    // That the server may choose was not foreseen before this version.
-    let may_choose = version >= 4;
     match topic.replication_factor {
-        1 => {}
-        -1 if may_choose => {}
+        1 | -1 => {}
         factor => {
             let what = format!("replication factor {factor}; there is one server, so it is 1");
             return Err((errors::INVALID_REPLICATION_FACTOR, what));
         }
     }
     match topic.num_partitions {
-        -1 if may_choose => Ok(None),
+        -1 => Ok(None),
         number => match u32::try_from(number) {
             Ok(number @ 1..=crate::base::limits::PARTITIONS_PER_TOPIC) => Ok(Some(number)),
             _ => {

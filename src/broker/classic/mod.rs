@@ -1,0 +1,362 @@
+//! Classic groups: the members agree among themselves who reads what, in rounds; the server counts them, and passes on what
+//! they say. Which rounds there are, [`machine`] knows; here are the waiting requests, the clock, and the group's name.
+//!
+//! Members live in memory only: after a restart they are unknown, and join again. What lasts are committed positions, which
+//! are those of every other group.
+
+mod machine;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::sync::{Notify, oneshot};
+
+use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName};
+
+use super::broker::lock;
+use super::queue::GroupMember;
+use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
+use machine::{Answer, Machine, Ticket};
+pub use machine::{ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice};
+
+/// The kind of group whose assignments can be read: consumers of topics.
+const CONSUMER: &str = "consumer";
+
+/// The classic groups that have members.
+#[derive(Default)]
+pub(crate) struct Classics(Mutex<BTreeMap<GroupName, Arc<ClassicGroup>>>);
+
+struct ClassicGroup {
+    inside: Mutex<Inside>,
+    /// There may be another deadline.
+    changed: Notify,
+}
+
+struct Inside {
+    machine: Machine,
+    /// `None` once it is over.
+    hold: Option<GroupHold>,
+    tickets: Ticket,
+    waiting: HashMap<Ticket, oneshot::Sender<Answer>>,
+}
+
+/// What is not done for a member.
+#[derive(Debug)]
+pub enum ClassicRefusal {
+    /// By the rules of the group; with the id that the member has or is to have.
+    Group(ClassicError, String),
+    /// For another reason.
+    Broker(BrokerError),
+}
+
+/// A classic group, seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassicLook {
+    /// Kafka's word for its state.
+    pub state: &'static str,
+    /// What kind of group its members take it for.
+    pub protocol_type: String,
+    /// The protocol they speak.
+    pub protocol: String,
+    /// Its members.
+    pub members: Vec<ClassicMember>,
+}
+
+/// A member of a classic group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassicMember {
+    /// Its id.
+    pub id: String,
+    /// The name of the place that it fills.
+    pub instance: Option<String>,
+    /// Who it says it is.
+    pub client: String,
+    /// Where it is.
+    pub host: String,
+    /// What it says of itself.
+    pub said: Bytes,
+    /// What was assigned to it.
+    pub assignment: Bytes,
+    /// When it joined.
+    pub joined_ms: TimestampMs,
+    /// When it was heard of last.
+    pub heard_ms: TimestampMs,
+}
+
+/// A request that waits; when it is dropped, nobody does any more.
+struct Waiting {
+    broker: Arc<Broker>,
+    group: Arc<ClassicGroup>,
+    ticket: Ticket,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let now = self.broker.clock.monotonic_ms();
+        self.group.with(&self.broker, |inside| {
+            if inside.waiting.remove(&self.ticket).is_some() {
+                inside.machine.abandon(self.ticket, now);
+            }
+        });
+    }
+}
+
+impl ClassicGroup {
+    /// Does something, and sends the answers that follow from it. `None` if the group is over.
+    fn with<R>(self: &Arc<Self>, broker: &Broker, act: impl FnOnce(&mut Inside) -> R) -> Option<R> {
+        let mut inside = lock(&self.inside);
+        let ended = inside.hold.as_ref()?.is_ended();
+        if ended {
+            inside.machine.end();
+        }
+        let result = (!ended).then(|| act(&mut inside));
+        for (ticket, answer) in inside.machine.take_answers() {
+            if let Some(waiting) = inside.waiting.remove(&ticket) {
+                // Who has stopped waiting has said so, or is about to.
+                let _ = waiting.send(answer);
+            }
+        }
+        let over = inside.machine.is_over().then(|| inside.hold.take()).flatten();
+        drop(inside);
+        if let Some(hold) = over {
+            let mut groups = lock(&broker.classics.0);
+            if groups.get(hold.name()).is_some_and(|group| Arc::ptr_eq(group, self)) {
+                groups.remove(hold.name());
+            }
+        }
+        self.changed.notify_one();
+        result
+    }
+
+    /// Lets time pass for the group, until it is over.
+    async fn run(self: Arc<Self>, broker: Weak<Broker>) {
+        loop {
+            let deadline = {
+                let inside = lock(&self.inside);
+                if inside.hold.is_none() {
+                    return;
+                }
+                inside.machine.next_deadline()
+            };
+            let Some(now) = broker.upgrade().map(|broker| broker.clock.monotonic_ms()) else { return };
+            // A group that was taken away has no event that says so.
+            let wait = deadline.map_or(1000, |deadline| deadline.saturating_sub(now)).min(1000);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+                () = self.changed.notified() => continue,
+            }
+            let Some(broker) = broker.upgrade() else { return };
+            let now = broker.clock.monotonic_ms();
+            let gone = self.with(&broker, |inside| inside.machine.tick(now));
+            for member in gone.iter().flatten() {
+                tracing::info!(member, "a member's session has ended");
+            }
+        }
+    }
+}
+
+impl Broker {
+    fn classic(&self, name: &GroupName) -> Option<Arc<ClassicGroup>> {
+        lock(&self.classics.0).get(name).cloned()
+    }
+
+    /// The group, taken into use if it is not.
+    async fn classic_in_use(self: &Arc<Self>, name: &GroupName) -> Result<Arc<ClassicGroup>, BrokerError> {
+        if let Some(group) = self.classic(name) {
+            return Ok(group);
+        }
+        let hold = self.hold_group(name, GroupProtocol::Classic).await?;
+        let mut groups = lock(&self.classics.0);
+        if let Some(group) = groups.get(name) {
+            return Ok(Arc::clone(group));
+        }
+        let inside = Inside { machine: Machine::new(), hold: Some(hold), tickets: 0, waiting: HashMap::new() };
+        let group = Arc::new(ClassicGroup { inside: Mutex::new(inside), changed: Notify::new() });
+        groups.insert(name.clone(), Arc::clone(&group));
+        tokio::spawn(Arc::clone(&group).run(Arc::downgrade(self)));
+        Ok(group)
+    }
+
+    fn wait_in(self: &Arc<Self>, group: &Arc<ClassicGroup>, act: impl FnOnce(&mut Machine, Ticket)) -> Option<Waiting> {
+        let (sender, answer) = oneshot::channel();
+        let ticket = group.with(self, |inside| {
+            inside.tickets += 1;
+            let ticket = inside.tickets;
+            inside.waiting.insert(ticket, sender);
+            act(&mut inside.machine, ticket);
+            ticket
+        })?;
+        Some(Waiting { broker: Arc::clone(self), group: Arc::clone(group), ticket, answer })
+    }
+
+    /// Joins a group; answered at the end of the round.
+    ///
+    /// # Errors
+    /// By the rules of the group; the group is of another kind; the journal's.
+    pub async fn join_classic(
+        self: &Arc<Self>,
+        name: &GroupName,
+        join: ClassicJoin,
+    ) -> Result<ClassicJoined, ClassicRefusal> {
+        loop {
+            let group = self.classic_in_use(name).await.map_err(ClassicRefusal::Broker)?;
+            let (now, join) = (self.clock.monotonic_ms(), join.clone());
+            let prefix = join.instance.as_ref().unwrap_or(&join.client);
+            let prefix: String = prefix.chars().take(128).collect();
+            let id = format!("{prefix}-{}", uuid::Uuid::new_v4());
+            let waiting = self.wait_in(&group, |machine, ticket| machine.join(ticket, join, id, now));
+            // It was over just now: a new one begins.
+            let Some(mut waiting) = waiting else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            return match (&mut waiting.answer).await {
+                Ok(Answer::Joined(outcome)) => outcome.map_err(|(error, id)| ClassicRefusal::Group(error, id)),
+                _ => Err(ClassicRefusal::Group(ClassicError::UnknownMember, String::new())),
+            };
+        }
+    }
+
+    /// Asks for a member's share, and says everybody's if it is the leader; answered when the leader has spoken.
+    ///
+    /// # Errors
+    /// By the rules of the group.
+    pub async fn sync_classic(
+        self: &Arc<Self>,
+        name: &GroupName,
+        voice: ClassicVoice<'_>,
+        protocol: (Option<&str>, Option<&str>),
+        shares: Vec<(String, Bytes)>,
+    ) -> Result<ClassicShare, ClassicError> {
+        let group = self.classic(name).ok_or(ClassicError::UnknownMember)?;
+        let now = self.clock.monotonic_ms();
+        let waiting = self.wait_in(&group, |machine, ticket| machine.sync(ticket, voice, protocol, shares, now));
+        let mut waiting = waiting.ok_or(ClassicError::UnknownMember)?;
+        match (&mut waiting.answer).await {
+            Ok(Answer::Synced(outcome)) => outcome,
+            _ => Err(ClassicError::UnknownMember),
+        }
+    }
+
+    /// Takes a sign of life.
+    ///
+    /// # Errors
+    /// By the rules of the group.
+    pub fn beat_classic(&self, name: &GroupName, voice: ClassicVoice<'_>) -> Result<(), ClassicError> {
+        let group = self.classic(name).ok_or(ClassicError::UnknownMember)?;
+        let now = self.clock.monotonic_ms();
+        group.with(self, |inside| inside.machine.beat(voice, now)).unwrap_or(Err(ClassicError::UnknownMember))
+    }
+
+    /// Lets a member go.
+    ///
+    /// # Errors
+    /// By the rules of the group.
+    pub fn leave_classic(&self, name: &GroupName, member: &str, instance: Option<&str>) -> Result<(), ClassicError> {
+        let group = self.classic(name).ok_or(ClassicError::UnknownMember)?;
+        let now = self.clock.monotonic_ms();
+        let left = group.with(self, |inside| inside.machine.leave(member, instance, now));
+        left.unwrap_or(Err(ClassicError::UnknownMember))
+    }
+
+    /// Commits positions for a member, also back; durable when this returns. For each, in order, what became of it.
+    ///
+    /// # Errors
+    /// By the rules of the group; the journal's.
+    pub async fn commit_classic(
+        self: &Arc<Self>,
+        name: &GroupName,
+        voice: ClassicVoice<'_>,
+        commits: Vec<Commit>,
+    ) -> Result<Vec<Result<(), BrokerError>>, ClassicRefusal> {
+        let unknown = |error| ClassicRefusal::Group(error, voice.member.to_owned());
+        let hold = if voice.generation < 0 && voice.member.is_empty() {
+            None
+        } else {
+            let group = self.classic(name).ok_or_else(|| unknown(ClassicError::UnknownMember))?;
+            let now = self.clock.monotonic_ms();
+            let held = group.with(self, |inside| {
+                inside.machine.may_commit(voice, now)?;
+                inside.hold.clone().ok_or(ClassicError::UnknownMember)
+            });
+            Some(held.unwrap_or(Err(ClassicError::UnknownMember)).map_err(unknown)?)
+        };
+        let by = hold.as_ref().map_or(Committer::Admin, Committer::Holder);
+        match self.commit_positions(name, by, commits, Terms::AsSaid, true).await {
+            Ok(outcomes) => Ok(outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()),
+            // It has members, and this is none of them.
+            Err(error) if hold.is_none() && error.kind() == ErrorKind::Busy => {
+                Err(unknown(ClassicError::UnknownMember))
+            }
+            Err(error) => Err(ClassicRefusal::Broker(error)),
+        }
+    }
+
+    /// A classic group that has members.
+    pub fn classic_look(&self, name: &GroupName) -> Option<ClassicLook> {
+        let group = self.classic(name)?;
+        let (wall, now) = (self.clock.now_ms(), self.clock.monotonic_ms());
+        let inside = lock(&group.inside);
+        let machine = &inside.machine;
+        let at = |ms: u64| wall.saturating_sub_unsigned(now.saturating_sub(ms));
+        let members = machine.members().map(|(id, member)| ClassicMember {
+            id: id.clone(),
+            instance: member.instance.clone(),
+            client: member.client.clone(),
+            host: member.host.clone(),
+            said: machine.said(member),
+            assignment: member.assignment.clone(),
+            joined_ms: at(member.joined),
+            heard_ms: at(member.heard),
+        });
+        Some(ClassicLook {
+            state: machine.state_name(),
+            protocol_type: machine.protocol_type.clone(),
+            protocol: machine.protocol.clone(),
+            members: members.collect(),
+        })
+    }
+
+    /// The members of a classic group as those of other groups are described.
+    pub(crate) fn classic_members(&self, name: &GroupName) -> Vec<GroupMember> {
+        let Some(look) = self.classic_look(name) else { return Vec::new() };
+        let readable = look.protocol_type == CONSUMER;
+        let members = look.members.into_iter().map(|member| GroupMember {
+            id: member.id,
+            client: member.client,
+            in_flight: 0,
+            owns: readable.then(|| owned(member.assignment)).flatten().unwrap_or_default(),
+            joined_ms: member.joined_ms,
+            heard_ms: Some(member.heard_ms),
+        });
+        members.collect()
+    }
+
+    /// A group was taken away: its members hear that they are none.
+    pub(crate) fn end_classic(&self, name: &GroupName) {
+        if let Some(group) = self.classic(name) {
+            group.with(self, |_| ());
+        }
+    }
+}
+
+/// What consumers assign to each other: a version, and topics with their partitions. `None` for what is not understood.
+fn owned(mut bytes: Bytes) -> Option<Vec<(TopicName, PartitionId)>> {
+    let mut owned = Vec::new();
+    bytes.try_get_i16().ok()?;
+    for _ in 0..bytes.try_get_i32().ok()? {
+        let length = usize::from(bytes.try_get_u16().ok()?);
+        let name = (bytes.remaining() >= length).then(|| bytes.split_to(length))?;
+        let topic = TopicName::new(std::str::from_utf8(&name).ok()?).ok()?;
+        for _ in 0..bytes.try_get_i32().ok()? {
+            owned.push((topic.clone(), bytes.try_get_u32().ok()?));
+        }
+    }
+    owned.sort();
+    Some(owned)
+}

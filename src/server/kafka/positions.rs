@@ -1,0 +1,215 @@
+//! Positions that groups commit, read and forget. They are those of the native doors too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
+    OffsetFetchResponse, TopicName as KafkaName,
+};
+
+use super::errors;
+use super::groups::{group_name, text};
+use super::metadata::kafka_name;
+use super::session::Session;
+use crate::base::{PartitionId, TopicName};
+use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit};
+
+/// Answers OffsetCommit; what is said to be committed is on the disk.
+pub async fn commit(session: Arc<Session>, _version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let voice = ClassicVoice {
+        member: &request.member_id,
+        instance: request.group_instance_id.as_deref(),
+        generation: request.generation_id_or_member_epoch,
+    };
+    let mut commits = Vec::new();
+    // For each partition that is named: refused here, or the place of its commit.
+    let mut places = Vec::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            places.push(to_commit(&topic.name, partition).map(|commit| {
+                commits.push(commit);
+                commits.len() - 1
+            }));
+        }
+    }
+    let outcomes = match group_name(&request.group_id) {
+        Ok(name) => {
+            let committed = session.broker().commit_classic(&name, voice, commits).await;
+            committed.map_err(|refusal| match refusal {
+                ClassicRefusal::Group(error, _) => errors::group_code(error),
+                ClassicRefusal::Broker(error) => errors::whole_group_code(&error),
+            })
+        }
+        Err(code) => Err(code),
+    };
+    let code = |place: &Result<usize, i16>| match (place, &outcomes) {
+        (_, Err(code)) => *code,
+        (Err(code), Ok(_)) => *code,
+        (Ok(at), Ok(outcomes)) => outcomes.get(*at).map_or(errors::UNKNOWN_SERVER_ERROR, outcome_code),
+    };
+    let mut codes = places.iter().map(code);
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(codes.next().unwrap_or(errors::UNKNOWN_SERVER_ERROR))
+        });
+        OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+fn outcome_code(outcome: &Result<(), BrokerError>) -> i16 {
+    outcome.as_ref().map_or_else(errors::position_code, |()| errors::NONE)
+}
+
+fn to_commit(topic: &str, partition: &OffsetCommitRequestPartition) -> Result<Commit, i16> {
+    let topic = TopicName::new(topic).map_err(|_| errors::INVALID_TOPIC)?;
+    let number = u32::try_from(partition.partition_index).map_err(|_| errors::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let offset = u64::try_from(partition.committed_offset).map_err(|_| errors::INVALID_REQUEST)?;
+    let metadata = partition.committed_metadata.as_deref().unwrap_or_default().to_owned();
+    Ok(Commit { topic, partition: number, offset, metadata })
+}
+
+/// A position as it is told: offset, epoch, metadata.
+type Told = (i64, i32, String);
+
+/// What is told of a partition in which there is no position; that is no error.
+const NOWHERE: (i64, i32) = (-1, -1);
+
+/// The positions of a group, in partitions that are named, in their order, or in all.
+async fn positions_of(
+    session: &Session,
+    group: &str,
+    topics: Option<Vec<(KafkaName, Vec<i32>)>>,
+) -> Result<Vec<(KafkaName, Vec<(i32, Told)>)>, i16> {
+    let name = group_name(group)?;
+    let Some(topics) = topics else {
+        let mut found: Vec<(KafkaName, Vec<(i32, Told)>)> = Vec::new();
+        for position in session.broker().positions(&name, None).await {
+            let told = (position.offset as i64, 0, position.metadata);
+            let partition = i32::try_from(position.partition).unwrap_or(i32::MAX);
+            match found.last_mut().filter(|(topic, _)| topic.as_str() == position.topic.as_str()) {
+                Some((_, partitions)) => partitions.push((partition, told)),
+                None => found.push((kafka_name(position.topic.as_str()), vec![(partition, told)])),
+            }
+        }
+        return Ok(found);
+    };
+    let mut named: Vec<(TopicName, PartitionId)> = Vec::new();
+    for (topic, partitions) in &topics {
+        if let Ok(topic) = TopicName::new(topic) {
+            named.extend(partitions.iter().filter_map(|number| Some((topic.clone(), u32::try_from(*number).ok()?))));
+        }
+    }
+    let held = session.broker().positions(&name, Some(named)).await;
+    let held: HashMap<(&str, i32), &crate::broker::GroupPosition> = held
+        .iter()
+        .filter_map(|position| Some(((position.topic.as_str(), i32::try_from(position.partition).ok()?), position)))
+        .collect();
+    let told = |topic: &KafkaName, number: i32| match held.get(&(topic.as_str(), number)) {
+        Some(position) => (position.offset as i64, 0, position.metadata.clone()),
+        None => (NOWHERE.0, NOWHERE.1, String::new()),
+    };
+    let topics = topics.into_iter().map(|(topic, partitions)| {
+        let partitions = partitions.into_iter().map(|number| (number, told(&topic, number))).collect();
+        (topic, partitions)
+    });
+    Ok(topics.collect())
+}
+
+/// Answers OffsetFetch: one group, or (from version 8 on) several.
+pub async fn fetch(session: Arc<Session>, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    if version < 8 {
+        let topics = request
+            .topics
+            .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect::<Vec<_>>());
+        // A list that is missing means all, since it may be missing.
+        let topics = if version < 2 { Some(topics.unwrap_or_default()) } else { topics };
+        return match positions_of(&session, &request.group_id, topics.clone()).await {
+            Ok(found) => OffsetFetchResponse::default().with_topics(found.into_iter().map(old_topic).collect()),
+            // The first versions have no place for an error of the whole.
+            Err(code) if version < 2 => {
+                let refused = topics.unwrap_or_default().into_iter().map(|(topic, partitions)| {
+                    let nowhere = |number| (number, (NOWHERE.0, NOWHERE.1, String::new()));
+                    let mut topic = old_topic((topic, partitions.into_iter().map(nowhere).collect()));
+                    topic.partitions.iter_mut().for_each(|partition| partition.error_code = code);
+                    topic
+                });
+                OffsetFetchResponse::default().with_topics(refused.collect())
+            }
+            Err(code) => OffsetFetchResponse::default().with_error_code(code),
+        };
+    }
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for group in request.groups {
+        let topics = group
+            .topics
+            .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect::<Vec<_>>());
+        let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+        groups.push(match positions_of(&session, &group.group_id, topics).await {
+            Ok(found) => answer.with_topics(found.into_iter().map(new_topic).collect()),
+            Err(code) => answer.with_error_code(code),
+        });
+    }
+    OffsetFetchResponse::default().with_groups(groups)
+}
+
+fn old_topic((name, partitions): (KafkaName, Vec<(i32, Told)>)) -> OffsetFetchResponseTopic {
+    let partitions = partitions.into_iter().map(|(number, (offset, epoch, metadata))| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(number)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(epoch)
+            .with_metadata(Some(text(metadata)))
+    });
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+}
+
+fn new_topic((name, partitions): (KafkaName, Vec<(i32, Told)>)) -> OffsetFetchResponseTopics {
+    let partitions = partitions.into_iter().map(|(number, (offset, epoch, metadata))| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(number)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(epoch)
+            .with_metadata(Some(text(metadata)))
+    });
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
+}
+
+/// Answers OffsetDelete: positions of a group without members are forgotten.
+pub async fn delete(session: Arc<Session>, _version: i16, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let name = match group_name(&request.group_id) {
+        Ok(name) => name,
+        Err(code) => return OffsetDeleteResponse::default().with_error_code(code),
+    };
+    let mut of = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let known = TopicName::new(&topic.name).ok();
+        let partitions = topic.partitions.iter().map(|partition| {
+            let place = known.clone().zip(u32::try_from(partition.partition_index).ok());
+            let place =
+                place.filter(|(topic, number)| session.broker().partition_ends(topic.as_str(), *number).is_ok());
+            let code = if place.is_some() { errors::NONE } else { errors::UNKNOWN_TOPIC_OR_PARTITION };
+            of.extend(place);
+            OffsetDeleteResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code)
+        });
+        let partitions = partitions.collect();
+        topics.push(OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions));
+    }
+    match session.broker().forget_positions(&name, of).await {
+        Ok(()) => OffsetDeleteResponse::default().with_topics(topics),
+        Err(error) => OffsetDeleteResponse::default().with_error_code(errors::whole_group_code(&error)),
+    }
+}

@@ -1,0 +1,210 @@
+//! Other people's clients against the real program. They run where `TIDELOG_FOREIGN` is set, after `tests/kafka/install.sh`;
+//! elsewhere a line says that they did not.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::client::Running;
+use super::topics::create_topic;
+
+fn wanted(what: &str) -> bool {
+    let wanted = std::env::var_os("TIDELOG_FOREIGN").is_some();
+    if !wanted {
+        println!("skipped: {what} (install with tests/kafka/install.sh and set TIDELOG_FOREIGN=1)");
+    }
+    wanted
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn python(script: &str) -> Command {
+    let mut command = Command::new(root().join("target/foreign/py/bin/python"));
+    command.arg(root().join("tests/kafka/foreign").join(script));
+    command
+}
+
+/// Runs a client to its end, which must come in time.
+#[track_caller]
+fn run(mut command: Command) -> String {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = receiver.recv_timeout(Duration::from_secs(240)).unwrap_or_else(|_| {
+        let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
+        panic!("{command:?} does not end")
+    });
+    let output = output.unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn against(what: &str, command: impl FnOnce(String) -> Command + Send + 'static) {
+    if !wanted(what) {
+        return;
+    }
+    let running = Running::start().await;
+    let address = running.server.kafka_addresses()[0].to_string();
+    let output = tokio::task::spawn_blocking(move || run(command(address))).await.unwrap();
+    assert_eq!(output.trim(), "ok");
+    running.stop().await;
+}
+
+fn script(name: &'static str) -> impl FnOnce(String) -> Command + Send + 'static {
+    move |address| {
+        let mut command = python(name);
+        command.arg(address);
+        command
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn confluent_kafka() {
+    against("confluent-kafka", script("confluent.py")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_python() {
+    against("kafka-python", script("kafka_python.py")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aiokafka() {
+    against("aiokafka", script("aio.py")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafkajs() {
+    against("kafkajs", |address| {
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", root().join("target/foreign/js/node_modules"));
+        command.arg(root().join("tests/kafka/foreign/kafkajs.js")).arg(address);
+        command
+    })
+    .await;
+}
+
+fn kcat(address: &str, args: &[&str], input: &str) -> String {
+    let mut child = Command::new("kcat")
+        .args(["-b", address])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "kcat {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Traps 2 and 3, with the client that they were measured with: Debian's kcat with librdkafka 2.0.2. What it compresses,
+/// it says itself, and the batches in the log are looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn kcat_produces_with_every_compression_and_reads_it_back() {
+    if !wanted("kcat") {
+        return;
+    }
+    let running = Running::start().await;
+    let address = running.server.kafka_addresses()[0].to_string();
+    let lines: String = (0..500).map(|number| format!("key{number}:value {number}\n")).collect();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        create_topic(&mut running.client().await, codec, 1).await;
+        let (address, lines) = (address.clone(), lines.clone());
+        tokio::task::spawn_blocking(move || {
+            let setting = format!("compression.codec={codec}");
+            kcat(&address, &["-P", "-t", codec, "-K", ":", "-H", "h=v", "-X", &setting], &lines);
+            let read = kcat(&address, &["-C", "-t", codec, "-e", "-q", "-f", "%k:%s\n"], "");
+            assert_eq!(read, lines, "{codec}");
+            let headers = kcat(&address, &["-C", "-t", codec, "-e", "-q", "-c", "1", "-f", "%h"], "");
+            assert_eq!(headers, "h=v");
+        })
+        .await
+        .unwrap();
+        assert_eq!(codec_of(running.dir.path(), codec), codec, "it was not compressed");
+    }
+    running.stop().await;
+}
+
+/// The codec of the first batch of a topic, from the log itself.
+fn codec_of(dir: &Path, topic: &str) -> &'static str {
+    let topics = std::fs::read_dir(dir.join("data/topics")).unwrap().flatten();
+    let prefix = format!("{topic}~");
+    let folder =
+        topics.map(|entry| entry.path()).find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix));
+    let log = std::fs::read(folder.unwrap().join("0/00000000000000000000.log")).unwrap();
+    tidelog::record::BatchHeader::parse(&log).unwrap().compression().unwrap().name()
+}
+
+/// A real server, to be killed.
+struct Program(Child, String);
+
+impl Program {
+    fn start(data: &Path, kafka: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidelog"))
+            .args(["serve", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--kafka-listen", kafka])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut said = lines.filter(|line| line.contains("Kafka listener"));
+        let line = said.next().expect("the server did not start");
+        let address = line.split_whitespace().last().unwrap().to_owned();
+        Self(child, address)
+    }
+
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// SIGKILL under load: what an idempotent librdkafka producer was told is there, once.
+#[test]
+fn after_kills_under_load_nothing_is_lost_and_nothing_is_there_twice() {
+    if !wanted("confluent-kafka under kills") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Program::start(&data, "127.0.0.1:0");
+    let address = server.1.clone();
+    let mut producer = python("idempotent.py");
+    let mut producer =
+        producer.args([&address, "30000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    let mut kills = 0;
+    while producer.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(240), "the producer does not end");
+        std::thread::sleep(Duration::from_millis(700));
+        if kills < 5 {
+            server.kill();
+            server = Program::start(&data, &address);
+            kills += 1;
+        }
+    }
+    let output = producer.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    assert!(kills >= 2, "the load was over after {kills} kills");
+    let mut reader = python("count.py");
+    reader.args([&server.1, "30000"]);
+    assert_eq!(run(reader).trim(), "ok");
+    server.kill();
+    let verified =
+        Command::new(env!("CARGO_BIN_EXE_tidelog")).args(["verify", data.to_str().unwrap()]).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
