@@ -77,6 +77,8 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
     let mut all_written = true;
     if look_first {
         let old = lock(&broker.requests.machine).writings();
+        // An announcement that could not be kept the last time is kept now, or nothing is written.
+        broker.queues.keeper.kept().await?;
         all_written &= write_all(broker, replies, old, true).await;
     }
     loop {
