@@ -5,8 +5,10 @@
 //! are those of every other group.
 
 mod machine;
+mod member;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, Weak};
@@ -20,8 +22,9 @@ use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName};
 use super::broker::lock;
 use super::queue::GroupMember;
 use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
-use machine::{Answer, Machine, Ticket};
-pub use machine::{ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice};
+use machine::Machine;
+use types::{Answer, Ticket};
+pub use types::{ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice};
 
 /// The kind of group whose assignments can be read: consumers of topics.
 const CONSUMER: &str = "consumer";

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::machine::{
-    Answer, ClassicError, ClassicJoin, ClassicJoined, ClassicVoice, INITIAL_DELAY_MS, MEMBERS, Machine, Ms, Ticket,
-};
+use super::machine::{INITIAL_DELAY_MS, MEMBERS, Machine};
+use super::types::{Answer, ClassicError, ClassicJoin, ClassicJoined, ClassicVoice, Ms, Ticket};
 
 const SESSION: Ms = 10_000;
 const ROUND: Ms = 60_000;
