@@ -118,3 +118,133 @@ fn routes_are_applied_described_paused_reset_and_deleted() {
     at(&server, &["route", "delete", "r"]).ok();
     assert!(at(&server, &["route", "describe", "r"]).fails(1).reason().contains("there is no route 'r'"));
 }
+
+/// Waits until a topic has so many records, and gives them.
+fn consumed(server: &Server, topic: &str, count: usize) -> Vec<Value> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let read = at(server, &["consume", topic, "--from", "beginning", "--json"]);
+        let lines = json_lines(&read.stdout);
+        if lines.len() >= count {
+            return lines;
+        }
+        let routes = at(server, &["route", "list"]);
+        assert!(
+            Instant::now() < deadline,
+            "{topic}: {} records; {}",
+            lines.len(),
+            String::from_utf8_lossy(&routes.stdout)
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn hostile_documents_meet_stated_limits_and_disturb_nobody() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.toml");
+    let rules = "[[route]]\nname = 'cut'\nfrom = 'in'\nsplit = '$.lines[*]'\n[[route.to]]\nwhen = 'part != 0'\ntopic = 'lines'\n\
+                 [[route]]\nname = 'slow'\nfrom = 'in'\n[[route.to]]\n\
+                 when = 'value.lines.all(a, value.lines.all(b, a != 0 && b != 0))'\ntopic = 'fine'\n";
+    std::fs::write(&file, rules).unwrap();
+    at(&server, &["route", "apply", file.to_str().unwrap()]).ok();
+    let nested = format!("{{\"lines\":[{}{}]}}", "[".repeat(100_000), "]".repeat(100_000));
+    let many = format!("{{\"lines\":[{}1]}}", "1,".repeat(999_999));
+    let wide = format!("{{\"lines\":[{}1]}}", "1,".repeat(9_000));
+    let normal = "{\"lines\":[1,2]}";
+    let documents = [&nested, normal, &many, normal, &wide, normal].join("\n");
+    let sent = tidelog_with_input(&["produce", "in", "--quiet", "--server", server.address()], documents.as_bytes());
+    sent.ok();
+    let error = |record: &Value| record["headers"]["tidelog-error"].as_str().unwrap().to_owned();
+    let cut: Vec<String> = consumed(&server, "dead-letter.cut", 2).iter().map(error).collect();
+    assert_eq!(cut[0], "the value nests deeper than the limit of 127 levels");
+    assert_eq!(cut[1], "the split makes more than 10000 parts; the limit is 10000");
+    let slow: Vec<String> = consumed(&server, "dead-letter.slow", 3).iter().map(error).collect();
+    assert_eq!(slow[0], "the value nests deeper than the limit of 127 levels");
+    assert!(slow[1..].iter().all(|error| error.contains("the limit is 100000000 steps")), "{slow:?}");
+    assert_eq!(consumed(&server, "fine", 3).len(), 3);
+    assert_eq!(consumed(&server, "lines", 6 + 9_001).len(), 6 + 9_001);
+}
+
+#[test]
+fn what_a_route_cannot_do_is_said_and_holds_up_nobody_else() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.toml");
+    let rules = "[[route]]\nname = 'strict'\nfrom = 'in'\ncreate_topics = false\n[[route.to]]\ntopic = 'there'\n\
+                 [[route]]\nname = 'other'\nfrom = 'in'\n[[route.to]]\ntopic = 'copy'\n";
+    std::fs::write(&file, rules).unwrap();
+    at(&server, &["route", "apply", file.to_str().unwrap()]).ok();
+    at(&server, &["topic", "create", "there"]).ok();
+    at(&server, &["produce", "in", "1"]).ok();
+    consumed(&server, "there", 1);
+    at(&server, &["topic", "delete", "there", "--yes"]).ok();
+    at(&server, &["produce", "in", "2", "3"]).ok();
+    assert_eq!(consumed(&server, "copy", 3).len(), 3);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let stuck = loop {
+        let route = json_lines(&at(&server, &["route", "describe", "strict", "--json"]).ok().stdout).remove(0);
+        if route["state"] == "stuck" {
+            break route;
+        }
+        assert!(Instant::now() < deadline, "{route}");
+    };
+    let error = stuck["partitions"][0]["last_error"].as_str().unwrap();
+    assert_eq!(error, "there is no topic 'there', and route 'strict' makes none");
+    assert_eq!((&stuck["partitions"][0]["offset"], &stuck["lag"]), (&Value::from(1), &Value::from(2)));
+    // When the topic is there again it goes on, with nothing lost or twice.
+    at(&server, &["topic", "create", "there"]).ok();
+    let values: Vec<_> = consumed(&server, "there", 2).iter().map(|record| record["value"].clone()).collect();
+    assert_eq!(values, ["2", "3"]);
+    // A source that is deleted and made again is another one, which is read from its beginning.
+    at(&server, &["topic", "delete", "in", "--yes"]).ok();
+    at(&server, &["produce", "in", "4"]).ok();
+    assert_eq!(consumed(&server, "there", 3)[2]["value"], "4");
+}
+
+#[test]
+fn a_full_disk_holds_routes_up_until_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(server) = Server::start_on_small_disk(&folder.path().join("data"), 24) else { return };
+    let file = folder.path().join("routes.toml");
+    std::fs::write(&file, "[[route]]\nname = 'r'\nfrom = 'in'\n[[route.to]]\ntopic = 'out'\n").unwrap();
+    at(&server, &["topic", "create", "ballast"]).ok();
+    at(&server, &["route", "apply", file.to_str().unwrap()]).ok();
+    at(&server, &["produce", "in", "first"]).ok();
+    consumed(&server, "out", 1);
+    at(&server, &["route", "pause", "r"]).ok();
+    let lines = |count: usize| vec!["x".repeat(500_000); count].join("\n");
+    // There is no room for all of it a second time, once the rest is full.
+    let sent = 1 + 16;
+    let args = ["produce", "in", "--quiet", "--server", server.address()];
+    tidelog_with_input(&args, lines(16).as_bytes()).ok();
+    let ballast = folder.path().join("ballast");
+    std::fs::write(&ballast, lines(60)).unwrap();
+    // It goes on trying when the disk is full.
+    let filler =
+        common::spawn(&["produce", "ballast", "--file", ballast.to_str().unwrap(), "--server", server.address()]);
+    let (mut bytes, mut same) = (0, 0);
+    while same < 5 {
+        let topic = json_lines(&at(&server, &["topic", "describe", "ballast", "--json"]).ok().stdout).remove(0);
+        let now = topic["partitions"][0]["bytes"].as_u64().unwrap();
+        same = if now == bytes && now > 0 { same + 1 } else { 0 };
+        bytes = now;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(filler);
+    at(&server, &["route", "resume", "r"]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let shown = at(&server, &["route", "describe", "r", "--json"]);
+        let route = json_lines(&shown.ok().stdout).remove(0);
+        let error = route["partitions"][0]["last_error"].as_str().unwrap_or_default().to_owned();
+        if error.contains("disk is full") || error.contains("No space") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{route}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    at(&server, &["topic", "delete", "ballast", "--yes"]).ok();
+    assert_eq!(consumed(&server, "out", sent).len(), sent);
+}

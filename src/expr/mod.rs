@@ -91,7 +91,7 @@ impl Expression {
 }
 
 /// Bytes of a record on which an expression must be sure to end, or it is refused.
-const SMALLEST: usize = 512;
+const SMALLEST: usize = 64;
 
 impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
