@@ -12,13 +12,14 @@ fn every_setting_reads_what_it_writes() {
         ("durability", ["interval", "sync", "sync"]),
         ("max_message_bytes", ["1KiB", "64MiB", "8MiB"]),
         ("cleanup", ["delete", "delete", "delete"]),
+        ("expired", ["dead-letter", "skip", "skip"]),
     ] {
         for value in values {
             settings.set(name, value).unwrap();
             assert_eq!(settings.get(name).unwrap(), value, "{name}");
         }
     }
-    assert_eq!(SETTINGS.map(|setting| setting.name).len(), 7);
+    assert_eq!(SETTINGS.map(|setting| setting.name).len(), 8);
     for setting in SETTINGS {
         let value = settings.get(setting.name).unwrap();
         settings.set(setting.name, &value).unwrap();
@@ -66,7 +67,7 @@ fn an_unknown_setting_is_answered_with_the_known_ones() {
     assert_eq!(
         error.to_string(),
         "unknown setting 'retention.ms'; known are retention_time, retention_bytes, segment_bytes, segment_time, \
-         durability, max_message_bytes, cleanup"
+         expired, durability, max_message_bytes, cleanup"
     );
     assert_eq!(TopicSettings::default().get("x"), Err(SettingError::Unknown { name: "x".into() }));
 }
