@@ -86,14 +86,13 @@ fn retain(broker: &Broker, partition: &Partition, now: Option<i64>) {
     let (topic, number) = (&partition.topic, partition.number);
     match log.with(|log| log.begin_retain(now)) {
         Err(error) => tracing::warn!(%topic, partition = number, %error, "retention could not delete"),
-        Ok(gone) if gone.is_empty() => {}
-        Ok(gone) => {
-            for segment in &gone {
-                if let Err(error) = segment.remove(&broker.files) {
-                    tracing::warn!(%topic, partition = number, %error, "removed at the next start");
-                }
-            }
-            tracing::info!(%topic, partition = number, segments = gone.len(), "retention deleted segments");
+        Ok(0) => {}
+        Ok(gone) => tracing::info!(%topic, partition = number, segments = gone, "retention deleted segments"),
+    }
+    // Also those that were still read the last time.
+    for segment in log.with(|log| log.take_unused()) {
+        if let Err(error) = segment.remove(&broker.files) {
+            tracing::warn!(%topic, partition = number, %error, "removed at the next start");
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::base::{Offset, TimestampMs, limits};
 use crate::disk::{self, Disk};
-use crate::log::{Checkpoint, LogConfig, LogError, PartitionLog, parse_segment_name};
+use crate::log::{Checkpoint, LogConfig, LogError, PartitionLog, segment_files};
 use crate::record::{BatchHeader, Batches, read_records};
 
 use super::event::EventError;
@@ -151,9 +151,9 @@ fn prepare(disk: &Arc<dyn Disk>, dir: &DataDir, path: &Path) -> Result<(), Catal
 /// What the journal's segments add up to, as far as they can be read, without opening (and so recovering) the journal.
 pub(super) fn read_state(disk: &dyn Disk, dir: &DataDir) -> State {
     let mut state = State::default();
-    let Ok(entries) = disk.list(&dir.journal_dir()) else { return state };
-    for entry in entries.iter().filter(|entry| parse_segment_name(&entry.name, "log").is_some()) {
-        let Ok(content) = disk::read_file(disk, &dir.journal_dir().join(&entry.name)) else { return state };
+    let Ok(files) = segment_files(disk, &dir.journal_dir()) else { return state };
+    for file in files {
+        let Ok(content) = disk::read_file(disk, &file) else { return state };
         for batch in Batches::new(content.into()) {
             let Ok((_, batch)) = batch else { return state };
             let Ok(records) = read_records(&batch, limits::DEFAULT_BATCH_BYTES) else { return state };

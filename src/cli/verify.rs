@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 use tidelog::catalog::{DataDir, expected_partitions};
 use tidelog::disk::{Disk, RealDisk, length_of};
-use tidelog::log::{Finding, VerifySummary, parse_segment_name, verify_partition};
+use tidelog::log::{Finding, SegmentName, VerifySummary, verify_partition};
 
 use super::failure::Failure;
 use super::output::{self, Out, count, grouped};
@@ -122,7 +122,7 @@ pub fn logs_of(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<PathBuf>, Failure
     let list = |dir: &Path| {
         disk.list(dir).map_err(|error| Failure::Failed(format!("cannot list '{}': {error}", dir.display())))
     };
-    if list(dir)?.iter().any(|entry| parse_segment_name(&entry.name, "log").is_some()) {
+    if list(dir)?.iter().any(|entry| SegmentName::parse(&entry.name, "log").is_some()) {
         return Ok(vec![dir.to_owned()]);
     }
     let data = DataDir::open_read_only(disk, dir).map_err(Failure::failed)?;
@@ -155,7 +155,7 @@ pub fn logs_of(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<PathBuf>, Failure
 fn bytes_of(disk: &Arc<dyn Disk>, logs: &[PathBuf]) -> u64 {
     let listed = logs.iter().filter_map(|dir| Some((dir, disk.list(dir).ok()?)));
     let files = listed.flat_map(|(dir, entries)| entries.into_iter().map(move |entry| (dir.join(&entry.name), entry)));
-    let segments = files.filter(|(_, entry)| parse_segment_name(&entry.name, "log").is_some());
+    let segments = files.filter(|(_, entry)| SegmentName::parse(&entry.name, "log").is_some());
     segments.map(|(path, _)| length_of(disk.as_ref(), &path)).sum()
 }
 

@@ -3,12 +3,18 @@
 //! `checkpoint`, replaced as a whole (all integers big-endian):
 //!
 //! ```text
-//! magic "TLCP" | u16 version = 1 | u16 0 | u64 log start offset
+//! magic "TLCP" | u16 version = 2 | u16 0 | u64 log start offset
 //! | u64 active segment's base offset | u64 position in it | u64 next offset        everything before is synced, verified
-//! | u32 count of sealed segments: (u64 base, u64 bytes, u64 next offset, i64 newest timestamp)*
+//! | u64 offset up to which the log was compacted
+//! | u32 count of sealed segments: (u64 base, u32 generation, u64 bytes, u64 next offset, i64 newest timestamp,
+//!                                  i64 earliest delete horizon, the largest number for none)*
 //! | u32 count of producers: (i64 id, i16 epoch, i64 last use, u8 count: (i32 first, i32 last, u64 base, u64 last offset)*)*
 //! | u32 CRC-32 of all before
 //! ```
+//!
+//! Version 1, which is still read, has no compacted offset, no generations and no horizons. Which files make up the log
+//! is what its sealed segments say: replacing the checkpoint is the moment at which compacted files take the place of
+//! others.
 //!
 //! `synced`, overwritten in place after every sync and not itself synced: a lower bound of the synced end. After a
 //! SIGKILL it is exact; after a power cut it is some earlier truth. Below it, an unreadable batch is damage; at or above
@@ -23,10 +29,11 @@ use std::path::Path;
 use crate::base::{Offset, TimestampMs};
 use crate::disk::{self, Disk};
 
+use super::SegmentName;
 use super::producers::{ProducerBatch, ProducerState, Producers};
 
 const MAGIC: &[u8; 4] = b"TLCP";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const MARK_MAGIC: &[u8; 4] = b"TLSM";
 
 /// Bytes of a sync mark.
@@ -37,12 +44,22 @@ pub(crate) const MARK_BYTES: usize = 36;
 pub struct SealedSegment {
     /// Its first offset, which names the file.
     pub base_offset: Offset,
+    /// Which file of that offset: see [`SegmentName`](super::SegmentName).
+    pub generation: u32,
     /// Its length in bytes.
     pub bytes: u64,
     /// The offset after its last record.
     pub next_offset: Offset,
     /// The newest record timestamp in it.
     pub newest_timestamp: TimestampMs,
+    /// The time from which on the first tombstones in it may go.
+    pub horizon: Option<TimestampMs>,
+}
+
+impl SealedSegment {
+    pub(crate) fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
+    }
 }
 
 /// What is known to be synced and verified.
@@ -56,6 +73,8 @@ pub struct Checkpoint {
     pub position: u64,
     /// The offset at that position.
     pub next_offset: Offset,
+    /// Records before this have been compared by key: a lower bound.
+    pub cleaned_to: Offset,
     /// The segments before it.
     pub sealed: Vec<SealedSegment>,
     pub(crate) producers: Producers,
@@ -65,6 +84,11 @@ impl Checkpoint {
     /// The file's name.
     pub const FILE: &str = "checkpoint";
 
+    /// The segment of this name, if it is one of the sealed ones.
+    pub(crate) fn sealed(&self, name: SegmentName) -> Option<&SealedSegment> {
+        self.sealed.iter().find(|sealed| sealed.name() == name)
+    }
+
     /// How many producers it remembers.
     pub fn producers(&self) -> usize {
         self.producers.states.len()
@@ -72,19 +96,21 @@ impl Checkpoint {
 
     /// The file's content.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.sealed.len() * 32 + self.producers.states.len() * 140);
+        let mut out = Vec::with_capacity(64 + self.sealed.len() * 44 + self.producers.states.len() * 140);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_be_bytes());
         out.extend_from_slice(&0u16.to_be_bytes());
-        for number in [self.log_start, self.active_base, self.position, self.next_offset] {
+        for number in [self.log_start, self.active_base, self.position, self.next_offset, self.cleaned_to] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         out.extend_from_slice(&(self.sealed.len() as u32).to_be_bytes());
         for segment in &self.sealed {
             out.extend_from_slice(&segment.base_offset.to_be_bytes());
+            out.extend_from_slice(&segment.generation.to_be_bytes());
             out.extend_from_slice(&segment.bytes.to_be_bytes());
             out.extend_from_slice(&segment.next_offset.to_be_bytes());
             out.extend_from_slice(&segment.newest_timestamp.to_be_bytes());
+            out.extend_from_slice(&segment.horizon.unwrap_or(TimestampMs::MAX).to_be_bytes());
         }
         // Sorted, so that the same state gives the same bytes.
         let mut producers: Vec<_> = self.producers.states.iter().collect();
@@ -112,23 +138,27 @@ impl Checkpoint {
     pub fn decode(content: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::open(content, MAGIC)?;
         let version = fields.u16()?;
-        if version != VERSION {
-            return Err(format!("version {version}; this version reads {VERSION}"));
+        if !(1..=VERSION).contains(&version) {
+            return Err(format!("version {version}; this version reads up to {VERSION}"));
         }
         fields.u16()?;
+        let compacts = version >= 2;
         let mut checkpoint = Checkpoint {
             log_start: fields.u64()?,
             active_base: fields.u64()?,
             position: fields.u64()?,
             next_offset: fields.u64()?,
+            cleaned_to: if compacts { fields.u64()? } else { 0 },
             ..Checkpoint::default()
         };
         for _ in 0..fields.u32()? {
             checkpoint.sealed.push(SealedSegment {
                 base_offset: fields.u64()?,
+                generation: if compacts { fields.u32()? } else { 0 },
                 bytes: fields.u64()?,
                 next_offset: fields.u64()?,
                 newest_timestamp: fields.i64()?,
+                horizon: if compacts { Some(fields.i64()?).filter(|&at| at != TimestampMs::MAX) } else { None },
             });
         }
         for _ in 0..fields.u32()? {

@@ -406,7 +406,7 @@ impl Shared {
 
     /// A poisoned log is opened again when something is to be written, at most once a second.
     fn reopen_if_due(&self, inner: &Inner, log: &mut PartitionLog) {
-        if log.poisoned().is_none() {
+        if log.poisoned().is_none() || log.checkpoint_running {
             return;
         }
         {

@@ -10,6 +10,9 @@ use crate::record::{BatchBuilder, BatchOptions};
 
 const DIR: &str = "/data/p";
 
+/// The folders in `data/frozen`, the newest last. 2: the checkpoint knows of compaction.
+const VERSIONS: [&str; 2] = ["log", "log-2"];
+
 fn config() -> LogConfig {
     LogConfig { segment_bytes: 18_000, ..LogConfig::default() }
 }
@@ -40,17 +43,18 @@ fn write(disk: &Arc<dyn Disk>) {
     log.close(3_000).unwrap();
 }
 
+fn folder(version: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/frozen").join(version)
+}
+
 #[test]
-fn a_log_of_the_first_version_is_written_the_same_and_stays_readable() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/frozen/log");
+fn a_log_is_written_as_in_the_newest_version() {
     let sim = SimDisk::new(SimOptions::default());
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
     write(&disk);
     let written = disk.list(Path::new(DIR)).unwrap();
     assert_eq!(written.len(), 8, "two segments with two indexes each, checkpoint, sync mark: {written:?}");
-    let old = SimDisk::new(SimOptions::default());
-    let old_disk: Arc<dyn Disk> = Arc::new(old.clone());
-    old_disk.create_dir_all(Path::new(DIR)).unwrap();
+    let folder = folder(VERSIONS[VERSIONS.len() - 1]);
     for entry in written {
         let content = disk::read_file(disk.as_ref(), &Path::new(DIR).join(&entry.name)).unwrap();
         let file = folder.join(&entry.name);
@@ -60,14 +64,26 @@ fn a_log_of_the_first_version_is_written_the_same_and_stays_readable() {
         }
         let frozen = disk::read_file(&RealDisk, &file).unwrap();
         assert!(frozen == content, "{} is written differently now", file.display());
-        old.plant(&Path::new(DIR).join(&entry.name), &frozen);
     }
-    let (log, recovery) = PartitionLog::open(Arc::clone(&old_disk), PathBuf::from(DIR), config(), 4_000).unwrap();
-    assert!(recovery.is_clean(), "{recovery}");
-    assert_eq!((log.start_offset(), log.written_end()), (0, 36));
-    let chunk = log.read(20, 100, 36).unwrap();
-    assert_eq!(chunk.next_offset, 21);
-    let mut findings = Vec::new();
-    verify_partition(&old_disk, Path::new(DIR), &mut |finding| findings.push(finding), &mut |_| {}).unwrap();
-    assert_eq!(findings, []);
+}
+
+#[test]
+fn a_log_of_every_version_stays_readable() {
+    for version in VERSIONS {
+        let old = SimDisk::new(SimOptions::default());
+        let disk: Arc<dyn Disk> = Arc::new(old.clone());
+        disk.create_dir_all(Path::new(DIR)).unwrap();
+        for entry in RealDisk.list(&folder(version)).unwrap() {
+            let frozen = disk::read_file(&RealDisk, &folder(version).join(&entry.name)).unwrap();
+            old.plant(&Path::new(DIR).join(&entry.name), &frozen);
+        }
+        let (log, recovery) = PartitionLog::open(Arc::clone(&disk), PathBuf::from(DIR), config(), 4_000).unwrap();
+        assert!(recovery.is_clean(), "{version}: {recovery}");
+        assert_eq!((log.start_offset(), log.written_end()), (0, 36), "{version}");
+        let chunk = log.read(20, 100, 36).unwrap();
+        assert_eq!(chunk.next_offset, 21, "{version}");
+        let mut findings = Vec::new();
+        verify_partition(&disk, Path::new(DIR), &mut |finding| findings.push(finding), &mut |_| {}).unwrap();
+        assert_eq!(findings, [], "{version}");
+    }
 }

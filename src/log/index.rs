@@ -40,12 +40,21 @@ pub(crate) struct SparseIndex {
     pub(crate) next_offset: Offset,
     /// The newest timestamp in them; `TimestampMs::MIN` if there is none.
     pub(crate) newest: TimestampMs,
+    /// The earliest delete horizon in them. Only where the headers were seen: it is not stored.
+    pub(crate) horizon: Option<TimestampMs>,
     pub(crate) entries: Vec<IndexEntry>,
 }
 
 impl SparseIndex {
     pub(crate) fn new(base_offset: Offset) -> Self {
-        Self { base_offset, covered: 0, next_offset: base_offset, newest: TimestampMs::MIN, entries: Vec::new() }
+        Self {
+            base_offset,
+            covered: 0,
+            next_offset: base_offset,
+            newest: TimestampMs::MIN,
+            horizon: None,
+            entries: Vec::new(),
+        }
     }
 
     /// Takes in the batch at the end of what is covered.
@@ -62,6 +71,7 @@ impl SparseIndex {
         self.covered += header.total_bytes() as u64;
         self.next_offset = header.next_offset();
         self.newest = self.newest.max(header.max_timestamp);
+        self.horizon = self.horizon.into_iter().chain(header.delete_horizon()).min();
     }
 
     /// A position at or before the batch that holds `offset`, the nearest one known.
@@ -139,6 +149,7 @@ impl SparseIndex {
             covered: by_offset.covered,
             next_offset: by_offset.next_offset,
             newest: by_offset.newest_timestamp,
+            horizon: None,
             entries,
         })
     }

@@ -106,6 +106,12 @@ pub struct PartitionLog {
     /// Sealed segments whose index files are still to be written.
     pub(crate) unstored: Vec<(Arc<Segment>, Arc<SparseIndex>)>,
     pub(crate) damage: Vec<Damage>,
+    /// Records before this have been compared by key.
+    pub(crate) cleaned_to: Offset,
+    /// No file has had this generation or a later one.
+    pub(crate) next_generation: u32,
+    /// Segments that belong to the log no more; their files go when nobody reads them any longer.
+    pub(crate) retired: Vec<Arc<Segment>>,
 }
 
 impl PartitionLog {
@@ -444,15 +450,7 @@ impl PartitionLog {
         let sealed = std::mem::replace(&mut self.active.segment, segment);
         self.active.first_append_ms = None;
         self.active.length = 0;
-        self.sealed.push(Sealed {
-            info: SealedSegment {
-                base_offset: sealed.base_offset,
-                bytes: index.covered,
-                next_offset: index.next_offset,
-                newest_timestamp: index.newest,
-            },
-            segment: Arc::clone(&sealed),
-        });
+        self.sealed.push(Sealed { info: sealed.sealed(&index), segment: Arc::clone(&sealed) });
         self.unstored.push((sealed, Arc::new(index)));
         self.checkpoint_due = true;
         Ok(())

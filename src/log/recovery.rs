@@ -16,14 +16,15 @@ use std::sync::Arc;
 use crate::base::{Offset, TimestampMs};
 use crate::disk::DiskFile;
 
-use super::checkpoint::{Checkpoint, SealedSegment, SyncMark};
+use super::checkpoint::{Checkpoint, SyncMark};
 use super::files::FileCache;
 use super::index::SparseIndex;
+use super::listing::{Listing, is_outdated, segment_names};
 use super::partition::{Active, PartitionLog, Sealed};
 use super::producers::Producers;
 use super::room::is_room;
 use super::scan::{Check, Found, Scanner};
-use super::segment::{Segment, parse_segment_name};
+use super::segment::{Segment, SegmentName};
 use super::{Damage, LogConfig, LogError};
 
 /// From so many bytes read on, a new checkpoint is written at once. Less is read again sooner than a checkpoint is written, and
@@ -83,7 +84,19 @@ impl PartitionLog {
         opening.check_sealed()?;
         opening.scan(now_ms)?;
         opening.settle()?;
-        let Opening { files, dir, checkpoint, log_start, sealed, last, producers, recovery, changed, .. } = opening;
+        let Opening {
+            files,
+            dir,
+            checkpoint,
+            log_start,
+            sealed,
+            last,
+            producers,
+            recovery,
+            changed,
+            next_generation,
+            ..
+        } = opening;
         let (segment, index) = last;
         let synced = SyncMark { offset: index.next_offset, segment: segment.base_offset, position: index.covered };
         let scanned = recovery.scanned_bytes;
@@ -107,6 +120,9 @@ impl PartitionLog {
             sync_running: false,
             producers,
             poisoned: None,
+            cleaned_to: checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.cleaned_to),
+            next_generation,
+            retired: Vec::new(),
             litter: false,
             last_checkpoint: checkpoint.unwrap_or_default(),
             checkpoint_due: changed || scanned >= WORTH_SAVING,
@@ -133,8 +149,10 @@ struct Opening {
     /// What the mark of the last sync says.
     marked: Offset,
     log_start: Offset,
-    /// First offsets of the segment files that are there.
-    bases: Vec<Offset>,
+    /// The segment files that are there, and what else there was.
+    bases: Vec<SegmentName>,
+    listing: Listing,
+    next_generation: u32,
     sealed: Vec<Sealed>,
     /// The segment that will be active.
     last: (Arc<Segment>, SparseIndex),
@@ -155,19 +173,24 @@ impl Opening {
             None
         });
         let mark = SyncMark::read(disk.as_ref(), &dir);
-        let mut bases = Vec::new();
         for entry in disk.list(&dir).map_err(LogError::io("cannot list", &dir))? {
-            if let Some(base) = parse_segment_name(&entry.name, "log") {
-                bases.push(base);
-            } else if entry.name.ends_with(".tmp") && !entry.is_dir {
+            if entry.name.ends_with(".tmp") && !entry.is_dir {
                 let path = dir.join(&entry.name);
                 disk.remove_file(&path).map_err(LogError::io("cannot remove", &path))?;
             }
         }
-        bases.sort_unstable();
+        let names = segment_names(disk.as_ref(), &dir).map_err(LogError::io("cannot list", &dir))?;
         if checkpoint.is_none() && recovery.notes.is_empty() {
             recovery.notes.push("there is no checkpoint: every segment is read".to_owned());
         }
+        let outdated = checkpoint.as_ref().is_some_and(|checkpoint| is_outdated(checkpoint, &names));
+        if outdated {
+            recovery.notes.push("the checkpoint is older than the segments: every segment is read instead".to_owned());
+        }
+        let checkpoint = checkpoint.filter(|_| !outdated);
+        let mut listing = Listing::new(&names, checkpoint.as_ref());
+        let bases = std::mem::take(&mut listing.log);
+        let next_generation = names.iter().map(|name| name.generation).max().unwrap_or(0).saturating_add(1);
         let marked = mark.map_or(0, |mark| mark.offset);
         let (log_start, trusted_end, active) = match &checkpoint {
             Some(checkpoint) => {
@@ -176,8 +199,9 @@ impl Opening {
             // Without a checkpoint every segment but the last is taken for synced: better to report too much damage
             // than to cut away what was acknowledged.
             None => {
-                let first = bases.first().copied().unwrap_or(marked);
-                (first, marked.max(bases.last().copied().unwrap_or(0)), Segment::new(&dir, first))
+                let first = bases.first().copied().unwrap_or(SegmentName::written(marked));
+                let last = bases.last().map_or(0, |last| last.base_offset);
+                (first.base_offset, marked.max(last), Segment::named(&dir, first))
             }
         };
         let index = SparseIndex::new(active.base_offset);
@@ -191,6 +215,8 @@ impl Opening {
             marked,
             log_start,
             bases,
+            listing,
+            next_generation,
             sealed: Vec::new(),
             last: (active, index),
             producers,
@@ -200,27 +226,22 @@ impl Opening {
         })
     }
 
-    /// Removes what retention had given up, and compares the sealed segments with the checkpoint.
+    /// Removes what retention and compaction had given up, and compares the sealed segments with the checkpoint.
     fn check_sealed(&mut self) -> Result<(), LogError> {
-        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
-        let log_start = self.log_start;
-        let given_up =
-            self.bases.windows(2).take_while(|pair| pair[1] <= log_start && pair[0] < checkpoint.active_base).count();
-        for base in self.bases.drain(..given_up) {
-            Segment::new(&self.dir, base).remove(&self.files)?;
+        for &name in &self.listing.leftovers {
+            Segment::named(&self.dir, name).remove(&self.files)?;
         }
-        for &base in self.bases.iter().filter(|&&base| base < checkpoint.active_base) {
-            if !checkpoint.sealed.iter().any(|info| info.base_offset == base) {
-                let segment = Segment::new(&self.dir, base);
-                if self.files.get(&segment.log).and_then(|file| file.len()).is_ok_and(|length| length == 0) {
-                    segment.remove(&self.files)?;
-                } else {
-                    self.recovery.notes.push(format!("{} is no part of the log: left alone", segment.log.display()));
-                }
+        for &name in &self.listing.strays {
+            let segment = Segment::named(&self.dir, name);
+            if self.files.get(&segment.log).and_then(|file| file.len()).is_ok_and(|length| length == 0) {
+                segment.remove(&self.files)?;
+            } else {
+                self.recovery.notes.push(format!("{} is no part of the log: left alone", segment.log.display()));
             }
         }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         for info in &checkpoint.sealed {
-            let segment = Segment::new(&self.dir, info.base_offset);
+            let segment = Segment::named(&self.dir, info.name());
             let there = match self.files.get(&segment.log).and_then(|file| file.len()) {
                 Ok(length) => Some(length),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -250,19 +271,19 @@ impl Opening {
     fn scan(&mut self, now_ms: TimestampMs) -> Result<(), LogError> {
         let from = self.last.0.base_offset;
         let mut expected = self.checkpoint.as_ref().map_or(from, |checkpoint| checkpoint.next_offset);
-        let mut bases: Vec<_> = self.bases.iter().copied().filter(|&base| base >= from).collect();
-        if bases.first() != Some(&from) {
+        let mut bases: Vec<_> = self.bases.iter().copied().filter(|name| name.base_offset >= from).collect();
+        if bases.first().is_none_or(|name| name.base_offset != from) {
             if expected > from {
                 self.note_damage(Arc::clone(&self.last.0), 0, from, expected, "the segment file is missing".to_owned());
                 self.last.1.next_offset = expected;
             }
             if bases.is_empty() || expected == from {
-                bases.insert(0, from);
+                bases.insert(0, SegmentName::written(from));
             }
         }
         for at in 0..bases.len() {
-            let base = bases[at];
-            let segment = Segment::new(&self.dir, base);
+            let base = bases[at].base_offset;
+            let segment = Segment::named(&self.dir, bases[at]);
             if base < expected && at > 0 {
                 self.recovery.notes.push(format!("{} repeats what lies before it: removed", segment.log.display()));
                 segment.remove(&self.files)?;
@@ -277,7 +298,7 @@ impl Opening {
                 self.note_damage(Arc::clone(&segment), 0, expected, base, what);
                 expected = base;
             }
-            let following = bases.get(at + 1).copied();
+            let following = bases.get(at + 1).map(|name| name.base_offset);
             let whole = self.scan_segment(&segment, &mut expected, following, now_ms)?;
             if !whole {
                 return self.drop_segments(&bases[at + 1..]);
@@ -296,7 +317,7 @@ impl Opening {
     ) -> Result<bool, LogError> {
         let file = self.files.create(&segment.log).map_err(LogError::io("cannot open", &segment.log))?;
         // A file just made is relied on only after its folder has been synced.
-        self.changed |= !self.bases.contains(&segment.base_offset);
+        self.changed |= !self.bases.contains(&segment.name());
         let length = file.len().map_err(LogError::io("cannot look at", &segment.log))?;
         let index = self.begin_index(segment, length)?;
         self.begin_last(Arc::clone(segment), index);
@@ -371,15 +392,7 @@ impl Opening {
         if before.base_offset == self.last.0.base_offset {
             return;
         }
-        self.sealed.push(Sealed {
-            info: SealedSegment {
-                base_offset: before.base_offset,
-                bytes: held.covered,
-                next_offset: held.next_offset,
-                newest_timestamp: held.newest,
-            },
-            segment: before,
-        });
+        self.sealed.push(Sealed { info: before.sealed(&held), segment: before });
     }
 
     fn cut(&mut self, segment: &Segment, file: &dyn DiskFile, at: u64, length: u64) -> Result<(), LogError> {
@@ -393,9 +406,9 @@ impl Opening {
     }
 
     /// Removes segments above the end of the log; they hold only what was never synced.
-    fn drop_segments(&mut self, bases: &[Offset]) -> Result<(), LogError> {
-        for &base in bases {
-            let segment = Segment::new(&self.dir, base);
+    fn drop_segments(&mut self, names: &[SegmentName]) -> Result<(), LogError> {
+        for &name in names {
+            let segment = Segment::named(&self.dir, name);
             if let Ok(length) = self.files.get(&segment.log).and_then(|file| file.len()) {
                 self.recovery.cut_bytes += length;
             }
@@ -418,7 +431,9 @@ impl Opening {
             segment.base_offset == self.last.0.base_offset
                 && file.len().is_ok_and(|length| length == self.last.1.covered)
         });
-        if !at_end || !file_whole {
+        // A file that compaction made is never appended to.
+        let compacted = self.last.0.generation > 0;
+        if !at_end || !file_whole || compacted {
             if at_end && self.last.0.base_offset == end {
                 self.last.1 = SparseIndex::new(end);
             } else {

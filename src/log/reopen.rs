@@ -29,6 +29,10 @@ impl PartitionLog {
     /// # Errors
     /// Those of the disk; the log stays poisoned and this can be tried again.
     pub fn reopen(&mut self, now_ms: TimestampMs) -> Result<Recovery, LogError> {
+        if self.checkpoint_running {
+            // It would land on top of what opening finds.
+            return Err(LogError::Poisoned { reason: "a checkpoint is being written".to_owned() });
+        }
         // Nothing from before is to be written or synced through the old handles.
         self.files.forget(&self.dir);
         self.move_tail()?;

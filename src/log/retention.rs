@@ -56,41 +56,42 @@ impl PartitionLog {
     /// # Errors
     /// Those of the disk; what could not be removed is removed at the next opening.
     pub fn retain(&mut self, now_ms: Option<TimestampMs>) -> Result<usize, LogError> {
-        let gone = self.begin_retain(now_ms)?;
-        for segment in &gone {
+        let count = self.begin_retain(now_ms)?;
+        for segment in self.take_unused() {
             segment.remove(&self.files)?;
         }
-        Ok(gone.len())
+        Ok(count)
     }
 
-    /// The first half of [`PartitionLog::retain`]: the segments returned belong to the log no more.
+    /// The first half of [`PartitionLog::retain`]: so many segments belong to the log no more. Their files are for
+    /// [`PartitionLog::take_unused`].
     ///
     /// # Errors
     /// Those of the disk; nothing is given up then.
-    pub(crate) fn begin_retain(&mut self, now_ms: Option<TimestampMs>) -> Result<Vec<Arc<Segment>>, LogError> {
+    pub(crate) fn begin_retain(&mut self, now_ms: Option<TimestampMs>) -> Result<usize, LogError> {
         if self.poisoned.is_some() || self.checkpoint_running || self.sync_running {
-            return Ok(Vec::new());
+            return Ok(0);
         }
         self.seal_expired(now_ms)?;
         let count = self.expired_segments(now_ms);
         if count == 0 {
-            return Ok(Vec::new());
+            return Ok(0);
         }
         let log_start = self.sealed.get(count).map_or(self.active.segment.base_offset, |next| next.segment.base_offset);
         self.give_up_below(log_start)
     }
 
-    /// Gives up all records below `offset`, which is at most the synced end; the segments returned belong to the log no
-    /// more. `None` if the log is at work: try again.
+    /// Gives up all records below `offset`, which is at most the synced end; so many segments belong to the log no more,
+    /// and their files are for [`PartitionLog::take_unused`]. `None` if the log is at work: try again.
     ///
     /// # Errors
     /// Those of the disk; nothing is given up then.
-    pub(crate) fn begin_give_up(&mut self, offset: Offset) -> Result<Option<Vec<Arc<Segment>>>, LogError> {
+    pub(crate) fn begin_give_up(&mut self, offset: Offset) -> Result<Option<usize>, LogError> {
         if self.poisoned.is_some() || self.checkpoint_running || self.sync_running {
             return Ok(None);
         }
         if offset <= self.log_start {
-            return Ok(Some(Vec::new()));
+            return Ok(Some(0));
         }
         if offset > self.active.segment.base_offset {
             // The log start lies in a closed segment, or where the active one begins.
@@ -102,15 +103,22 @@ impl PartitionLog {
         Ok((self.log_start >= offset).then_some(gone))
     }
 
+    /// Retired segments that nobody reads any more; whoever takes them removes their files. What is left over is removed
+    /// at the next opening.
+    pub(crate) fn take_unused(&mut self) -> Vec<Arc<Segment>> {
+        // Nobody can get hold of one anew, so a count of one stays one.
+        self.retired.extract_if(.., |segment| Arc::strong_count(segment) == 1).collect()
+    }
+
     /// Moves the log start to `log_start`, at most the synced end, and gives up the segments wholly below it.
-    fn give_up_below(&mut self, log_start: Offset) -> Result<Vec<Arc<Segment>>, LogError> {
+    fn give_up_below(&mut self, log_start: Offset) -> Result<usize, LogError> {
         // The positions in the checkpoint must lie in segments that stay.
         if self.last_checkpoint.active_base < log_start {
             self.checkpoint_due = true;
             self.sync()?;
         }
         if self.last_checkpoint.active_base < log_start {
-            return Ok(Vec::new());
+            return Ok(0);
         }
         let mut checkpoint = self.last_checkpoint.clone();
         checkpoint.log_start = log_start;
@@ -121,9 +129,9 @@ impl PartitionLog {
         self.last_checkpoint = checkpoint;
         self.log_start = log_start;
         let stay = self.sealed.partition_point(|sealed| sealed.info.next_offset <= log_start);
-        let gone: Vec<_> = self.sealed.drain(..stay).map(|sealed| sealed.segment).collect();
+        self.retired.extend(self.sealed.drain(..stay).map(|sealed| sealed.segment));
         self.unstored.retain(|(segment, _)| segment.base_offset >= log_start);
-        Ok(gone)
+        Ok(stay)
     }
 
     /// Closes the active segment if its newest record is too old, so that it can go as the others do.

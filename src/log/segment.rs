@@ -11,33 +11,83 @@ use super::index::SparseIndex;
 use super::scan::{Check, Found, Scanner};
 use super::{Damage, LogError};
 
-/// The name of a segment file: its first offset in twenty digits, so that names sort as offsets do (as in Kafka).
-pub fn segment_file_name(base_offset: Offset, extension: &str) -> String {
-    format!("{base_offset:020}.{extension}")
+/// What the name of a segment file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentName {
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// 0 as it was written; a file that compaction made has a higher one than those it was made from.
+    pub generation: u32,
 }
 
-/// The first offset that a segment file's name states, `None` if it is no such name.
-pub fn parse_segment_name(name: &str, extension: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(extension)?.strip_suffix('.')?;
-    if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+impl SegmentName {
+    /// The name of a file that was appended to.
+    pub fn written(base_offset: Offset) -> Self {
+        Self { base_offset, generation: 0 }
     }
-    digits.parse().ok().filter(|&offset| i64::try_from(offset).is_ok())
+
+    /// The file's name: the first offset in twenty digits, so that names sort as offsets do (as in Kafka), and the
+    /// generation if there is one.
+    pub fn file(self, extension: &str) -> String {
+        match self.generation {
+            0 => format!("{:020}.{extension}", self.base_offset),
+            generation => format!("{:020}-{generation}.{extension}", self.base_offset),
+        }
+    }
+
+    /// Reads a file's name; `None` if it is no such name.
+    pub fn parse(name: &str, extension: &str) -> Option<Self> {
+        let stem = name.strip_suffix(extension)?.strip_suffix('.')?;
+        let (digits, generation) = match stem.split_once('-') {
+            None => (stem, 0),
+            Some((digits, generation)) if !generation.starts_with('0') => (digits, number(generation)?),
+            Some(_) => return None,
+        };
+        let base_offset = number(digits).filter(|&offset| digits.len() == 20 && i64::try_from(offset).is_ok())?;
+        Some(Self { base_offset, generation: u32::try_from(generation).ok()? })
+    }
+}
+
+fn number(digits: &str) -> Option<u64> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 /// Where a segment lies.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) base_offset: Offset,
+    pub(crate) generation: u32,
     pub(crate) log: PathBuf,
     pub(crate) offsets: PathBuf,
     pub(crate) times: PathBuf,
 }
 
 impl Segment {
+    /// One that is appended to, or was.
     pub(crate) fn new(dir: &Path, base_offset: Offset) -> Arc<Self> {
-        let path = |extension| dir.join(segment_file_name(base_offset, extension));
-        Arc::new(Self { base_offset, log: path("log"), offsets: path("index"), times: path("timeindex") })
+        Self::named(dir, SegmentName::written(base_offset))
+    }
+
+    pub(crate) fn named(dir: &Path, name: SegmentName) -> Arc<Self> {
+        let path = |extension| dir.join(name.file(extension));
+        let SegmentName { base_offset, generation } = name;
+        Arc::new(Self { base_offset, generation, log: path("log"), offsets: path("index"), times: path("timeindex") })
+    }
+
+    pub(crate) fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
+    }
+
+    /// What is known of it once nothing more is appended, by its index.
+    pub(crate) fn sealed(&self, index: &SparseIndex) -> SealedSegment {
+        SealedSegment {
+            base_offset: self.base_offset,
+            generation: self.generation,
+            bytes: index.covered,
+            next_offset: index.next_offset,
+            newest_timestamp: index.newest,
+            horizon: index.horizon,
+        }
     }
 
     /// Removes its files, the indexes first: a log without indexes is whole, the other way round is litter.

@@ -161,6 +161,7 @@ impl PartitionLog {
                 active_base: reached.segment,
                 position: reached.position,
                 next_offset: reached.offset,
+                cleaned_to: self.cleaned_to,
                 sealed: self.sealed.iter().map(|sealed| sealed.info).collect(),
                 producers: self.producers.clone(),
             },
@@ -220,10 +221,12 @@ impl PartitionLog {
             return None;
         }
         let mut draft = self.checkpoint_ready.take()?;
-        // Retention may have moved on since the draft was made.
-        draft.checkpoint.log_start = self.log_start;
-        let log_start = self.log_start;
-        draft.checkpoint.sealed.retain(|sealed| sealed.next_offset > log_start);
+        // Retention and compaction may have moved on since the draft was made.
+        let (log_start, active_base) = (self.log_start, draft.checkpoint.active_base);
+        (draft.checkpoint.log_start, draft.checkpoint.cleaned_to) = (log_start, self.cleaned_to);
+        let sealed = self.sealed.iter().map(|sealed| sealed.info);
+        draft.checkpoint.sealed =
+            sealed.filter(|info| info.base_offset < active_base && info.next_offset > log_start).collect();
         draft.indexes.retain(|(segment, index)| index.next_offset > log_start || segment.base_offset >= log_start);
         self.checkpoint_running = true;
         Some(CheckpointJob { files: Arc::clone(&self.files), dir: self.dir.clone(), draft })

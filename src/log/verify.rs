@@ -9,9 +9,10 @@ use crate::disk::{Disk, OpenMode};
 use super::LogError;
 use super::checkpoint::{Checkpoint, SyncMark};
 use super::index::SparseIndex;
+use super::listing::{Listing, is_outdated, segment_names};
 use super::room::is_room;
 use super::scan::{Check, Found, Scanner};
-use super::segment::{Segment, parse_segment_name};
+use super::segment::{Segment, SegmentName};
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,38 +68,30 @@ pub fn verify_partition(
         }
     };
     let marked = SyncMark::read(disk.as_ref(), dir).map_or(0, |mark| mark.offset);
-    let mut bases: Vec<Offset> = disk
-        .list(dir)
-        .map_err(LogError::io("cannot list", dir))?
-        .iter()
-        .filter_map(|entry| parse_segment_name(&entry.name, "log"))
-        .collect();
-    bases.sort_unstable();
-    let log_start = checkpoint.as_ref().map_or(bases.first().copied().unwrap_or(0), |known| known.log_start);
+    let names = segment_names(disk.as_ref(), dir).map_err(LogError::io("cannot list", dir))?;
+    let outdated = checkpoint.as_ref().is_some_and(|known| is_outdated(known, &names));
+    if outdated {
+        let what = "the checkpoint is older than the segments and will not be used".to_owned();
+        found(Finding { file: dir.join(Checkpoint::FILE), position: 0, from: 0, to: None, what, damage: false });
+    }
+    let checkpoint = checkpoint.filter(|_| !outdated);
+    let Listing { log: mut bases, leftovers: _, strays } = Listing::new(&names, checkpoint.as_ref());
+    let first = bases.first().map_or(0, |name| name.base_offset);
+    let log_start = checkpoint.as_ref().map_or(first, |known| known.log_start);
     let known_end = checkpoint.as_ref().map_or(0, |known| known.next_offset);
     // What retention has given up is removed by the next start.
-    let given_up = bases.windows(2).take_while(|pair| pair[1] <= log_start).count();
+    let given_up = bases.windows(2).take_while(|pair| pair[1].base_offset <= log_start).count();
     bases.drain(..given_up);
-    let mut strays = Vec::new();
-    if let Some(known) = &checkpoint {
-        bases.retain(|&base| {
-            let part = base >= known.active_base || known.sealed.iter().any(|sealed| sealed.base_offset == base);
-            if !part {
-                strays.push(base);
-            }
-            part
-        });
-    }
-    for base in strays {
-        let file = Segment::new(dir, base).log.clone();
+    for name in strays {
+        let file = Segment::named(dir, name).log.clone();
         let what = "the file is no part of the log".to_owned();
-        found(Finding { file, position: 0, from: base, to: None, what, damage: false });
+        found(Finding { file, position: 0, from: name.base_offset, to: None, what, damage: false });
     }
     let mut verify = Verify {
         disk,
         dir,
         trusted_end: known_end.max(marked).max(if checkpoint.is_none() {
-            bases.last().copied().unwrap_or(0)
+            bases.last().map_or(0, |name| name.base_offset)
         } else {
             0
         }),
@@ -107,16 +100,17 @@ pub fn verify_partition(
         found,
         progress,
     };
-    let mut expected = bases.first().copied().filter(|&base| base <= log_start).unwrap_or(log_start);
-    for (at, &base) in bases.iter().enumerate() {
-        let segment = Segment::new(dir, base);
-        if base != expected {
-            verify.gap(&segment, expected, base);
+    let first = bases.first().map(|name| name.base_offset);
+    let mut expected = first.filter(|&base| base <= log_start).unwrap_or(log_start);
+    for (at, &name) in bases.iter().enumerate() {
+        let segment = Segment::named(dir, name);
+        if name.base_offset != expected {
+            verify.gap(&segment, expected, name.base_offset);
         }
         expected = verify.segment(&segment, bases.get(at + 1).copied())?;
     }
     if expected < verify.trusted_end {
-        let file = Segment::new(dir, bases.last().copied().unwrap_or(0)).log.clone();
+        let file = Segment::named(dir, bases.last().copied().unwrap_or(SegmentName::written(0))).log.clone();
         let what = format!("the log ends at offset {expected}; it had been synced up to {}", verify.trusted_end);
         let to = Some(verify.trusted_end);
         (verify.found)(Finding { file, position: 0, from: expected, to, what, damage: true });
@@ -148,13 +142,11 @@ impl Verify<'_> {
     }
 
     /// Checks one segment; the offset that follows it.
-    fn segment(&mut self, segment: &Segment, following: Option<Offset>) -> Result<Offset, LogError> {
+    fn segment(&mut self, segment: &Segment, following: Option<SegmentName>) -> Result<Offset, LogError> {
+        let following = following.map(|name| name.base_offset);
         let path = &segment.log;
         let file = self.disk.open(path, OpenMode::Read).map_err(LogError::io("cannot open", path))?;
-        let sealed = self
-            .checkpoint
-            .as_ref()
-            .and_then(|known| known.sealed.iter().find(|sealed| sealed.base_offset == segment.base_offset));
+        let sealed = self.checkpoint.as_ref().and_then(|known| known.sealed(segment.name()));
         let length = file.len().map_err(LogError::io("cannot look at", path))?;
         // A sealed segment's length is known; what lies behind it belongs to nobody.
         let end = sealed.map_or(length, |sealed| sealed.bytes.min(length));

@@ -43,6 +43,8 @@ pub struct BatchHeader {
     pub record_count: u32,
 }
 
+/// The attribute bit that says that the base timestamp is a delete horizon.
+pub(crate) const DELETE_HORIZON: u16 = 0x40;
 /// Bytes before what the length field counts.
 pub(crate) const LENGTH_END: usize = 12;
 /// Where the checksummed part begins.
@@ -149,6 +151,17 @@ impl BatchHeader {
     /// Written by the server to mark something; holds no user records.
     pub fn is_control(&self) -> bool {
         self.attributes & 0x20 != 0
+    }
+
+    /// The time from which on the tombstones in it may go, if compaction has set one. It is in the place of the base
+    /// timestamp, to which the records' timestamps stay relative.
+    pub fn delete_horizon(&self) -> Option<TimestampMs> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
+    /// Written by compaction in the place of records that are gone, so that offsets stay contiguous.
+    pub fn is_gap(&self) -> bool {
+        self.record_count == 0 && self.producer_id < 0
     }
 
     /// All records have the time of the append, which is the max timestamp.

@@ -102,9 +102,11 @@ fn checkpoint(out: &mut Out, json: bool, checkpoint: &Checkpoint) -> Result<(), 
         let sealed = checkpoint.sealed.iter().map(|segment| {
             json!({
                 "base_offset": segment.base_offset,
+                "generation": segment.generation,
                 "bytes": segment.bytes,
                 "next_offset": segment.next_offset,
                 "newest_timestamp": segment.newest_timestamp,
+                "delete_horizon": segment.horizon,
             })
         });
         let line = json!({
@@ -112,6 +114,7 @@ fn checkpoint(out: &mut Out, json: bool, checkpoint: &Checkpoint) -> Result<(), 
             "active_segment": checkpoint.active_base,
             "position": checkpoint.position,
             "next_offset": checkpoint.next_offset,
+            "compacted_to": checkpoint.cleaned_to,
             "producers": checkpoint.producers(),
             "sealed": sealed.collect::<Vec<_>>(),
         });
@@ -127,14 +130,17 @@ fn checkpoint(out: &mut Out, json: bool, checkpoint: &Checkpoint) -> Result<(), 
         count(checkpoint.producers() as u64, "producer"),
         count(checkpoint.sealed.len() as u64, "sealed segment"),
     )?;
+    if checkpoint.cleaned_to > 0 {
+        writeln!(out, "compacted up to offset {}", checkpoint.cleaned_to)?;
+    }
     for segment in &checkpoint.sealed {
         let newest = time(segment.newest_timestamp);
         let last = segment.next_offset.saturating_sub(1);
-        writeln!(
-            out,
-            "segment {}: to offset {last}, {} bytes, newest record {newest}",
-            segment.base_offset, segment.bytes
-        )?;
+        write!(out, "segment {}: to offset {last}, {} bytes, newest record {newest}", segment.base_offset, segment.bytes)?;
+        match segment.generation {
+            0 => writeln!(out)?,
+            generation => writeln!(out, ", compacted (generation {generation})")?,
+        }
     }
     Ok(())
 }
