@@ -296,8 +296,10 @@ impl Broker {
     fn give_up(&self, partition: &Partition, below: Offset) -> Result<Option<Offset>, BrokerError> {
         let log = partition.log()?;
         let given_up = log.with(|log| log.begin_give_up(below)).map_err(|error| partition.error(error))?;
-        let Some(gone) = given_up else { return Ok(None) };
-        for segment in &gone {
+        if given_up.is_none() {
+            return Ok(None);
+        }
+        for segment in log.with(|log| log.take_unused()) {
             if let Err(error) = segment.remove(&self.files) {
                 tracing::warn!(topic = %partition.topic, %error, "removed at the next start");
             }

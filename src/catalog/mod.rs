@@ -31,7 +31,7 @@ pub use progress::{
 };
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
-pub use settings::{Cleanup, Durability, Expired, SETTINGS, Setting, SettingError, TopicSettings};
+pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode};
 

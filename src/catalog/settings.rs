@@ -33,6 +33,47 @@ pub enum Cleanup {
     /// Whole segments are deleted by age or size.
     #[default]
     Delete,
+    /// Of the records of a key the newest stays.
+    Compact,
+    /// Both.
+    Both,
+}
+
+impl Cleanup {
+    /// Whether segments are deleted by age or size.
+    pub fn deletes(self) -> bool {
+        self != Self::Compact
+    }
+
+    /// Whether records are compacted by key, so that each must have one.
+    pub fn compacts(self) -> bool {
+        self != Self::Delete
+    }
+}
+
+/// A part of something in thousandths. Reads and writes `0` to `1` with up to three digits behind the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(pub u32);
+
+impl std::str::FromStr for Ratio {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a ratio; write it like 0.5");
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        if part.is_empty() || part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let whole: u32 = whole.parse().map_err(|_| wrong())?;
+        let thousandths: u32 = format!("{part:0<3}").parse().map_err(|_| wrong())?;
+        Ok(Self(whole.saturating_mul(1000).saturating_add(thousandths)))
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.0 / 1000, self.0 % 1000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
 }
 
 /// What happens to records that no queue group was given before the time in their header `tidelog-expires-at`.
@@ -64,6 +105,12 @@ pub struct TopicSettings {
     pub cleanup: Cleanup,
     /// What happens to records that no queue group was given in time.
     pub expired: Expired,
+    /// With compaction: how long a tombstone stays once everything before it of its key is gone.
+    pub delete_retention: Millis,
+    /// With compaction: segments with a record younger than this are left alone.
+    pub min_compaction_lag: Millis,
+    /// With compaction: the part of the data that must be new before it is begun.
+    pub min_dirty_ratio: Ratio,
 }
 
 impl Default for TopicSettings {
@@ -77,6 +124,9 @@ impl Default for TopicSettings {
             max_message_bytes: Bytes(limits::DEFAULT_BATCH_BYTES as u64),
             cleanup: Cleanup::Delete,
             expired: Expired::Skip,
+            delete_retention: Millis(86_400_000),
+            min_compaction_lag: Millis(0),
+            min_dirty_ratio: Ratio(500),
         }
     }
 }
@@ -95,7 +145,7 @@ pub struct Setting {
 }
 
 /// Every setting of a topic.
-pub const SETTINGS: [Setting; 8] = [
+pub const SETTINGS: [Setting; 11] = [
     Setting {
         name: "retention_time",
         meaning: "records older than this may be deleted",
@@ -138,7 +188,30 @@ pub const SETTINGS: [Setting; 8] = [
         unit: "size",
         bounds: "1KiB to 64MiB, and at most segment_bytes",
     },
-    Setting { name: "cleanup", meaning: "what happens to old records", unit: "word", bounds: "delete" },
+    Setting {
+        name: "cleanup",
+        meaning: "what happens to old records: deleted by age and size, compacted to the newest of each key, or both",
+        unit: "word",
+        bounds: "delete, compact, or delete,compact",
+    },
+    Setting {
+        name: "delete_retention",
+        meaning: "with compaction, how long a deletion (a record without a value) can still be read",
+        unit: "duration",
+        bounds: "0s to 36500d",
+    },
+    Setting {
+        name: "min_compaction_lag",
+        meaning: "with compaction, age that records reach before others of their key can take their place",
+        unit: "duration",
+        bounds: "0s to 36500d",
+    },
+    Setting {
+        name: "min_dirty_ratio",
+        meaning: "with compaction, part of a partition's data that must be new before it is compacted again",
+        unit: "ratio",
+        bounds: "0 to 1",
+    },
 ];
 
 /// Why a setting is refused.
@@ -160,14 +233,6 @@ pub enum SettingError {
         /// What is wrong with it.
         what: String,
     },
-    /// Something other versions have.
-    #[error("{name} = '{value}' is not supported by this version")]
-    Unsupported {
-        /// The setting.
-        name: &'static str,
-        /// The value given.
-        value: String,
-    },
     /// Two settings contradict each other.
     #[error("max_message_bytes = {max_message} is larger than segment_bytes = {segment}: a batch must fit a segment")]
     MessageOverSegment {
@@ -181,10 +246,7 @@ pub enum SettingError {
 impl SettingError {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Unsupported { .. } => ErrorKind::Unsupported,
-            _ => ErrorKind::InvalidRequest,
-        }
+        ErrorKind::InvalidRequest
     }
 }
 
@@ -237,16 +299,20 @@ impl TopicSettings {
                 let most = Bytes(limits::MAX_BATCH_BYTES as u64);
                 self.max_message_bytes = bounded(value, Bytes(1024)..=most).map_err(wrong)?;
             }
-            _ => {
-                self.cleanup = match value {
-                    "delete" => Cleanup::Delete,
-                    // Known from Kafka, with the policies joined by commas.
-                    _ if value.split(',').any(|policy| policy.trim() == "compact") => {
-                        return Err(SettingError::Unsupported { name: setting.name, value: value.to_owned() });
-                    }
+            "cleanup" => {
+                // As in Kafka, the policies are joined by commas, in any order.
+                let mut policies: Vec<_> = value.split(',').map(str::trim).collect();
+                policies.sort_unstable();
+                self.cleanup = match policies[..] {
+                    ["delete"] => Cleanup::Delete,
+                    ["compact"] => Cleanup::Compact,
+                    ["compact", "delete"] => Cleanup::Both,
                     _ => return Err(wrong("there is no such cleanup".to_owned())),
                 }
             }
+            "delete_retention" => self.delete_retention = bounded(value, Millis(0)..=LONGEST).map_err(wrong)?,
+            "min_compaction_lag" => self.min_compaction_lag = bounded(value, Millis(0)..=LONGEST).map_err(wrong)?,
+            _ => self.min_dirty_ratio = bounded(value, Ratio(0)..=Ratio(1000)).map_err(wrong)?,
         }
         Ok(())
     }
@@ -275,7 +341,12 @@ impl TopicSettings {
             "max_message_bytes" => self.max_message_bytes.to_string(),
             "cleanup" => match self.cleanup {
                 Cleanup::Delete => "delete".to_owned(),
+                Cleanup::Compact => "compact".to_owned(),
+                Cleanup::Both => "delete,compact".to_owned(),
             },
+            "delete_retention" => self.delete_retention.to_string(),
+            "min_compaction_lag" => self.min_compaction_lag.to_string(),
+            "min_dirty_ratio" => self.min_dirty_ratio.to_string(),
             _ => return Err(SettingError::Unknown { name: name.to_owned() }),
         })
     }

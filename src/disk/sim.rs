@@ -71,6 +71,16 @@ enum Entry {
     File(u64),
 }
 
+/// A fault that is to happen.
+struct Injected {
+    kind: OpKind,
+    path: String,
+    fault: Fault,
+    /// Operations that are let pass before it.
+    skip: u32,
+    times: u32,
+}
+
 #[derive(Default)]
 struct State {
     inodes: HashMap<u64, Inode>,
@@ -82,8 +92,10 @@ struct State {
     locks: Vec<PathBuf>,
     operations: u64,
     cut_at: Option<u64>,
-    faults: Vec<(OpKind, String, Fault, u32)>,
+    faults: Vec<Injected>,
     off: bool,
+    /// It is the process that ends at `cut_at`, not the power.
+    killed: bool,
     capacity: Option<u64>,
     generation: u64,
     rng: Option<fastrand::Rng>,
@@ -118,7 +130,19 @@ impl SimDisk {
 
     /// Makes the next `times` operations of a kind on paths that contain `path` fail.
     pub fn inject(&self, kind: OpKind, path: &str, fault: Fault, times: u32) {
-        self.lock().faults.push((kind, path.to_owned(), fault, times));
+        self.inject_after(kind, path, fault, 0, times);
+    }
+
+    /// The same, after `skip` of these operations.
+    pub fn inject_after(&self, kind: OpKind, path: &str, fault: Fault, skip: u32, times: u32) {
+        self.lock().faults.push(Injected { kind, path: path.to_owned(), fault, skip, times });
+    }
+
+    /// Ends the process before the `nth` operation from now: everything fails until [`SimDisk::restart`], and all that was
+    /// written is there.
+    pub fn kill_at(&self, nth: u64) {
+        self.cut_power_at(nth);
+        self.lock().killed = true;
     }
 
     /// Forgets every injected fault.
@@ -178,6 +202,9 @@ impl SimDisk {
         state.generation += 1;
         state.locks.clear();
         state.cut_at = None;
+        if std::mem::take(&mut state.killed) {
+            state.off = false;
+        }
         SimDisk { state: Arc::clone(&self.state), generation: state.generation }
     }
 
@@ -223,13 +250,15 @@ impl State {
             self.log.drain(..500);
         }
         let text = path.to_string_lossy();
-        let hit = self
-            .faults
-            .iter_mut()
-            .find(|(of, part, _, times)| *of == kind && *times > 0 && text.contains(part.as_str()));
-        let Some((_, _, fault, times)) = hit else { return Ok(None) };
-        *times -= 1;
-        let fault = *fault;
+        let mut faults = self.faults.iter_mut();
+        let hit = faults.find(|fault| fault.kind == kind && fault.times > 0 && text.contains(fault.path.as_str()));
+        let Some(hit) = hit else { return Ok(None) };
+        if hit.skip > 0 {
+            hit.skip -= 1;
+            return Ok(None);
+        }
+        hit.times -= 1;
+        let fault = hit.fault;
         match fault {
             Fault::PowerCut => {
                 self.off = true;

@@ -8,13 +8,16 @@
 //! queue, log, and neither is held during a sync or while answering.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::base::{Clock, Offset};
+use crate::base::{Clock, Offset, TimestampMs};
 
+use super::clean::{Cleaned, Limits as CleanLimits, SharedLog, clean};
 use super::{Appended, LogError, PartitionLog, StableEnd};
 
 /// Bytes taken from a queue for one group, so that a long queue does not delay the answers to its front.
@@ -22,6 +25,9 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 
 /// How long a failed partition is left alone before it is opened again.
 const REOPEN_AFTER_MS: u64 = 1000;
+
+/// How long compaction waits for a checkpoint of others.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// When an append is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +93,10 @@ struct Inner {
     queue: Mutex<Queue>,
     log: Mutex<PartitionLog>,
     observer: Arc<dyn LogObserver>,
-    /// Signalled when a sync or a write ends; for those who wait in [`LogHandle::quiesce`].
+    /// Signalled when a sync, a write or compaction ends; for those who wait in [`LogHandle::quiesce`].
     calm: Condvar,
+    /// The queue is closed; for compaction, which asks often.
+    stopped: AtomicBool,
 }
 
 struct Waiting {
@@ -104,6 +112,7 @@ struct Queue {
     scheduled: bool,
     writing: bool,
     syncing: bool,
+    cleaning: bool,
     /// Somebody asked for a sync, or readers wait for one.
     sync_wanted: bool,
     closed: bool,
@@ -131,7 +140,13 @@ impl Committer {
 
     /// Takes a log in.
     pub fn manage(&self, log: PartitionLog, observer: Arc<dyn LogObserver>) -> LogHandle {
-        let inner = Inner { queue: Mutex::default(), log: Mutex::new(log), observer, calm: Condvar::new() };
+        let inner = Inner {
+            queue: Mutex::default(),
+            log: Mutex::new(log),
+            observer,
+            calm: Condvar::new(),
+            stopped: AtomicBool::new(false),
+        };
         LogHandle { inner: Arc::new(inner), shared: Arc::clone(&self.shared) }
     }
 
@@ -209,6 +224,24 @@ impl LogHandle {
         work(&mut lock(&self.inner.log))
     }
 
+    /// Compacts the log on the calling thread, as [`clean`] does, while it is in use. `Ok(None)` if there is nothing to do,
+    /// or another thread is at it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn clean(&self, limits: CleanLimits, now_ms: TimestampMs) -> Result<Option<Cleaned>, LogError> {
+        {
+            let mut queue = lock(&self.inner.queue);
+            if queue.closed || std::mem::replace(&mut queue.cleaning, true) {
+                return Ok(None);
+            }
+        }
+        let cleaned = clean(self, limits, now_ms);
+        lock(&self.inner.queue).cleaning = false;
+        self.inner.calm.notify_all();
+        cleaned
+    }
+
     /// Refuses further appends, lets those queued finish, and closes the log with a last sync and checkpoint.
     ///
     /// # Errors
@@ -222,7 +255,8 @@ impl LogHandle {
     pub fn quiesce(&self) {
         let mut queue = lock(&self.inner.queue);
         queue.closed = true;
-        while queue.writing || queue.syncing || queue.scheduled {
+        self.inner.stopped.store(true, Ordering::Release);
+        while queue.writing || queue.syncing || queue.scheduled || queue.cleaning {
             queue = self.inner.calm.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         let pending = std::mem::take(&mut queue.pending);
@@ -230,6 +264,21 @@ impl LogHandle {
         for request in pending {
             (request.done)(Err(LogError::Closed));
         }
+    }
+}
+
+impl SharedLog for LogHandle {
+    fn with_log<R>(&self, work: impl FnOnce(&mut PartitionLog) -> R) -> R {
+        self.with(work)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.inner.stopped.load(Ordering::Acquire)
+    }
+
+    fn pause(&self) {
+        let queue = lock(&self.inner.queue);
+        let _ = self.inner.calm.wait_timeout(queue, PAUSE);
     }
 }
 

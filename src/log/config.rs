@@ -29,6 +29,19 @@ pub struct LogConfig {
     pub checkpoint_bytes: u64,
     /// Which end readers see.
     pub stable: StableEnd,
+    /// Compaction by key, if there is to be any.
+    pub compaction: Option<Compaction>,
+}
+
+/// How a log is compacted by key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compaction {
+    /// How long a tombstone stays once everything before it of its key is gone.
+    pub delete_retention_ms: u64,
+    /// Segments with a record younger than this are left alone.
+    pub min_lag_ms: u64,
+    /// The part of the sealed bytes, in thousandths, that must not have been compacted yet before it is begun.
+    pub dirty_permille: u32,
 }
 
 impl Default for LogConfig {
@@ -41,6 +54,7 @@ impl Default for LogConfig {
             max_batch_bytes: limits::DEFAULT_BATCH_BYTES,
             checkpoint_bytes: limits::CHECKPOINT_INTERVAL_BYTES,
             stable: StableEnd::Synced,
+            compaction: None,
         }
     }
 }

@@ -16,6 +16,7 @@
 //! drives them from its own threads.
 
 mod checkpoint;
+mod clean;
 mod commit;
 mod config;
 mod error;
@@ -36,8 +37,9 @@ mod sync;
 mod verify;
 
 pub use checkpoint::{Checkpoint, SealedSegment, SyncMark};
+pub use clean::{CleanState, Cleaned, Limits as CleanLimits, SharedLog, clean};
 pub use commit::{AppendRequest, Committer, CommitterConfig, LogHandle, LogObserver, WaitFor};
-pub use config::{LogConfig, StableEnd};
+pub use config::{Compaction, LogConfig, StableEnd};
 pub use error::{Damage, LogError};
 pub use files::FileCache;
 pub use index::{IndexFile, read_index_file};

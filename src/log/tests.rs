@@ -510,7 +510,8 @@ fn stale_bytes_behind_the_end_are_never_taken_for_new() {
 fn room_ahead_is_zeros_of_the_active_segment_only() {
     let sim = SimDisk::new(SimOptions::default());
     let (mut log, _) = open(&sim).unwrap();
-    let length = |base: u64| sim.content(&Path::new(DIR).join(SegmentName::written(base).file("log"))).unwrap().len() as u64;
+    let length =
+        |base: u64| sim.content(&Path::new(DIR).join(SegmentName::written(base).file("log"))).unwrap().len() as u64;
     log.append(&mut batch(1, 0, 1, 300), 0).unwrap();
     assert_eq!(length(0), 2_000, "up to the end of the segment");
     for at in 1..8 {

@@ -168,7 +168,8 @@ impl Verify<'_> {
                 Found::End => break,
                 Found::Broken(what) => {
                     let torn = expected >= self.trusted_end;
-                    if torn && is_room(file.as_ref(), position, end).map_err(LogError::io("cannot read", path))? {
+                    let whole = torn || following == Some(expected);
+                    if whole && is_room(file.as_ref(), position, end).map_err(LogError::io("cannot read", path))? {
                         break;
                     }
                     damaged = true;

@@ -4,7 +4,7 @@ use crate::base::limits;
 
 use super::header::CRC_END;
 use super::records::{Walk, walk_record};
-use super::{BatchError, BatchHeader, Compression};
+use super::{BatchError, BatchHeader, Compression, each_key};
 
 /// Checks the first batch in `bytes`: header, whole, checksum.
 ///
@@ -40,6 +40,9 @@ pub fn check_produced(bytes: &[u8], max_bytes: usize) -> Result<BatchHeader, Bat
     if header.is_control() {
         return Err(BatchError::Control);
     }
+    if header.delete_horizon().is_some() {
+        return Err(BatchError::Horizon);
+    }
     if header.record_count == 0 || header.record_count > limits::RECORDS_PER_BATCH {
         return field("record count", header.record_count.into());
     }
@@ -69,4 +72,20 @@ pub fn check_produced(bytes: &[u8], max_bytes: usize) -> Result<BatchHeader, Bat
         }
     }
     Ok(header)
+}
+
+/// Checks that every record has a key, as the topics that are compacted by key need it. Opens compressed records, too.
+///
+/// # Errors
+/// The first record without one, or what is wrong with the batch.
+pub fn check_keyed(batch: &[u8]) -> Result<(), BatchError> {
+    let mut without = None;
+    let mut index = 0;
+    each_key(batch, |record| {
+        if record.key.is_none() {
+            without.get_or_insert(index);
+        }
+        index += 1;
+    })?;
+    without.map_or(Ok(()), |index| Err(BatchError::NoKey { index }))
 }

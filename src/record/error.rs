@@ -50,6 +50,15 @@ pub enum BatchError {
     /// A control batch, which only the server writes.
     #[error("control batches are not taken from producers")]
     Control,
+    /// A delete horizon, which only compaction sets.
+    #[error("batches with a delete horizon are not taken from producers")]
+    Horizon,
+    /// A record without a key where one is needed.
+    #[error("record {index} of the batch has no key; a compacted topic takes only records with a key")]
+    NoKey {
+        /// Its place in the batch, from 0.
+        index: u32,
+    },
     /// A record is not well formed.
     #[error("record {index} of the batch: {what}")]
     Record {

@@ -10,16 +10,18 @@ mod header;
 mod partitioner;
 mod records;
 mod stream;
+mod thin;
 mod varint;
 
 pub use builder::{BatchBuilder, BatchOptions, set_producer};
-pub use check::{check_produced, verify_batch};
+pub use check::{check_keyed, check_produced, verify_batch};
 pub use compress::Compression;
 pub use error::BatchError;
 pub use header::{BatchHeader, patch_assigned};
 pub use partitioner::partition_for_key;
 pub use records::{Batches, Header, Record, RecordIter, read_records};
 pub use stream::check_compressed;
+pub use thin::{KeyedRecord, Thinned, each_key, empty_batch, gap_batches, thin};
 
 #[cfg(test)]
 mod tests;

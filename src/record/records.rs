@@ -49,8 +49,8 @@ impl Record {
 pub(crate) struct Walk {
     pub(crate) timestamp_delta: i64,
     pub(crate) offset_delta: i64,
-    key: Option<std::ops::Range<usize>>,
-    value: Option<std::ops::Range<usize>>,
+    pub(crate) key: Option<std::ops::Range<usize>>,
+    pub(crate) value: Option<std::ops::Range<usize>>,
     headers: std::ops::Range<usize>,
     header_count: usize,
 }
@@ -108,6 +108,8 @@ pub fn read_records(batch: &Bytes, max_decompressed: usize) -> Result<RecordIter
     let records = batch.slice(limits::BATCH_HEADER_BYTES..total);
     let records = match header.compression()? {
         Compression::None => records,
+        // Compaction leaves the header alone, without so much as the frame of a codec.
+        _ if header.record_count == 0 => Bytes::new(),
         codec => Bytes::from(codec.decompress(&records, max_decompressed)?),
     };
     Ok(RecordIter { header, records, at: 0, index: 0 })

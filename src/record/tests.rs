@@ -171,3 +171,69 @@ fn a_batch_of_some_records_of_another_keeps_their_offsets() {
     let read: Vec<Record> = read_records(&some, 1 << 20).unwrap().collect::<Result<_, _>>().unwrap();
     assert_eq!(read, [2, 3, 7].map(|at: usize| records[at].clone()));
 }
+
+fn of(bytes: &[u8]) -> Vec<Record> {
+    read_records(&Bytes::copy_from_slice(bytes), 1 << 20).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn a_thinned_batch_keeps_its_header_and_the_other_records_as_they_are() {
+    for codec in Compression::ALL {
+        let whole = batch(codec, 20);
+        let all = of(&whole);
+        // Values of every fifth record are missing: tombstones. They get a horizon, which stays.
+        let keep = |record: KeyedRecord<'_>| record.offset % 2 == 1 && record.offset < 20;
+        let Thinned::Batch(some) = thin(&whole, Some(5_000), keep).unwrap() else { panic!("{codec}") };
+        let (before, after) = (verify_batch(&whole).unwrap(), verify_batch(&some).unwrap());
+        assert_eq!((after.base_offset, after.last_offset()), (before.base_offset, before.last_offset()));
+        assert_eq!((after.last_sequence(), after.producer_id), (before.last_sequence(), 7));
+        assert_eq!((after.compression(), after.record_count), (Ok(codec), 8));
+        assert_eq!((after.delete_horizon(), after.max_timestamp), (Some(5_000), 1_014));
+        let expected: Vec<_> =
+            all.iter().filter(|record| record.offset % 2 == 1 && record.offset < 20).cloned().collect();
+        assert_eq!(of(&some), expected, "{codec}");
+        assert_eq!(thin(&some, Some(9_000), |_| true).unwrap(), Thinned::Whole, "the horizon is set once");
+        // Without tombstones there is none.
+        let Thinned::Batch(fewer) = thin(&some, Some(9_000), |record| !record.tombstone).unwrap() else {
+            panic!("{codec}")
+        };
+        assert_eq!(verify_batch(&fewer).unwrap().delete_horizon(), None);
+        let expected: Vec<_> = expected.into_iter().filter(|record| record.value.is_some()).collect();
+        assert_eq!(of(&fewer), expected, "{codec}");
+        assert_eq!(thin(&fewer, Some(0), |_| false).unwrap(), Thinned::Nothing);
+        assert_eq!(thin(&fewer, Some(0), |_| true).unwrap(), Thinned::Whole);
+        let empty = empty_batch(&before);
+        let header = verify_batch(&empty).unwrap();
+        assert_eq!((header.record_count, header.last_sequence(), header.is_gap()), (0, before.last_sequence(), false));
+        assert_eq!(of(&empty), []);
+    }
+}
+
+#[test]
+fn gaps_stand_for_any_number_of_offsets() {
+    for (from, to, count) in [(7, 8, 1), (0, i32::MAX as u64, 1), (5, 5 << 30, 3)] {
+        let mut next = from;
+        let batches = gap_batches(from, to);
+        assert_eq!(batches.len(), count);
+        for batch in batches {
+            let header = verify_batch(&batch).unwrap();
+            assert_eq!((header.base_offset, header.is_gap()), (next, true));
+            assert_eq!(check_produced(&batch, 1 << 20), Err(BatchError::Field { field: "record count", value: 0 }));
+            next = header.next_offset();
+        }
+        assert_eq!(next, to);
+    }
+}
+
+#[test]
+fn records_without_a_key_are_found_in_every_codec() {
+    for codec in Compression::ALL {
+        // Every second record has a key.
+        assert_eq!(check_keyed(&batch(codec, 1)), Ok(()), "{codec}");
+        assert_eq!(check_keyed(&batch(codec, 4)), Err(BatchError::NoKey { index: 1 }), "{codec}");
+    }
+    let mut horizon = batch(Compression::None, 1);
+    horizon[22] |= 0x40;
+    header::seal(&mut horizon);
+    assert_eq!(check_produced(&horizon, 1 << 20), Err(BatchError::Horizon));
+}

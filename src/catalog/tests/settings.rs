@@ -11,15 +11,17 @@ fn every_setting_reads_what_it_writes() {
         ("segment_time", ["1h", "unlimited", "1s"]),
         ("durability", ["interval", "sync", "sync"]),
         ("max_message_bytes", ["1KiB", "64MiB", "8MiB"]),
-        ("cleanup", ["delete", "delete", "delete"]),
-        ("expired", ["dead-letter", "skip", "skip"]),
+        ("cleanup", ["compact", "delete,compact", "delete"]),
+        ("delete_retention", ["0ms", "1h", "36500d"]),
+        ("min_compaction_lag", ["10m", "250ms", "0ms"]),
+        ("min_dirty_ratio", ["0", "1", "0.125"]),
     ] {
         for value in values {
             settings.set(name, value).unwrap();
             assert_eq!(settings.get(name).unwrap(), value, "{name}");
         }
     }
-    assert_eq!(SETTINGS.map(|setting| setting.name).len(), 8);
+    assert_eq!(SETTINGS.map(|setting| setting.name).len(), 11);
     for setting in SETTINGS {
         let value = settings.get(setting.name).unwrap();
         settings.set(setting.name, &value).unwrap();
@@ -30,7 +32,8 @@ fn every_setting_reads_what_it_writes() {
 fn defaults_are_as_stated() {
     let settings = TopicSettings::default();
     let values = SETTINGS.map(|setting| settings.get(setting.name).unwrap());
-    assert_eq!(values, ["unlimited", "unlimited", "256MiB", "7d", "skip", "sync", "8MiB", "delete"]);
+    let expected = ["unlimited", "unlimited", "256MiB", "7d", "skip", "sync", "8MiB", "delete", "1d", "0ms", "0.5"];
+    assert_eq!(values, expected);
     assert_eq!(settings.check(), Ok(()));
 }
 
@@ -50,6 +53,13 @@ fn values_out_of_bounds_are_refused_with_value_and_bounds() {
         ("max_message_bytes", "65MiB", "more than 64MiB"),
         ("max_message_bytes", "-1", "is not a size"),
         ("cleanup", "burn", "no such cleanup"),
+        ("cleanup", "compact,compact", "no such cleanup"),
+        ("delete_retention", "36501d", "more than 36500d"),
+        ("delete_retention", "unlimited", "is not a duration"),
+        ("min_compaction_lag", "-1s", "is not a duration"),
+        ("min_dirty_ratio", "1.001", "more than 1"),
+        ("min_dirty_ratio", "50%", "is not a ratio"),
+        ("min_dirty_ratio", "0.1234", "is not a ratio"),
     ] {
         let mut settings = TopicSettings::default();
         let error = settings.set(name, value).unwrap_err();
@@ -67,18 +77,21 @@ fn an_unknown_setting_is_answered_with_the_known_ones() {
     assert_eq!(
         error.to_string(),
         "unknown setting 'retention.ms'; known are retention_time, retention_bytes, segment_bytes, segment_time, \
-         expired, durability, max_message_bytes, cleanup"
+         durability, max_message_bytes, cleanup, delete_retention, min_compaction_lag, min_dirty_ratio"
     );
     assert_eq!(TopicSettings::default().get("x"), Err(SettingError::Unknown { name: "x".into() }));
 }
 
 #[test]
-fn compaction_is_refused_as_not_supported() {
-    for value in ["compact", "compact,delete"] {
-        let error = TopicSettings::default().set("cleanup", value).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("not supported by this version"));
+fn cleanup_is_read_as_kafka_writes_it() {
+    let mut settings = TopicSettings::default();
+    for value in ["compact,delete", "delete, compact"] {
+        settings.set("cleanup", value).unwrap();
+        assert_eq!(settings.get("cleanup").unwrap(), "delete,compact");
+        assert!(settings.cleanup.deletes() && settings.cleanup.compacts());
     }
+    settings.set("cleanup", "compact").unwrap();
+    assert!(!settings.cleanup.deletes() && settings.cleanup.compacts());
 }
 
 #[test]

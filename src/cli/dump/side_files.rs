@@ -136,7 +136,11 @@ fn checkpoint(out: &mut Out, json: bool, checkpoint: &Checkpoint) -> Result<(), 
     for segment in &checkpoint.sealed {
         let newest = time(segment.newest_timestamp);
         let last = segment.next_offset.saturating_sub(1);
-        write!(out, "segment {}: to offset {last}, {} bytes, newest record {newest}", segment.base_offset, segment.bytes)?;
+        write!(
+            out,
+            "segment {}: to offset {last}, {} bytes, newest record {newest}",
+            segment.base_offset, segment.bytes
+        )?;
         match segment.generation {
             0 => writeln!(out)?,
             generation => writeln!(out, ", compacted (generation {generation})")?,
