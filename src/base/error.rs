@@ -50,11 +50,13 @@ pub enum ErrorKind {
     /// The member is not in the group (any more), speaks of an earlier time, or does not own what it speaks of. What it
     /// had may be others' by now; it has to join again.
     FencedMember = 21,
+    /// A record is not of the sort that its topic takes: one without a key, where records are compacted by key.
+    InvalidRecord = 22,
 }
 
 impl ErrorKind {
     /// Every kind, in the order of its code.
-    pub const ALL: [ErrorKind; 21] = [
+    pub const ALL: [ErrorKind; 22] = [
         Self::InvalidRequest,
         Self::NotFound,
         Self::AlreadyExists,
@@ -76,6 +78,7 @@ impl ErrorKind {
         Self::Io,
         Self::Internal,
         Self::FencedMember,
+        Self::InvalidRecord,
     ];
 
     /// The code on the native wire.
@@ -126,6 +129,7 @@ impl ErrorKind {
             Self::Io => "io",
             Self::Internal => "internal",
             Self::FencedMember => "fenced_member",
+            Self::InvalidRecord => "invalid_record",
         }
     }
 

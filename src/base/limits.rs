@@ -55,6 +55,9 @@ pub const INDEX_INTERVAL_BYTES: u64 = 16 * 1024;
 /// Bytes appended after which a checkpoint is due; it bounds what recovery has to read.
 pub const CHECKPOINT_INTERVAL_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Bytes of the table of keys while a log is compacted: for 1,048,576 keys at a time. One log is compacted at a time.
+pub const COMPACTION_KEY_BYTES: usize = 32 * 1024 * 1024;
+
 /// Producer batches remembered per producer and partition, as in Kafka: what clients may have in flight.
 pub const PRODUCER_BATCHES: usize = 5;
 

@@ -361,7 +361,7 @@ impl Broker {
             name: topic.entry.name.clone(),
             id: topic.entry.id,
             settings: settings.collect(),
-            partitions: topic.partitions.iter().map(|partition| partition.describe()).collect(),
+            partitions: topic.partitions.iter().map(|partition| partition.describe(self.clock.now_ms())).collect(),
         }
     }
 }

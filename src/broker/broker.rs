@@ -11,6 +11,7 @@ use crate::disk::{self, Disk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
 use super::classic::Classics;
+use super::compaction::Compaction;
 use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
@@ -39,6 +40,7 @@ pub struct Broker {
     pub(crate) topics_version: watch::Sender<u64>,
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
+    compaction: Mutex<Option<Compaction>>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) groups: Groups,
@@ -82,6 +84,7 @@ impl Broker {
             topics_version: watch::Sender::new(0),
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
+            compaction: Mutex::default(),
             queues: Arc::default(),
             routes: Arc::default(),
             groups: Groups::default(),
@@ -101,6 +104,7 @@ impl Broker {
         Keeper::start(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
         broker.resume_requests();
+        *lock(&broker.compaction) = Some(Compaction::start(&broker)?);
         Ok(broker)
     }
 
@@ -160,6 +164,9 @@ impl Broker {
             upkeep.stop();
         }
         self.requests.stop();
+        if let Some(compaction) = lock(&self.compaction).take() {
+            compaction.stop();
+        }
         // What is acked after this was not promised to be kept.
         self.queues.keeper.stop(self);
         self.queues.close();

@@ -102,6 +102,7 @@ impl From<BatchError> for BrokerError {
     fn from(error: BatchError) -> Self {
         let kind = match error {
             BatchError::TooLarge { .. } => ErrorKind::TooLarge,
+            BatchError::NoKey { .. } => ErrorKind::InvalidRecord,
             _ => ErrorKind::CorruptBatch,
         };
         Self { kind, message: error.to_string(), range: None, source: Some(Box::new(error)) }

@@ -1,12 +1,15 @@
 //! The one registry of counters, gauges and histograms.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::log::Cleaned;
 
 /// The broker's metrics, and the registry to which every other part adds its own.
 pub struct Metrics {
@@ -41,6 +44,18 @@ pub struct Metrics {
     pub requests_finished: Counter,
     /// Replies to durable requests that had been decided, or that nobody knows.
     pub replies_late: Counter,
+    /// Logs compacted, each time.
+    pub compactions: Counter,
+    /// Attempts at it that failed.
+    pub compaction_failures: Counter,
+    /// Records that compaction removed.
+    pub compaction_records_removed: Counter,
+    /// Bytes that compaction read.
+    pub compaction_bytes_read: Counter,
+    /// Bytes by which it made segments smaller.
+    pub compaction_bytes_freed: Counter,
+    /// Seconds that compacting a log took.
+    pub compaction_seconds: Histogram,
     /// Seconds a sync took.
     pub sync_seconds: Histogram,
     /// Appends that one sync answered.
@@ -71,6 +86,12 @@ impl Metrics {
             requests_opened: Counter::default(),
             requests_finished: Counter::default(),
             replies_late: Counter::default(),
+            compactions: Counter::default(),
+            compaction_failures: Counter::default(),
+            compaction_records_removed: Counter::default(),
+            compaction_bytes_read: Counter::default(),
+            compaction_bytes_freed: Counter::default(),
+            compaction_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 18)),
             sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             topics: Gauge::default(),
@@ -95,12 +116,43 @@ impl Metrics {
         registry.register("requests_opened", "Durable requests taken in", metrics.requests_opened.clone());
         registry.register("requests_finished", "Durable requests that ended", metrics.requests_finished.clone());
         registry.register("replies_late", "Replies that decided nothing", metrics.replies_late.clone());
+        metrics.register_compaction(&mut registry);
         registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
         registry.register("topics", "Topics", metrics.topics.clone());
         registry.register("partitions", "Partitions of all topics", metrics.partitions.clone());
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
+    }
+
+    fn register_compaction(&self, registry: &mut Registry) {
+        registry.register("compactions", "Logs compacted, each time", self.compactions.clone());
+        registry.register(
+            "compaction_failures",
+            "Attempts at compaction that failed",
+            self.compaction_failures.clone(),
+        );
+        registry.register(
+            "compaction_records_removed",
+            "Records that compaction removed",
+            self.compaction_records_removed.clone(),
+        );
+        registry.register("compaction_bytes_read", "Bytes that compaction read", self.compaction_bytes_read.clone());
+        registry.register(
+            "compaction_bytes_freed",
+            "Bytes by which compaction made segments smaller",
+            self.compaction_bytes_freed.clone(),
+        );
+        registry.register("compaction_seconds", "Time that compacting a log took", self.compaction_seconds.clone());
+    }
+
+    /// Counts a log that was compacted.
+    pub(crate) fn compacted(&self, cleaned: &Cleaned, took: Duration) {
+        self.compactions.inc();
+        self.compaction_records_removed.inc_by(cleaned.removed_records);
+        self.compaction_bytes_read.inc_by(cleaned.read_bytes);
+        self.compaction_bytes_freed.inc_by(cleaned.replaced_bytes.saturating_sub(cleaned.made_bytes));
+        self.compaction_seconds.observe(took.as_secs_f64());
     }
 
     /// Adds metrics of another part.

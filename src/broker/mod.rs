@@ -8,6 +8,7 @@ mod admin;
 #[expect(clippy::module_inception, reason = "the type that gives the module its name")]
 mod broker;
 mod classic;
+mod compaction;
 mod error;
 mod fetch;
 mod filtered;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::base::{Offset, TopicName};
+use crate::base::{Offset, TimestampMs, TopicName};
 use crate::catalog::{Durability, TopicEntry, TopicSettings};
-use crate::log::{Committer, LogConfig, LogError, LogHandle, LogObserver, PartitionLog, StableEnd};
+use crate::log::{Committer, Compaction, LogConfig, LogError, LogHandle, LogObserver, PartitionLog, StableEnd};
 
 use super::metrics::Metrics;
 use super::{BrokerError, PartitionDescription};
@@ -77,7 +77,7 @@ impl Partition {
         self.stable.send_modify(|stable| stable.closed = true);
     }
 
-    pub(crate) fn describe(&self) -> PartitionDescription {
+    pub(crate) fn describe(&self, now_ms: TimestampMs) -> PartitionDescription {
         let offline = |why: &str| PartitionDescription {
             state: format!("offline: {why}"),
             ..PartitionDescription::empty(self.number)
@@ -87,7 +87,7 @@ impl Partition {
             Err(why) => return offline(why),
         };
         log.with(|log| {
-            let stats = log.stats();
+            let (stats, cleaned) = (log.stats(), log.clean_state(Some(now_ms)));
             let state = match (log.poisoned(), log.damage().first()) {
                 (Some(why), _) => format!("takes no writes: {why}"),
                 (None, Some(damage)) => damage.to_string(),
@@ -101,6 +101,8 @@ impl Partition {
                 bytes: stats.bytes,
                 segments: stats.segments,
                 newest_timestamp: stats.newest_timestamp,
+                clean_bytes: cleaned.clean_bytes,
+                dirty_bytes: cleaned.dirty_bytes,
                 state,
             }
         })
@@ -132,8 +134,13 @@ pub(crate) fn log_config(settings: &TopicSettings) -> LogConfig {
     LogConfig {
         segment_bytes: settings.segment_bytes.0,
         segment_ms: settings.segment_time.map(|time| time.0),
-        retention_bytes: settings.retention_bytes.map(|bytes| bytes.0),
-        retention_ms: settings.retention_time.map(|time| time.0),
+        retention_bytes: settings.retention_bytes.filter(|_| settings.cleanup.deletes()).map(|bytes| bytes.0),
+        retention_ms: settings.retention_time.filter(|_| settings.cleanup.deletes()).map(|time| time.0),
+        compaction: settings.cleanup.compacts().then_some(Compaction {
+            delete_retention_ms: settings.delete_retention.0,
+            min_lag_ms: settings.min_compaction_lag.0,
+            dirty_permille: settings.min_dirty_ratio.0,
+        }),
         max_batch_bytes: settings.max_message_bytes.as_usize(),
         stable: match settings.durability {
             Durability::Sync => StableEnd::Synced,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::base::{ErrorKind, PartitionId, limits};
 use crate::log::{AppendRequest, WaitFor};
-use crate::record::check_produced;
+use crate::record::{check_keyed, check_produced};
 
 use super::{AckLevel, Broker, BrokerError, Produced};
 
@@ -82,6 +82,9 @@ impl Broker {
             if header.producer_id >= limits::OWN_PRODUCER_IDS && !own {
                 let message = format!("producer id {} is one of the server's own", header.producer_id);
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+            }
+            if topic.settings.cleanup.compacts() {
+                check_keyed(&batch)?;
             }
             let log = partition.log()?.clone();
             Ok((partition, log, u64::from(header.record_count)))

@@ -103,3 +103,122 @@ async fn settings_are_checked_shown_and_altered() {
     assert!(broker.produce("t", 5, batch("x"), AckLevel::Durable).await.is_err());
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_topic_takes_only_records_with_a_key_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    let name = TopicName::new("state").unwrap();
+    let settings = vec![("cleanup".to_owned(), "compact".to_owned())];
+    broker
+        .create_topic(NewTopic { name: name.clone(), partitions: None, settings, if_not_exists: false })
+        .await
+        .unwrap();
+    let error = broker.produce("state", 0, batch("x"), AckLevel::Durable).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRecord);
+    assert_eq!(error.to_string(), "record 0 of the batch has no key; a compacted topic takes only records with a key");
+    for codec in crate::record::Compression::ALL {
+        for key in [None, Some(b"k".as_slice())] {
+            let mut builder = BatchBuilder::new(BatchOptions { compression: codec, ..BatchOptions::default() });
+            builder.push(5, Some(b"first"), Some(b"x"), &[]);
+            builder.push(5, key, None, &[]);
+            let outcome = broker.produce("state", 0, builder.build(), AckLevel::Durable).await;
+            assert_eq!(outcome.is_ok(), key.is_some(), "{codec}");
+        }
+    }
+    let set = [("cleanup".to_owned(), "delete".to_owned())];
+    broker.alter_topic(&name, None, &set, &[]).await.unwrap();
+    broker.produce("state", 0, batch("x"), AckLevel::Durable).await.unwrap();
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = BrokerConfig {
+        data_dir: dir.path().to_owned(),
+        compaction_check: crate::base::Millis(20),
+        ..BrokerConfig::default()
+    };
+    let start = || Broker::open(config.clone(), Arc::new(RealDisk), Arc::new(SystemClock::new())).unwrap();
+    let broker = start();
+    let settings = ["segment_bytes=64KiB", "max_message_bytes=64KiB", "cleanup=compact"];
+    let settings = settings.iter().filter_map(|text| text.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let name = TopicName::new("state").unwrap();
+    let new = NewTopic { name: name.clone(), partitions: None, settings: settings.collect(), if_not_exists: false };
+    broker.create_topic(new).await.unwrap();
+    for round in 0..40 {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        for key in 0..20u32 {
+            builder.push(5, Some(&key.to_be_bytes()), Some(format!("{round:01000}").as_bytes()), &[]);
+        }
+        broker.produce("state", 0, builder.build(), AckLevel::Durable).await.unwrap();
+    }
+    // More positions than fit a segment of the journal, again and again the same.
+    let group = crate::base::GroupName::new("g").unwrap();
+    for at in 0..60_000u64 {
+        if at % 1_000 == 0 {
+            let id = broker.topic("state").unwrap().entry.id;
+            let place = crate::catalog::Place { group: group.clone(), topic: id, partition: 0 };
+            let mut events = vec![crate::catalog::Event::GroupDeclared(crate::catalog::GroupEntry {
+                name: group.clone(),
+                kind: crate::catalog::GroupKind::Stream,
+                topics: vec![crate::base::TopicPattern::new("state").unwrap()],
+                filter: None,
+                created_ms: 5,
+            })];
+            events.extend((at..at + 1_000).map(|offset| crate::catalog::Event::PositionSet {
+                place: place.clone(),
+                position: Some(crate::catalog::Position { offset, metadata: "x".repeat(300), time_ms: 5 }),
+            }));
+            super::broker::lock(&broker.catalog).commit_all(events, 5).unwrap();
+        }
+    }
+    let journal = dir.path().join("journal");
+    let size = || {
+        let files = crate::disk::Disk::list(&RealDisk, &journal).unwrap();
+        files.iter().map(|file| crate::disk::length_of(&RealDisk, &journal.join(&file.name))).sum::<u64>()
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let described = broker.describe_topic(&name).await.unwrap().partitions[0].clone();
+        if described.clean_bytes > 0 && described.dirty_bytes == 0 && size() < 6 << 20 {
+            assert!(described.bytes < 200_000 && described.segments <= 3, "{described:?}");
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{described:?}, journal {}", size());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let metrics = broker.metrics().encode();
+    assert!(
+        metrics.contains("tidelog_compaction_records_removed_total") && metrics.contains("tidelog_compactions_total")
+    );
+    let id = broker.topic("state").unwrap().entry.id;
+    broker.shutdown().await;
+    drop(broker);
+    for without_view in [false, true] {
+        if without_view {
+            crate::disk::Disk::remove_dir_all(&RealDisk, &dir.path().join("view")).unwrap();
+        }
+        let broker = start();
+        let catalog = super::broker::lock(&broker.catalog);
+        let progress = catalog.progress(&group, (id, 0)).cloned().unwrap();
+        assert_eq!(progress.position.unwrap().offset, 59_999);
+        drop(catalog);
+        let mut offset = 0;
+        let mut newest = std::collections::HashMap::new();
+        while offset < 800 {
+            let fetched = broker.fetch(fetch("state", offset, 0)).await.unwrap();
+            for batch in crate::record::Batches::new(fetched.bytes) {
+                for record in crate::record::read_records(&batch.unwrap().1, 1 << 20).unwrap() {
+                    let record = record.unwrap();
+                    newest.insert(record.key.unwrap(), record.offset);
+                }
+            }
+            offset = fetched.next_offset;
+        }
+        assert_eq!(newest.len(), 20);
+        assert!(newest.values().all(|offset| *offset >= 780));
+        broker.shutdown().await;
+    }
+}

@@ -25,6 +25,8 @@ pub struct BrokerConfig {
     pub retention_check: Millis,
     /// How long a durable request that has ended is remembered.
     pub request_retention: Millis,
+    /// How often compaction looks for what may be compacted.
+    pub compaction_check: Millis,
     /// Threads that write and sync.
     pub commit_threads: usize,
     /// Files kept open without need.
@@ -41,6 +43,7 @@ impl Default for BrokerConfig {
             sync_interval: Millis(200),
             retention_check: Millis(30_000),
             request_retention: Millis(24 * 3_600_000),
+            compaction_check: Millis(15_000),
             commit_threads: 8,
             max_open_files: 4_096,
         }
@@ -154,6 +157,10 @@ pub struct PartitionDescription {
     pub segments: u32,
     /// Newest record timestamp, −1 if there is no record.
     pub newest_timestamp: TimestampMs,
+    /// Bytes that have been compacted by key; with `cleanup=compact`.
+    pub clean_bytes: u64,
+    /// Bytes that can be compacted next.
+    pub dirty_bytes: u64,
     /// `ok`, or one line on what is wrong.
     pub state: String,
 }
@@ -169,6 +176,8 @@ impl PartitionDescription {
             bytes: 0,
             segments: 0,
             newest_timestamp: -1,
+            clean_bytes: 0,
+            dirty_bytes: 0,
             state: "ok".to_owned(),
         }
     }

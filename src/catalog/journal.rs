@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::base::{Offset, TimestampMs, limits};
 use crate::disk::{self, Disk};
-use crate::log::{Checkpoint, LogConfig, LogError, PartitionLog, segment_files};
+use crate::log::{Checkpoint, Compaction, LogConfig, LogError, PartitionLog, segment_files};
 use crate::record::{BatchHeader, Batches, read_records};
 
 use super::event::EventError;
@@ -31,8 +31,11 @@ impl Journal {
         let path = dir.journal_dir();
         prepare(disk, dir, &path)?;
         let config = LogConfig {
-            // Events are small and are needed as long as the topic lives: nothing is deleted.
-            segment_bytes: 16 * 1024 * 1024,
+            // Events are small. Of each key the newest is needed as long as there is one: nothing is deleted by age.
+            segment_bytes: 4 * 1024 * 1024,
+            // Who reads the journal reads all of it, or goes on where nothing was compacted: tombstones are of no use to
+            // anybody later.
+            compaction: Some(Compaction { delete_retention_ms: 0, min_lag_ms: 0, dirty_permille: 500 }),
             max_batch_bytes: limits::DEFAULT_BATCH_BYTES,
             ..LogConfig::default()
         };
@@ -52,6 +55,16 @@ impl Journal {
     /// The offset up to which everything is durable; nothing above it counts.
     pub(super) fn end(&self) -> Offset {
         self.log.synced_end()
+    }
+
+    /// The log itself, for compaction.
+    pub(super) fn log(&mut self) -> &mut PartitionLog {
+        &mut self.log
+    }
+
+    /// The end of what has been compacted: deletions may be missing below it.
+    pub(super) fn compacted_end(&self) -> Offset {
+        self.log.compacted_end()
     }
 
     /// Appends batches with one sync, durable when it returns the journal's new end.

@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 
 use crate::base::{GroupName, Offset, PartitionId, ProducerId, TimestampMs, TopicId, TopicName};
 use crate::disk::Disk;
+use crate::log::{CleanLimits, Cleaned, LogError, PartitionLog, SharedLog, clean};
 
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
@@ -152,6 +155,15 @@ impl Catalog {
         }
         if position.offset < start {
             return Some(format!("it goes up to offset {}, the journal begins at {start}", position.offset));
+        }
+        let compacted = self.journal.compacted_end();
+        if position.offset < compacted {
+            // What was deleted since then may be gone from the journal without a trace.
+            let what = format!(
+                "it goes up to offset {}, and the journal has been compacted up to {compacted}",
+                position.offset
+            );
+            return Some(what);
         }
         // If the journal's batch cannot be read, the view is what there is to go by.
         let journal = self.journal.checksum_before(position.offset);
@@ -382,6 +394,39 @@ impl Catalog {
         self.drop_view();
         Ok(self.journal.close(now_ms)?)
     }
+}
+
+/// The journal while it is compacted.
+struct SharedJournal<'a> {
+    catalog: &'a Mutex<Catalog>,
+    stop: &'a AtomicBool,
+}
+
+impl SharedLog for SharedJournal<'_> {
+    fn with_log<R>(&self, work: impl FnOnce(&mut PartitionLog) -> R) -> R {
+        work(self.catalog.lock().unwrap_or_else(PoisonError::into_inner).journal.log())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn pause(&self) {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Compacts the journal of a catalog that is in use, if that is due, until `stop` is set.
+///
+/// # Errors
+/// Those of [`clean`]. The journal is whole then.
+pub fn compact_journal(
+    catalog: &Mutex<Catalog>,
+    stop: &AtomicBool,
+    limits: CleanLimits,
+    now_ms: TimestampMs,
+) -> Result<Option<Cleaned>, LogError> {
+    clean(&SharedJournal { catalog, stop }, limits, now_ms)
 }
 
 /// The batches of these changes, each of a bounded size.

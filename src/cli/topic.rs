@@ -214,6 +214,8 @@ fn print_json(topic: &TopicDescription) -> Result<(), Failure> {
                 "bytes": partition.bytes,
                 "segments": partition.segments,
                 "newest_timestamp": partition.newest_timestamp,
+                "clean_bytes": partition.clean_bytes,
+                "dirty_bytes": partition.dirty_bytes,
                 "state": partition.state,
             })
         })
@@ -242,7 +244,14 @@ fn print_description(topic: &TopicDescription) -> Result<(), Failure> {
             partition.state.clone(),
         ]
     });
+    let compacted = topic.settings.iter().any(|setting| setting.name == "cleanup" && setting.value.contains("compact"));
     let header = ["partition", "start", "stable end", "log end", "size", "segments", "newest record", "state"];
     writeln!(out, "{}", table(&header, &[0, 1, 2, 3, 4, 5], rows.collect()))?;
+    for partition in topic.partitions.iter().filter(|_| compacted) {
+        let (clean, dirty) = (partition.clean_bytes, partition.dirty_bytes);
+        let share = dirty * 100 / (clean + dirty).max(1);
+        let (clean, dirty) = (output::size(clean), output::size(dirty));
+        writeln!(out, "partition {}: {clean} compacted, {dirty} to be compacted ({share} %)", partition.partition)?;
+    }
     Ok(out.flush()?)
 }

@@ -224,19 +224,24 @@ impl LogHandle {
         work(&mut lock(&self.inner.log))
     }
 
-    /// Compacts the log on the calling thread, as [`clean`] does, while it is in use. `Ok(None)` if there is nothing to do,
-    /// or another thread is at it.
+    /// Compacts the log on the calling thread, as [`clean`] does, while it is in use, until `stop` is set. `Ok(None)` if
+    /// there is nothing to do, or another thread is at it.
     ///
     /// # Errors
     /// As there.
-    pub fn clean(&self, limits: CleanLimits, now_ms: TimestampMs) -> Result<Option<Cleaned>, LogError> {
+    pub fn clean(
+        &self,
+        limits: CleanLimits,
+        now_ms: TimestampMs,
+        stop: &AtomicBool,
+    ) -> Result<Option<Cleaned>, LogError> {
         {
             let mut queue = lock(&self.inner.queue);
             if queue.closed || std::mem::replace(&mut queue.cleaning, true) {
                 return Ok(None);
             }
         }
-        let cleaned = clean(self, limits, now_ms);
+        let cleaned = clean(&Cleaning { handle: self, stop }, limits, now_ms);
         lock(&self.inner.queue).cleaning = false;
         self.inner.calm.notify_all();
         cleaned
@@ -267,18 +272,24 @@ impl LogHandle {
     }
 }
 
-impl SharedLog for LogHandle {
+/// A log that is compacted while it is in use.
+struct Cleaning<'a> {
+    handle: &'a LogHandle,
+    stop: &'a AtomicBool,
+}
+
+impl SharedLog for Cleaning<'_> {
     fn with_log<R>(&self, work: impl FnOnce(&mut PartitionLog) -> R) -> R {
-        self.with(work)
+        self.handle.with(work)
     }
 
     fn is_stopped(&self) -> bool {
-        self.inner.stopped.load(Ordering::Acquire)
+        self.stop.load(Ordering::Acquire) || self.handle.inner.stopped.load(Ordering::Acquire)
     }
 
     fn pause(&self) {
-        let queue = lock(&self.inner.queue);
-        let _ = self.inner.calm.wait_timeout(queue, PAUSE);
+        let queue = lock(&self.handle.inner.queue);
+        let _ = self.handle.inner.calm.wait_timeout(queue, PAUSE);
     }
 }
 

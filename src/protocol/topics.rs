@@ -67,6 +67,10 @@ pub struct PartitionDescription {
     pub segments: u32,
     /// Newest record timestamp, −1 if there is no record.
     pub newest_timestamp: i64,
+    /// Bytes that have been compacted by key, with `cleanup=compact`.
+    pub clean_bytes: u64,
+    /// Bytes that can be compacted next.
+    pub dirty_bytes: u64,
     /// `ok`, or one line on what is wrong.
     pub state: String,
 }

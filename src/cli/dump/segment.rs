@@ -86,6 +86,7 @@ fn print_batch(
             "log_append_time": header.log_append_time(),
             "transactional": header.is_transactional(),
             "control": header.is_control(),
+            "delete_horizon": header.delete_horizon(),
             "crc": format!("{:08x}", header.crc),
             "crc_ok": whole,
         });

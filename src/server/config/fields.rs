@@ -105,6 +105,9 @@ pub static FIELDS: &[Field] = &[
     field("retention_check", "how often segments past their retention are looked for", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.retention_check)
     }),
+    field("compaction_check", "how often topics with cleanup=compact are looked at", "duration", 10, DAY_MS, |c| {
+        Slot::Millis(&mut c.compaction_check)
+    }),
     field("commit_threads", "threads that write and sync the logs", "threads", 1, 256, |c| {
         Slot::Count(&mut c.commit_threads)
     }),

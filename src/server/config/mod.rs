@@ -59,6 +59,8 @@ pub struct ServerConfig {
     pub request_retention: Millis,
     /// How often old segments are looked for.
     pub retention_check: Millis,
+    /// How often compaction looks for what may be compacted.
+    pub compaction_check: Millis,
     /// Threads that write and sync.
     pub commit_threads: usize,
     /// Segment files kept open.
@@ -148,6 +150,7 @@ impl Default for ServerConfig {
             sync_interval: broker.sync_interval,
             request_retention: broker.request_retention,
             retention_check: broker.retention_check,
+            compaction_check: broker.compaction_check,
             commit_threads: broker.commit_threads,
             max_open_files: broker.max_open_files,
             max_connections: 10_000,
@@ -312,6 +315,7 @@ impl ServerConfig {
             sync_interval: self.sync_interval,
             request_retention: self.request_retention,
             retention_check: self.retention_check,
+            compaction_check: self.compaction_check,
             commit_threads: self.commit_threads,
             max_open_files: self.max_open_files,
         }

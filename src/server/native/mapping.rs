@@ -120,6 +120,8 @@ pub fn topic_ok(topic: broker::TopicDescription) -> wire::TopicOk {
         bytes: partition.bytes,
         segments: partition.segments,
         newest_timestamp: partition.newest_timestamp,
+        clean_bytes: partition.clean_bytes,
+        dirty_bytes: partition.dirty_bytes,
         state: partition.state,
     });
     wire::TopicOk {
