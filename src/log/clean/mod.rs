@@ -25,7 +25,8 @@
 //! removes it when the horizon has passed.
 //!
 //! Never removed: records without a key; records of transactions and control batches, whose outcome is not known here
-//! (they do not make older records obsolete either); batches that cannot be opened; the headers of the batches that a
+//! (they do not make older records obsolete either); batches that cannot be opened; the last batches of the server's own
+//! producers, which tell routes how far they have written, and with them the tombstones behind; the headers of the batches that a
 //! producer may still send again, so that they are known for duplicates without a checkpoint, too.
 
 mod keys;
@@ -34,7 +35,7 @@ mod swap;
 
 use std::sync::Arc;
 
-use crate::base::{Offset, TimestampMs};
+use crate::base::{Offset, TimestampMs, limits};
 use crate::record::{BatchHeader, Thinned, each_key, empty_batch, thin};
 
 use super::checkpoint::SealedSegment;
@@ -48,6 +49,9 @@ use output::Output;
 use swap::{Begun, Plan};
 
 pub use swap::CleanState;
+
+/// How long tombstones that may not go yet are left alone.
+const LOOK_AGAIN_MS: TimestampMs = 600_000;
 
 /// Offsets that one file may span: positions of an index are relative to its first.
 const SPAN: u64 = u32::MAX as u64 / 2;
@@ -261,7 +265,7 @@ impl<'a, L: SharedLog> Pass<'a, L> {
             Some(out) if changed || sources.len() > 1 => self.replace(sources, out, removed),
             kept => {
                 // What is known of it may have changed, if it is read for the first time since a checkpoint was lost.
-                let horizon = kept.as_ref().map_or(draft.index.horizon, Output::horizon);
+                let horizon = self.next_look(kept.as_ref().map_or(draft.index.horizon, Output::horizon));
                 self.done.extend(sources.into_iter().map(|mut source| {
                     source.info.horizon = horizon;
                     source
@@ -274,7 +278,8 @@ impl<'a, L: SharedLog> Pass<'a, L> {
     /// Changes the log over to what was made of these segments.
     fn replace(&mut self, sources: Vec<Sealed>, out: Output, removed: u64) -> Result<bool, LogError> {
         let end = sources.last().map_or(0, |last| last.info.next_offset);
-        let (segment, info) = out.finish(end)?;
+        let (segment, mut info) = out.finish(end)?;
+        info.horizon = self.next_look(info.horizon);
         if !self.swap(&sources, Some((Arc::clone(&segment), info)), None)? {
             return Ok(false);
         }
@@ -285,6 +290,11 @@ impl<'a, L: SharedLog> Pass<'a, L> {
         self.cleaned.removed_records += removed;
         self.done.push(Sealed { segment, info });
         Ok(true)
+    }
+
+    /// When to look again for tombstones that may go: for those that may not although their time is over, not at once.
+    fn next_look(&self, horizon: Option<TimestampMs>) -> Option<TimestampMs> {
+        horizon.map(|horizon| if horizon > self.now_ms { horizon } else { self.now_ms.saturating_add(LOOK_AGAIN_MS) })
     }
 
     fn output(&self, base: Offset, index: SparseIndex) -> Result<Output, LogError> {
@@ -351,13 +361,16 @@ impl<'a, L: SharedLog> Pass<'a, L> {
         if header.record_count == 0 {
             return if remembered { Left::Whole } else { Left::Nothing };
         }
-        if header.base_offset >= self.compared || header.is_control() {
+        let own = remembered && header.producer_id >= limits::OWN_PRODUCER_IDS;
+        if header.base_offset >= self.compared || header.is_control() || own {
             return Left::Whole;
         }
         let retention = i64::try_from(self.plan.settings.delete_retention_ms).unwrap_or(i64::MAX);
         // A tombstone that may never have been committed is not one to go by.
         let horizon = (!header.is_transactional()).then(|| self.now_ms.saturating_add(retention));
-        let over = header.delete_horizon().is_some_and(|horizon| horizon <= self.now_ms);
+        // Behind a batch that is kept although it may be obsolete, no deletion is forgotten.
+        let behind_own = self.plan.first_own.is_some_and(|own| own < header.base_offset);
+        let over = header.delete_horizon().is_some_and(|horizon| horizon <= self.now_ms) && !behind_own;
         let thinned = thin(batch, horizon, |record| {
             let newest = record.key.and_then(|key| self.keys.get(key));
             let obsolete = newest.is_some_and(|newest| newest > record.offset);

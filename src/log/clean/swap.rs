@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::{Offset, TimestampMs};
+use crate::base::{Offset, TimestampMs, limits};
 use crate::disk;
 
 use super::super::checkpoint::{Checkpoint, SealedSegment};
@@ -36,6 +36,9 @@ pub(super) struct Plan {
     pub(super) cleaned_to: Offset,
     /// First offsets of the batches that producers may still send again.
     pub(super) remembered: HashSet<Offset>,
+    /// The first of those that are kept with all their records: the server's own, which are looked up to learn what has
+    /// been written.
+    pub(super) first_own: Option<Offset>,
 }
 
 /// A checkpoint to be written; runs without the log.
@@ -126,6 +129,8 @@ impl PartitionLog {
             segments.push(sealed.clone());
         }
         let states = self.producers.states.values();
+        let own = self.producers.states.iter().filter(|(id, _)| **id >= limits::OWN_PRODUCER_IDS);
+        let first_own = own.flat_map(|(_, state)| &state.batches).map(|batch| batch.base_offset).min();
         Some(Plan {
             files: Arc::clone(&self.files),
             settings,
@@ -133,6 +138,7 @@ impl PartitionLog {
             segments,
             cleaned_to: self.cleaned_to,
             remembered: states.flat_map(|state| &state.batches).map(|batch| batch.base_offset).collect(),
+            first_own,
         })
     }
 

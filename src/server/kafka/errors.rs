@@ -61,6 +61,7 @@ pub fn code(error: &BrokerError) -> i16 {
         ErrorKind::OffsetOutOfRange => OFFSET_OUT_OF_RANGE,
         ErrorKind::TooLarge => MESSAGE_TOO_LARGE,
         ErrorKind::CorruptBatch => CORRUPT_MESSAGE,
+        ErrorKind::InvalidRecord => INVALID_RECORD,
         ErrorKind::FencedProducer => INVALID_PRODUCER_EPOCH,
         ErrorKind::FencedMember => UNKNOWN_MEMBER_ID,
         ErrorKind::OutOfOrderSequence => OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -128,6 +129,8 @@ pub fn batch_code(error: &BatchError) -> i16 {
         BatchError::Field { .. }
         | BatchError::Trailing { .. }
         | BatchError::Control
+        | BatchError::Horizon
+        | BatchError::NoKey { .. }
         | BatchError::Record { .. }
         | BatchError::Decompress { .. }
         | BatchError::Bomb { .. } => INVALID_RECORD,
