@@ -169,7 +169,11 @@ async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_aft
             })];
             events.extend((at..at + 1_000).map(|offset| crate::catalog::Event::PositionSet {
                 place: place.clone(),
-                position: Some(crate::catalog::Position { offset, metadata: "x".repeat(300), time_ms: 5 }),
+                position: Some(crate::catalog::Position {
+                    offset: offset % 800,
+                    metadata: "x".repeat(300),
+                    time_ms: 5,
+                }),
             }));
             super::broker::lock(&broker.catalog).commit_all(events, 5).unwrap();
         }
@@ -183,7 +187,7 @@ async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_aft
     loop {
         let described = broker.describe_topic(&name).await.unwrap().partitions[0].clone();
         if described.clean_bytes > 0 && described.dirty_bytes == 0 && size() < 6 << 20 {
-            assert!(described.bytes < 200_000 && described.segments <= 3, "{described:?}");
+            assert!(described.bytes < 250_000 && described.segments <= 6, "{described:?}");
             break;
         }
         assert!(std::time::Instant::now() < deadline, "{described:?}, journal {}", size());
@@ -203,7 +207,7 @@ async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_aft
         let broker = start();
         let catalog = super::broker::lock(&broker.catalog);
         let progress = catalog.progress(&group, (id, 0)).cloned().unwrap();
-        assert_eq!(progress.position.unwrap().offset, 59_999);
+        assert_eq!(progress.position.unwrap().offset, 799);
         drop(catalog);
         let mut offset = 0;
         let mut newest = std::collections::HashMap::new();
