@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode};
+use inode::{Inode, Pending};
 
-const SECTOR: usize = 512;
+mod inode;
 
 /// The sorts of operations, for faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,21 +49,6 @@ pub struct SimOptions {
     pub seed: u64,
     /// Bytes that fit, all files together.
     pub capacity: Option<u64>,
-}
-
-#[derive(Clone)]
-enum Pending {
-    Write(usize, Vec<u8>),
-    SetLen(usize),
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    pending: Vec<Pending>,
-    /// Directory of entries instead of bytes.
-    rot: BTreeMap<usize, u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -329,41 +315,6 @@ impl State {
             }
         }
         self.rng = Some(rng);
-    }
-}
-
-impl Inode {
-    fn apply(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
-        if bytes.len() < at + data.len() {
-            bytes.resize(at + data.len(), 0);
-        }
-        bytes[at..at + data.len()].copy_from_slice(data);
-    }
-
-    fn crash(&mut self, rng: &mut fastrand::Rng, mood: f64) {
-        for pending in std::mem::take(&mut self.pending) {
-            match pending {
-                Pending::SetLen(length) => {
-                    if rng.f64() < mood {
-                        self.durable.resize(length, 0);
-                    }
-                }
-                Pending::Write(at, data) => {
-                    // Sector by sector; the length may have grown even where the data did not arrive.
-                    let mut from = 0;
-                    while from < data.len() {
-                        let to = (((at + from) / SECTOR + 1) * SECTOR - at).min(data.len());
-                        if rng.f64() < mood {
-                            Self::apply(&mut self.durable, at + from, &data[from..to]);
-                        } else if rng.f64() < mood && self.durable.len() < at + to {
-                            self.durable.resize(at + to, 0);
-                        }
-                        from = to;
-                    }
-                }
-            }
-        }
-        self.current = self.durable.clone();
     }
 }
 
