@@ -8,6 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::observe::Observed;
+
 /// The broker's metrics, and the registry to which every other part adds its own.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -41,6 +43,7 @@ pub struct Metrics {
     pub requests_finished: Counter,
     /// Replies to durable requests that had been decided, or that nobody knows.
     pub replies_late: Counter,
+    pub(crate) observed: Observed,
     /// Seconds a sync took.
     pub sync_seconds: Histogram,
     /// Appends that one sync answered.
@@ -71,6 +74,7 @@ impl Metrics {
             requests_opened: Counter::default(),
             requests_finished: Counter::default(),
             replies_late: Counter::default(),
+            observed: Observed::default(),
             sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             topics: Gauge::default(),
@@ -99,6 +103,7 @@ impl Metrics {
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
         registry.register("topics", "Topics", metrics.topics.clone());
         registry.register("partitions", "Partitions of all topics", metrics.partitions.clone());
+        metrics.observed.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }

@@ -13,6 +13,7 @@ mod fetch;
 mod filtered;
 mod groups;
 mod metrics;
+mod observe;
 mod partition;
 mod produce;
 mod push;
