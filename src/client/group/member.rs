@@ -71,7 +71,16 @@ struct Inside {
     changed: bool,
     /// When the session ends, should nothing more be heard.
     alive_until: Instant,
+    /// When it is sent away unless it has given up what it was told to.
+    give_up_by: Option<Instant>,
     heartbeat: Duration,
+}
+
+impl Inside {
+    fn is_alive(&self) -> bool {
+        let now = Instant::now();
+        now < self.alive_until && self.give_up_by.is_none_or(|by| now < by)
+    }
 }
 
 #[derive(Debug)]
@@ -80,6 +89,7 @@ pub(super) struct Member {
     request: JoinStream,
     id: String,
     session: Duration,
+    handover: Duration,
     pub(super) retry_timeout: Duration,
     inside: Mutex<Inside>,
     notices: mpsc::UnboundedSender<Notice>,
@@ -102,12 +112,14 @@ impl Member {
             owns: BTreeMap::new(),
             changed: true,
             alive_until: Instant::now(),
+            give_up_by: None,
             heartbeat: Duration::ZERO,
         };
         let member = Self {
             link,
             id: request.member.clone().unwrap_or_default(),
             session: Duration::from_millis(request.session_ms),
+            handover: Duration::from_millis(request.handover_ms),
             request,
             retry_timeout,
             inside: Mutex::new(inside),
@@ -132,7 +144,7 @@ impl Member {
 
     /// Whether its partitions are its own for certain.
     pub(super) fn is_alive(&self) -> bool {
-        Instant::now() < self.lock().alive_until
+        self.lock().is_alive()
     }
 
     /// A record was handed over, or passed: the application has had all below `offset`.
@@ -208,8 +220,11 @@ impl Member {
                 return self.tell(Notice::Failed(error));
             }
             let error = self.beat().await;
-            let lost: Vec<At> = std::mem::take(&mut self.lock().owns).into_keys().collect();
-            self.lock().changed = true;
+            let lost: Vec<At> = {
+                let mut inside = self.lock();
+                inside.changed = true;
+                std::mem::take(&mut inside.owns).into_keys().collect()
+            };
             if !lost.is_empty() {
                 self.tell(Notice::Lost(lost));
             }
@@ -309,7 +324,11 @@ impl Member {
                 }
             }
         }
-        let was_over = Instant::now() >= inside.alive_until;
+        let was_over = !inside.is_alive();
+        // It cannot have been told before the answer that it heard last, which did not say so.
+        let heard = inside.alive_until.checked_sub(self.session).unwrap_or(inside.alive_until);
+        let by = inside.give_up_by.unwrap_or(heard + self.handover);
+        inside.give_up_by = (!revoked.is_empty()).then_some(by);
         inside.alive_until = inside.alive_until.max(sent + self.session);
         drop(inside);
         if !revoked.is_empty() {

@@ -294,8 +294,6 @@ fn shares_are_even_and_as_few_partitions_move_as_that_takes() {
     }
 }
 
-/// One seed unless another is asked for. About one in six, 12 and 8818454305985825272 among them, still ends with two owners
-/// for a moment: whether the machine or this model of its members is wrong is not known yet.
 fn seeded() -> fastrand::Rng {
     let seed = std::env::var("TIDELOG_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7171);
     eprintln!("TIDELOG_SEED={seed}");
@@ -322,8 +320,9 @@ struct Living {
     epoch: Epoch,
     /// `None` until it has heard that it is in.
     works: Option<BTreeSet<At>>,
-    /// Told to give up, and not finished yet.
-    finishing: BTreeSet<At>,
+    /// Told to give up, and not finished yet; and until when it may take, for which it cannot have been told later than by
+    /// the heartbeat after the last one whose answer it heard.
+    finishing: BTreeMap<At, Ms>,
     /// When it sent the last heartbeat that was answered: its own idea of its session.
     sent: Ms,
     wants: Vec<TopicPattern>,
@@ -334,12 +333,13 @@ struct Living {
 }
 
 impl Living {
-    /// What it touches. When its session may have ended it touches nothing.
+    /// What it touches: nothing when its session may have ended, or when it may have been sent away for what it did not give
+    /// up in time.
     fn touches(&self, now: Ms) -> BTreeSet<At> {
-        if now >= self.sent + SESSION {
+        if now >= self.sent + SESSION || self.finishing.values().any(|until| now >= *until) {
             return BTreeSet::new();
         }
-        self.works.iter().flatten().chain(&self.finishing).copied().collect()
+        self.works.iter().flatten().chain(self.finishing.keys()).copied().collect()
     }
 }
 
@@ -393,12 +393,13 @@ impl World {
             return;
         }
         let Some(client) = self.clients.get_mut(id) else { return };
+        let until = client.sent + HANDOVER;
         client.sent = client.sent.max(sent);
         client.epoch = share.epoch;
         let works = client.works.get_or_insert_default();
         for at in &share.taken {
             if works.remove(at) {
-                client.finishing.insert(*at);
+                client.finishing.insert(*at, until);
             }
         }
         client.changed |= !share.granted.is_empty();
@@ -421,12 +422,12 @@ impl World {
             return self.join(Arc::clone(id));
         }
         // It may take a while to finish what it is to give up.
-        let finished: Vec<At> = client.finishing.iter().filter(|_| self.random.bool()).copied().collect();
+        let finished: Vec<At> = client.finishing.keys().filter(|_| self.random.bool()).copied().collect();
         for at in &finished {
             client.finishing.remove(at);
         }
         client.changed |= !finished.is_empty();
-        let all = client.works.iter().flatten().chain(&client.finishing).copied().collect();
+        let all = client.works.iter().flatten().chain(client.finishing.keys()).copied().collect();
         let says = (client.changed || self.random.u32(..3) == 0).then_some(all);
         client.changed = false;
         let (epoch, sent) = (client.epoch, self.now);
