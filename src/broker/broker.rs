@@ -183,6 +183,8 @@ impl Broker {
             tracing::error!(%error, "the catalog was not closed cleanly");
         }
         self.committer.stop();
+        // Whoever still holds the broker can only be refused by it; the next server need not wait for them.
+        self.dir.unlock();
     }
 
     /// The name of the topic with this id.

@@ -224,3 +224,16 @@ async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_aft
         broker.shutdown().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_shutdown_the_folder_is_free_and_the_old_broker_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, name) = (open(dir.path()).unwrap(), TopicName::new("t").unwrap());
+    old.metadata(&name, true).await.unwrap();
+    old.shutdown().await;
+    let new = open(dir.path()).unwrap();
+    assert!(old.metadata(&TopicName::new("u").unwrap(), true).await.is_err());
+    assert!(old.delete_topic(&name).await.is_err());
+    assert!(new.topic("t").is_ok());
+    new.shutdown().await;
+}

@@ -19,7 +19,7 @@
 //! format can be told from a damaged file.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::{PartitionId, TopicId, TopicName};
 use crate::disk::{self, DirLock, Disk, OpenMode};
@@ -35,13 +35,13 @@ const FORMAT_BYTES: usize = 8 + 4 + 16 + 4;
 /// Characters of a topic's name in its folder's name: with `~` and the id, a file name has at most 255 bytes.
 const FOLDER_NAME_CHARS: usize = 200;
 
-/// An open data directory. The lock is held until it is dropped.
+/// An open data directory. The lock is held until it is unlocked or dropped.
 pub struct DataDir {
     /// Its path.
     pub path: PathBuf,
     /// Chosen at random when it was made; a copy has the same.
     pub server_id: u128,
-    _lock: Option<Box<dyn DirLock>>,
+    lock: Mutex<Option<Box<dyn DirLock>>>,
 }
 
 impl DataDir {
@@ -71,7 +71,7 @@ impl DataDir {
                 .map_err(CatalogError::io("cannot write", &format))?;
             server_id
         };
-        let dir = Self { path: path.to_owned(), server_id, _lock: Some(lock) };
+        let dir = Self { path: path.to_owned(), server_id, lock: Mutex::new(Some(lock)) };
         make_dir(disk, &dir.topics_dir())?;
         settle(disk, path)?;
         Ok(dir)
@@ -88,7 +88,12 @@ impl DataDir {
         if !disk.exists(&format).map_err(CatalogError::io("cannot look at", &format))? {
             return Err(not_one(path, "it has no file 'format'"));
         }
-        Ok(Self { path: path.to_owned(), server_id: read_format(disk, path, &format)?, _lock: None })
+        Ok(Self { path: path.to_owned(), server_id: read_format(disk, path, &format)?, lock: Mutex::default() })
+    }
+
+    /// Lets another server have it. Nothing in it may be changed through this one any more.
+    pub fn unlock(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The journal's folder.
