@@ -17,6 +17,8 @@ struct Left {
     batches: Bytes,
     asked: u64,
     failed: u64,
+    /// Values that were parsed.
+    parsed: u64,
 }
 
 impl Broker {
@@ -48,6 +50,7 @@ impl Broker {
         })?;
         self.metrics().filtered.inc_by(left.asked);
         self.metrics().filter_failures.inc_by(left.failed);
+        self.metrics().filter_values.inc_by(left.parsed);
         Ok(left.batches)
     }
 }
@@ -59,7 +62,7 @@ fn apply(
     batches: Bytes,
     from: Offset,
 ) -> Result<Left, BatchError> {
-    let (mut out, mut asked, mut failed) = (Vec::new(), 0, 0);
+    let (mut out, mut asked, mut failed, mut parsed) = (Vec::new(), 0, 0, 0);
     for batch in Batches::new(batches) {
         let (header, batch) = batch?;
         if header.is_control() {
@@ -74,7 +77,7 @@ fn apply(
                 continue;
             }
             asked += 1;
-            match filter.matches(&Input { topic, partition, offset: record.offset, record: &record }) {
+            match filter.ask(&Input { topic, partition, offset: record.offset, record: &record }, &mut parsed) {
                 Ok(true) => matching.push(record),
                 Ok(false) => all = false,
                 Err(error) => {
@@ -100,7 +103,7 @@ fn apply(
         1 => out.swap_remove(0),
         _ => out.concat().into(),
     };
-    Ok(Left { batches, asked, failed })
+    Ok(Left { batches, asked, failed, parsed })
 }
 
 /// A batch that was built of another's records says of itself what the other said that is not covered by a checksum.

@@ -28,6 +28,8 @@ pub struct Metrics {
     pub filtered: Counter,
     /// Records for which a filter had no answer, which counts as no match.
     pub filter_failures: Counter,
+    /// Values that were parsed as JSON for a filter.
+    pub filter_values: Counter,
     /// Records that routes have written.
     pub routed: Counter,
     /// Records handed to members of queue groups.
@@ -78,6 +80,7 @@ impl Metrics {
             bytes_out: Counter::default(),
             filtered: Counter::default(),
             filter_failures: Counter::default(),
+            filter_values: Counter::default(),
             routed: Counter::default(),
             delivered: Counter::default(),
             redelivered: Counter::default(),
@@ -108,6 +111,7 @@ impl Metrics {
             "Records for which a filter had no answer",
             metrics.filter_failures.clone(),
         );
+        registry.register("filter_values", "Values parsed for filters", metrics.filter_values.clone());
         registry.register("routed", "Records that routes have written", metrics.routed.clone());
         registry.register("delivered", "Records handed to members of queue groups", metrics.delivered.clone());
         registry.register("redelivered", "Records handed out that had been before", metrics.redelivered.clone());

@@ -13,6 +13,8 @@ use crate::record::Record;
 
 use super::compile::Mentions;
 use super::cost::{self, Extent};
+use super::direct::{Answer, Facts, Found, Test};
+use super::document::Document;
 use super::json::{self, Node};
 use super::{ENV, EvalError, Expression};
 
@@ -41,11 +43,16 @@ pub enum Scalar {
 }
 
 /// A record, and a part of it if it was split: evaluates expressions on them. What no expression mentions is never made;
-/// the value is parsed once for all of them.
+/// the value is parsed once for all of them, or twice if some are of a usual shape and others need the interpreter.
 pub struct Scope<'v> {
     input: Input<'v>,
-    context: Context<'v, 'v>,
+    /// What the interpreter sees; made for the first expression that needs it.
+    context: Option<Context<'v, 'v>>,
     bound: Mentions,
+    /// What expressions of the usual shapes look into. `None` within: it cannot be had, the interpreter says why.
+    value_document: Option<Option<Document<'v>>>,
+    part_document: Option<Option<Document<'v>>>,
+    parsed: u64,
     /// Elements of the longest list or map of the value, or why there is none.
     value: Option<Result<usize, EvalError>>,
     part: Option<&'v [u8]>,
@@ -55,13 +62,27 @@ pub struct Scope<'v> {
 impl<'v> Scope<'v> {
     /// A record as a whole.
     pub fn new(input: Input<'v>) -> Self {
-        let context = Context::with_env(Arc::clone(&ENV));
-        Self { input, context, bound: Mentions::default(), value: None, part: None, part_elements: None }
+        Self {
+            input,
+            context: None,
+            bound: Mentions::default(),
+            value_document: None,
+            part_document: None,
+            parsed: 0,
+            value: None,
+            part: None,
+            part_elements: None,
+        }
+    }
+
+    /// How often a value or a part of one was parsed for what was asked so far.
+    pub fn parsed(&self) -> u64 {
+        self.parsed
     }
 
     /// From here on expressions see this text, which is JSON, as `part`.
     pub fn set_part(&mut self, part: &'v [u8]) {
-        (self.part, self.part_elements) = (Some(part), None);
+        (self.part, self.part_elements, self.part_document) = (Some(part), None, None);
     }
 
     /// Whether a condition holds.
@@ -69,6 +90,14 @@ impl<'v> Scope<'v> {
     /// # Errors
     /// It cannot be said: no such field, not JSON, no boolean, over a limit.
     pub fn says(&mut self, condition: &Expression) -> Result<bool, EvalError> {
+        if let Some((test, facts)) = self.direct(condition) {
+            match test.ask(&facts) {
+                Answer::Yes => return Ok(true),
+                Answer::No => return Ok(false),
+                Answer::Missing(name) => return Err(missing(name)),
+                Answer::Unknown => {}
+            }
+        }
         match self.evaluate(condition)? {
             Value::Bool(says) => Ok(says),
             other => Err(EvalError::new(format!("it is a {} and no boolean", other.type_of()))),
@@ -80,6 +109,16 @@ impl<'v> Scope<'v> {
     /// # Errors
     /// It cannot be said, or is anything else.
     pub fn text(&mut self, expression: &Expression) -> Result<Option<Vec<u8>>, EvalError> {
+        if let Some((operand, facts)) = self.direct(expression).and_then(|(test, facts)| Some((test.operand()?, facts)))
+        {
+            match operand.find(&facts) {
+                Found::Null => return Ok(None),
+                Found::Text(text) => return Ok(Some(text.as_bytes().to_vec())),
+                Found::Int(number) => return Ok(Some(number.to_string().into_bytes())),
+                Found::Missing(name) => return Err(missing(name)),
+                Found::Bool(_) | Found::UInt(_) | Found::Double(_) | Found::Unknown => {}
+            }
+        }
         Ok(Some(match self.evaluate(expression)? {
             Value::Null => return Ok(None),
             Value::String(text) => Arc::unwrap_or_clone(text).into_bytes(),
@@ -108,6 +147,16 @@ impl<'v> Scope<'v> {
     /// # Errors
     /// It cannot be said.
     pub fn scalar(&mut self, expression: &Expression) -> Result<Scalar, EvalError> {
+        if let Some((operand, facts)) = self.direct(expression).and_then(|(test, facts)| Some((test.operand()?, facts)))
+        {
+            match operand.find(&facts) {
+                Found::Text(text) => return Ok(Scalar::Text(text.to_owned())),
+                Found::Int(number) => return Ok(Scalar::Int(number)),
+                Found::Null | Found::Bool(_) | Found::UInt(_) | Found::Double(_) => return Ok(Scalar::Other),
+                Found::Missing(name) => return Err(missing(name)),
+                Found::Unknown => {}
+            }
+        }
         Ok(match self.evaluate(expression)? {
             Value::String(text) => Scalar::Text(Arc::unwrap_or_clone(text)),
             Value::Int(number) => Scalar::Int(number),
@@ -115,41 +164,86 @@ impl<'v> Scope<'v> {
         })
     }
 
+    /// The expression as a test, and what that looks at; `None` where it is the interpreter's.
+    fn direct<'e>(&mut self, expression: &'e Expression) -> Option<(&'e Test, Facts<'_, 'v>)> {
+        let test = expression.direct.as_ref()?;
+        let mentions = &expression.mentions;
+        if self.bytes(mentions) > expression.always_within {
+            return None;
+        }
+        let parsed = &mut self.parsed;
+        let mut parse = |text: &'v [u8]| {
+            *parsed += 1;
+            Document::parse(text)
+        };
+        if mentions.value {
+            // The interpreter is given the value whether or not it comes to need it: one that cannot be had is its to report.
+            let document = self.value_document.get_or_insert_with(|| match &self.input.record.value {
+                None => Some(Document::null()),
+                Some(value) if value.len() > limits::DOCUMENT_BYTES => None,
+                Some(value) => parse(value),
+            });
+            document.as_ref()?;
+        }
+        if mentions.part {
+            let part = self.part?;
+            self.part_document.get_or_insert_with(|| parse(part)).as_ref()?;
+        }
+        let facts = Facts {
+            input: self.input,
+            value: self.value_document.as_ref().and_then(Option::as_ref),
+            part: self.part_document.as_ref().and_then(Option::as_ref),
+        };
+        Some((test, facts))
+    }
+
     fn evaluate(&mut self, expression: &Expression) -> Result<Value, EvalError> {
         self.bind(&expression.mentions)?;
         self.check(expression)?;
-        let run = AssertUnwindSafe(|| expression.program.execute(&self.context));
+        let context = self.context.get_or_insert_with(|| Context::with_env(Arc::clone(&ENV)));
+        let run = AssertUnwindSafe(|| expression.program.execute(context));
         // The interpreter is not ours: a fault of its own is a failed evaluation, not the end of a connection.
         let outcome = catch_unwind(run).map_err(|_| EvalError::new("the evaluation failed for no stated reason"))?;
         outcome.map_err(|error| EvalError::new(error.to_string()))
     }
 
-    /// Whether the expression is sure to end soon on what it sees here.
-    fn check(&self, expression: &Expression) -> Result<(), EvalError> {
-        let Mentions { key, headers, value, part, .. } = expression.mentions;
+    /// Bytes of what is mentioned.
+    fn bytes(&self, mentions: &Mentions) -> usize {
         let record = self.input.record;
         let length = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
-        let mut bytes = 0;
-        let mut elements = 0;
-        if key {
+        // Room for topic, numbers and time.
+        let mut bytes = 300;
+        if mentions.key {
             bytes += length(&record.key);
         }
-        if headers {
+        if mentions.headers {
             bytes += record.headers.iter().map(|header| header.name.len() + length(&header.value)).sum::<usize>();
-            elements = record.headers.len();
+        }
+        if mentions.value {
+            bytes += length(&record.value);
+        }
+        if mentions.part {
+            bytes += self.part.map_or(0, <[u8]>::len);
+        }
+        bytes
+    }
+
+    /// Whether the expression is sure to end soon on what it sees here.
+    fn check(&self, expression: &Expression) -> Result<(), EvalError> {
+        let Mentions { headers, value, part, .. } = expression.mentions;
+        let bytes = self.bytes(&expression.mentions);
+        if bytes <= expression.always_within {
+            return Ok(());
+        }
+        let mut elements = 0;
+        if headers {
+            elements = self.input.record.headers.len();
         }
         if value {
-            bytes += length(&record.value);
             elements = elements.max(self.value.as_ref().map_or(0, |found| *found.as_ref().unwrap_or(&0)));
         }
         if part {
-            bytes += self.part.map_or(0, <[u8]>::len);
             elements = elements.max(self.part_elements.as_ref().map_or(0, |found| *found.as_ref().unwrap_or(&0)));
-        }
-        // Room for topic, numbers and time.
-        let bytes = bytes + 300;
-        if bytes <= expression.always_within {
-            return Ok(());
         }
         let seen = Extent { bytes: bytes as f64, elements: elements as f64 };
         let steps = cost::steps(expression.program.expression(), seen);
@@ -165,7 +259,9 @@ impl<'v> Scope<'v> {
 
     fn bind(&mut self, wanted: &Mentions) -> Result<(), EvalError> {
         let record = self.input.record;
-        let mut add = |name: &str, node: Node<'v>| self.context.add_variable_as_val(name, node);
+        let context = self.context.get_or_insert_with(|| Context::with_env(Arc::clone(&ENV)));
+        let parsed = &mut self.parsed;
+        let mut add = |name: &str, node: Node<'v>| context.add_variable_as_val(name, node);
         if wanted.key && !self.bound.key {
             add("key", text(record.key.as_ref()));
             self.bound.key = true;
@@ -186,6 +282,7 @@ impl<'v> Scope<'v> {
                 }
                 Some(value) => {
                     check_length("the value", value.len())?;
+                    *parsed += 1;
                     let (node, elements) = json::parse(value)?;
                     add("value", node);
                     Ok(elements)
@@ -196,6 +293,7 @@ impl<'v> Scope<'v> {
         if wanted.part {
             let part = self.part.ok_or_else(|| EvalError::new("there is no 'part' where nothing is split"))?;
             let found = self.part_elements.get_or_insert_with(|| {
+                *parsed += 1;
                 let (node, elements) = json::parse(part)?;
                 add("part", node);
                 Ok(elements)
@@ -207,22 +305,27 @@ impl<'v> Scope<'v> {
             self.bound.topic = true;
         }
         if wanted.partition && !self.bound.partition {
-            self.context.add_variable_from_value("partition", Value::Int(i64::from(self.input.partition)));
+            context.add_variable_from_value("partition", Value::Int(i64::from(self.input.partition)));
             self.bound.partition = true;
         }
         if wanted.offset && !self.bound.offset {
             let offset = i64::try_from(self.input.offset).unwrap_or(i64::MAX);
-            self.context.add_variable_from_value("offset", Value::Int(offset));
+            context.add_variable_from_value("offset", Value::Int(offset));
             self.bound.offset = true;
         }
         if wanted.timestamp && !self.bound.timestamp {
             let time = chrono::DateTime::from_timestamp_millis(record.timestamp)
                 .ok_or_else(|| EvalError::new(format!("timestamp {} ms is out of range", record.timestamp)))?;
-            self.context.add_variable_from_value("timestamp", Value::Timestamp(time.fixed_offset()));
+            context.add_variable_from_value("timestamp", Value::Timestamp(time.fixed_offset()));
             self.bound.timestamp = true;
         }
         Ok(())
     }
+}
+
+/// As the interpreter says it.
+fn missing(name: &str) -> EvalError {
+    EvalError::new(cel::ExecutionError::no_such_key(name).to_string())
 }
 
 fn check_length(what: &str, length: usize) -> Result<(), EvalError> {

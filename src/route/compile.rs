@@ -34,7 +34,7 @@ pub(super) struct Destination {
 #[derive(Debug)]
 pub(super) enum Topic {
     Fixed(TopicName),
-    Computed(Expression),
+    Computed(Box<Expression>),
 }
 
 impl Route {
@@ -50,7 +50,7 @@ impl Route {
         let destination = |spec: &DestinationSpec| {
             let topic = match &spec.topic {
                 Target::Fixed(topic) => Topic::Fixed(topic.clone()),
-                Target::Computed(source) => Topic::Computed(made(source)?),
+                Target::Computed(source) => Topic::Computed(Box::new(made(source)?)),
             };
             let headers = spec.headers.iter().map(|(name, source)| Ok((name.clone(), made(source)?)));
             Ok::<_, String>(Destination {

@@ -186,5 +186,7 @@ async fn a_filter_leaves_out_what_does_not_match_and_still_advances() {
     assert_eq!((told.next_offset, told.stable_end, bytes), (10, 10, 0));
     let metrics = consumer.call(4, &tidelog::protocol::Metrics {}).await.unwrap().text;
     assert!(metrics.contains("tidelog_filter_failures_total 1\n"), "{metrics}");
+    assert!(metrics.contains("tidelog_filtered_total 18\n"), "{metrics}");
+    assert!(metrics.contains("tidelog_filter_values_total 9\n"), "the filter on the key parsed values: {metrics}");
     running.stop().await;
 }

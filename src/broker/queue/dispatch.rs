@@ -155,7 +155,7 @@ impl Dispatcher {
         let dead_letters = self.expired_are_dead_letters()?;
         let mut handed = Vec::new();
         let mut bytes = 0;
-        let (mut asked, mut failures) = (0, 0);
+        let (mut asked, mut failures, mut parsed) = (0, 0, 0);
         let Ahead { records, next } = &mut self.ahead;
         let (topic, number) = (self.partition.topic.as_str(), self.partition.place.partition);
         self.group.with(&self.broker, &self.partition, |machine, now| {
@@ -167,7 +167,7 @@ impl Dispatcher {
                 let matches = filter.as_ref().is_none_or(|filter| {
                     asked += 1;
                     let input = Input { topic, partition: number, offset: record.offset, record: &record };
-                    filter.matches(&input).unwrap_or_else(|_| {
+                    filter.ask(&input, &mut parsed).unwrap_or_else(|_| {
                         failures += 1;
                         false
                     })
@@ -196,6 +196,7 @@ impl Dispatcher {
         });
         self.broker.metrics.filtered.inc_by(asked);
         self.broker.metrics.filter_failures.inc_by(failures);
+        self.broker.metrics.filter_values.inc_by(parsed);
         self.hand(&promise, 1, &handed);
         Ok(())
     }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod differential;
+
 use bytes::Bytes;
 
 use super::{EvalError, Filter, Input};
@@ -68,6 +70,23 @@ fn what_has_no_answer_is_an_error_and_no_match() {
 #[test]
 fn a_value_that_is_not_mentioned_is_not_parsed() {
     assert_eq!(says("key == 'k'", &record("k", "not json")), Ok(true));
+    let record = record("k", r#"{"a": 1}"#);
+    let input = Input { topic: "t", partition: 3, offset: record.offset, record: &record };
+    let parsed = |source: &str| {
+        let mut parsed = 0;
+        let _ = Filter::compile(source).unwrap().ask(&input, &mut parsed);
+        parsed
+    };
+    for source in [
+        "key.startsWith('k')",
+        "headers.kind == 'created' || headers.none == 'x'",
+        "size(key) == 1 && timestamp > timestamp('2023-01-01T00:00:00Z')",
+        "topic in ['t', 'u'] && partition + 1 == 4 && offset > 0",
+    ] {
+        assert_eq!(parsed(source), 0, "{source}");
+    }
+    assert_eq!(parsed("value.a == 1 && value.a < 2"), 1);
+    assert_eq!(parsed("value.a + 1 == 2"), 1);
 }
 
 #[test]
