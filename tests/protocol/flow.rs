@@ -119,6 +119,56 @@ async fn who_does_not_read_stops_being_read_and_nobody_else_notices() {
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_takes_nothing_is_held_for_as_far_as_its_credit_goes() {
+    let running = Running::start(|_| ()).await;
+    let mut raw = running.client().await;
+    raw.create_topic("a").await;
+    // More than sockets take of their own accord.
+    let batches: u64 = 32;
+    let bytes = batch(1, 500_000);
+    for correlation in 0..batches {
+        raw.produce(correlation, "a", &bytes).await;
+        raw.produced(correlation).await;
+    }
+    let metrics = async |raw: &mut crate::harness::Raw| raw.call(1, &Metrics {}).await.unwrap().text;
+    let read = async |raw: &mut crate::harness::Raw| gauge(&metrics(raw).await, "tidelog_bytes_out_total");
+    let before = read(&mut raw).await;
+    // Credit for four batches; whoever grants no more gets no more, however long the topic is.
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut consumer = running.client().await;
+        consumer.subscribe("a", 0, batches, 4 * bytes.len() as u64).await;
+        slow.push(consumer);
+    }
+    // Meanwhile others read all of it, again and again.
+    for _ in 0..3 {
+        let mut other = running.client().await;
+        other.subscribe("a", 0, batches, 1 << 30).await;
+        let mut seen = 0;
+        while seen < batches {
+            let frame = other.next().await.unwrap();
+            seen = decode_body::<tidelog::protocol::Delivery>(frame.kind, &frame.body).unwrap().next_offset;
+        }
+    }
+    // What the others have got is soon given back.
+    let most = 4 * 5 * (bytes.len() as i64 + 256);
+    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+    loop {
+        let held = gauge(&metrics(&mut raw).await, "tidelog_outbound_bytes");
+        if held <= most {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{held} bytes are held, the credit is for {most}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // One batch more than the credit at most was read for each of them.
+    let most = (4 * 5 + 3 * batches) * bytes.len() as u64;
+    let out = read(&mut raw).await - before;
+    assert!(out as u64 <= most, "{out} bytes were read from the log, the credit is for {most}");
+    running.stop().await;
+}
+
 /// A number out of the Prometheus text.
 fn gauge(text: &str, name: &str) -> i64 {
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
