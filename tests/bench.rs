@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Server, spawn, tidelog};
 use serde_json::Value;
 
-const MEMBERS: [&str; 12] = [
+const MEMBERS: [&str; 13] = [
     "work",
     "messages",
     "seconds",
@@ -25,6 +25,7 @@ const MEMBERS: [&str; 12] = [
     "server_rss_mib",
     "server_cpu",
     "client_cpu",
+    "cases",
 ];
 const PERCENTILES: [&str; 5] = ["p50", "p99", "p999", "p9999", "max"];
 
@@ -45,7 +46,7 @@ fn bench(args: &[&str], numbers: &[&str]) -> Value {
     for percentile in latency.values() {
         assert_eq!(percentile.is_u64(), numbers.contains(&"latency_us"), "{text}");
     }
-    for name in MEMBERS.iter().filter(|name| !["work", "latency_us"].contains(name)) {
+    for name in MEMBERS.iter().filter(|name| !["work", "latency_us", "cases"].contains(name)) {
         // What /proc tells is not to be had everywhere.
         let known = cfg!(target_os = "linux") || !["server_rss_mib", "server_cpu", "client_cpu"].contains(name);
         let wanted = numbers.contains(name) && known;
@@ -153,6 +154,29 @@ fn rules_and_the_lag_of_routing_are_measured() {
     ];
     let run = bench(&["route", "--messages", "200", "--seconds", "0.2", "--rate", "100"], &numbers);
     assert_eq!(run["messages"], 200);
+}
+
+#[test]
+fn each_filter_is_measured_beside_the_same_read_without_one() {
+    let run = bench(
+        &["filter", "--messages", "300"],
+        &["messages", "seconds", "messages_per_s", "mb_per_s", "server_rss_mib", "server_cpu", "client_cpu"],
+    );
+    assert_eq!(run["messages"], 300);
+    let cases = run["cases"].as_array().unwrap();
+    assert!(cases[0]["filter"].is_null() && cases.len() > 5, "{run}");
+    for case in cases {
+        assert!(case["messages_per_s"].as_f64().unwrap() > 0.0, "{case}");
+    }
+}
+
+#[test]
+fn many_subscribers_and_slow_ones_are_measured() {
+    let numbers = ["messages", "seconds", "messages_per_s", "latency_us", "server_rss_mib", "server_cpu", "client_cpu"];
+    let run = bench(&["subscribers", "--connections", "20", "--messages", "3", "--partitions", "2"], &numbers);
+    assert_eq!(run["messages"], 60);
+    let run = bench(&["slow-consumer", "--connections", "3", "--messages", "2000"], &THROUGHPUT);
+    assert_eq!(run["cases"][0]["slow_consumers"], 3);
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub async fn run(options: &Options) -> Result<Outcome, Failure> {
 }
 
 /// File descriptors that this process may have open; its own server inherits the same bound.
-fn descriptors() -> Option<u64> {
+pub(super) fn descriptors() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 

@@ -51,6 +51,11 @@ impl Latencies {
         self.0.len()
     }
 
+    /// `70 / 555 / 1200 us`: the median, the 99th percentile and that of one in a thousand.
+    pub fn shown_to_the_tail(&self) -> String {
+        format!("{} / {} / {} us", self.at(0.5), self.at(0.99), self.at(0.999))
+    }
+
     /// `70 / 555 us`: the median and the 99th percentile.
     pub fn shown(&self) -> String {
         format!("{} / {} us", self.at(0.5), self.at(0.99))

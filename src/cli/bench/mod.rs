@@ -1,6 +1,7 @@
 //! `tidelog bench`: what this server reaches on this machine, and in the same run what the bare machine does.
 
 mod connections;
+mod filter;
 mod latencies;
 mod latency;
 mod limits;
@@ -15,6 +16,8 @@ mod recover;
 mod request;
 mod route;
 mod session;
+mod slow_consumer;
+mod subscribers;
 mod topics;
 
 #[cfg(test)]
@@ -48,6 +51,9 @@ Examples:
   tidelog bench recover --messages 1000000            how soon it is ready after kill -9
   tidelog bench topics --topics 1000
   tidelog bench connections --connections 5000
+  tidelog bench subscribers --connections 10000       idle subscribers: their memory, and until all have a record
+  tidelog bench slow-consumer                         a reader beside consumers that take nothing
+  tidelog bench filter                                a header, a key prefix, a JSON field: the cost of each record
   tidelog bench route --messages 200000               1, 10 and 100 rules on headers and JSON; lag behind the answer
 
 Without --server it starts a server of its own on a temporary folder and takes both away at the end. Each run also
@@ -81,6 +87,13 @@ enum Work {
     Topics(Options),
     /// Many idle connections: what they cost, and that others do not notice
     Connections(Options),
+    /// Many idle subscribers: what they cost, and how soon all of them have a record that is published
+    Subscribers(Options),
+    /// A reader beside consumers that take nothing of what they have asked for: what they cost it and the server
+    SlowConsumer(Options),
+    /// Reads a topic without a filter and with several, and says what each costs the server for a record
+    #[command(mut_arg("size", |size| size.default_value("300")))]
+    Filter(Options),
     /// Routes records by 1, 10 and 100 rules on headers and on JSON, and measures how far routing lags behind the producer's
     /// answer
     Route(Options),
@@ -200,13 +213,19 @@ impl Work {
             | Self::Request(options)
             | Self::Topics(options)
             | Self::Connections(options)
+            | Self::Subscribers(options)
+            | Self::SlowConsumer(options)
+            | Self::Filter(options)
             | Self::Route(options) => options,
         }
     }
 
     /// What cannot be told before anything is begun is told by the work itself.
     fn check(&self) -> Result<(), Failure> {
-        let without_latencies = matches!(self, Self::Consume(_) | Self::Replay(_) | Self::Topics(_));
+        let without_latencies = matches!(
+            self,
+            Self::Consume(_) | Self::Replay(_) | Self::Topics(_) | Self::Filter(_) | Self::SlowConsumer(_)
+        );
         let nobody_answers = self.options().ack == Ack::None;
         let wrong = |why: &str| Err(Failure::Usage(why.to_owned()));
         match self {
@@ -239,6 +258,9 @@ impl Work {
             Self::Request(options) => request::run(Session::open(options, &[]).await?, options).await,
             Self::Topics(options) => topics::run(Session::open(options, &[]).await?, options).await,
             Self::Connections(options) => connections::run(options).await,
+            Self::Subscribers(options) => subscribers::run(options).await,
+            Self::SlowConsumer(options) => slow_consumer::run(Session::open(options, &[]).await?, options).await,
+            Self::Filter(options) => filter::run(Session::open(options, &[]).await?, options).await,
             Self::Route(options) => route::run(Session::open(options, &[]).await?, options).await,
         }
     }

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// What else was measured, for people.
     pub notes: Vec<String>,
+    /// The same for programs: one object for each part of the work that was measured by itself.
+    pub cases: Vec<Value>,
 }
 
 impl Outcome {
@@ -85,6 +87,7 @@ impl Outcome {
             "server_rss_mib": round(self.usage.server_rss_mib),
             "server_cpu": round(self.usage.server_cpu),
             "client_cpu": round(self.usage.client_cpu),
+            "cases": self.cases,
         })
     }
 

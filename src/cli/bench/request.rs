@@ -52,15 +52,18 @@ pub async fn run(session: Session, options: &Options) -> Result<Outcome, Failure
     let (limit, note) = match &sync {
         None => (
             2.0 * trip.at(0.5) as f64,
-            format!("the bare limit is two ping-pongs: p50 / p99 of one, with as many at a time, {}", trip.shown()),
+            format!(
+                "the bare limit is two ping-pongs: p50 / p99 / p99.9 of one, with as many at a time, {}",
+                trip.shown_to_the_tail()
+            ),
         ),
         Some(sync) => (
             sync.at(0.5) as f64,
             format!(
-                "the bare limit is one fdatasync: p50 / p99 {}; a ping-pong, with as many at a time, takes {}; three syncs \
+                "the bare limit is one fdatasync: p50 / p99 / p99.9 {}; a ping-pong, with as many at a time, takes {}; three syncs \
                  follow each other (request, table, reply)",
-                sync.shown(),
-                trip.shown()
+                sync.shown_to_the_tail(),
+                trip.shown_to_the_tail()
             ),
         ),
     };

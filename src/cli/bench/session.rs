@@ -126,17 +126,25 @@ impl Session {
         }
     }
 
+    /// One of the server's numbers, 0 if it has none of this name.
+    pub async fn gauge(&self, client: &Client, name: &str) -> Result<f64, Failure> {
+        Ok(value_of(&client.admin().metrics().await?, name))
+    }
+
     /// The counters from which bytes per sync follow.
     pub async fn counters(&self, client: &Client) -> Result<LogCounters, Failure> {
         let metrics = client.admin().metrics().await?;
-        let value = |name: &str| {
-            let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
-        };
+        let value = |name: &str| value_of(&metrics, name);
         Ok(LogCounters {
             bytes_in: value("tidelog_bytes_in_total"),
             records_in: value("tidelog_records_in_total"),
             syncs: value("tidelog_sync_seconds_count"),
         })
     }
+}
+
+/// A number out of the Prometheus text.
+fn value_of(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
 }
