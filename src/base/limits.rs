@@ -121,6 +121,15 @@ pub const AGGREGATE_PARTS: usize = 20_000;
 /// Bytes of the parts that an aggregate holds of wholes that are not complete, for each partition that it reads.
 pub const AGGREGATE_BYTES: usize = 64 * 1024 * 1024;
 
+/// Headers of an HTTP request.
+pub const HTTP_HEADERS: usize = 128;
+
+/// Bytes of the head of an HTTP request; less than 8 KiB is not supported by what reads it.
+pub const HTTP_HEAD_BYTES: usize = 64 * 1024;
+
+/// Records in one HTTP request.
+pub const HTTP_RECORDS: usize = 10_000;
+
 const _: () = {
     assert!(DEFAULT_BATCH_BYTES <= MAX_BATCH_BYTES);
     assert!(MAX_BATCH_BYTES <= MAX_DECOMPRESSED_BYTES);

@@ -9,6 +9,7 @@ mod ids;
 pub mod limits;
 mod pattern;
 mod request;
+mod start;
 mod units;
 
 pub use clock::{Clock, ManualClock, SystemClock, TimestampMs};
@@ -17,6 +18,7 @@ pub use group::{GroupName, GroupNameError};
 pub use ids::{NameError, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
 pub use pattern::TopicPattern;
 pub use request::{RequestId, RequestIdError};
+pub use start::{StartAt, time_of, whole};
 pub use units::{Bytes, Millis, UnitError};
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Reading, by offset and by time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
@@ -63,6 +64,28 @@ impl Broker {
     /// No such topic or partition.
     pub fn watch_partition(&self, topic: &str, partition: PartitionId) -> Result<PartitionWatch, BrokerError> {
         Ok(PartitionWatch(self.topic(topic)?.partition(partition)?.watch()))
+    }
+
+    /// Waits until readers see more than `offset` of a partition, or the time is over; whether they do.
+    ///
+    /// # Errors
+    /// No such topic or partition; it is deleted meanwhile, or the broker stops.
+    pub async fn wait_beyond(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        offset: Offset,
+        max_wait: Duration,
+    ) -> Result<bool, BrokerError> {
+        let partition = Arc::clone(self.topic(topic)?.partition(partition)?);
+        let mut watch = partition.watch();
+        let waited =
+            tokio::time::timeout(max_wait, watch.wait_for(|stable| stable.closed || stable.end > offset)).await;
+        match waited {
+            Ok(Ok(stable)) if !stable.closed => Ok(true),
+            Ok(_) => Err(closed(&partition)),
+            Err(_) => Ok(false),
+        }
     }
 
     /// An offset, and the timestamp of its record (−1 if there is none).

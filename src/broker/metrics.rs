@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::log::Cleaned;
+use super::observe::Observed;
 
 /// The broker's metrics, and the registry to which every other part adds its own.
 pub struct Metrics {
@@ -58,6 +59,7 @@ pub struct Metrics {
     pub compaction_bytes_freed: Counter,
     /// Seconds that compacting a log took.
     pub compaction_seconds: Histogram,
+    pub(crate) observed: Observed,
     /// Seconds a sync took.
     pub sync_seconds: Histogram,
     /// Appends that one sync answered.
@@ -95,6 +97,7 @@ impl Metrics {
             compaction_bytes_read: Counter::default(),
             compaction_bytes_freed: Counter::default(),
             compaction_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 18)),
+            observed: Observed::default(),
             sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             topics: Gauge::default(),
@@ -125,6 +128,7 @@ impl Metrics {
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
         registry.register("topics", "Topics", metrics.topics.clone());
         registry.register("partitions", "Partitions of all topics", metrics.partitions.clone());
+        metrics.observed.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }

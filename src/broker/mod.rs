@@ -14,6 +14,7 @@ mod fetch;
 mod filtered;
 mod groups;
 mod metrics;
+mod observe;
 mod partition;
 mod produce;
 mod push;

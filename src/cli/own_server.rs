@@ -101,7 +101,7 @@ impl ServerProcess {
             .arg("serve")
             .arg("--data-dir")
             .arg(data_dir)
-            .args(["--listen", listen, "--kafka-listen", "off"])
+            .args(["--listen", listen, "--kafka-listen", "off", "--http-listen", "off"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

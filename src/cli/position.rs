@@ -1,6 +1,6 @@
 //! Positions in a log as the command line writes them.
 
-use tidelog::base::{Millis, TimestampMs};
+use tidelog::base::{Millis, TimestampMs, time_of, whole};
 use tidelog::client::StartAt;
 
 /// What `--from` says.
@@ -8,15 +8,7 @@ use tidelog::client::StartAt;
 /// # Errors
 /// One line with what is allowed.
 pub fn parse_from(text: &str) -> Result<StartAt, String> {
-    match text.split_once(':') {
-        None if text == "beginning" => Ok(StartAt::Beginning),
-        None if text == "end" => Ok(StartAt::End),
-        Some(("offset", number)) => whole(number, "offset").map(StartAt::Offset),
-        Some(("last", number)) => whole(number, "number of records").map(StartAt::Last),
-        Some(("time", time)) => timestamp(time).map(StartAt::Time),
-        Some(("ago", span)) => span.parse::<Millis>().map(|span| StartAt::Ago(span.as_duration())).map_err(one_line),
-        _ => Err("use beginning, end, offset:N, last:N, time:2026-01-31T08:00:00Z or ago:15m".to_owned()),
-    }
+    text.parse()
 }
 
 /// Where a range ends.
@@ -40,7 +32,7 @@ pub fn parse_to(text: &str) -> Result<Until, String> {
     match text.split_once(':') {
         None if text == "end" => Ok(Until::End),
         Some(("offset", number)) => whole(number, "offset").map(Until::Offset),
-        Some(("time", time)) => timestamp(time).map(Until::Time),
+        Some(("time", time)) => time_of(time).map(Until::Time),
         Some(("ago", span)) => span.parse().map(Until::Ago).map_err(one_line),
         _ => Err("use end, offset:N, time:2026-01-31T08:00:00Z or ago:15m".to_owned()),
     }
@@ -64,16 +56,6 @@ pub fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write it like name=value".to_owned()),
     }
-}
-
-fn whole(text: &str, what: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("'{text}' is not a whole {what}"))
-}
-
-fn timestamp(text: &str) -> Result<TimestampMs, String> {
-    let time: Result<jiff::Timestamp, _> = text.parse();
-    time.map(|time| time.as_millisecond())
-        .map_err(|_| format!("'{text}' is not a time with its zone; write it like 2026-01-31T08:00:00Z"))
 }
 
 fn one_line(error: impl std::fmt::Display) -> String {

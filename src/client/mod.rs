@@ -34,8 +34,9 @@ mod request;
 mod routes;
 mod write;
 
+pub use crate::base::StartAt;
 pub use admin::{Admin, GroupReset, NewTopic, TopicChange};
-pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, Pull, Pulled, SkippedRange, StartAt};
+pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, Pull, Pulled, SkippedRange};
 pub use error::ClientError;
 pub use group::{GroupConsumer, GroupConsumerBuilder, GroupEvent, WhenMissed};
 pub use handle::{Client, ClientBuilder};

@@ -209,6 +209,12 @@ impl LogHandle {
         self.shared.serve(&self.inner);
     }
 
+    /// Batches that are not answered yet.
+    pub fn queued(&self) -> usize {
+        let queue = lock(&self.inner.queue);
+        queue.pending.len() + queue.waiting.len()
+    }
+
     /// Asks for a sync of what is written; nobody waits for it.
     pub fn request_sync(&self) {
         let mut queue = lock(&self.inner.queue);

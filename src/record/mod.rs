@@ -7,6 +7,7 @@ mod check;
 mod compress;
 mod error;
 mod header;
+pub mod json;
 mod partitioner;
 mod records;
 mod stream;

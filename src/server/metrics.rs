@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::base::ErrorKind;
 
-/// Counters and gauges of the native listener.
+/// Counters and gauges of the listeners.
 #[derive(Debug, Default)]
 pub struct ServerMetrics {
     /// Connections open now.
@@ -31,6 +31,10 @@ pub struct ServerMetrics {
     pub held_in: Gauge,
     /// Bytes of answers in memory.
     pub held_out: Gauge,
+    /// HTTP connections open now.
+    pub http_connections: Gauge,
+    http_requests: Family<PathLabel, Counter>,
+    http_answers: Family<StatusLabel, Counter>,
     requests: Family<KindLabel, Counter>,
     errors: Family<KindLabel, Counter>,
 }
@@ -40,7 +44,27 @@ struct KindLabel {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PathLabel {
+    path: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: u16,
+}
+
 impl ServerMetrics {
+    /// Counts an HTTP request to something at this path.
+    pub fn http_request(&self, path: &'static str) {
+        self.http_requests.get_or_create(&PathLabel { path }).inc();
+    }
+
+    /// Counts an HTTP answer with this status.
+    pub fn http_answer(&self, status: u16) {
+        self.http_answers.get_or_create(&StatusLabel { status }).inc();
+    }
+
     /// Counts a request of this kind.
     pub fn request(&self, kind: &'static str) {
         self.requests.get_or_create(&KindLabel { kind }).inc();
@@ -66,6 +90,9 @@ impl ServerMetrics {
         registry.register("sent_bytes", "Bytes written to clients", self.bytes_out.clone());
         registry.register("inbound_bytes", "Bytes of requests in memory", self.held_in.clone());
         registry.register("outbound_bytes", "Bytes of answers in memory", self.held_out.clone());
+        registry.register("http_connections", "HTTP connections open now", self.http_connections.clone());
+        registry.register("http_requests", "HTTP requests by path", self.http_requests.clone());
+        registry.register("http_answers", "HTTP answers by status", self.http_answers.clone());
         registry.register("requests", "Requests by kind", self.requests.clone());
         registry.register("request_errors", "Refusals and failures by kind", self.errors.clone());
     }

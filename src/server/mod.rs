@@ -7,6 +7,7 @@ mod budget;
 pub mod config;
 mod files;
 mod frames;
+mod http;
 mod kafka;
 pub mod logging;
 mod metrics;
@@ -96,6 +97,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     addresses: Vec<SocketAddr>,
     kafka_addresses: Vec<SocketAddr>,
+    http_addresses: Vec<SocketAddr>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -119,12 +121,13 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServerError> {
         config.check()?;
-        files::allow(config.max_open_files + config.max_connections);
+        files::allow(config.max_open_files + config.max_connections + config.http_max_connections);
         let certificates = |error| ConfigError(format!("outgoing_ca_file = \"{}\": {error}", config.outgoing_ca_file));
         let calls = Arc::new(Outgoing::new(config.outgoing(disk.as_ref())?).map_err(certificates)?);
         // Before the recovery, which may take long: an address in use is said at once.
         let sockets = bind(config.listen_addresses()?, "listen").await?;
         let kafka_sockets = bind(config.kafka_addresses()?, "kafka-listen").await?;
+        let http_sockets = bind(config.http_addresses()?, "http-listen").await?;
         let (started_at_ms, started_monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
         let broker = open_broker(&config, disk, clock.clone()).await?;
         broker.start_routes();
@@ -142,6 +145,7 @@ impl Server {
             incoming: Budget::new(half),
             outgoing: Budget::new(half),
             connections: Arc::new(Semaphore::new(config.max_connections)),
+            http_connections: Arc::new(Semaphore::new(config.http_max_connections)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             stopping,
             config,
@@ -149,7 +153,16 @@ impl Server {
         let mut listeners = Vec::new();
         let addresses = open_doors("native listener", sockets, native::DOOR, &shared, &mut listeners)?;
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
-        Ok(Self { shared, stop, addresses, kafka_addresses, listeners })
+        let mut http_addresses = Vec::new();
+        for socket in http_sockets {
+            let address = socket
+                .local_addr()
+                .map_err(|source| ServerError::Process { what: "cannot ask for the listening address", source })?;
+            tracing::info!(%address, "HTTP listener ready");
+            http_addresses.push(address);
+            listeners.push(tasks::spawn("HTTP listener", http::accept(socket, shared.clone())));
+        }
+        Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners })
     }
 
     /// The addresses of the native listener, with the ports that were taken.
@@ -160,6 +173,11 @@ impl Server {
     /// The addresses of the Kafka listener, with the ports that were taken.
     pub fn kafka_addresses(&self) -> &[SocketAddr] {
         &self.kafka_addresses
+    }
+
+    /// The addresses of the HTTP listener, with the ports that were taken.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        &self.http_addresses
     }
 
     /// Returns if a listener ends by itself, which it never should.
@@ -177,12 +195,16 @@ impl Server {
         for listener in self.listeners {
             let _ = listener.await;
         }
-        let all = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
+        let all = |connections: usize| u32::try_from(connections).unwrap_or(u32::MAX);
         let patience = config.shutdown_timeout.as_duration() + STOP_MARGIN;
-        match tokio::time::timeout(patience, self.shared.connections.acquire_many(all)).await {
+        let ended = async {
+            let native = self.shared.connections.acquire_many(all(config.max_connections)).await;
+            (native, self.shared.http_connections.acquire_many(all(config.http_max_connections)).await)
+        };
+        match tokio::time::timeout(patience, ended).await {
             Ok(_) => tracing::debug!("all connections have ended"),
             Err(_) => tracing::warn!(
-                connections = self.shared.metrics.connections.get(),
+                connections = self.shared.metrics.connections.get() + self.shared.metrics.http_connections.get(),
                 "connections did not end in time; their requests are cut off"
             ),
         }
@@ -261,6 +283,7 @@ pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
     announce("native", &server.addresses);
     announce("Kafka", &server.kafka_addresses);
+    announce("HTTP", &server.http_addresses);
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),

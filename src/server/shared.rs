@@ -34,6 +34,8 @@ pub struct Shared {
     pub outgoing: Arc<Budget>,
     /// One permit a connection.
     pub connections: Arc<Semaphore>,
+    /// One permit an HTTP connection.
+    pub http_connections: Arc<Semaphore>,
     /// One permit a connection that is being refused.
     pub refusals: Arc<Semaphore>,
     /// Becomes true when the server stops.
@@ -52,8 +54,9 @@ impl Shared {
         *self.stopping.borrow()
     }
 
-    /// Brings the gauges that are read from elsewhere up to date.
+    /// Brings the gauges that are read from elsewhere up to date. Blocks as [`Broker::refresh_metrics`].
     pub fn refresh_metrics(&self) {
+        self.broker.refresh_metrics();
         self.metrics.held_in.set(i64::try_from(self.incoming.used()).unwrap_or(i64::MAX));
         self.metrics.held_out.set(i64::try_from(self.outgoing.used()).unwrap_or(i64::MAX));
     }

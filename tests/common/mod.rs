@@ -164,6 +164,9 @@ impl Server {
         if !flags.contains(&"--kafka-listen") {
             command.args(["--kafka-listen", "off"]);
         }
+        if !flags.contains(&"--http-listen") {
+            command.args(["--http-listen", "off"]);
+        }
         let mut child = command.args(flags).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let mut errors = BufReader::new(child.stderr.take().unwrap());

@@ -156,6 +156,13 @@ impl Queues {
         }
     }
 
+    /// The partitions of a group that is in use.
+    pub(crate) fn partitions_in_use(&self, name: &GroupName) -> Result<Vec<Arc<group::QueuePartition>>, BrokerError> {
+        let group = lock(&self.groups).get(name).cloned().ok_or_else(|| no_group(name))?;
+        let inside = lock(&group.inside);
+        Ok(inside.partitions.values().cloned().collect())
+    }
+
     pub(crate) fn close(&self) {
         for group in lock(&self.groups).values() {
             group.stop(None);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs};
+use crate::base::{ErrorKind, Offset, PartitionId, StartAt, TimestampMs};
 use crate::protocol::OffsetAt;
 
 use super::ClientError;
@@ -28,38 +28,19 @@ pub use stream::{ConsumedRecord, Consumer, PartitionPosition, SkippedRange};
 /// The least that one partition may have under way, in bytes.
 const LEAST_CREDIT: u64 = 64 * 1024;
 
-/// Where to begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartAt {
-    /// At the first record there is.
-    Beginning,
-    /// With the first record that comes after building the consumer.
-    End,
-    /// At this offset, in each partition.
-    Offset(Offset),
-    /// So many offsets before the end, in each partition.
-    Last(u64),
-    /// At the first record with this timestamp or a later one, in milliseconds since the Unix epoch.
-    Time(TimestampMs),
-    /// The same, so long before now.
-    Ago(Duration),
-}
-
-impl StartAt {
-    /// Where a group begins in partitions that are new to it.
-    pub(crate) fn of_group(self, now_ms: TimestampMs) -> Result<OffsetAt, ClientError> {
-        match self {
-            Self::Beginning => Ok(OffsetAt::Beginning),
-            Self::End => Ok(OffsetAt::End),
-            Self::Time(time) => Ok(OffsetAt::Timestamp(time)),
-            Self::Ago(span) => {
-                let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-                Ok(OffsetAt::Timestamp(now_ms.saturating_sub(span)))
-            }
-            Self::Offset(_) | Self::Last(_) => {
-                let message = "a group begins at the beginning, the end or a time; 'group reset' takes it to an offset";
-                Err(ClientError::new(ErrorKind::InvalidRequest, message))
-            }
+/// Where a group begins in partitions that are new to it.
+pub(crate) fn start_of_group(start: StartAt, now_ms: TimestampMs) -> Result<OffsetAt, ClientError> {
+    match start {
+        StartAt::Beginning => Ok(OffsetAt::Beginning),
+        StartAt::End => Ok(OffsetAt::End),
+        StartAt::Time(time) => Ok(OffsetAt::Timestamp(time)),
+        StartAt::Ago(span) => {
+            let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+            Ok(OffsetAt::Timestamp(now_ms.saturating_sub(span)))
+        }
+        StartAt::Offset(_) | StartAt::Last(_) => {
+            let message = "a group begins at the beginning, the end or a time; 'group reset' takes it to an offset";
+            Err(ClientError::new(ErrorKind::InvalidRequest, message))
         }
     }
 }

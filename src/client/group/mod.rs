@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::base::{ErrorKind, Offset};
 use crate::protocol::{JoinStream, TopicPartition};
 
+use super::consumer::start_of_group;
 use super::link::Link;
 use super::{ClientError, ConsumedRecord, StartAt};
 use member::Member;
@@ -181,7 +182,7 @@ impl GroupConsumerBuilder {
             instance: self.instance,
             topics: self.topics,
             filter: self.filter,
-            start: self.start.of_group(self.link.now_ms())?,
+            start: start_of_group(self.start, self.link.now_ms())?,
             session_ms: millis(self.session),
             handover_ms: millis(self.handover),
         };

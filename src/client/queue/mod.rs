@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::protocol::{JoinGroup, QueueRules};
 
+use super::consumer::start_of_group;
 use super::link::Link;
 use super::{ClientError, StartAt};
 use session::Session;
@@ -95,7 +96,7 @@ impl QueueConsumerBuilder {
     /// # Errors
     /// The server refuses (a rule, a name, a filter) or cannot be reached.
     pub async fn join(self) -> Result<QueueConsumer, ClientError> {
-        let start = self.start.of_group(self.link.now_ms())?;
+        let start = start_of_group(self.start, self.link.now_ms())?;
         let request = JoinGroup {
             group: self.group,
             rules: self.rules,

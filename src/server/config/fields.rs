@@ -64,6 +64,45 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Text(&mut c.advertised),
     ),
     field(
+        "http_listen",
+        "address of the HTTP listener; auto is 127.0.0.1:7180, or a free port where listen has port 0; off for none",
+        "HOST:PORT",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.http_listen),
+    ),
+    field(
+        "http_names",
+        "host names, with commas, by which proxies and web pages may call the HTTP listener on loopback; others than \
+         localhost and addresses are refused",
+        "list",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.http_names),
+    ),
+    field(
+        "http_max_connections",
+        "HTTP connections at a time; further ones are refused",
+        "connections",
+        1,
+        1_000_000,
+        |c| Slot::Count(&mut c.http_max_connections),
+    ),
+    field("http_max_body_bytes", "the largest body of an HTTP request", "size", 1024, 64 * 1024 * 1024, |c| {
+        Slot::Bytes(&mut c.http_max_body_bytes)
+    }),
+    field(
+        "http_header_timeout",
+        "time for the head of an HTTP request, and for a connection without one",
+        "duration",
+        10,
+        DAY_MS,
+        |c| Slot::Millis(&mut c.http_header_timeout),
+    ),
+    field("http_body_timeout", "time for the body of an HTTP request", "duration", 10, DAY_MS, |c| {
+        Slot::Millis(&mut c.http_body_timeout)
+    }),
+    field(
         "allow_unauthenticated",
         "listen on addresses that other machines can reach although no authentication is configured",
         "true or false",

@@ -29,6 +29,8 @@ const OFF: &str = "off";
 const KAFKA_PORT: u16 = 9092;
 /// The word for the address that a client has connected to.
 const REACHED: &str = "reached";
+/// The HTTP listener's usual port.
+const HTTP_PORT: u16 = 7180;
 /// The word for the certificates of the system alone.
 const SYSTEM: &str = "system";
 
@@ -43,6 +45,18 @@ pub struct ServerConfig {
     pub kafka_listen: String,
     /// Host and port at which Kafka clients reach this server, or `reached`.
     pub advertised: String,
+    /// Host and port of the HTTP listener; `auto`, or `off`.
+    pub http_listen: String,
+    /// Names by which browsers and proxies may call it, with commas.
+    pub http_names: String,
+    /// HTTP connections at a time.
+    pub http_max_connections: usize,
+    /// Bytes of the body of an HTTP request.
+    pub http_max_body_bytes: Bytes,
+    /// Time for the head of an HTTP request, and between two of them.
+    pub http_header_timeout: Millis,
+    /// Time for the body of an HTTP request.
+    pub http_body_timeout: Millis,
     /// Allows a non-loopback address without authentication.
     pub allow_unauthenticated: bool,
     /// What is logged, as a level or as directives of `tracing`.
@@ -142,6 +156,12 @@ impl Default for ServerConfig {
             listen: "127.0.0.1:7171".to_owned(),
             kafka_listen: AUTO.to_owned(),
             advertised: REACHED.to_owned(),
+            http_listen: AUTO.to_owned(),
+            http_names: "none".to_owned(),
+            http_max_connections: 1024,
+            http_max_body_bytes: Bytes(8 * 1024 * 1024),
+            http_header_timeout: Millis(30_000),
+            http_body_timeout: Millis(60_000),
             allow_unauthenticated: false,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
@@ -182,6 +202,7 @@ impl ServerConfig {
         for (name, text, addresses) in [
             ("listen", &self.listen, self.listen_addresses()?),
             ("kafka_listen", &self.kafka_listen, self.kafka_addresses()?),
+            ("http_listen", &self.http_listen, self.http_addresses()?),
         ] {
             if let Some(open) = addresses.iter().find(|address| !is_loopback(address.ip()))
                 && !self.allow_unauthenticated
@@ -191,6 +212,12 @@ impl ServerConfig {
                      listen on 127.0.0.1, or say --allow-unauthenticated"
                 )));
             }
+        }
+        if self.http_max_body_bytes > self.max_connection_bytes {
+            return Err(ConfigError(format!(
+                "http_max_body_bytes ({}) is larger than max_connection_bytes ({})",
+                self.http_max_body_bytes, self.max_connection_bytes
+            )));
         }
         self.advertised_address()?;
         if self.max_connection_bytes > self.max_total_bytes {
@@ -231,6 +258,18 @@ impl ServerConfig {
     /// [`ConfigError`] if it is not `HOST:PORT` or does not resolve.
     pub fn listen_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
         resolve("listen", &self.listen, "127.0.0.1:7171")
+    }
+
+    /// The addresses of the HTTP listener; none if there is to be none.
+    ///
+    /// # Errors
+    /// As [`ServerConfig::listen_addresses`].
+    pub fn http_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        match self.http_listen.as_str() {
+            OFF => Ok(Vec::new()),
+            AUTO => self.usual(HTTP_PORT),
+            text => resolve("http_listen", text, "127.0.0.1:7180, auto or off"),
+        }
     }
 
     /// The addresses of the Kafka listener; none if there is to be none.

@@ -342,8 +342,14 @@ async fn describe_topic(session: Arc<Session>, request: wire::DescribeTopic) -> 
 
 async fn metrics(session: Arc<Session>, _: wire::Metrics) -> Result<Answer<wire::MetricsOk>, Refusal> {
     let _turn = session.long_answers.acquire().await;
-    session.shared.refresh_metrics();
-    long(&session, wire::MetricsOk { text: session.shared.broker.metrics().encode() }).await
+    let shared = session.shared.clone();
+    let counted = tokio::task::spawn_blocking(move || {
+        shared.refresh_metrics();
+        shared.broker.metrics().encode()
+    });
+    let text =
+        counted.await.map_err(|error| Refusal::new(ErrorKind::Internal, format!("the metrics failed: {error}")))?;
+    long(&session, wire::MetricsOk { text }).await
 }
 
 /// An answer whose size follows from what is stored: it takes the most that it can be from the budget.

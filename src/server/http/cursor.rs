@@ -1,0 +1,254 @@
+//! Where a reader is in the partitions of a topic, and reading on from there.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use tokio::time::Instant;
+
+use super::answer::Caller;
+use super::problem::Problem;
+use crate::base::{Offset, PartitionId, StartAt, TimestampMs, TopicName, limits};
+use crate::broker::{FetchRequest, OffsetAt};
+use crate::expr::Filter;
+use crate::record::json::{Headers, RecordLine, Text};
+use crate::record::{Batches, read_records};
+use crate::server::budget::Grant;
+
+/// Bytes read from a partition at a time, unless one batch is larger.
+const READ_BYTES: usize = 256 * 1024;
+/// What is enough to begin with when the budget is short.
+const LEAST_BYTES: usize = 64 * 1024;
+/// Bytes of JSON after which an answer is full.
+const FULL_BYTES: usize = 4 * 1024 * 1024;
+/// Partitions that one reader may read together.
+const TOGETHER: u32 = 64;
+
+/// The next offset in each partition. Written `0:15,1:7`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(Vec<(PartitionId, Offset)>);
+
+/// A record as a line of JSON, and where a reader is behind it.
+pub struct Line {
+    /// The JSON, without a line end.
+    pub json: Vec<u8>,
+    /// The cursor behind it.
+    pub after: Cursor,
+}
+
+/// What is read, and from where.
+pub struct Reading {
+    /// The topic.
+    pub topic: TopicName,
+    /// What a record must meet.
+    pub filter: Option<Arc<Filter>>,
+    /// Where reading goes on.
+    pub cursor: Cursor,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (partition, offset)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{partition}:{offset}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "it is written PARTITION:OFFSET, with commas, like 0:15,1:7".to_owned();
+        let mut positions = Vec::new();
+        for part in text.split(',') {
+            let (partition, offset) = part.trim().split_once(':').ok_or_else(wrong)?;
+            let partition: PartitionId = partition.parse().map_err(|_| wrong())?;
+            positions.push((partition, offset.parse().map_err(|_| wrong())?));
+            if positions.len() > TOGETHER as usize {
+                return Err(format!("{TOGETHER} partitions are the most that can be read together"));
+            }
+        }
+        positions.sort_unstable();
+        positions.dedup_by_key(|(partition, _)| *partition);
+        Ok(Self(positions))
+    }
+}
+
+impl Cursor {
+    /// The places in a topic, or in one of its partitions, that a start stands for.
+    ///
+    /// # Errors
+    /// There is no such topic or partition, or offset in it; there are too many partitions to be read together.
+    pub async fn at(
+        caller: &Caller,
+        topic: &TopicName,
+        partition: Option<PartitionId>,
+        from: StartAt,
+    ) -> Result<Self, Problem> {
+        let broker = &caller.shared.broker;
+        let count = broker.metadata(topic, false).await?.partitions;
+        let partitions: Vec<PartitionId> = match partition {
+            Some(partition) => vec![partition],
+            None if count > TOGETHER => {
+                let detail =
+                    format!("the topic has {count} partitions; {TOGETHER} can be read together: say partition=N");
+                return Err(Problem::wrong(detail));
+            }
+            None => (0..count).collect(),
+        };
+        let mut positions = Vec::new();
+        for partition in partitions {
+            let offset = async |at| broker.list_offset(topic.as_str(), partition, at).await.map(|(offset, _)| offset);
+            let begin = offset(OffsetAt::Beginning).await?;
+            let at = match from {
+                StartAt::Beginning => begin,
+                StartAt::End => offset(OffsetAt::End).await?,
+                StartAt::Offset(offset) => offset,
+                StartAt::Last(count) => offset(OffsetAt::End).await?.saturating_sub(count).max(begin),
+                StartAt::Time(time) => offset(OffsetAt::Timestamp(time)).await?,
+                StartAt::Ago(span) => {
+                    let span = TimestampMs::try_from(span.as_millis()).unwrap_or(TimestampMs::MAX);
+                    offset(OffsetAt::Timestamp(caller.shared.clock.now_ms().saturating_sub(span))).await?
+                }
+            };
+            positions.push((partition, at));
+        }
+        Ok(Self(positions))
+    }
+}
+
+impl Reading {
+    /// Reads on: what there is, at most `max` records and not much more than fits an answer; if there is nothing, what
+    /// comes within `wait`. The grant is of what the lines hold.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub async fn next(
+        &mut self,
+        caller: &Caller,
+        max: usize,
+        wait: Duration,
+    ) -> Result<(Vec<Line>, Option<Grant>), Problem> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let (lines, grant, at_end) = self.there(caller, max).await?;
+            if !lines.is_empty() {
+                return Ok((lines, grant));
+            }
+            drop(grant);
+            if !at_end {
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok((lines, None));
+            }
+            let broker = &caller.shared.broker;
+            let waiting = self.cursor.0.iter().map(|(partition, offset)| {
+                Box::pin(broker.wait_beyond(self.topic.as_str(), *partition, *offset, left))
+            });
+            tokio::select! {
+                (more, ..) = select_all(waiting) => drop(more?),
+                () = caller.shared.stopped() => return Ok((lines, None)),
+            }
+        }
+    }
+
+    /// One round over the partitions; whether all of them were at their end.
+    async fn there(&mut self, caller: &Caller, max: usize) -> Result<(Vec<Line>, Option<Grant>, bool), Problem> {
+        let broker = &caller.shared.broker;
+        let topic = self.topic.clone();
+        let (mut lines, mut bytes, mut at_end) = (Vec::new(), 0, true);
+        let mut grant: Option<Grant> = None;
+        for at in 0..self.cursor.0.len() {
+            if lines.len() >= max || bytes >= FULL_BYTES {
+                at_end = false;
+                break;
+            }
+            let (partition, offset) = self.cursor.0[at];
+            let mut reading = caller.outgoing.take_some(LEAST_BYTES, READ_BYTES).await;
+            let request = FetchRequest {
+                topic: topic.as_str(),
+                partition,
+                offset,
+                max_bytes: reading.bytes(),
+                min_bytes: 1,
+                max_wait: Duration::ZERO,
+                skip_damaged: false,
+            };
+            let fetched = broker.fetch(request).await?;
+            reading.settle(fetched.bytes.len());
+            at_end &= fetched.next_offset == offset;
+            let batches = match &self.filter {
+                Some(filter) => broker.filter(filter, topic.as_str(), partition, fetched.bytes, offset).await?,
+                None => fetched.bytes,
+            };
+            let before = bytes;
+            let whole = self.take_lines(at, batches, max, &mut lines, &mut bytes)?;
+            if whole {
+                self.cursor.0[at].1 = fetched.next_offset.max(self.cursor.0[at].1);
+                if let Some(last) = lines.last_mut() {
+                    last.after = self.cursor.clone();
+                }
+            }
+            match &mut grant {
+                Some(grant) => grant.settle(bytes),
+                None if bytes > before => {
+                    reading.settle(bytes);
+                    grant = Some(reading);
+                }
+                None => {}
+            }
+        }
+        Ok((lines, grant, at_end))
+    }
+
+    /// Turns batches into lines; whether all of them were.
+    fn take_lines(
+        &mut self,
+        at: usize,
+        batches: bytes::Bytes,
+        max: usize,
+        lines: &mut Vec<Line>,
+        bytes: &mut usize,
+    ) -> Result<bool, Problem> {
+        let damaged =
+            |error: crate::record::BatchError| Problem::new(crate::base::ErrorKind::Damaged, error.to_string());
+        for batch in Batches::new(batches) {
+            let (header, batch) = batch.map_err(damaged)?;
+            if header.is_control() {
+                continue;
+            }
+            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES).map_err(damaged)? {
+                let record = record.map_err(damaged)?;
+                let (partition, from) = self.cursor.0[at];
+                if record.offset < from {
+                    continue;
+                }
+                if lines.len() >= max || *bytes >= FULL_BYTES {
+                    return Ok(false);
+                }
+                let line = RecordLine {
+                    topic: self.topic.as_str(),
+                    partition,
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    key: record.key.as_deref().map(Text),
+                    headers: Headers(&record.headers),
+                    value: record.value.as_deref().map(Text),
+                    attempt: None,
+                };
+                let json = serde_json::to_vec(&line)
+                    .map_err(|error| Problem::new(crate::base::ErrorKind::Internal, error.to_string()))?;
+                *bytes += json.len();
+                self.cursor.0[at].1 = record.offset + 1;
+                lines.push(Line { json, after: self.cursor.clone() });
+            }
+        }
+        Ok(true)
+    }
+}

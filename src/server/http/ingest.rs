@@ -1,0 +1,137 @@
+//! `POST /topics/{topic}`: appends, and answers after the ack.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::answer::{Answer, Caller, json};
+use super::body::{self, Taken};
+use super::problem::Problem;
+use super::query::{Query, topic_name};
+use super::records;
+use crate::base::{ErrorKind, PartitionId, TopicName};
+use crate::broker::{AckLevel, BrokerError, Produced, TopicMetadata};
+use crate::record::json::NewRecord;
+use crate::record::{BatchBuilder, BatchOptions, Record, partition_for_key};
+use crate::server::tasks;
+
+/// Where the next record without a key goes.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+/// Appends the records of a body: to each partition as a whole or not at all.
+///
+/// # Errors
+/// The request is wrong, or the broker refuses; `appended` then says what had been appended to other partitions.
+pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
+    let topic = topic_name(topic)?;
+    let query = Query::read(request.uri().query(), &["ack", "key", "partition", "format"])?;
+    let ack = match query.get("ack") {
+        None | Some("durable") => AckLevel::Durable,
+        Some("written") => AckLevel::Written,
+        Some("none") => AckLevel::None,
+        Some(other) => return Err(Problem::wrong(format!("ack={other}: use durable, written or none"))),
+    };
+    let (head, body) = request.into_parts();
+    let Taken { bytes, grant } = body::take(caller, body).await?;
+    let new = records::read(&head.headers, &query, bytes)?;
+    let metadata = caller.shared.broker.metadata(&topic, true).await?;
+    let placed = place(new, &metadata, caller.shared.clock.now_ms())?;
+    let caller = caller.clone();
+    // Whoever goes away after asking has asked all the same: what was begun is done to its end.
+    let work = async move {
+        let _held = grant;
+        produce(&caller, &topic, placed, ack).await
+    };
+    finished(work).await
+}
+
+/// Runs something to its end, also when nobody waits for it any more.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    tasks::spawn("HTTP append", async move {
+        // Nobody listens any more: it is done all the same.
+        drop(sender.send(work.await));
+        Ok::<(), std::convert::Infallible>(())
+    });
+    receiver.await.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal, "the append ended without an answer")))
+}
+
+/// Records for a partition, each with its place in the request.
+pub type Placed = BTreeMap<PartitionId, Vec<(usize, Record)>>;
+
+fn place(new: Vec<NewRecord>, metadata: &TopicMetadata, now: i64) -> Result<Placed, Problem> {
+    let mut placed = Placed::new();
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    for (at, record) in new.into_iter().enumerate() {
+        let NewRecord { key, value, headers, partition, timestamp } = record;
+        let partition = match (partition, &key) {
+            (Some(partition), _) => partition,
+            (None, Some(key)) => partition_for_key(key, metadata.partitions),
+            (None, None) => u32::try_from(turn % metadata.partitions.max(1) as usize).unwrap_or(0),
+        };
+        if partition >= metadata.partitions {
+            let detail = format!("there is no partition {partition}: the topic has {}", metadata.partitions);
+            return Err(Problem::wrong(detail).with("record", at));
+        }
+        let record = Record { offset: 0, timestamp: timestamp.unwrap_or(now), key, value, headers };
+        placed.entry(partition).or_default().push((at, record));
+    }
+    Ok(placed)
+}
+
+async fn produce(caller: &Caller, topic: &TopicName, placed: Placed, ack: AckLevel) -> Result<Answer, Problem> {
+    let broker = &caller.shared.broker;
+    let mut appends = Vec::new();
+    for (partition, records) in placed {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        let mut places = Vec::with_capacity(records.len());
+        for (delta, (at, mut record)) in records.into_iter().enumerate() {
+            record.offset = delta as u64;
+            builder.push_record(&record);
+            places.push((at, record.timestamp));
+        }
+        appends.push((partition, places, broker.produce(topic.as_str(), partition, builder.build(), ack)));
+    }
+    if ack == AckLevel::None {
+        // Queued; whether it is appended, nobody is told.
+        tokio::spawn(async move {
+            for (.., append) in appends {
+                drop(append.await);
+            }
+        });
+        return Ok(json(StatusCode::ACCEPTED, &json!({ "topic": topic, "accepted": true })));
+    }
+    let mut done = Vec::new();
+    let mut failed: Option<BrokerError> = None;
+    for (partition, places, append) in appends {
+        match append.await {
+            Ok(produced) => done.push((partition, places, produced)),
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    }
+    let lines = lines(&done);
+    match failed {
+        Some(error) if lines.is_empty() => Err(error.into()),
+        Some(error) => Err(Problem::from(error).with("appended", lines)),
+        None => Ok(json(StatusCode::OK, &json!({ "topic": topic, "records": lines }))),
+    }
+}
+
+/// What became of each record, in the order of the request.
+fn lines(done: &[(PartitionId, Vec<(usize, i64)>, Produced)]) -> Vec<serde_json::Value> {
+    let mut lines = Vec::new();
+    for (partition, places, produced) in done {
+        for (delta, (at, timestamp)) in places.iter().enumerate() {
+            let offset = produced.base_offset + delta as u64;
+            lines.push((*at, json!({ "partition": partition, "offset": offset, "timestamp": timestamp })));
+        }
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    lines.into_iter().map(|(_, line)| line).collect()
+}

@@ -1,0 +1,76 @@
+//! Which request is whose.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::answer::{Answer, Caller};
+use super::guest::{self, Names};
+use super::problem::Problem;
+use super::{ingest, read, status};
+use crate::base::ErrorKind;
+use crate::server::tasks;
+
+/// Answers a request, whatever happens.
+pub async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
+    let name = named(request.uri().path());
+    caller.shared.metrics.http_request(name);
+    let outcome = AssertUnwindSafe(route(&caller, request)).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = tasks::panic_text(panic.as_ref());
+        tracing::error!(path = name, panic = text, "an HTTP request panicked");
+        Err(Problem::new(ErrorKind::Internal, format!("the server failed on this request: {text}")))
+    });
+    let answer = outcome.unwrap_or_else(|problem| {
+        caller.shared.metrics.error(problem.kind());
+        match problem.kind() {
+            ErrorKind::Io | ErrorKind::Internal | ErrorKind::Damaged | ErrorKind::StorageFull => {
+                tracing::warn!(path = name, error = problem.detail(), "HTTP request failed");
+            }
+            _ => tracing::debug!(path = name, error = problem.detail(), "HTTP request refused"),
+        }
+        problem.answer()
+    });
+    caller.shared.metrics.http_answer(answer.status().as_u16());
+    answer
+}
+
+/// The path as metrics and logs have it: nothing that a peer chose.
+fn named(path: &str) -> &'static str {
+    match path.split('/').nth(1) {
+        Some("topics") => "/topics",
+        Some("metrics") => "/metrics",
+        Some("health") => "/health",
+        Some("ready") => "/ready",
+        _ => "other",
+    }
+}
+
+async fn route(caller: &Arc<Caller>, request: Request<Incoming>) -> Result<Answer, Problem> {
+    guest::check(request.headers(), caller.is_local, &Names(&caller.shared.config.http_names))?;
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    match parts.as_slice() {
+        ["health"] if reads => Ok(status::health(caller)),
+        ["ready"] if reads => status::ready(caller).await,
+        ["metrics"] if reads => Ok(status::metrics(caller).await),
+        ["topics", topic] if *request.method() == Method::POST => ingest::append(caller, topic, request).await,
+        ["topics", topic] if *request.method() == Method::GET => read::read(caller, topic, &request).await,
+        ["topics", _] => Err(not_allowed(request.method(), &path, "GET, POST")),
+        ["health" | "ready" | "metrics"] => Err(not_allowed(request.method(), &path, "GET, HEAD")),
+        _ => {
+            let detail = format!("there is nothing at {path}; there is /topics/TOPIC, /metrics, /health and /ready");
+            Err(Problem::new(ErrorKind::NotFound, detail))
+        }
+    }
+}
+
+fn not_allowed(method: &Method, path: &str, allowed: &'static str) -> Problem {
+    Problem::wrong(format!("{path} knows no {method}, only {allowed}"))
+        .with_status(StatusCode::METHOD_NOT_ALLOWED)
+        .with_header(header::ALLOW, HeaderValue::from_static(allowed))
+}
