@@ -127,6 +127,10 @@ pub const HTTP_HEADERS: usize = 128;
 /// Bytes of the head of an HTTP request; less than 8 KiB is not supported by what reads it.
 pub const HTTP_HEAD_BYTES: usize = 64 * 1024;
 
+/// Memory that the body of an HTTP request takes at most while it is worked on, as a multiple of its length: as it came,
+/// taken apart, and as a batch.
+pub const HTTP_BODY_TIMES: usize = 3;
+
 /// Records in one HTTP request.
 pub const HTTP_RECORDS: usize = 10_000;
 

@@ -9,8 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::log::Cleaned;
 use super::observe::Observed;
+use crate::log::Cleaned;
 
 /// The broker's metrics, and the registry to which every other part adds its own.
 pub struct Metrics {

@@ -213,12 +213,6 @@ impl ServerConfig {
                 )));
             }
         }
-        if self.http_max_body_bytes > self.max_connection_bytes {
-            return Err(ConfigError(format!(
-                "http_max_body_bytes ({}) is larger than max_connection_bytes ({})",
-                self.http_max_body_bytes, self.max_connection_bytes
-            )));
-        }
         self.advertised_address()?;
         if self.max_connection_bytes > self.max_total_bytes {
             return Err(ConfigError(format!(
@@ -234,6 +228,15 @@ impl ServerConfig {
                 self.topic_defaults.max_message_bytes,
                 self.max_total_bytes,
                 Bytes(self.max_batch_bytes() as u64)
+            )));
+        }
+        let body = self.http_max_body_bytes.as_usize().saturating_mul(limits::HTTP_BODY_TIMES);
+        if self.http_listen != OFF && body > self.max_connection_bytes.as_usize() {
+            return Err(ConfigError(format!(
+                "http_max_body_bytes ({}) takes {} times its size, which is more than max_connection_bytes ({})",
+                self.http_max_body_bytes,
+                limits::HTTP_BODY_TIMES,
+                self.max_connection_bytes
             )));
         }
         self.outgoing_policy()?;

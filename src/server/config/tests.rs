@@ -122,5 +122,6 @@ fn contradictions_are_explained() {
             .contains("topic_defaults")
     );
     assert!(error(|c| c.handshake_timeout = Millis(86_400_000)).contains("idle_timeout"));
+    assert!(error(|c| c.max_connection_bytes = Bytes(1 << 20)).contains("http_max_body_bytes"));
     assert!(error(|c| c.listen = "nonsense".to_owned()).contains("nonsense"));
 }

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::server::budget::{Account, Grant};
+use crate::server::metrics::ServerMetrics;
 use crate::server::shared::Shared;
 
 /// Who asks: what the requests of one connection share.
@@ -24,14 +25,37 @@ pub struct Caller {
     pub incoming: Arc<Account>,
     /// Bytes of its answers.
     pub outgoing: Arc<Account>,
+    /// Its place among the connections, which it holds until the last of its work has ended: an append goes on when the
+    /// connection is gone, and whoever stops the server waits for that as well. Dropped behind all else.
+    _open: Open,
+}
+
+/// A place among the connections, counted while it is held.
+pub struct Open {
+    metrics: Arc<ServerMetrics>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    /// Takes a place.
+    pub fn new(metrics: &Arc<ServerMetrics>, permit: OwnedSemaphorePermit) -> Self {
+        metrics.http_connections.inc();
+        Self { metrics: metrics.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.http_connections.dec();
+    }
 }
 
 impl Caller {
     /// A connection that has just been made.
-    pub fn new(shared: &Arc<Shared>, is_local: bool) -> Self {
+    pub fn new(shared: Arc<Shared>, is_local: bool, open: Open) -> Self {
         let limit = shared.config.max_connection_bytes.as_usize();
         let (incoming, outgoing) = (shared.incoming.account(limit), shared.outgoing.account(limit));
-        Self { shared: shared.clone(), is_local, incoming, outgoing }
+        Self { shared, is_local, incoming, outgoing, _open: open }
     }
 }
 

@@ -10,12 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::Caller;
 use super::problem::Problem;
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, limits};
 use crate::server::budget::Grant;
-
-/// What a body takes in memory at most while it is worked on, as a multiple of its length: as it came, taken apart, and
-/// as a batch.
-const TIMES: usize = 3;
 
 /// A body, and what it holds of the budget.
 #[derive(Debug)]
@@ -52,7 +48,7 @@ pub async fn take(caller: &Arc<Caller>, body: Incoming) -> Result<Taken, Problem
     let mut granted = 0;
     if let Some(exact) = hint.exact() {
         granted = usize::try_from(exact).unwrap_or(usize::MAX);
-        let taken = timeout_at(deadline, caller.incoming.take(granted * TIMES)).await;
+        let taken = timeout_at(deadline, caller.incoming.take(granted * limits::HTTP_BODY_TIMES)).await;
         grant.push(taken.map_err(|_| busy())?);
     }
     let mut body = body;
@@ -67,7 +63,12 @@ pub async fn take(caller: &Arc<Caller>, body: Incoming) -> Result<Taken, Problem
         if length > granted {
             // In steps, or a body of single bytes would take a grant each.
             let more = (length - granted).max(64 * 1024).min(limit - granted);
-            grant.push(caller.incoming.try_take(more * TIMES, more * TIMES).ok_or_else(busy)?);
+            grant.push(
+                caller
+                    .incoming
+                    .try_take(more * limits::HTTP_BODY_TIMES, more * limits::HTTP_BODY_TIMES)
+                    .ok_or_else(busy)?,
+            );
             granted += more;
         }
         bytes.extend_from_slice(&data);

@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::answer::Caller;
+use super::answer::{Caller, Open};
 use super::router;
 use super::stall::Stall;
 use crate::base::{ErrorKind, limits};
@@ -57,10 +57,11 @@ fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
     };
     let span = tracing::info_span!("http", %peer);
     let _entered = span.enter();
-    shared.metrics.http_connections.inc();
-    let open = Open { shared: shared.clone(), _permit: permit };
+    let local = socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let open = Open::new(&shared.metrics, permit);
+    let caller = Arc::new(Caller::new(shared.clone(), local, open));
     tasks::spawn("HTTP connection", async move {
-        serve(socket, &open.shared).await;
+        serve(socket, caller).await;
         Ok::<(), io::Error>(())
     });
 }
@@ -77,11 +78,10 @@ async fn refuse(mut socket: TcpStream, turn: OwnedSemaphorePermit) {
     drop(turn);
 }
 
-async fn serve(socket: TcpStream, shared: &Arc<Shared>) {
+async fn serve(socket: TcpStream, caller: Arc<Caller>) {
+    let shared = &caller.shared;
     let config = &shared.config;
     let _ = socket.set_nodelay(true);
-    let local = socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let caller = Arc::new(Caller::new(shared, local));
     let io = TokioIo::new(Stall::new(socket, config.write_timeout.as_duration()));
     let service = service_fn(|request| {
         let caller = caller.clone();
@@ -106,17 +106,5 @@ async fn serve(socket: TcpStream, shared: &Arc<Shared>) {
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "HTTP connection ended");
-    }
-}
-
-/// Counts a connection while it is open, whatever ends it.
-struct Open {
-    shared: Arc<Shared>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.shared.metrics.http_connections.dec();
     }
 }
