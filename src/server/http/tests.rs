@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::guest::{Names, check};
-use crate::base::{Bytes, Millis, limits};
+use super::problem::Problem;
+use crate::base::{Bytes, ErrorKind, Millis, limits};
 use crate::server::Server;
 use crate::server::config::ServerConfig;
 
@@ -427,6 +428,18 @@ async fn what_is_wrong_is_said_with_the_right_status() {
     let bench = Bench::start_with(|config| config.auto_create_topics = false).await;
     bench.post("/topics/t", "", "x").await.problem(404, "not_found", "no topic 't'");
     bench.server.stop().await;
+}
+
+#[test]
+fn only_what_is_the_servers_fault_is_an_internal_error() {
+    let kinds = ErrorKind::ALL.into_iter().filter(|kind| Problem::new(*kind, "").answer().status() == 500);
+    assert_eq!(kinds.collect::<Vec<_>>(), [ErrorKind::Damaged, ErrorKind::Io, ErrorKind::Internal]);
+    for kind in ErrorKind::ALL {
+        let answer = Problem::new(kind, "").answer();
+        assert!(answer.status().is_client_error() || answer.status().is_server_error(), "{kind:?}");
+        // What the server says to come again for is worth it.
+        assert!(!answer.headers().contains_key(http::header::RETRY_AFTER) || kind.is_retriable(), "{kind:?}");
+    }
 }
 
 #[tokio::test]
