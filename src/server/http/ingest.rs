@@ -123,8 +123,11 @@ async fn produce(caller: &Caller, topic: &TopicName, placed: Placed, ack: AckLev
     }
 }
 
+/// What was appended to a partition: the place and time of each record, and where it is now.
+type Appended = (PartitionId, Vec<(usize, i64)>, Produced);
+
 /// What became of each record, in the order of the request.
-fn lines(done: &[(PartitionId, Vec<(usize, i64)>, Produced)]) -> Vec<serde_json::Value> {
+fn lines(done: &[Appended]) -> Vec<serde_json::Value> {
     let mut lines = Vec::new();
     for (partition, places, produced) in done {
         for (delta, (at, timestamp)) in places.iter().enumerate() {

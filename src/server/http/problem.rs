@@ -18,7 +18,8 @@ pub struct Problem {
     kind: ErrorKind,
     detail: String,
     more: Map<String, Value>,
-    header: Option<(HeaderName, HeaderValue)>,
+    /// Seldom there, and so not part of every outcome's size.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Problem {
@@ -40,7 +41,7 @@ impl Problem {
 
     /// With a header.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -79,7 +80,8 @@ impl Problem {
     /// As an answer.
     pub fn answer(&self) -> Answer {
         let mut answer = content(self.status, "application/problem+json", format!("{}\n", self.body()));
-        if let Some((name, value)) = &self.header {
+        if let Some(header) = &self.header {
+            let (name, value) = header.as_ref();
             answer.headers_mut().insert(name, value.clone());
         }
         if let Some(seconds) = retry_after(self.kind) {
