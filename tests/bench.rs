@@ -180,6 +180,13 @@ fn many_subscribers_and_slow_ones_are_measured() {
 }
 
 #[test]
+fn memory_of_groups_is_measured() {
+    let numbers = ["messages", "seconds", "server_rss_mib", "server_cpu", "client_cpu"];
+    let run = bench(&["groups", "--connections", "12", "--messages", "500"], &numbers);
+    assert_eq!(run["cases"].as_array().unwrap().len(), 4, "{run}");
+}
+
+#[test]
 fn topics_and_connections_are_measured() {
     bench(&["topics", "--topics", "3", "--messages", "60"], &THROUGHPUT);
     bench(&["connections", "--connections", "20", "--messages", "20"], &LATENCY);

@@ -2,6 +2,7 @@
 
 mod connections;
 mod filter;
+mod groups;
 mod latencies;
 mod latency;
 mod limits;
@@ -52,6 +53,7 @@ Examples:
   tidelog bench topics --topics 1000
   tidelog bench connections --connections 5000
   tidelog bench subscribers --connections 10000       idle subscribers: their memory, and until all have a record
+  tidelog bench groups                                memory of 2,000 queue groups, and of records that are not acked
   tidelog bench slow-consumer                         a reader beside consumers that take nothing
   tidelog bench filter                                a header, a key prefix, a JSON field: the cost of each record
   tidelog bench route --messages 200000               1, 10 and 100 rules on headers and JSON; lag behind the answer
@@ -87,6 +89,9 @@ enum Work {
     Topics(Options),
     /// Many idle connections: what they cost, and that others do not notice
     Connections(Options),
+    /// Memory of many queue groups (`--connections` of them), and of one with many records that are not acked
+    #[command(mut_arg("size", |size| size.default_value("8")))]
+    Groups(Options),
     /// Many idle subscribers: what they cost, and how soon all of them have a record that is published
     Subscribers(Options),
     /// A reader beside consumers that take nothing of what they have asked for: what they cost it and the server
@@ -213,6 +218,7 @@ impl Work {
             | Self::Request(options)
             | Self::Topics(options)
             | Self::Connections(options)
+            | Self::Groups(options)
             | Self::Subscribers(options)
             | Self::SlowConsumer(options)
             | Self::Filter(options)
@@ -224,7 +230,12 @@ impl Work {
     fn check(&self) -> Result<(), Failure> {
         let without_latencies = matches!(
             self,
-            Self::Consume(_) | Self::Replay(_) | Self::Topics(_) | Self::Filter(_) | Self::SlowConsumer(_)
+            Self::Consume(_)
+                | Self::Replay(_)
+                | Self::Topics(_)
+                | Self::Filter(_)
+                | Self::SlowConsumer(_)
+                | Self::Groups(_)
         );
         let nobody_answers = self.options().ack == Ack::None;
         let wrong = |why: &str| Err(Failure::Usage(why.to_owned()));
@@ -258,6 +269,7 @@ impl Work {
             Self::Request(options) => request::run(Session::open(options, &[]).await?, options).await,
             Self::Topics(options) => topics::run(Session::open(options, &[]).await?, options).await,
             Self::Connections(options) => connections::run(options).await,
+            Self::Groups(options) => groups::run(Session::open(options, &[]).await?, options).await,
             Self::Subscribers(options) => subscribers::run(options).await,
             Self::SlowConsumer(options) => slow_consumer::run(Session::open(options, &[]).await?, options).await,
             Self::Filter(options) => filter::run(Session::open(options, &[]).await?, options).await,
