@@ -43,9 +43,9 @@ pub use queue::{
     Settlement, Verdict,
 };
 pub use requests::{
-    Asker, CORRELATION_ID, Content, DEADLINE, DurableRequest, ERROR, ERROR_CODE, Ending, ITINERARY, LastWord,
-    LiveRequest, LiveResponder, OUTCOME, Port, REPLIES, REPLY_TO, ReplyAddress, RequestFilter, STEP, STEP_TOPIC,
-    callback_state, state_name,
+    Asker, CALLBACK_ERROR, CALLBACK_URL, CORRELATION_ID, Content, DEAD_CALLBACKS, DEADLINE, DurableRequest, ERROR,
+    ERROR_CODE, Ending, ITINERARY, LastWord, LiveRequest, LiveResponder, OUTCOME, Port, Post, REPLIES, REPLY_TO,
+    ReplyAddress, RequestFilter, STEP, STEP_TOPIC, callback_state, state_name,
 };
 pub use routes::{
     Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,

@@ -34,6 +34,23 @@ pub enum Callback {
     Topic(TopicName),
     /// A POST to this URL.
     Url(String),
+    /// It was to be a POST, which was given up: a record in the topic of those.
+    DeadLetter {
+        /// The URL.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Callback {
+    /// Where it was asked to be delivered: a topic or a URL.
+    pub fn address(&self) -> &str {
+        match self {
+            Self::Topic(topic) => topic.as_str(),
+            Self::Url(url) | Self::DeadLetter { url, .. } => url,
+        }
+    }
 }
 
 /// What became of a request.

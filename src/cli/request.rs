@@ -22,6 +22,8 @@ Examples:
   tidelog request crm.load 4711 --durable             survives restarts of server and responder
   tidelog request crm.load 4711 --then crm.analyse --callback answers
                                                       prints the request's id and goes away; one record comes to 'answers'
+  tidelog request crm.load 4711 --callback https://example.com/hook
+                                                      the outcome is POSTed there
   tidelog request status ID                           what became of it
   tidelog request status ID --wait 1h                 waits for it
 
@@ -51,8 +53,8 @@ pub struct RequestArgs {
     /// Keep it on the server's disk until it has its outcome
     #[arg(long)]
     durable: bool,
-    /// Do not wait: have the outcome delivered to this topic, as one record; the request is durable then
-    #[arg(long, value_name = "TOPIC")]
+    /// Do not wait: have the outcome delivered to this topic, as one record, or POSTed to this URL; the request is durable then
+    #[arg(long, value_name = "TOPIC|URL")]
     callback: Option<String>,
     /// Correlation id of a durable request; the same one again is the same request
     #[arg(long, value_name = "ID")]

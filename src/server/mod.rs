@@ -4,6 +4,7 @@
 
 mod accept;
 mod budget;
+mod callbacks;
 pub mod config;
 mod files;
 mod frames;
@@ -22,6 +23,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -124,6 +126,7 @@ impl Server {
         files::allow(config.max_open_files + config.max_connections + config.http_max_connections);
         let certificates = |error| ConfigError(format!("outgoing_ca_file = \"{}\": {error}", config.outgoing_ca_file));
         let calls = Arc::new(Outgoing::new(config.outgoing(disk.as_ref())?).map_err(certificates)?);
+        let secret = config.outgoing_secret(disk.as_ref())?;
         // Before the recovery, which may take long: an address in use is said at once.
         let sockets = bind(config.listen_addresses()?, "listen").await?;
         let kafka_sockets = bind(config.kafka_addresses()?, "kafka-listen").await?;
@@ -162,6 +165,8 @@ impl Server {
             http_addresses.push(address);
             listeners.push(tasks::spawn("HTTP listener", http::accept(socket, shared.clone())));
         }
+        let callbacks = callbacks::run(Arc::clone(&shared), secret);
+        tasks::spawn("callbacks", callbacks.map(Ok::<_, std::convert::Infallible>));
         Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners })
     }
 

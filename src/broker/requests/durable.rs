@@ -74,6 +74,10 @@ pub(crate) struct Durable {
     waiters: Mutex<HashMap<RequestId, Vec<oneshot::Sender<()>>>>,
     /// The watcher has something to look at.
     pub(crate) wake: Notify,
+    /// Something is to be written that the watcher did not announce itself.
+    pub(crate) look: AtomicBool,
+    /// There are callbacks to be POSTed.
+    pub(crate) posts: Notify,
     /// Held while the topic of replies is made and the watcher started.
     starting: tokio::sync::Mutex<()>,
     running: AtomicBool,
@@ -102,6 +106,7 @@ impl Durable {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.wake.notify_one();
+        self.posts.notify_one();
         lock(&self.waiters).clear();
     }
 

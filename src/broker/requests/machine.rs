@@ -57,6 +57,8 @@ pub(crate) struct Machine {
     /// Their time is over, and the record that says so is being written.
     timing_out: HashSet<RequestId>,
     finished: BTreeSet<(TimestampMs, RequestId)>,
+    /// Their callbacks are to be POSTed, and nobody has been told yet.
+    to_post: Vec<RequestId>,
 }
 
 impl Machine {
@@ -65,6 +67,9 @@ impl Machine {
         let mut machine = Self::default();
         for entry in entries {
             machine.file(&entry);
+            if entry.writing.as_ref().is_some_and(|writing| writing.to.is_none()) {
+                machine.to_post.push(entry.id.clone());
+            }
             machine.entries.insert(entry.id.clone(), entry);
         }
         machine
@@ -80,14 +85,16 @@ impl Machine {
     /// Begins to open a request: from here on a reply to it counts.
     pub(crate) fn open(&mut self, entry: RequestEntry) -> Result<(), NotOpened> {
         if let Some(known) = self.entries.get(&entry.id) {
-            let same = known.steps == entry.steps && known.callback == entry.callback;
+            let address = |entry: &RequestEntry| entry.callback.as_ref().map(|callback| callback.address().to_owned());
+            let same = known.steps == entry.steps && address(known) == address(&entry);
             return Err(match (same, self.opening.contains(&entry.id)) {
                 (false, _) => NotOpened::Taken,
                 (true, true) => NotOpened::Opening,
                 (true, false) => NotOpened::Known(Box::new(known.clone())),
             });
         }
-        if self.open_count() >= OPEN {
+        // Beyond what it holds are only those that wait for somebody else's endpoint.
+        if self.open_count() >= OPEN || self.entries.len() >= HELD + OPEN {
             return Err(NotOpened::Full);
         }
         self.opening.insert(entry.id.clone());
@@ -156,8 +163,27 @@ impl Machine {
         source: Offset,
     ) {
         if let Some(entry) = self.entries.get_mut(id) {
+            if to.is_none() {
+                self.to_post.push(id.clone());
+            }
             entry.writing = Some(Writing { to, from, source });
         }
+    }
+
+    /// Requests whose callbacks are to be POSTed; each is named once.
+    pub(crate) fn take_posts(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.to_post)
+    }
+
+    /// The POST made from `source` is given up, and becomes a dead letter; whether it was still waited for.
+    pub(crate) fn give_up(&mut self, id: &RequestId, source: Offset, reason: String) -> bool {
+        let waiting = self.entries.get_mut(id).filter(|entry| {
+            entry.writing.as_ref().is_some_and(|writing| writing.to.is_none() && writing.source == source)
+        });
+        let Some(entry) = waiting else { return false };
+        let url = entry.callback.as_ref().map_or_else(String::new, |callback| callback.address().to_owned());
+        entry.callback = Some(Callback::DeadLetter { url, reason });
+        true
     }
 
     /// What was made from `source` has been written; whether that was still waited for.

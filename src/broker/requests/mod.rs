@@ -6,6 +6,7 @@ mod durable;
 mod exchange;
 mod live;
 mod machine;
+mod posts;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -16,15 +17,17 @@ use std::any::Any;
 use bytes::Bytes;
 
 use crate::base::TopicName;
-use crate::catalog::{OutcomeKind, RequestEntry};
+use crate::catalog::{Callback, OutcomeKind, RequestEntry};
 use crate::record::Header;
 
 pub(crate) use durable::{Durable, RESPONDERS};
 pub use durable::{DurableRequest, ReplyAddress, RequestFilter};
 pub(crate) use live::Live;
 pub use live::{Asker, LiveRequest, LiveResponder, Port};
+pub use posts::{DEAD_CALLBACKS, Post};
 pub use records::{
-    CORRELATION_ID, DEADLINE, ERROR, ERROR_CODE, ITINERARY, OUTCOME, REPLIES, REPLY_TO, STEP, STEP_TOPIC,
+    CALLBACK_ERROR, CALLBACK_URL, CORRELATION_ID, DEADLINE, ERROR, ERROR_CODE, ITINERARY, OUTCOME, REPLIES, REPLY_TO,
+    STEP, STEP_TOPIC,
 };
 
 /// A body, and what is said beside it.
@@ -96,10 +99,11 @@ pub fn state_name(entry: &RequestEntry) -> &'static str {
     }
 }
 
-/// The name of a callback's state: `none`, `waiting`, `pending` or `delivered`.
+/// The name of a callback's state: `none`, `waiting`, `pending`, `delivered` or `dead_letter`.
 pub fn callback_state(entry: &RequestEntry) -> &'static str {
     match (&entry.callback, &entry.outcome, &entry.writing) {
         (None, ..) => "none",
+        (Some(Callback::DeadLetter { .. }), _, None) => "dead_letter",
         (Some(_), None, _) => "waiting",
         (Some(_), Some(_), Some(_)) => "pending",
         (Some(_), Some(_), None) => "delivered",

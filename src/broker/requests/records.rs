@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::base::{RequestId, TimestampMs, TopicName};
-use crate::catalog::{OutcomeKind, RequestEntry};
+use crate::catalog::{Callback, OutcomeKind, RequestEntry};
 use crate::record::{BatchBuilder, BatchOptions, Header, Record};
 
 use super::machine::Word;
@@ -26,6 +26,10 @@ pub const ERROR: &str = "tidelog-error";
 pub const ERROR_CODE: &str = "tidelog-error-code";
 /// The header of a callback with the topic of the step at which it ended.
 pub const STEP_TOPIC: &str = "tidelog-step-topic";
+/// The header of a callback that could not be delivered: where it was to be POSTed.
+pub const CALLBACK_URL: &str = "tidelog-callback-url";
+/// The header of a callback that could not be delivered: why.
+pub const CALLBACK_ERROR: &str = "tidelog-callback-error";
 
 /// The topic of replies to durable requests.
 pub const REPLIES: &str = "tidelog.replies";
@@ -128,6 +132,9 @@ pub(crate) fn callback(entry: &RequestEntry, decided_by: &Record, now: Timestamp
     headers.extend([header(OUTCOME, name), header(STEP, entry.step.to_string())]);
     if let Some(topic) = entry.steps.get(entry.step as usize) {
         headers.push(header(STEP_TOPIC, topic.as_str()));
+    }
+    if let Some(Callback::DeadLetter { url, reason }) = &entry.callback {
+        headers.extend([header(CALLBACK_URL, url.clone()), header(CALLBACK_ERROR, reason.clone())]);
     }
     record(&entry.id, decided_by.value.clone(), headers, now)
 }

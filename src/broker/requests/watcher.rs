@@ -42,6 +42,7 @@ pub(super) async fn run(broker: Weak<Broker>) {
             return;
         }
         let mut wait = SLEEP;
+        look_first |= live.requests.look.swap(false, Ordering::AcqRel);
         match step(&live, id, look_first).await {
             Ok(all_written) => {
                 look_first = !all_written;
@@ -151,8 +152,12 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
                         lock(&broker.requests.machine).announce(&id, Some(to), end, at);
                         writing.push(id.clone());
                     }
-                    Some(Callback::Url(_)) => lock(&broker.requests.machine).announce(&id, None, 0, at),
-                    None => {}
+                    Some(Callback::Url(_)) => {
+                        lock(&broker.requests.machine).announce(&id, None, 0, at);
+                        broker.requests.posts.notify_one();
+                    }
+                    // Only one that was decided before is that.
+                    Some(Callback::DeadLetter { .. }) | None => {}
                 }
                 broker.requests.tell(&id);
             }
@@ -167,7 +172,7 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
 }
 
 /// Where a record about a request goes, and the end of that partition now.
-async fn place(
+pub(super) async fn place(
     broker: &Arc<Broker>,
     topic: &TopicName,
     id: &RequestId,

@@ -76,9 +76,9 @@ impl RequestBuilder {
         DurableRequestBuilder::new(self)
     }
 
-    /// Has the outcome delivered to this topic, as one record; the request is durable then.
-    pub fn callback(self, topic: impl Into<String>) -> DurableRequestBuilder {
-        self.durable().callback(topic)
+    /// Has the outcome delivered to this topic, as one record, or POSTed to this URL; the request is durable then.
+    pub fn callback(self, address: impl Into<String>) -> DurableRequestBuilder {
+        self.durable().callback(address)
     }
 
     /// Sends it and waits for the outcome. A reply that comes in parts is joined.

@@ -41,9 +41,9 @@ impl DurableRequestBuilder {
         self
     }
 
-    /// Has the outcome delivered to this topic, as one record.
-    pub fn callback(mut self, topic: impl Into<String>) -> Self {
-        self.callback = Some(topic.into());
+    /// Has the outcome delivered to this topic, as one record, or POSTed to this URL.
+    pub fn callback(mut self, address: impl Into<String>) -> Self {
+        self.callback = Some(address.into());
         self
     }
 

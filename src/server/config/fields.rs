@@ -141,6 +141,14 @@ pub static FIELDS: &[Field] = &[
         6 * DAY_MS,
         |c| Slot::Millis(&mut c.request_retention),
     ),
+    field(
+        "callback_give_up_after",
+        "how long the POST of a callback is tried before it becomes a dead letter",
+        "duration",
+        0,
+        6 * DAY_MS,
+        |c| Slot::Millis(&mut c.callback_give_up_after),
+    ),
     field("retention_check", "how often segments past their retention are looked for", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.retention_check)
     }),
@@ -216,6 +224,14 @@ pub static FIELDS: &[Field] = &[
         0,
         ANY,
         |c| Slot::Text(&mut c.outgoing_ca_file),
+    ),
+    field(
+        "outgoing_secret_file",
+        "a file with the secret (whsec_ and base64) that callbacks are signed with, or the word none",
+        "path",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.outgoing_secret_file),
     ),
     field("outgoing_connect_timeout", "time for the connection of a webhook", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.outgoing_connect_timeout)

@@ -16,7 +16,7 @@ pub use fields::{FIELDS, Field};
 pub use load::{CONFIG_VARIABLE, Inputs, Loaded, Origin};
 
 use crate::base::{Bytes, Millis, limits};
-use crate::broker::BrokerConfig;
+use crate::broker::{BrokerConfig, WebhookSecret};
 use crate::catalog::TopicSettings;
 use crate::disk::{self, Disk};
 use crate::server::outgoing::{OutgoingConfig, Policy};
@@ -33,6 +33,7 @@ const REACHED: &str = "reached";
 const HTTP_PORT: u16 = 7180;
 /// The word for the certificates of the system alone.
 const SYSTEM: &str = "system";
+const NONE: &str = "none";
 
 /// Everything `tidelog serve` can be told. The meaning, unit and bounds of each value are in [`FIELDS`].
 #[derive(Debug, Clone)]
@@ -71,6 +72,8 @@ pub struct ServerConfig {
     pub sync_interval: Millis,
     /// How long a durable request that has ended is remembered.
     pub request_retention: Millis,
+    /// How long the POST of a callback is tried.
+    pub callback_give_up_after: Millis,
     /// How often old segments are looked for.
     pub retention_check: Millis,
     /// How often compaction looks for what may be compacted.
@@ -101,6 +104,8 @@ pub struct ServerConfig {
     pub outgoing_allow: String,
     /// A file of certificates that outgoing calls believe beside the system's, or `system`.
     pub outgoing_ca_file: String,
+    /// A file with the secret that callbacks are signed with, or `none`.
+    pub outgoing_secret_file: String,
     /// Time for the connection of an outgoing call.
     pub outgoing_connect_timeout: Millis,
     /// Time for a whole outgoing call.
@@ -169,6 +174,7 @@ impl Default for ServerConfig {
             default_partitions: 1,
             sync_interval: broker.sync_interval,
             request_retention: broker.request_retention,
+            callback_give_up_after: Millis(24 * 3_600_000),
             retention_check: broker.retention_check,
             compaction_check: broker.compaction_check,
             commit_threads: broker.commit_threads,
@@ -184,6 +190,7 @@ impl Default for ServerConfig {
             shutdown_timeout: Millis(30_000),
             outgoing_allow: "public".to_owned(),
             outgoing_ca_file: SYSTEM.to_owned(),
+            outgoing_secret_file: NONE.to_owned(),
             outgoing_connect_timeout: Millis(5_000),
             outgoing_timeout: Millis(30_000),
             outgoing_calls: 1024,
@@ -323,6 +330,21 @@ impl ServerConfig {
 
     fn outgoing_policy(&self) -> Result<Policy, ConfigError> {
         self.outgoing_allow.parse().map_err(|error| ConfigError(format!("outgoing_allow: {error}")))
+    }
+
+    /// What callbacks are signed with, if they are.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or there is no secret in it.
+    pub fn outgoing_secret(&self, disk: &dyn Disk) -> Result<Option<WebhookSecret>, ConfigError> {
+        let file = self.outgoing_secret_file.as_str();
+        if file == NONE {
+            return Ok(None);
+        }
+        let wrong = |error: String| ConfigError(format!("outgoing_secret_file = \"{file}\": {error}"));
+        let bytes = disk::read_file(disk, file.as_ref()).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        let secret = WebhookSecret::parse(&String::from_utf8_lossy(&bytes));
+        secret.map(Some).map_err(|error| wrong(error.to_string()))
     }
 
     /// What holds for outgoing calls.

@@ -19,6 +19,7 @@ use crate::protocol as wire;
 use crate::protocol::Kind;
 use crate::record::{Batches, Header, read_records};
 use crate::server::budget::Grant;
+use crate::server::outgoing::Url;
 use crate::server::tasks;
 
 /// Deliveries of durable requests have this bit in their number; those of others never come so far.
@@ -220,11 +221,12 @@ pub fn id(text: &str) -> Result<RequestId, Refusal> {
 /// A checked callback address.
 ///
 /// # Errors
-/// It is no topic.
+/// It is neither a topic nor a URL.
 pub fn callback(text: &str) -> Result<Callback, Refusal> {
     if text.contains("://") {
-        let message = format!("callback '{text}': this server calls back to topics only");
-        return Err(Refusal::new(ErrorKind::Unsupported, message));
+        let url: Url =
+            text.parse().map_err(|error| Refusal::new(ErrorKind::InvalidRequest, format!("callback: {error}")))?;
+        return Ok(Callback::Url(url.to_string()));
     }
     Ok(Callback::Topic(topic_name(text)?))
 }
@@ -313,10 +315,7 @@ fn info(entry: &RequestEntry) -> wire::RequestInfo {
         created_ms: entry.created_ms,
         deadline_ms: entry.deadline_ms,
         finished_ms: entry.outcome.as_ref().map(|outcome| outcome.finished_ms),
-        callback: entry.callback.as_ref().map(|callback| match callback {
-            Callback::Topic(topic) => topic.to_string(),
-            Callback::Url(url) => url.clone(),
-        }),
+        callback: entry.callback.as_ref().map(|callback| callback.address().to_owned()),
         callback_state: broker::callback_state(entry).to_owned(),
         error,
     }

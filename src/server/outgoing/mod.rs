@@ -178,12 +178,15 @@ impl Outgoing {
         let busy = |_| CallError::busy(late("no turn among the calls that are under way"));
         let _turn = timeout_at(deadline, self.turn(&endpoint)).await.map_err(busy)?;
         let client = self.client.get_or_init(|| self.build()).as_ref().map_err(CallError::clone)?;
+        let length = HeaderValue::from(call.body.len());
         let mut request = Request::new(Full::new(call.body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = call.url.0;
         *request.headers_mut() = call.headers;
         let agent = HeaderValue::from_static(concat!("tidelog/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
+        // Of an empty body it would not be said, and some ask for it.
+        request.headers_mut().insert(header::CONTENT_LENGTH, length);
         let answered = timeout_at(deadline, client.request(request)).await;
         let response = answered
             .map_err(|_| CallError::timed_out(late("no answer")))?

@@ -1,0 +1,328 @@
+//! Callbacks by POST: what endpoints get, what becomes of it when they do not take it, and that a killed server forgets none.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and waits for a child")]
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Server, tidelog};
+use tidelog::broker::WebhookSecret;
+use tidelog::client::{Client, ErrorReply, IncomingRequest, StartAt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Longer than anything takes, on a machine that does other things too.
+const LONG: Duration = Duration::from_secs(90);
+
+/// A call as an endpoint gets it.
+#[derive(Debug, Clone)]
+struct Got {
+    path: String,
+    headers: HashMap<String, String>,
+    body: Vec<u8>,
+}
+
+/// Somebody else's endpoint, which does what its path says.
+struct Endpoint {
+    address: SocketAddr,
+    got: Arc<Mutex<Vec<Got>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Endpoint {
+    async fn start(address: SocketAddr) -> Self {
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let address = listener.local_addr().unwrap();
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let seen = got.clone();
+        let task = tokio::spawn(async move {
+            let mut calls = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                calls.spawn(answer(stream, seen.clone()));
+            }
+        });
+        Self { address, got, task }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn got(&self, path: &str) -> Vec<Got> {
+        self.got.lock().unwrap().iter().filter(|got| got.path == path).cloned().collect()
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(mut stream: TcpStream, seen: Arc<Mutex<Vec<Got>>>) {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => return,
+            }
+        }
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.lines();
+        let path = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+        let headers: HashMap<String, String> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+            .collect();
+        let mut body = vec![0; headers["content-length"].parse().unwrap()];
+        if stream.read_exact(&mut body).await.is_err() {
+            return;
+        }
+        let before = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(Got { path: path.clone(), headers, body });
+            seen.iter().filter(|got| got.path == path).count() - 1
+        };
+        let says = match path.as_str() {
+            "/later" if before < 2 => "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nno!",
+            "/gone" => "HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n",
+            "/never" => "HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nwhat",
+            "/elsewhere" => {
+                "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n"
+            }
+            "/hang" => std::future::pending().await,
+            "/drip" => {
+                for byte in b"HTTP/1.1 200 OK\r\nx: ".iter().chain(std::iter::repeat(&b'y')) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if stream.write_all(&[*byte]).await.is_err() {
+                        return;
+                    }
+                }
+                return;
+            }
+            "/flood" => {
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n";
+                let mut written = stream.write_all(head.as_bytes()).await;
+                while written.is_ok() {
+                    written = stream.write_all(&[b'z'; 65536]).await;
+                }
+                return;
+            }
+            _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        };
+        if stream.write_all(says.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + LONG;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a command says of a request.
+fn shown(server: &Server, id: &str) -> serde_json::Value {
+    let shown = tidelog(&["requests", "show", id, "--server", server.address(), "--json"]).ok();
+    serde_json::from_slice(&shown.stdout).unwrap()
+}
+
+async fn respond(client: Client) {
+    let handler = |request: IncomingRequest| async move {
+        match &request.body[..] {
+            b"fail" => Err(ErrorReply::new("no_such_thing", "there is none")),
+            body => Ok([b"re: ", body].concat()),
+        }
+    };
+    let _ = client.responder("load").handle(handler).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_is_posted_signed_and_again_until_it_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = WebhookSecret::random();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, format!("{}\n", secret.text())).unwrap();
+    let flags = ["--outgoing-allow", "127.0.0.0/8", "--outgoing-secret-file", file.to_str().unwrap()];
+    let server = Server::start_on(&dir.path().join("data"), &flags);
+    let endpoint = Endpoint::start("127.0.0.1:0".parse().unwrap()).await;
+    let client = Client::connect(server.address()).await.unwrap();
+    let responder = tokio::spawn(respond(Client::connect(server.address()).await.unwrap()));
+    let ask = async |body: &str, path: &str, id: &str, timeout: Duration| {
+        client.request("load", body.to_owned(), timeout).callback(endpoint.url(path)).id(id).submit().await.unwrap();
+    };
+    ask("4711", "/ok", "one", LONG).await;
+    ask("fail", "/failed", "two", LONG).await;
+    ask("late", "/later", "three", LONG).await;
+    client
+        .request("nobody", "x", Duration::from_millis(200))
+        .callback(endpoint.url("/timed-out"))
+        .id("four")
+        .submit()
+        .await
+        .unwrap();
+    ask("x", "/gone", "five", LONG).await;
+    until("all are called", || {
+        ["/ok", "/failed", "/timed-out", "/gone"].iter().all(|path| !endpoint.got(path).is_empty())
+            && endpoint.got("/later").len() == 3
+    })
+    .await;
+    for (path, id, body, outcome) in [
+        ("/ok", "one", "re: 4711", "reply"),
+        ("/failed", "two", "", "error"),
+        ("/later", "three", "re: late", "reply"),
+        ("/timed-out", "four", "", "timed_out"),
+    ] {
+        let all = endpoint.got(path);
+        let Got { headers, body: got, .. } = all.last().unwrap();
+        assert_eq!(String::from_utf8_lossy(got), body, "{path}");
+        assert!(all.iter().all(|got| got.headers["webhook-id"] == id), "the same each time");
+        assert_eq!(headers["tidelog-outcome"], outcome, "{path}");
+        assert_eq!((headers["ce-id"].as_str(), headers["ce-specversion"].as_str()), (id, "1.0"));
+        let stamp = headers["webhook-timestamp"].parse().unwrap();
+        assert!(secret.verifies(id, stamp, got, &headers["webhook-signature"]));
+        until("it is delivered", || shown(&server, id)["callback_state"] == "delivered").await;
+    }
+    assert_eq!(endpoint.got("/failed")[0].headers["tidelog-error"], "there is none");
+    assert_eq!(endpoint.got("/ok")[0].headers["ce-type"], "tidelog.request.replied");
+    assert_eq!(endpoint.got("/ok")[0].headers["ce-source"], "/topics/load");
+    // One that wants no more of them is not asked again.
+    until("it is given up", || shown(&server, "five")["callback_state"] == "dead_letter").await;
+    assert_eq!(endpoint.got("/gone").len(), 1);
+    assert_eq!(shown(&server, "five")["callback"], endpoint.url("/gone"));
+    let from = StartAt::Beginning;
+    let mut dead = client.consumer().topic("dead-letter.callbacks").from(from).until_end(true).build().await.unwrap();
+    let dead = dead.next().await.unwrap().unwrap();
+    let header = |name: &str| {
+        let header = dead.headers.iter().find(|header| header.name == name.as_bytes()).unwrap();
+        String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap()
+    };
+    assert_eq!(dead.value.as_deref(), Some(&b"re: x"[..]));
+    assert_eq!(header("tidelog-callback-url"), endpoint.url("/gone"));
+    assert!(header("tidelog-callback-error").contains("410"));
+    assert_eq!(header("tidelog-correlation-id"), "five");
+    let refused = client.request("load", "x", LONG).callback("ftp://example.com/x").submit().await.unwrap_err();
+    assert!(refused.to_string().contains("not a URL that begins with https://"), "{refused}");
+    responder.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_behaves_badly_costs_the_others_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["--outgoing-allow", "127.0.0.0/8", "--outgoing-timeout", "2s", "--outgoing-connect-timeout", "1s"];
+    let flags = [&flags[..], &["--callback-give-up-after", "1s"]].concat();
+    let server = Server::start_on(&dir.path().join("data"), &flags);
+    let client = Client::connect(server.address()).await.unwrap();
+    let responder = tokio::spawn(respond(Client::connect(server.address()).await.unwrap()));
+    let any = "127.0.0.1:0".parse().unwrap();
+    let (good, bad, away) = (Endpoint::start(any).await, Endpoint::start(any).await, Endpoint::start(any).await);
+    let nobody = away.url("/ok");
+    drop(away);
+    let before = server.resident_kib();
+    let paths = ["/hang", "/drip", "/flood", "/elsewhere", "/never"];
+    let mut bad_ids = Vec::new();
+    for (number, path) in (0..100).flat_map(|number| paths.map(|path| (number, path))) {
+        let id = format!("{}-{number}", &path[1..]);
+        client.request("load", "x", LONG).callback(bad.url(path)).id(&id).submit().await.unwrap();
+        bad_ids.push((id, path));
+    }
+    client.request("load", "x", LONG).callback(&nobody).id("nobody").submit().await.unwrap();
+    // The metadata service is not called, however it is named.
+    let metadata = "http://169.254.169.254/latest";
+    client.request("load", "x", LONG).callback(metadata).id("metadata").submit().await.unwrap();
+    for number in 0..50 {
+        client
+            .request("load", "y", LONG)
+            .callback(good.url("/ok"))
+            .id(format!("good-{number}"))
+            .submit()
+            .await
+            .unwrap();
+    }
+    until("the good ones are there", || good.got("/ok").len() == 50).await;
+    let pending = bad_ids.iter().filter(|(id, _)| shown(&server, id)["callback_state"] == "pending").count();
+    assert!(pending > 0, "the others still had theirs before them");
+    for id in ["nobody", "metadata"] {
+        until("it is given up", || shown(&server, id)["callback_state"] == "dead_letter").await;
+    }
+    if let (Some(before), Some(after)) = (before, server.resident_kib()) {
+        assert!(after < before + 64 * 1024, "{before} KiB, then {after} KiB");
+    }
+    responder.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_and_an_endpoint_that_is_away_lose_no_callback() {
+    let seed =
+        std::env::var("TIDELOG_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("TIDELOG_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let kills: usize = std::env::var("TIDELOG_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(4);
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["--outgoing-allow", "127.0.0.0/8"];
+    let mut server = Server::start_on(dir.path(), &flags);
+    let address = server.address().to_owned();
+    let flags = [&flags[..], &["--listen", &address]].concat();
+    let mut endpoint = Some(Endpoint::start("127.0.0.1:0".parse().unwrap()).await);
+    let at = endpoint.as_ref().unwrap().address;
+    let url = endpoint.as_ref().unwrap().url("/ok");
+    let mut asked = Vec::new();
+    let mut got: BTreeMap<String, Vec<Got>> = BTreeMap::new();
+    let mut take = |endpoint: &Endpoint| {
+        for one in endpoint.got.lock().unwrap().drain(..) {
+            got.entry(one.headers["webhook-id"].clone()).or_default().push(one);
+        }
+        got.len()
+    };
+    for round in 0..=kills {
+        let client = Client::builder().server(&address).request_timeout(Duration::from_secs(60)).build().await.unwrap();
+        let responder = tokio::spawn(respond(Client::connect(&address).await.unwrap()));
+        for number in 0..40 {
+            let id = format!("{round}-{number}");
+            client.request("load", id.clone(), LONG).callback(&url).id(&id).submit().await.unwrap();
+            asked.push(id);
+        }
+        if random.bool()
+            && let Some(gone) = endpoint.take()
+        {
+            take(&gone);
+        } else if endpoint.is_none() {
+            endpoint = Some(Endpoint::start(at).await);
+        }
+        tokio::time::sleep(Duration::from_millis(random.u64(..200))).await;
+        responder.abort();
+        if round < kills {
+            server.kill();
+            server = Server::start_on(dir.path(), &flags);
+        }
+    }
+    let endpoint = match endpoint {
+        Some(endpoint) => endpoint,
+        None => Endpoint::start(at).await,
+    };
+    let responder = tokio::spawn(respond(Client::connect(&address).await.unwrap()));
+    until("all are delivered", || take(&endpoint) == asked.len()).await;
+    for id in &asked {
+        let body = format!("re: {id}");
+        assert!(
+            got[id].iter().all(|got| got.body == body.as_bytes() && got.headers["tidelog-outcome"] == "reply"),
+            "{id}"
+        );
+        until("it is delivered", || shown(&server, id)["callback_state"] == "delivered").await;
+    }
+    let again = got.values().filter(|all| all.len() > 1).count();
+    println!("{} callbacks, {again} of them more than once", asked.len());
+    responder.abort();
+}
