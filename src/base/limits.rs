@@ -64,6 +64,9 @@ pub const PRODUCER_BATCHES: usize = 5;
 /// Producers remembered per partition; the one idle longest is forgotten first.
 pub const PRODUCERS_PER_PARTITION: usize = 10_000;
 
+/// Producer ids from here up to the server's own stand for idempotency keys of HTTP requests.
+pub const KEY_PRODUCER_IDS: i64 = 1 << 61;
+
 /// Producer ids from here on are the server's own: a log never forgets them, and nobody else may use them.
 pub const OWN_PRODUCER_IDS: i64 = 1 << 62;
 

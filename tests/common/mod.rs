@@ -6,7 +6,7 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -125,6 +125,7 @@ pub struct Server {
     data: PathBuf,
     folder: Option<tempfile::TempDir>,
     log: Arc<Mutex<String>>,
+    said: Arc<Mutex<String>>,
 }
 
 impl Server {
@@ -181,14 +182,35 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         lines.read_line(&mut line).unwrap();
-        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+        let said = Arc::new(Mutex::new(String::new()));
+        let more = Arc::clone(&said);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|read| read > 0) {
+                more.lock().unwrap().push_str(&line);
+                line.clear();
+            }
+        });
         let address = line.split_whitespace().find(|word| word.parse::<std::net::SocketAddr>().is_ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}: {}", log.lock().unwrap())).to_owned();
-        Self { child, address, data: data.to_owned(), folder: None, log }
+        Self { child, address, data: data.to_owned(), folder: None, log, said }
     }
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it listens for HTTP, which it says a moment later.
+    pub fn http_address(&self) -> String {
+        for _ in 0..12_000 {
+            let said = self.said.lock().unwrap().clone();
+            let line = said.lines().find(|line| line.contains("HTTP") && line.contains("ready on "));
+            if let Some((_, address)) = line.and_then(|line| line.split_once("ready on ")) {
+                return address.trim().to_owned();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no HTTP listener: {}", self.log());
     }
 
     pub fn pid(&self) -> u32 {

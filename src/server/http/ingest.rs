@@ -10,13 +10,14 @@ use serde_json::json;
 
 use super::answer::{Answer, Caller, json};
 use super::body::{self, Taken};
+use super::idempotency::IdempotencyKey;
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records;
 use crate::base::{ErrorKind, PartitionId, TopicName};
 use crate::broker::{AckLevel, BrokerError, Produced, TopicMetadata};
 use crate::record::json::NewRecord;
-use crate::record::{BatchBuilder, BatchOptions, Record, partition_for_key};
+use crate::record::{BatchBuilder, Record, partition_for_key};
 use crate::server::tasks;
 
 /// Where the next record without a key goes.
@@ -36,15 +37,16 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
         Some(other) => return Err(Problem::wrong(format!("ack={other}: use durable, written or none"))),
     };
     let (head, body) = request.into_parts();
+    let key = IdempotencyKey::read(&head.headers)?;
     let Taken { bytes, grant } = body::take(caller, body).await?;
     let new = records::read(&head.headers, &query, bytes)?;
     let metadata = caller.shared.broker.metadata(&topic, true).await?;
-    let placed = place(new, &metadata, caller.shared.clock.now_ms())?;
+    let placed = place(new, &metadata, key.as_ref(), caller.shared.clock.now_ms())?;
     let caller = caller.clone();
     // Whoever goes away after asking has asked all the same: what was begun is done to its end.
     let work = async move {
         let _held = grant;
-        produce(&caller, &topic, placed, ack).await
+        produce(&caller, &topic, placed, key, ack).await
     };
     finished(work).await
 }
@@ -65,15 +67,21 @@ async fn finished<T: Send + 'static>(
 /// Records for a partition, each with its place in the request.
 pub type Placed = BTreeMap<PartitionId, Vec<(usize, Record)>>;
 
-fn place(new: Vec<NewRecord>, metadata: &TopicMetadata, now: i64) -> Result<Placed, Problem> {
+fn place(
+    new: Vec<NewRecord>,
+    metadata: &TopicMetadata,
+    same: Option<&IdempotencyKey>,
+    now: i64,
+) -> Result<Placed, Problem> {
     let mut placed = Placed::new();
     let turn = TURN.fetch_add(1, Ordering::Relaxed);
     for (at, record) in new.into_iter().enumerate() {
         let NewRecord { key, value, headers, partition, timestamp } = record;
-        let partition = match (partition, &key) {
-            (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, metadata.partitions),
-            (None, None) => u32::try_from(turn % metadata.partitions.max(1) as usize).unwrap_or(0),
+        let partition = match (partition, &key, same) {
+            (Some(partition), ..) => partition,
+            (None, Some(key), _) => partition_for_key(key, metadata.partitions),
+            (None, None, Some(same)) => same.partition(metadata.partitions),
+            (None, None, None) => u32::try_from(turn % metadata.partitions.max(1) as usize).unwrap_or(0),
         };
         if partition >= metadata.partitions {
             let detail = format!("there is no partition {partition}: the topic has {}", metadata.partitions);
@@ -85,11 +93,18 @@ fn place(new: Vec<NewRecord>, metadata: &TopicMetadata, now: i64) -> Result<Plac
     Ok(placed)
 }
 
-async fn produce(caller: &Caller, topic: &TopicName, placed: Placed, ack: AckLevel) -> Result<Answer, Problem> {
+async fn produce(
+    caller: &Caller,
+    topic: &TopicName,
+    placed: Placed,
+    key: Option<IdempotencyKey>,
+    ack: AckLevel,
+) -> Result<Answer, Problem> {
     let broker = &caller.shared.broker;
     let mut appends = Vec::new();
     for (partition, records) in placed {
-        let mut builder = BatchBuilder::new(BatchOptions::default());
+        let options = key.as_ref().map(|key| key.options(&records));
+        let mut builder = BatchBuilder::new(options.unwrap_or_default());
         let mut places = Vec::with_capacity(records.len());
         for (delta, (at, mut record)) in records.into_iter().enumerate() {
             record.offset = delta as u64;
@@ -116,9 +131,13 @@ async fn produce(caller: &Caller, topic: &TopicName, placed: Placed, ack: AckLev
         }
     }
     let lines = lines(&done);
+    let problem = |error| match &key {
+        Some(key) => key.problem(error),
+        None => Problem::from(error),
+    };
     match failed {
-        Some(error) if lines.is_empty() => Err(error.into()),
-        Some(error) => Err(Problem::from(error).with("appended", lines)),
+        Some(error) if lines.is_empty() => Err(problem(error)),
+        Some(error) => Err(problem(error).with("appended", lines)),
         None => Ok(json(StatusCode::OK, &json!({ "topic": topic, "records": lines }))),
     }
 }
@@ -132,7 +151,12 @@ fn lines(done: &[Appended]) -> Vec<serde_json::Value> {
     for (partition, places, produced) in done {
         for (delta, (at, timestamp)) in places.iter().enumerate() {
             let offset = produced.base_offset + delta as u64;
-            lines.push((*at, json!({ "partition": partition, "offset": offset, "timestamp": timestamp })));
+            let line = match produced.duplicate {
+                // When it was first appended is in the log.
+                true => json!({ "partition": partition, "offset": offset, "duplicate": true }),
+                false => json!({ "partition": partition, "offset": offset, "timestamp": timestamp }),
+            };
+            lines.push((*at, line));
         }
     }
     lines.sort_by_key(|(at, _)| *at);

@@ -26,7 +26,7 @@ pub const NDJSON: &str = "application/x-ndjson";
 /// What command-line tools say of a body when nobody has said anything.
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The headers that name a record's headers.
-const HEADER: &str = "tidelog-header-";
+pub const HEADER: &str = "tidelog-header-";
 /// The header that names a record's key.
 const KEY: &str = "tidelog-key";
 
@@ -89,6 +89,13 @@ fn raw(headers: &HeaderMap, query: &Query, body: Bytes) -> Result<NewRecord, Pro
     let key = headers.get(KEY).map(|key| Bytes::copy_from_slice(key.as_bytes()));
     record.key = query.get("key").map(|key| Bytes::copy_from_slice(key.as_bytes())).or(key);
     record.partition = query.parse("partition")?;
+    record.headers = headers_of(headers);
+    Ok(record)
+}
+
+/// The headers of a request that are those of a record.
+pub fn headers_of(headers: &HeaderMap) -> Vec<Header> {
+    let mut found = Vec::new();
     for (name, value) in headers {
         let name = name.as_str();
         let named = match (name.strip_prefix(HEADER), name.strip_prefix("ce-")) {
@@ -97,9 +104,9 @@ fn raw(headers: &HeaderMap, query: &Query, body: Bytes) -> Result<NewRecord, Pro
             _ if name == "content-type" && !value.as_bytes().starts_with(FORM.as_bytes()) => name.to_owned(),
             _ => continue,
         };
-        record.headers.push(Header { name: named.into(), value: Some(Bytes::copy_from_slice(value.as_bytes())) });
+        found.push(Header { name: named.into(), value: Some(Bytes::copy_from_slice(value.as_bytes())) });
     }
-    Ok(record)
+    found
 }
 
 fn lines(body: &[u8]) -> Result<Vec<NewRecord>, Problem> {

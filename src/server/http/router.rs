@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::answer::{Answer, Caller};
 use super::guest::{self, Names};
 use super::problem::Problem;
-use super::{ingest, read, status};
+use super::{ingest, read, requests, status};
 use crate::base::ErrorKind;
 use crate::server::tasks;
 
@@ -42,6 +42,7 @@ pub async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
 fn named(path: &str) -> &'static str {
     match path.split('/').nth(1) {
         Some("topics") => "/topics",
+        Some("requests") => "/requests",
         Some("metrics") => "/metrics",
         Some("health") => "/health",
         Some("ready") => "/ready",
@@ -60,10 +61,14 @@ async fn route(caller: &Arc<Caller>, request: Request<Incoming>) -> Result<Answe
         ["metrics"] if reads => Ok(status::metrics(caller).await),
         ["topics", topic] if *request.method() == Method::POST => ingest::append(caller, topic, request).await,
         ["topics", topic] if *request.method() == Method::GET => read::read(caller, topic, &request).await,
+        ["requests", topic] if *request.method() == Method::POST => requests::ask(caller, topic, request).await,
+        ["requests", _] => Err(not_allowed(request.method(), &path, "POST")),
         ["topics", _] => Err(not_allowed(request.method(), &path, "GET, POST")),
         ["health" | "ready" | "metrics"] => Err(not_allowed(request.method(), &path, "GET, HEAD")),
         _ => {
-            let detail = format!("there is nothing at {path}; there is /topics/TOPIC, /metrics, /health and /ready");
+            let detail = format!(
+                "there is nothing at {path}; there is /topics/TOPIC, /requests/TOPIC, /metrics, /health and /ready"
+            );
             Err(Problem::new(ErrorKind::NotFound, detail))
         }
     }

@@ -459,6 +459,109 @@ async fn a_record_that_its_topic_does_not_take_is_the_fault_of_who_sent_it() {
 }
 
 #[tokio::test]
+async fn an_append_that_is_sent_again_with_its_key_is_not_appended_again() {
+    let bench = Bench::start().await;
+    let key = "idempotency-key: \"o-1\"\r\n";
+    let first = bench.post("/topics/t", key, "a").await.ok();
+    assert_eq!((&first["records"][0]["offset"], first["records"][0].get("duplicate")), (&json!(0), None));
+    bench.post("/topics/t", "", "between").await.ok();
+    let again = bench.post("/topics/t", "idempotency-key: o-1\r\n", "a").await.ok();
+    assert_eq!(again["records"], json!([{ "partition": 0, "offset": 0, "duplicate": true }]));
+    for (other, headers) in [("b", ""), ("a", "tidelog-header-x: 1\r\n"), ("", "tidelog-key: a\r\n")] {
+        let refused = bench.post("/topics/t", &format!("{key}{headers}"), other).await;
+        refused.problem(422, "invalid_request", "'o-1' was used for other records");
+    }
+    let list = "{\"value\":1}\n{\"value\":2}\n";
+    let lines = bench.post("/topics/t?format=ndjson", "idempotency-key: o-2\r\n", list).await.ok();
+    let offsets = |answer: &Value| -> Vec<Value> {
+        answer["records"].as_array().unwrap().iter().map(|record| record["offset"].clone()).collect()
+    };
+    assert_eq!(offsets(&lines), [json!(2), json!(3)]);
+    // It is another append in another topic.
+    assert_eq!(bench.post("/topics/u", key, "b").await.ok()["records"][0]["offset"], 0);
+    for (wrong, says) in [
+        ("idempotency-key: \r\n".to_owned(), "of 0 bytes"),
+        (format!("idempotency-key: {}\r\n", "x".repeat(256)), "of 256 bytes; allowed are 1 to 255"),
+        ("idempotency-key: a\r\nidempotency-key: b\r\n".to_owned(), "several"),
+    ] {
+        bench.post("/topics/t", &wrong, "x").await.problem(400, "invalid_request", says);
+    }
+    bench.server.stop().await;
+    let server = Server::start(config(&bench.dir, |_| {})).await.unwrap();
+    let bench = Bench { server, dir: bench.dir };
+    let again = bench.post("/topics/t?format=ndjson", "idempotency-key: o-2\r\n", list).await.ok();
+    assert_eq!((offsets(&again), &again["records"][1]["duplicate"]), (offsets(&lines), &json!(true)));
+    assert_eq!(values(&bench.get("/topics/t?from=beginning").await.ok()), ["a", "between", "1", "2"]);
+    bench.server.stop().await;
+}
+
+/// Gives the requests that it gets to the test.
+struct Pipe(tokio::sync::mpsc::UnboundedSender<(u64, crate::broker::Content)>);
+
+impl crate::broker::Port for Pipe {
+    fn deliver(&self, request: u64, _: u32, _: Duration, content: crate::broker::Content) -> Result<(), String> {
+        self.0.send((request, content)).map_err(|_| "gone".to_owned())
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_the_reply_or_with_what_became_of_it() {
+    use crate::broker::{Content, LastWord};
+    use crate::record::Header;
+    let bench = Bench::start().await;
+    let broker = bench.server.shared.broker.clone();
+    let nobody = bench.post("/requests/crm", "", "acc-1").await;
+    nobody.problem(503, "not_found", "nobody responds on topic 'crm'");
+    let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let responder = broker.respond_live("crm".parse().unwrap(), 10, |_| std::sync::Arc::new(Pipe(sender)));
+    let content = |name: &str, value: &str, body: &'static str| Content {
+        headers: vec![Header { name: name.to_owned().into(), value: Some(value.to_owned().into()) }],
+        body: body.into(),
+        hold: None,
+    };
+    let answer = async {
+        let (id, request) = requests.recv().await.unwrap();
+        assert_eq!((&request.body[..], &request.headers[0].name[..]), (&b"acc-1"[..], &b"x"[..]));
+        assert!(responder.part(id, content("a", "b", "one ")));
+        responder.reply(id, LastWord::Reply(content("Content-Type", "text/plain", "two")));
+        let (id, _) = requests.recv().await.unwrap();
+        responder.reply(id, LastWord::Reply(content("no \n header", "at all", "")));
+        let (id, _) = requests.recv().await.unwrap();
+        responder.reply(id, LastWord::Error { code: "unknown".to_owned(), text: "no such account".to_owned() });
+    };
+    let ask = async {
+        let reply = bench.post("/requests/crm?timeout=120s", "tidelog-header-x: 1\r\n", "acc-1").await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, "one two"), "{reply:?}");
+        assert!(reply.head.contains("content-type: text/plain"), "{reply:?}");
+        let odd = bench.post("/requests/crm?timeout=120s", "", "").await;
+        assert_eq!((odd.status, odd.body.as_str()), (200, ""), "{odd:?}");
+        let failed = bench.post("/requests/crm?timeout=120s", "", "acc-2").await;
+        failed.problem(422, "invalid_request", "no such account");
+        assert_eq!((&failed.json()["code"], &failed.json()["outcome"]), (&json!("unknown"), &json!("failed")));
+    };
+    tokio::join!(answer, ask);
+    bench.post("/requests/crm?timeout=20ms", "", "x").await.problem(504, "timed_out", "no reply from topic 'crm'");
+    bench.post("/requests/crm?timeout=0ms", "", "x").await.problem(400, "invalid_request", "allowed are 1ms");
+    bench.post("/requests/crm?then=a%20b", "", "x").await.problem(400, "invalid_request", "topic name");
+    bench.get("/requests/crm").await.problem(405, "invalid_request", "knows no GET");
+    // A requester that goes away costs nothing later.
+    let mut gone = bench.open().await;
+    gone.write_all(b"POST /requests/crm HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx").await.unwrap();
+    while broker.live_counts().0 == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(gone);
+    let given_up = async {
+        while broker.live_counts().0 > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_up).await.expect("the request is given up");
+    drop(responder);
+    bench.server.stop().await;
+}
+
+#[tokio::test]
 async fn more_records_than_the_limit_are_refused() {
     let bench = Bench::start().await;
     let list = format!("{{\"records\":[{}{{}}]}}", "{},".repeat(limits::HTTP_RECORDS));
