@@ -70,6 +70,28 @@ pub const KEY_PRODUCER_IDS: i64 = 1 << 61;
 /// Producer ids from here on are the server's own: a log never forgets them, and nobody else may use them.
 pub const OWN_PRODUCER_IDS: i64 = 1 << 62;
 
+/// Bytes of a transactional id.
+pub const TRANSACTIONAL_ID_BYTES: usize = 1024;
+
+/// Transactional ids that are remembered.
+pub const TRANSACTIONAL_IDS: usize = 100_000;
+
+/// How long a transactional id without use is remembered, in milliseconds.
+pub const TRANSACTIONAL_ID_IDLE_MS: i64 = 7 * 24 * 3_600_000;
+
+/// The longest that a transaction may be open, in milliseconds: what some stream processors ask for when nobody says
+/// otherwise.
+pub const TRANSACTION_TIMEOUT_MS: u64 = 3_600_000;
+
+/// Partitions that a transaction may write to.
+pub const TRANSACTION_PARTITIONS: usize = 10_000;
+
+/// Groups whose positions a transaction may commit.
+pub const TRANSACTION_GROUPS: usize = 100;
+
+/// Bytes of the positions that a transaction may commit.
+pub const TRANSACTION_POSITION_BYTES: usize = 512 * 1024;
+
 /// Bytes of a native frame's header.
 pub const FRAME_HEADER_BYTES: usize = 24;
 

@@ -19,6 +19,7 @@ use super::queue::{Keeper, Queues};
 use super::requests::{Durable, Live};
 use super::routes::Routes;
 use super::stream::Streams;
+use super::transactions::Transactions;
 use super::upkeep::Upkeep;
 use super::{BrokerConfig, BrokerError, Startup};
 
@@ -48,6 +49,7 @@ pub struct Broker {
     pub(crate) classics: Classics,
     pub(crate) live: Arc<Live>,
     pub(crate) requests: Arc<Durable>,
+    pub(crate) transactions: Arc<Transactions>,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
 }
@@ -70,6 +72,7 @@ impl Broker {
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
         let live = Live::new(Arc::clone(&clock));
         let requests = Arc::new(Durable::restore(&catalog));
+        let transactions = Arc::new(Transactions::restore(&catalog, clock.as_ref()));
         let mut broker = Self {
             config,
             disk,
@@ -92,6 +95,7 @@ impl Broker {
             classics: Classics::default(),
             live,
             requests,
+            transactions,
             here: tokio::sync::Semaphore::new(HERE),
         };
         broker.finish_deletions()?;
@@ -104,6 +108,7 @@ impl Broker {
         Keeper::start(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
         broker.resume_requests();
+        broker.resume_transactions();
         *lock(&broker.compaction) = Some(Compaction::start(&broker)?);
         Ok(broker)
     }
@@ -116,6 +121,11 @@ impl Broker {
     /// The data directory's id, 32 hexadecimal digits.
     pub fn server_id(&self) -> String {
         format!("{:032x}", self.dir.server_id)
+    }
+
+    /// The time, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> crate::base::TimestampMs {
+        self.clock.now_ms()
     }
 
     /// The metrics.
@@ -185,6 +195,11 @@ impl Broker {
         self.committer.stop();
         // Whoever still holds the broker can only be refused by it; the next server need not wait for them.
         self.dir.unlock();
+    }
+
+    /// All topics as they are open.
+    pub(crate) fn all_topics(&self) -> Vec<Arc<Topic>> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The name of the topic with this id.

@@ -3,22 +3,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs};
-use crate::log::{LogError, ReadChunk};
+use crate::log::{Aborted, LogError, PartitionLog, ReadChunk};
+use crate::record::{BatchError, BatchHeader, Batches, gap_batches};
 
 use super::broker::blocking;
 use super::partition::Partition;
-use super::{Broker, BrokerError, FetchRequest, Fetched, OffsetAt, Skipped};
+use super::{Broker, BrokerError, FetchRequest, Fetched, Isolation, Marked, OffsetAt, PartitionEnds, Skipped};
 
 impl Broker {
-    /// Reads batches; waits for them as the request says. Empty when nothing came in time.
+    /// Reads batches of what is committed; waits for them as the request says. Empty when nothing came in time. In the
+    /// place of batches of aborted transactions, and of markers, there are empty ones.
     ///
     /// # Errors
     /// No such topic or partition, an offset out of range, damage, the disk's.
     pub async fn fetch(&self, request: FetchRequest<'_>) -> Result<Fetched, BrokerError> {
+        let Marked { mut fetched, aborted, .. } = self.fetch_as(request, Isolation::Committed).await?;
+        fetched.bytes = leave_out(fetched.bytes, &aborted)?;
+        Ok(fetched)
+    }
+
+    /// Reads batches as they lie in the log, markers and what was aborted included; else as [`Broker::fetch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fetch_as(&self, request: FetchRequest<'_>, isolation: Isolation) -> Result<Marked, BrokerError> {
         let partition = Arc::clone(self.topic(request.topic)?.partition(request.partition)?);
         let deadline = Instant::now() + request.max_wait;
         let mut watch = partition.watch();
@@ -29,10 +41,20 @@ impl Broker {
             if watch.borrow_and_update().closed {
                 return Err(closed(&partition));
             }
-            let (log_start, stable_end) = partition.log()?.with(|log| (log.start_offset(), log.stable_end()));
-            let chunk = match read(&partition, offset, request.max_bytes, stable_end).await {
+            let log = partition.log()?;
+            let ends = log.with(|log| ends(log));
+            let end = match isolation {
+                Isolation::Committed => ends.committed,
+                Isolation::Uncommitted => ends.stable,
+            };
+            // An open transaction lies before it: that is no error, but the end.
+            let read = match (ends.log_start.max(end)..=ends.stable).contains(&offset) {
+                true => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
+                false => read(&partition, offset, request.max_bytes, end).await,
+            };
+            let chunk = match read {
                 Err(LogError::Damaged(damage)) if request.skip_damaged && damage.to.is_some() => {
-                    let to = damage.to.unwrap_or(offset).max(offset + 1).min(stable_end);
+                    let to = damage.to.unwrap_or(offset).max(offset + 1).min(end);
                     tracing::warn!(topic = %partition.topic, partition = partition.number, "passed over on request: {damage}");
                     skipped.push(Skipped { from: damage.from, to, reason: damage.to_string() });
                     offset = to;
@@ -43,19 +65,24 @@ impl Broker {
             let enough = chunk.bytes.len() >= request.min_bytes.max(1) || !skipped.is_empty();
             if enough || timeout_at(deadline, watch.changed()).await.is_err() {
                 self.metrics.bytes_out.inc_by(chunk.bytes.len() as u64);
-                let Fetched { bytes, next_offset, .. } = fetched(chunk, log_start, stable_end, Vec::new());
-                return Ok(Fetched { bytes, next_offset, log_start, stable_end, skipped });
+                let ReadChunk { bytes, next_offset } = chunk;
+                let aborted = match isolation {
+                    Isolation::Committed if !bytes.is_empty() => log.with(|log| log.aborted(offset, next_offset)),
+                    _ => Vec::new(),
+                };
+                let fetched = Fetched { bytes, next_offset, log_start: ends.log_start, stable_end: end, skipped };
+                return Ok(Marked { fetched, ends, aborted });
             }
         }
     }
 
-    /// First offset of a partition, and the end that readers see.
+    /// Where a partition begins and ends.
     ///
     /// # Errors
     /// No such topic or partition, or it is offline.
-    pub fn partition_ends(&self, topic: &str, partition: PartitionId) -> Result<(Offset, Offset), BrokerError> {
+    pub fn partition_ends(&self, topic: &str, partition: PartitionId) -> Result<PartitionEnds, BrokerError> {
         let topic = self.topic(topic)?;
-        Ok(topic.partition(partition)?.log()?.with(|log| (log.start_offset(), log.stable_end())))
+        Ok(topic.partition(partition)?.log()?.with(|log| ends(log)))
     }
 
     /// Begins to watch a partition: what changes from now on is noticed.
@@ -80,7 +107,7 @@ impl Broker {
         let partition = Arc::clone(self.topic(topic)?.partition(partition)?);
         let mut watch = partition.watch();
         let waited =
-            tokio::time::timeout(max_wait, watch.wait_for(|stable| stable.closed || stable.end > offset)).await;
+            tokio::time::timeout(max_wait, watch.wait_for(|stable| stable.closed || stable.committed > offset)).await;
         match waited {
             Ok(Ok(stable)) if !stable.closed => Ok(true),
             Ok(_) => Err(closed(&partition)),
@@ -88,7 +115,7 @@ impl Broker {
         }
     }
 
-    /// An offset, and the timestamp of its record (−1 if there is none).
+    /// An offset, and the timestamp of its record (−1 if there is none), for readers of what is committed.
     ///
     /// # Errors
     /// No such topic or partition, damage, the disk's.
@@ -98,18 +125,33 @@ impl Broker {
         partition: PartitionId,
         at: OffsetAt,
     ) -> Result<(Offset, TimestampMs), BrokerError> {
+        self.list_offset_as(topic, partition, at, Isolation::Committed).await
+    }
+
+    /// The same for readers of either kind.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn list_offset_as(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        at: OffsetAt,
+        isolation: Isolation,
+    ) -> Result<(Offset, TimestampMs), BrokerError> {
         let partition = Arc::clone(self.topic(topic)?.partition(partition)?);
         let log = partition.log()?.clone();
         let found = match at {
             OffsetAt::Beginning => return Ok((log.with(|log| log.start_offset()), -1)),
-            OffsetAt::End => return Ok((log.with(|log| log.stable_end()), -1)),
+            OffsetAt::End => return Ok((log.with(|log| end_of(log, isolation)), -1)),
             OffsetAt::Timestamp(_) | OffsetAt::Newest => {
                 let (plan, end) = log.with(|log| {
                     let time = match at {
                         OffsetAt::Timestamp(time) => time,
                         _ => log.stats().newest_timestamp,
                     };
-                    (log.plan_time(time, log.stable_end()), log.stable_end())
+                    let end = end_of(log, isolation);
+                    (log.plan_time(time, end), end)
                 });
                 let found = blocking(move || plan.run()).await.map_err(|error| partition.error(error))?;
                 found.unwrap_or((end, -1))
@@ -117,6 +159,10 @@ impl Broker {
         };
         Ok(found)
     }
+}
+
+fn ends(log: &PartitionLog) -> PartitionEnds {
+    PartitionEnds { log_start: log.start_offset(), stable: log.stable_end(), committed: log.committed_end() }
 }
 
 /// Notices when readers of a partition may see more, or when it is gone.
@@ -130,8 +176,42 @@ impl PartitionWatch {
     }
 }
 
-fn fetched(chunk: ReadChunk, log_start: Offset, stable_end: Offset, skipped: Vec<Skipped>) -> Fetched {
-    Fetched { bytes: chunk.bytes, next_offset: chunk.next_offset, log_start, stable_end, skipped }
+/// The end that readers see.
+pub(super) fn end_of(log: &PartitionLog, isolation: Isolation) -> Offset {
+    match isolation {
+        Isolation::Committed => log.committed_end(),
+        Isolation::Uncommitted => log.stable_end(),
+    }
+}
+
+/// What readers of committed records are to see of these batches: empty ones in the place of those that are none for them.
+fn leave_out(batches: Bytes, aborted: &[Aborted]) -> Result<Bytes, BatchError> {
+    let hidden = |header: &BatchHeader| {
+        header.is_control() || header.is_transactional() && aborted.iter().any(|aborted| aborted.holds(header))
+    };
+    // Nearly always there is nothing to leave out, and then nothing is copied.
+    let mut at = 0;
+    let mut any = false;
+    while at < batches.len() && !any {
+        let header = BatchHeader::parse(&batches[at..])?;
+        any = hidden(&header);
+        at += header.total_bytes();
+    }
+    if !any {
+        return Ok(batches);
+    }
+    let mut out = BytesMut::with_capacity(batches.len());
+    for batch in Batches::new(batches) {
+        let (header, batch) = batch?;
+        if hidden(&header) {
+            for gap in gap_batches(header.base_offset, header.next_offset()) {
+                out.extend_from_slice(&gap);
+            }
+        } else {
+            out.extend_from_slice(&batch);
+        }
+    }
+    Ok(out.freeze())
 }
 
 fn closed(partition: &Partition) -> BrokerError {

@@ -23,6 +23,7 @@ mod records;
 mod requests;
 mod routes;
 mod stream;
+mod transactions;
 mod types;
 mod upkeep;
 
@@ -52,9 +53,10 @@ pub use routes::{
     Trouble,
 };
 pub use stream::{Epoch, JoinStream, MemberError, StreamBeat, StreamJoined, StreamPartition, StreamShare};
+pub use transactions::{Producer, ProducerLook, TransactionError, TransactionLook};
 pub use types::{
-    AckLevel, BrokerConfig, FetchRequest, Fetched, NewTopic, OffsetAt, PartitionDescription, Produced, SettingValue,
-    Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,
+    AckLevel, BrokerConfig, FetchRequest, Fetched, Isolation, Marked, NewTopic, OffsetAt, PartitionDescription,
+    PartitionEnds, Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,
 };
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) struct Partition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stable {
     pub(crate) end: Offset,
+    /// No transaction is open below it.
+    pub(crate) committed: Offset,
     /// The topic was deleted, or the broker stops.
     pub(crate) closed: bool,
 }
@@ -49,8 +51,8 @@ impl Partition {
         committer: &Committer,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
-        let end = log.as_ref().map_or(0, PartitionLog::stable_end);
-        let stable = watch::Sender::new(Stable { end, closed: false });
+        let (end, committed) = log.as_ref().map_or((0, 0), |log| (log.stable_end(), log.committed_end()));
+        let stable = watch::Sender::new(Stable { end, committed, closed: false });
         let observer = Arc::new(Observer { stable: stable.clone(), metrics: Arc::clone(metrics) });
         let log = log.map(|log| committer.manage(log, observer)).map_err(|error| error.to_string());
         Arc::new(Self { topic: topic.clone(), number, log, stable })
@@ -96,7 +98,7 @@ impl Partition {
             PartitionDescription {
                 partition: self.number,
                 log_start: log.start_offset(),
-                stable_end: log.stable_end(),
+                stable_end: log.committed_end(),
                 log_end: log.written_end(),
                 bytes: stats.bytes,
                 segments: stats.segments,
@@ -115,10 +117,11 @@ struct Observer {
 }
 
 impl LogObserver for Observer {
-    fn stable_end(&self, end: Offset) {
+    fn stable_end(&self, end: Offset, committed: Offset) {
         self.stable.send_if_modified(|stable| {
-            let more = end > stable.end;
+            let more = end > stable.end || committed > stable.committed;
             stable.end = stable.end.max(end);
+            stable.committed = stable.committed.max(committed);
             more
         });
     }

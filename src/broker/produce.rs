@@ -87,11 +87,20 @@ impl Broker {
                 check_keyed(&batch)?;
             }
             let log = partition.log()?.clone();
-            Ok((partition, log, u64::from(header.record_count)))
+            let transaction = header
+                .is_transactional()
+                .then_some(((header.producer_id, header.producer_epoch), (topic.entry.id, number)));
+            Ok((partition, log, u64::from(header.record_count), transaction))
         });
-        let (partition, log, records) = match checked {
+        let (partition, log, records, transaction) = match checked {
             Ok(checked) => checked,
             Err(error) => return done(Err(error)),
+        };
+        // Held until the batch is queued, so that no end of its transaction gets before it.
+        let writing = transaction.map(|(producer, at)| self.transactions.writing(producer, at)).transpose();
+        let writing = match writing {
+            Ok(writing) => writing,
+            Err(error) => return done(Err(error.into())),
         };
         let bytes = batch.len() as u64;
         let metrics = Arc::clone(&self.metrics);
@@ -117,6 +126,9 @@ impl Broker {
                 }));
             }),
         };
+        if writing.is_some() {
+            return log.enqueue(request);
+        }
         let may = place == Place::Here && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
         match may.then(|| self.here.try_acquire()) {
             Some(Ok(_permit)) => tokio::task::block_in_place(|| log.append_here(request)),

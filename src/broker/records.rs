@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::base::{ErrorKind, Offset, PartitionId, limits};
 use crate::record::{Batches, Record, read_records};
 
-use super::{Broker, BrokerError, FetchRequest};
+use super::fetch::end_of;
+use super::{Broker, BrokerError, FetchRequest, Isolation};
 
 impl Broker {
     /// Some records from an offset on (or from the log start, if that is later) and the offset behind what was read: that
@@ -19,9 +20,10 @@ impl Broker {
         partition: PartitionId,
         from: Offset,
         max_bytes: usize,
+        isolation: Isolation,
     ) -> Result<(Vec<Record>, Offset), BrokerError> {
         let found = self.topic(topic)?;
-        let (start, end) = found.partition(partition)?.log()?.with(|log| (log.start_offset(), log.stable_end()));
+        let (start, end) = found.partition(partition)?.log()?.with(|log| (log.start_offset(), end_of(log, isolation)));
         let from = from.max(start);
         if from >= end {
             return Ok((Vec::new(), from));
@@ -35,7 +37,7 @@ impl Broker {
             max_wait: Duration::ZERO,
             skip_damaged: false,
         };
-        let fetched = self.fetch(request).await?;
+        let fetched = self.fetch_as(request, isolation).await?.fetched;
         if fetched.next_offset <= from {
             let message = format!("nothing can be read at offset {from} of {topic}/{partition}");
             return Err(BrokerError::new(ErrorKind::Internal, message));

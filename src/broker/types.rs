@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::base::{Millis, Offset, TimestampMs, TopicId, TopicName};
 use crate::catalog::TopicSettings;
+use crate::log::Aborted;
 
 /// What an operator sets about the broker.
 #[derive(Debug, Clone)]
@@ -213,6 +214,37 @@ pub struct FetchRequest<'a> {
     pub max_wait: Duration,
     /// Go on behind damage.
     pub skip_damaged: bool,
+}
+
+/// What a reader sees of transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// What was committed, up to where the first open transaction begins.
+    Committed,
+    /// Everything, also of open and aborted transactions.
+    Uncommitted,
+}
+
+/// Where a partition begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionEnds {
+    /// Its first offset.
+    pub log_start: Offset,
+    /// Everything below is as durable as the topic promises.
+    pub stable: Offset,
+    /// And no transaction is open below this.
+    pub committed: Offset,
+}
+
+/// What was read, as it lies in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    /// The batches.
+    pub fetched: Fetched,
+    /// Where the partition begins and ends.
+    pub ends: PartitionEnds,
+    /// The aborted transactions that have batches among them, sorted by where they begin; for readers of what is committed.
+    pub aborted: Vec<Aborted>,
 }
 
 /// What was read.

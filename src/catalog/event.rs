@@ -18,6 +18,7 @@
 //! | route deleted | `route/NAME` = nothing, after nothing for all its progress |
 //! | route moved | `route-position/TOPIC/PARTITION/ROUTE` = the event, or nothing |
 //! | request set, forgotten | `request/ID` = the event, or nothing |
+//! | transactional id set, forgotten | `transaction/ID` = the event, or nothing |
 //! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
@@ -35,6 +36,7 @@ use crate::record::{BatchBuilder, BatchOptions};
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RoutePlace, RouteProgress};
+use super::transactions::TransactionEntry;
 
 const CODEC_VERSION: u8 = 1;
 
@@ -146,6 +148,13 @@ pub enum Event {
         /// What it is.
         entry: Option<RequestEntry>,
     },
+    /// A transactional id and its transaction now are like this; `None` for forgotten.
+    TransactionSet {
+        /// The id.
+        id: String,
+        /// What it is.
+        entry: Option<TransactionEntry>,
+    },
 }
 
 /// What a value in the journal and in the view is. Append variants only.
@@ -162,6 +171,7 @@ enum Stored {
     RouteSet(RouteEntry),
     RouteMoved { place: RoutePlace, progress: RouteProgress },
     RequestSet(RequestEntry),
+    TransactionSet(TransactionEntry),
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -213,6 +223,7 @@ pub(super) enum Key {
     Route(TopicName),
     RoutePosition(RoutePlace),
     Request(RequestId),
+    Transaction(String),
 }
 
 impl std::fmt::Display for Key {
@@ -232,6 +243,7 @@ impl std::fmt::Display for Key {
                 write!(f, "route-position/{topic}/{partition}/{route}")
             }
             Self::Request(id) => write!(f, "request/{id}"),
+            Self::Transaction(id) => write!(f, "transaction/{id}"),
         }
     }
 }
@@ -250,6 +262,7 @@ impl Key {
                 Ok(Self::Member(group, member.to_owned()))
             }
             Some(("request", id)) => RequestId::new(id).map(Self::Request).map_err(|_| wrong()),
+            Some(("transaction", id)) if !id.is_empty() => Ok(Self::Transaction(id.to_owned())),
             Some(("position", rest)) => place(rest).map(Self::Position).ok_or_else(wrong),
             Some(("chunk", rest)) => {
                 let numbered = || {
@@ -296,6 +309,7 @@ impl Event {
             Self::RouteDeleted { name } => Key::Route(name.clone()),
             Self::RouteMoved { place, .. } => Key::RoutePosition(place.clone()),
             Self::RequestSet { id, .. } => Key::Request(id.clone()),
+            Self::TransactionSet { id, .. } => Key::Transaction(id.clone()),
         };
         key.to_string()
     }
@@ -319,11 +333,13 @@ impl Event {
             Self::RouteSet(entry) => Stored::RouteSet(entry),
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
+            Self::TransactionSet { entry: Some(entry), .. } => Stored::TransactionSet(entry),
             Self::GroupDeleted { .. }
             | Self::RouteDeleted { .. }
             | Self::RouteMoved { progress: None, .. }
             | Self::MemberSet { entry: None, .. }
             | Self::RequestSet { entry: None, .. }
+            | Self::TransactionSet { entry: None, .. }
             | Self::PositionSet { position: None, .. }
             | Self::ChunkSet { chunk: None, .. } => return Ok(vec![(self.key(), None)]),
         };
@@ -357,6 +373,7 @@ impl Event {
             Stored::RouteSet(entry) => Self::RouteSet(entry),
             Stored::RouteMoved { place, progress } => Self::RouteMoved { place, progress: Some(progress) },
             Stored::RequestSet(entry) => Self::RequestSet { id: entry.id.clone(), entry: Some(entry) },
+            Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
         })
     }
 }

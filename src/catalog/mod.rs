@@ -21,6 +21,7 @@ mod routing;
 mod settings;
 mod state;
 mod store;
+mod transactions;
 mod view;
 
 pub use data_dir::DataDir;
@@ -34,6 +35,7 @@ pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode, compact_journal};
+pub use transactions::{TransactionEntry, TransactionPhase};
 
 /// The partition folders that must exist by what the journal says, as far as it can be read. Changes nothing, so it may be
 /// asked beside a running server.

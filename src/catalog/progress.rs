@@ -65,7 +65,7 @@ impl Default for QueueSettings {
 }
 
 /// A partition of a topic as a group has it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The group.
     pub group: GroupName,

@@ -9,6 +9,7 @@ use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
 use super::requests::RequestEntry;
 use super::routing::Routing;
+use super::transactions::TransactionEntry;
 
 /// What exists. Applying is total and idempotent; whether a change makes sense is asked before it is journalled, with
 /// [`State::check`].
@@ -22,6 +23,7 @@ pub(super) struct State {
     groups: BTreeMap<GroupName, GroupState>,
     routing: Routing,
     requests: BTreeMap<RequestId, RequestEntry>,
+    transactions: BTreeMap<String, TransactionEntry>,
 }
 
 /// A group and its progress.
@@ -75,6 +77,10 @@ impl State {
 
     pub(super) fn requests(&self) -> impl Iterator<Item = &RequestEntry> {
         self.requests.values()
+    }
+
+    pub(super) fn transactions(&self) -> impl Iterator<Item = &TransactionEntry> {
+        self.transactions.values()
     }
 
     pub(super) fn group(&self, name: &GroupName) -> Option<&GroupEntry> {
@@ -241,7 +247,8 @@ impl State {
             | Event::RouteSet(_)
             | Event::RouteDeleted { .. }
             | Event::RouteMoved { .. }
-            | Event::RequestSet { .. } => Ok(()),
+            | Event::RequestSet { .. }
+            | Event::TransactionSet { .. } => Ok(()),
         }
     }
 
@@ -286,6 +293,8 @@ impl State {
             Event::RouteMoved { place, progress } => self.routing.moved(&place, progress),
             Event::RequestSet { id, entry: Some(entry) } => drop(self.requests.insert(id, entry)),
             Event::RequestSet { id, entry: None } => drop(self.requests.remove(&id)),
+            Event::TransactionSet { id, entry: Some(entry) } => drop(self.transactions.insert(id, entry)),
+            Event::TransactionSet { id, entry: None } => drop(self.transactions.remove(&id)),
         }
     }
 
@@ -312,6 +321,7 @@ impl State {
                 Key::Route(name) => self.routing.remove(&name),
                 Key::RoutePosition(place) => self.routing.moved(&place, None),
                 Key::Request(id) => drop(self.requests.remove(&id)),
+                Key::Transaction(id) => drop(self.transactions.remove(&id)),
             }
             return Ok(());
         };
@@ -361,6 +371,9 @@ impl State {
         }
         for entry in self.requests.values() {
             changes.extend(Event::RequestSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?);
+        }
+        for entry in self.transactions.values() {
+            changes.extend(Event::TransactionSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?);
         }
         Ok(changes)
     }

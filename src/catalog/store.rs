@@ -18,6 +18,7 @@ use super::progress::{GroupEntry, MemberEntry};
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RouteProgress};
 use super::state::{Progress, State};
+use super::transactions::TransactionEntry;
 use super::view::{Position, Unusable, View};
 use super::{CatalogError, DataDir};
 
@@ -230,6 +231,11 @@ impl Catalog {
     /// Every durable request that is not forgotten, by id.
     pub fn requests(&self) -> impl Iterator<Item = &RequestEntry> {
         self.state.requests()
+    }
+
+    /// Every transactional id that is not forgotten.
+    pub fn transactions(&self) -> impl Iterator<Item = &TransactionEntry> {
+        self.state.transactions()
     }
 
     /// The group of this name.

@@ -3,16 +3,18 @@
 //! `checkpoint`, replaced as a whole (all integers big-endian):
 //!
 //! ```text
-//! magic "TLCP" | u16 version = 2 | u16 0 | u64 log start offset
+//! magic "TLCP" | u16 version = 3 | u16 0 | u64 log start offset
 //! | u64 active segment's base offset | u64 position in it | u64 next offset        everything before is synced, verified
 //! | u64 offset up to which the log was compacted
 //! | u32 count of sealed segments: (u64 base, u32 generation, u64 bytes, u64 next offset, i64 newest timestamp,
 //!                                  i64 earliest delete horizon, the largest number for none)*
-//! | u32 count of producers: (i64 id, i16 epoch, i64 last use, u8 count: (i32 first, i32 last, u64 base, u64 last offset)*)*
+//! | u32 count of producers: (i64 id, i16 epoch, i64 last use, i64 begin of its open transaction or −1,
+//!                            u8 count: (i32 first, i32 last, u64 base, u64 last offset)*)*
+//! | u32 count of aborted transactions: (i64 producer, u64 first, u64 marker, u64 stable)*
 //! | u32 CRC-32 of all before
 //! ```
 //!
-//! Version 1, which is still read, has no compacted offset, no generations and no horizons. Which files make up the log
+//! Older versions are still read: 1 has no compacted offset, no generations and no horizons, and 2 no transactions. Which files make up the log
 //! is what its sealed segments say: replacing the checkpoint is the moment at which compacted files take the place of
 //! others.
 //!
@@ -31,9 +33,10 @@ use crate::disk::{self, Disk};
 
 use super::SegmentName;
 use super::producers::{ProducerBatch, ProducerState, Producers};
+use super::transactions::Aborted;
 
 const MAGIC: &[u8; 4] = b"TLCP";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const MARK_MAGIC: &[u8; 4] = b"TLSM";
 
 /// Bytes of a sync mark.
@@ -120,12 +123,21 @@ impl Checkpoint {
             out.extend_from_slice(&id.to_be_bytes());
             out.extend_from_slice(&state.epoch.to_be_bytes());
             out.extend_from_slice(&state.last_ms.to_be_bytes());
+            out.extend_from_slice(&state.open_from.map_or(-1, |first| first as i64).to_be_bytes());
             out.push(state.batches.len() as u8);
             for batch in &state.batches {
                 out.extend_from_slice(&batch.first_sequence.to_be_bytes());
                 out.extend_from_slice(&batch.last_sequence.to_be_bytes());
                 out.extend_from_slice(&batch.base_offset.to_be_bytes());
                 out.extend_from_slice(&batch.last_offset.to_be_bytes());
+            }
+        }
+        let aborted = &self.producers.transactions.aborted;
+        out.extend_from_slice(&(aborted.len() as u32).to_be_bytes());
+        for aborted in aborted {
+            out.extend_from_slice(&aborted.producer.to_be_bytes());
+            for offset in [aborted.first, aborted.marker, aborted.stable] {
+                out.extend_from_slice(&offset.to_be_bytes());
             }
         }
         seal(out)
@@ -142,7 +154,7 @@ impl Checkpoint {
             return Err(format!("version {version}; this version reads up to {VERSION}"));
         }
         fields.u16()?;
-        let compacts = version >= 2;
+        let (compacts, transacts) = (version >= 2, version >= 3);
         let mut checkpoint = Checkpoint {
             log_start: fields.u64()?,
             active_base: fields.u64()?,
@@ -164,6 +176,10 @@ impl Checkpoint {
         for _ in 0..fields.u32()? {
             let id = fields.i64()?;
             let mut state = ProducerState { epoch: fields.i16()?, last_ms: fields.i64()?, ..ProducerState::default() };
+            if transacts {
+                state.open_from = u64::try_from(fields.i64()?).ok();
+                checkpoint.producers.transactions.open.extend(state.open_from);
+            }
             for _ in 0..fields.u8()? {
                 state.batches.push_back(ProducerBatch {
                     first_sequence: fields.i32()?,
@@ -173,6 +189,16 @@ impl Checkpoint {
                 });
             }
             checkpoint.producers.states.insert(id, state);
+        }
+        if transacts {
+            for _ in 0..fields.u32()? {
+                checkpoint.producers.transactions.aborted.push(Aborted {
+                    producer: fields.i64()?,
+                    first: fields.u64()?,
+                    marker: fields.u64()?,
+                    stable: fields.u64()?,
+                });
+            }
         }
         fields.end()?;
         Ok(checkpoint)

@@ -50,8 +50,8 @@ pub struct AppendRequest {
 
 /// Hears when readers may see more. Called from a commit thread; must not block.
 pub trait LogObserver: Send + Sync {
-    /// The stable end is now `end`.
-    fn stable_end(&self, end: Offset);
+    /// The stable end is now `end`, and the end of what is committed `committed`.
+    fn stable_end(&self, end: Offset, committed: Offset);
     /// A sync took `micros` microseconds and answered `appends` appends.
     fn synced(&self, micros: u64, appends: usize);
 }
@@ -388,7 +388,7 @@ impl Shared {
             self.reopen_if_due(inner, &mut log);
             let mut batches: Vec<&mut [u8]> = group.iter_mut().map(|request| &mut request.batch[..]).collect();
             let results = log.append_group(&mut batches, self.clock.now_ms());
-            (results, (log.config().stable == StableEnd::Written).then(|| log.stable_end()))
+            (results, (log.config().stable == StableEnd::Written).then(|| (log.stable_end(), log.committed_end())))
         };
         let mut answers = Vec::new();
         let wake = {
@@ -412,8 +412,8 @@ impl Shared {
         for (done, result) in answers {
             done(result);
         }
-        if let Some(end) = stable {
-            inner.observer.stable_end(end);
+        if let Some((end, committed)) = stable {
+            inner.observer.stable_end(end, committed);
         }
     }
 
@@ -433,9 +433,9 @@ impl Shared {
             Err(error) => Err(error),
         };
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let (synced, stable) = {
+        let (synced, stable, committed) = {
             let log = lock(&inner.log);
-            (log.synced_end(), log.stable_end())
+            (log.synced_end(), log.stable_end(), log.committed_end())
         };
         let answered: Vec<Waiting> = {
             let mut queue = lock(&inner.queue);
@@ -447,7 +447,7 @@ impl Shared {
             inner.observer.synced(took, answered.len());
         }
         match &result {
-            Ok(()) => inner.observer.stable_end(stable),
+            Ok(()) => inner.observer.stable_end(stable, committed),
             Err(error) => tracing::error!(%error, "the partition takes no more writes until it has been verified"),
         }
         for waiting in answered {
@@ -486,7 +486,7 @@ impl Shared {
         match log.reopen(self.clock.now_ms()) {
             Ok(recovery) => {
                 tracing::warn!(partition = %log.dir().display(), "reopened and verified after a failure: {recovery}");
-                inner.observer.stable_end(log.stable_end());
+                inner.observer.stable_end(log.stable_end(), log.committed_end());
             }
             Err(error) => {
                 tracing::error!(partition = %log.dir().display(), %error, "cannot be reopened yet");

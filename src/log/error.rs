@@ -99,6 +99,14 @@ pub enum LogError {
         /// The one that would follow.
         expected: i32,
     },
+    /// A batch that is part of no transaction, of a producer that has one open.
+    #[error("producer {id} has a transaction open since offset {first}; a batch that is not part of it is not taken")]
+    OpenTransaction {
+        /// The producer's id.
+        id: i64,
+        /// Where its transaction begins.
+        first: Offset,
+    },
     /// The log was closed, or deleted.
     #[error("the partition is closed")]
     Closed,
@@ -124,6 +132,7 @@ impl LogError {
             Self::Poisoned { .. } => ErrorKind::Poisoned,
             Self::FencedProducer { .. } => ErrorKind::FencedProducer,
             Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrderSequence,
+            Self::OpenTransaction { .. } => ErrorKind::InvalidRequest,
             Self::Closed => ErrorKind::NotFound,
             Self::Format { .. } => ErrorKind::Damaged,
         }

@@ -10,8 +10,8 @@ use crate::record::{BatchBuilder, BatchOptions};
 
 const DIR: &str = "/data/p";
 
-/// The folders in `data/frozen`, the newest last. 2: the checkpoint knows of compaction.
-const VERSIONS: [&str; 2] = ["log", "log-2"];
+/// The folders in `data/frozen`, the newest last. 2: the checkpoint knows of compaction. 3: and of transactions.
+const VERSIONS: [&str; 3] = ["log", "log-2", "log-3"];
 
 fn config() -> LogConfig {
     LogConfig { segment_bytes: 18_000, ..LogConfig::default() }

@@ -5,7 +5,7 @@
 //!   00000000000000000000.log        segment: RecordBatch v2 batches back to back, nothing else; named by its first offset
 //!   00000000000000000000.index      sparse offset index of it      } caches: rebuilt from the segment when missing,
 //!   00000000000000000000.timeindex  sparse time index of it        } short, corrupt or at odds with it
-//!   checkpoint                      what is known to be synced and verified, log start, producers
+//!   checkpoint                      what is known to be synced and verified, log start, producers, transactions
 //!   synced                          how far the last sync reached (a lower bound; tells damage from a torn tail)
 //! ```
 //!
@@ -34,6 +34,7 @@ mod room;
 mod scan;
 mod segment;
 mod sync;
+mod transactions;
 mod verify;
 
 pub use checkpoint::{Checkpoint, SealedSegment, SyncMark};
@@ -51,6 +52,7 @@ pub use retention::RetentionClock;
 pub use room::is_room;
 pub use segment::SegmentName;
 pub use sync::SyncTicket;
+pub use transactions::{Aborted, OpenTransaction, ProducerInLog};
 pub use verify::{Finding, VerifySummary, verify_partition};
 
 #[cfg(test)]

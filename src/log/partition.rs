@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use crate::base::{Offset, ProducerId, TimestampMs};
 use crate::disk::{self, Disk, DiskFile};
-use crate::record::{BatchHeader, patch_assigned};
+use crate::record::{BatchHeader, patch_assigned, read_marker};
 
 use super::checkpoint::{Checkpoint, SealedSegment, SyncMark};
 use super::files::FileCache;
 use super::index::SparseIndex;
-use super::producers::{ProducerState, Producers, Verdict};
+use super::producers::{Before, Producers, Verdict};
 use super::segment::Segment;
 use super::sync::CheckpointDraft;
 use super::{Damage, LogConfig, LogError, Recovery, StableEnd, room};
@@ -297,8 +297,8 @@ impl PartitionLog {
         let base_offset = run.next_offset.unwrap_or(self.written_end());
         patch_assigned(batches[at], base_offset, 0);
         header.base_offset = base_offset;
-        run.undo.push((header.producer_id, self.producers.states.get(&header.producer_id).cloned()));
-        self.producers.remember(&header, now_ms);
+        run.undo.push(self.producers.before(&header));
+        self.producers.remember(&header, read_marker(batches[at]), now_ms);
         run.next_offset = Some(header.next_offset());
         run.bytes += size as u64;
         run.first.get_or_insert(at);
@@ -334,12 +334,9 @@ impl PartitionLog {
                 }
             }
             Err(error) => {
-                for (id, state) in taken.undo.into_iter().rev() {
-                    run.failed.push((id, copy_io(&error)));
-                    match state {
-                        Some(state) => self.producers.states.insert(id, state),
-                        None => self.producers.states.remove(&id),
-                    };
+                for before in taken.undo.into_iter().rev() {
+                    run.failed.push((before.id, copy_io(&error)));
+                    self.producers.undo(before);
                 }
                 let again: Vec<_> = taken.headers.iter().skip(1).map(|_| Err(copy_io(&error))).collect();
                 results.push(Err(error));
@@ -484,7 +481,7 @@ struct Run {
     headers: Vec<BatchHeader>,
     bytes: u64,
     next_offset: Option<Offset>,
-    undo: Vec<(i64, Option<ProducerState>)>,
+    undo: Vec<Before>,
     /// Producers of this group whose batches could not be written.
     failed: Vec<(i64, LogError)>,
 }

@@ -4,9 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::base::{Offset, ProducerEpoch, ProducerId, TimestampMs, limits};
-use crate::record::BatchHeader;
+use crate::record::{BatchHeader, Marker};
 
 use super::LogError;
+use super::transactions::Transactions;
 
 /// One batch of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) struct ProducerState {
     /// When it last appended, for forgetting it.
     pub(crate) last_ms: TimestampMs,
     pub(crate) batches: VecDeque<ProducerBatch>,
+    /// Where its transaction begins, while one is open.
+    pub(crate) open_from: Option<Offset>,
 }
 
 /// What a batch is to the log.
@@ -39,13 +42,14 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Producers {
     pub(crate) states: HashMap<ProducerId, ProducerState>,
+    pub(crate) transactions: Transactions,
 }
 
 impl Producers {
     /// Judges a batch; changes nothing.
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<Verdict, LogError> {
         let (id, epoch, first) = (header.producer_id, header.producer_epoch, header.base_sequence);
-        if id < 0 {
+        if id < 0 || header.is_control() {
             return Ok(Verdict::New);
         }
         // Nothing known (never seen, forgotten, or cut away): any sequence is taken, as in Kafka.
@@ -59,6 +63,9 @@ impl Producers {
             } else {
                 Err(LogError::OutOfOrderSequence { id, epoch, got: first, expected: 0 })
             };
+        }
+        if let Some(first) = state.open_from.filter(|_| !header.is_transactional()) {
+            return Err(LogError::OpenTransaction { id, first });
         }
         let last = header.last_sequence();
         if let Some(batch) =
@@ -79,14 +86,19 @@ impl Producers {
         }
     }
 
-    /// Remembers a batch that lies in the log. Batches come in log order.
-    pub(crate) fn remember(&mut self, header: &BatchHeader, now_ms: TimestampMs) {
+    /// Remembers a batch that lies in the log, and what it marks, if it is one that does. Batches come in log order.
+    pub(crate) fn remember(&mut self, header: &BatchHeader, marker: Option<Marker>, now_ms: TimestampMs) {
         if header.producer_id < 0 {
             return;
         }
+        if header.is_control() {
+            return self.end_transaction(header, marker, now_ms);
+        }
         if !self.states.contains_key(&header.producer_id) && self.states.len() >= limits::PRODUCERS_PER_PARTITION {
             // What routes have written must be known for sure, or it would be written again.
-            let others = self.states.iter().filter(|(id, _)| **id < limits::OWN_PRODUCER_IDS);
+            // So must it where an open transaction begins.
+            let others =
+                self.states.iter().filter(|(id, of)| **id < limits::OWN_PRODUCER_IDS && of.open_from.is_none());
             let idlest = others.min_by_key(|(id, state)| (state.last_ms, **id)).map(|(id, _)| *id);
             idlest.and_then(|id| self.states.remove(&id));
         }
@@ -96,6 +108,10 @@ impl Producers {
             state.epoch = header.producer_epoch;
         }
         state.last_ms = now_ms;
+        if header.is_transactional() && state.open_from.is_none() {
+            state.open_from = Some(header.base_offset);
+            self.transactions.open.insert(header.base_offset);
+        }
         if state.batches.len() >= limits::PRODUCER_BATCHES {
             state.batches.pop_front();
         }
@@ -106,6 +122,48 @@ impl Producers {
             last_offset: header.last_offset(),
         });
     }
+
+    /// The producer goes on with its sequence numbers after a marker, unless that has a newer epoch.
+    fn end_transaction(&mut self, header: &BatchHeader, marker: Option<Marker>, now_ms: TimestampMs) {
+        let (Some(marker), Some(state)) = (marker, self.states.get_mut(&header.producer_id)) else { return };
+        if header.producer_epoch > state.epoch {
+            state.batches.clear();
+            state.epoch = header.producer_epoch;
+        }
+        state.last_ms = now_ms;
+        if let Some(first) = state.open_from.take() {
+            self.transactions.end(header.producer_id, first, header.base_offset, marker);
+        }
+    }
+
+    /// What has to be known to undo [`Producers::remember`].
+    pub(crate) fn before(&self, header: &BatchHeader) -> Before {
+        let id = header.producer_id;
+        Before { id, state: self.states.get(&id).cloned(), aborted: self.transactions.aborted.len() }
+    }
+
+    /// Takes back what was remembered since; the latest first.
+    pub(crate) fn undo(&mut self, before: Before) {
+        let Before { id, state, aborted } = before;
+        let open = |state: Option<&ProducerState>| state.and_then(|state| state.open_from);
+        if let Some(first) = open(self.states.get(&id)) {
+            self.transactions.open.remove(&first);
+        }
+        self.transactions.open.extend(open(state.as_ref()));
+        self.transactions.aborted.truncate(aborted);
+        match state {
+            Some(state) => self.states.insert(id, state),
+            None => self.states.remove(&id),
+        };
+    }
+}
+
+/// A producer as it was before a batch.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub(crate) id: ProducerId,
+    state: Option<ProducerState>,
+    aborted: usize,
 }
 
 /// The sequence number after `sequence`; wraps from `i32::MAX` to 0.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::base::{Offset, TimestampMs};
 use crate::disk::DiskFile;
+use crate::record::read_marker;
 
 use super::checkpoint::{Checkpoint, SyncMark};
 use super::files::FileCache;
@@ -341,7 +342,8 @@ impl Opening {
                             .map_err(LogError::io("cannot write", &segment.log))?;
                         self.changed = true;
                     }
-                    self.producers.remember(&header, now_ms);
+                    let marker = read_marker(scanner.previous(&header));
+                    self.producers.remember(&header, marker, now_ms);
                     self.last.1.add(&header);
                     *expected = header.next_offset();
                     self.recovery.scanned_bytes += header.total_bytes() as u64;

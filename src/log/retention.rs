@@ -123,11 +123,13 @@ impl PartitionLog {
         let mut checkpoint = self.last_checkpoint.clone();
         checkpoint.log_start = log_start;
         checkpoint.sealed.retain(|sealed| sealed.next_offset > log_start);
+        checkpoint.producers.transactions.forget_below(log_start);
         let path = self.dir.join(Checkpoint::FILE);
         disk::replace_file(self.files.disk().as_ref(), &path, &checkpoint.encode())
             .map_err(LogError::io("cannot write", &path))?;
         self.last_checkpoint = checkpoint;
         self.log_start = log_start;
+        self.producers.transactions.forget_below(log_start);
         let stay = self.sealed.partition_point(|sealed| sealed.info.next_offset <= log_start);
         self.retired.extend(self.sealed.drain(..stay).map(|sealed| sealed.segment));
         self.unstored.retain(|(segment, _)| segment.base_offset >= log_start);
@@ -151,7 +153,8 @@ impl PartitionLog {
         let mut bytes = self.stats().bytes;
         let mut count = 0;
         for sealed in &self.sealed {
-            if sealed.info.next_offset > self.synced.offset {
+            // What an open transaction has written is not for anybody to miss yet.
+            if sealed.info.next_offset > self.synced.offset.min(self.committed_end()) {
                 break;
             }
             let too_much = self.config.retention_bytes.is_some_and(|limit| bytes - sealed.info.bytes >= limit);

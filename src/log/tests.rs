@@ -539,7 +539,7 @@ fn room_ahead_is_zeros_of_the_active_segment_only() {
 fn the_group_commit_answers_every_producer_in_order_on_the_real_disk() {
     struct Deaf;
     impl LogObserver for Deaf {
-        fn stable_end(&self, _: Offset) {}
+        fn stable_end(&self, _: Offset, _: Offset) {}
         fn synced(&self, _: u64, _: usize) {}
     }
     let dir = tempfile::tempdir().unwrap();

@@ -43,6 +43,10 @@ pub struct BatchHeader {
     pub record_count: u32,
 }
 
+/// The attribute bit of batches that are part of a transaction.
+pub(crate) const TRANSACTIONAL: u16 = 0x10;
+/// The attribute bit of batches that mark something.
+pub(crate) const CONTROL: u16 = 0x20;
 /// The attribute bit that says that the base timestamp is a delete horizon.
 pub(crate) const DELETE_HORIZON: u16 = 0x40;
 /// Bytes before what the length field counts.
@@ -145,12 +149,12 @@ impl BatchHeader {
 
     /// Part of a transaction.
     pub fn is_transactional(&self) -> bool {
-        self.attributes & 0x10 != 0
+        self.attributes & TRANSACTIONAL != 0
     }
 
     /// Written by the server to mark something; holds no user records.
     pub fn is_control(&self) -> bool {
-        self.attributes & 0x20 != 0
+        self.attributes & CONTROL != 0
     }
 
     /// The time from which on the tombstones in it may go, if compaction has set one. It is in the place of the base

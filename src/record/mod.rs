@@ -5,6 +5,7 @@
 mod builder;
 mod check;
 mod compress;
+mod control;
 mod error;
 mod header;
 pub mod json;
@@ -17,6 +18,7 @@ mod varint;
 pub use builder::{BatchBuilder, BatchOptions, set_producer};
 pub use check::{check_keyed, check_produced, verify_batch};
 pub use compress::Compression;
+pub use control::{Marker, marker_batch, read_marker};
 pub use error::BatchError;
 pub use header::{BatchHeader, patch_assigned};
 pub use partitioner::partition_for_key;

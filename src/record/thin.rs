@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use crate::base::{Offset, TimestampMs, limits};
 
-use super::header::{DELETE_HORIZON, LENGTH_END, seal};
+use super::header::{CONTROL, DELETE_HORIZON, LENGTH_END, TRANSACTIONAL, seal};
 use super::records::{Walk, walk_record};
 use super::{BatchError, BatchHeader, Compression, varint};
 
 /// The attribute bits that an empty batch keeps: transactional and control.
-const KEPT_BITS: u16 = 0x30;
+const KEPT_BITS: u16 = TRANSACTIONAL | CONTROL;
 
 /// The most offsets that one batch can stand for.
 const LONGEST_GAP: u64 = i32::MAX as u64;

@@ -68,6 +68,11 @@ async fn confluent_kafka() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn confluent_kafka_in_transactions() {
+    against("transactions of confluent-kafka", script("transactions.py")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kafka_python() {
     against("kafka-python", script("kafka_python.py")).await;
 }
@@ -209,4 +214,70 @@ fn after_kills_under_load_nothing_is_lost_and_nothing_is_there_twice() {
     let verified =
         Command::new(env!("CARGO_BIN_EXE_tidelog")).args(["verify", data.to_str().unwrap()]).output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+/// Exactly once: a copier that consumes, produces and commits in one transaction, while the server and the copier itself are
+/// killed in turns. `TIDELOG_ROUNDS` says how often.
+#[test]
+fn a_copy_in_transactions_is_exact_although_server_and_client_are_killed() {
+    if !wanted("an exactly-once copy under kills") {
+        return;
+    }
+    let rounds: u32 = std::env::var("TIDELOG_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    let count = (rounds * 1_500).to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Program::start(&data, "127.0.0.1:0");
+    let address = server.1.clone();
+    let mut fill = python("copied.py");
+    fill.args([&address, &count, "fill"]);
+    assert_eq!(run(fill).trim(), "ok");
+    let copier = || {
+        let mut copier = python("exact_copy.py");
+        copier.args([&address, &count]).stdin(Stdio::null()).stdout(Stdio::null());
+        Copier(copier.spawn().unwrap())
+    };
+    let mut copying = copier();
+    let began = Instant::now();
+    let (mut kills, mut next) = (0, Instant::now() + Duration::from_millis(1200));
+    loop {
+        assert!(began.elapsed() < Duration::from_secs(400), "the copy does not end");
+        match copying.0.try_wait().unwrap() {
+            Some(status) if status.success() => break,
+            Some(status) => {
+                println!("the copier has ended ({status}) and is started again");
+                copying = copier();
+            }
+            None if kills < rounds && Instant::now() >= next => {
+                if kills % 2 == 0 {
+                    server.kill();
+                    server = Program::start(&data, &address);
+                } else {
+                    copying = copier();
+                }
+                kills += 1;
+                next = Instant::now() + Duration::from_millis(1200);
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills >= 2, "the copy was over after {kills} kills");
+    let mut check = python("copied.py");
+    check.args([&server.1, &count]);
+    assert_eq!(run(check).trim(), "ok");
+    server.kill();
+    let verified =
+        Command::new(env!("CARGO_BIN_EXE_tidelog")).args(["verify", data.to_str().unwrap()]).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+/// A client that is killed when it is dropped or replaced.
+struct Copier(Child);
+
+impl Drop for Copier {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -221,8 +221,8 @@ async fn groups_are_found_listed_described_emptied_and_deleted() {
             assert!(answer.coordinators.iter().all(|found| found.node_id.0 == 1 && found.error_code == 0));
         }
     }
-    let transactions = FindCoordinatorRequest::default().with_key(text("x")).with_key_type(1);
-    assert_ne!(client.call(3, &transactions).await.error_code, 0);
+    let others = FindCoordinatorRequest::default().with_key(text("x")).with_key_type(2);
+    assert_ne!(client.call(3, &others).await.error_code, 0);
     let member = joined(&mut client, 9).await;
     assert_eq!(synced(&mut client, 5, &member, share("t", &[0])).await, 0);
     committed(&mut client, 9, &commit(&member.member_id, member.generation_id, 0, "")).await;

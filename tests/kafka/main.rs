@@ -10,3 +10,4 @@ mod grouping;
 mod producing;
 mod talking;
 mod topics;
+mod transacting;

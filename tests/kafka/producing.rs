@@ -137,7 +137,7 @@ async fn batches_that_are_wrong_have_the_right_error() {
         ("a flipped bit", flipped.freeze(), 2),
         ("two batches", two.freeze(), 87),
         ("a control batch", with(21, &[0, 0x20]), 87),
-        ("a transactional batch", with(21, &[0, 0x10]), 48),
+        ("a transactional batch of nobody", with(21, &[0, 0x10]), 49),
         ("append time", with(21, &[0, 0x08]), 32),
         ("codec 5", with(21, &[0, 5]), 76),
         ("codec 7", with(21, &[0, 7]), 76),

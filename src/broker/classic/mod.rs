@@ -300,6 +300,17 @@ impl Broker {
         }
     }
 
+    /// Whether a member may commit positions now.
+    ///
+    /// # Errors
+    /// By the rules of the group.
+    pub fn may_commit_classic(&self, name: &GroupName, voice: ClassicVoice<'_>) -> Result<(), ClassicError> {
+        let group = self.classic(name).ok_or(ClassicError::UnknownMember)?;
+        let now = self.clock.monotonic_ms();
+        let may = group.with(self, |inside| inside.machine.may_commit(voice, now));
+        may.unwrap_or(Err(ClassicError::UnknownMember))
+    }
+
     /// A classic group that has members.
     pub fn classic_look(&self, name: &GroupName) -> Option<ClassicLook> {
         let group = self.classic(name)?;

@@ -168,7 +168,7 @@ impl Broker {
         }
     }
 
-    fn check_commit(&self, topic: &Topic, commit: &Commit, terms: Terms) -> Result<(), BrokerError> {
+    pub(crate) fn check_commit(&self, topic: &Topic, commit: &Commit, terms: Terms) -> Result<(), BrokerError> {
         let partition = topic.partition(commit.partition)?;
         if commit.metadata.len() > limits::POSITION_METADATA_BYTES {
             let (length, limit) = (commit.metadata.len(), limits::POSITION_METADATA_BYTES);

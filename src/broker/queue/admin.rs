@@ -172,7 +172,7 @@ impl Broker {
             }
             let number = partition.place.partition;
             let topic = self.topic(partition.topic.as_str())?;
-            let (start, end) = topic.partition(number)?.log()?.with(|log| (log.start_offset(), log.stable_end()));
+            let (start, end) = topic.partition(number)?.log()?.with(|log| (log.start_offset(), log.committed_end()));
             let to = match reset.to {
                 ResetTo::At(at) => self.list_offset(partition.topic.as_str(), number, at).await?.0,
                 ResetTo::Offset(offset) => offset.clamp(start, end),
@@ -227,7 +227,7 @@ impl Broker {
 
 fn describe(topic: &Topic, partition: &QueuePartition) -> Result<GroupPartition, BrokerError> {
     let number = partition.place.partition;
-    let end = topic.partition(number)?.log()?.with(|log| log.stable_end());
+    let end = topic.partition(number)?.log()?.with(|log| log.committed_end());
     let machine = lock(&partition.machine);
     let counts = machine.counts();
     let beyond = end.saturating_sub(machine.cursor()).saturating_sub(machine.known_done_below(end));

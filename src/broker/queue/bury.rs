@@ -14,7 +14,7 @@ use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_ke
 
 use super::super::broker::lock;
 use super::super::requests::RESPONDERS;
-use super::super::{AckLevel, Broker, BrokerError, NewTopic};
+use super::super::{AckLevel, Broker, BrokerError, Isolation, NewTopic};
 use super::dispatch::{Dispatcher, PAUSE, READ_BYTES};
 use super::graves::{headers, place};
 use super::machine::{BURIAL, CONDEMNED, Due};
@@ -153,8 +153,10 @@ impl Dispatcher {
                 let end = open.partition(*number)?.log()?.with(|log| log.stable_end());
                 let mut at = *from;
                 while at < end {
-                    let (records, next) =
-                        self.broker.records_from(intent.topic.as_str(), *number, at, READ_BYTES).await?;
+                    let (records, next) = self
+                        .broker
+                        .records_from(intent.topic.as_str(), *number, at, READ_BYTES, Isolation::Uncommitted)
+                        .await?;
                     at = next;
                     let own = (self.partition.place.topic, self.partition.place.partition);
                     for record in &records {

@@ -14,7 +14,7 @@ use crate::record::{BatchBuilder, BatchOptions, Record};
 
 use super::super::broker::lock;
 use super::super::partition::Stable;
-use super::super::{Broker, BrokerError};
+use super::super::{Broker, BrokerError, Isolation};
 use super::group::{Handed, Promise, QueueGroup, QueuePartition};
 use super::machine::{Due, Seen};
 
@@ -129,10 +129,11 @@ impl Dispatcher {
             self.redeliver(due, promise).await?;
             return Ok(Next::Again);
         }
-        if cursor < stable.end && room {
+        if cursor < stable.committed && room {
             let Some(promise) = self.group.promise(HANDED_RECORDS) else { return Ok(Next::Wait(timer)) };
-            self.deliver(cursor, promise).await?;
-            return Ok(Next::Again);
+            // What is committed may go back for a moment when a log is opened anew after a failed sync.
+            let more = self.deliver(cursor, promise).await?;
+            return Ok(if more { Next::Again } else { Next::Wait(timer) });
         }
         Ok(Next::Wait(timer))
     }
@@ -141,13 +142,16 @@ impl Dispatcher {
         self.group.with(&self.broker, &self.partition, act)
     }
 
-    /// Reads on at the cursor and leases what is read.
-    async fn deliver(&mut self, cursor: Offset, promise: Promise) -> Result<(), BrokerError> {
+    /// Reads on at the cursor and leases what is read; `false` if there is nothing.
+    async fn deliver(&mut self, cursor: Offset, promise: Promise) -> Result<bool, BrokerError> {
         while self.ahead.records.front().is_some_and(|record| record.offset < cursor) {
             self.ahead.records.pop_front();
         }
         if self.ahead.records.is_empty() {
-            let Some((records, next)) = self.read(cursor, READ_BYTES).await? else { return Ok(()) };
+            let Some((records, next)) = self.read(cursor, READ_BYTES).await? else { return Ok(true) };
+            if next <= cursor {
+                return Ok(false);
+            }
             self.ahead = Ahead { records: records.into(), next };
         }
         let filter = lock(&self.group.inside).filter.clone();
@@ -198,7 +202,7 @@ impl Dispatcher {
         self.broker.metrics.filter_failures.inc_by(failures);
         self.broker.metrics.filter_values.inc_by(parsed);
         self.hand(&promise, 1, &handed);
-        Ok(())
+        Ok(true)
     }
 
     /// Hands out again what is due.
@@ -291,7 +295,10 @@ impl Dispatcher {
             self.with(|machine, now| machine.forget_below(start, now));
             return Ok(None);
         }
-        let read = self.broker.records_from(self.partition.topic.as_str(), number, from, max_bytes).await?;
+        let read = self
+            .broker
+            .records_from(self.partition.topic.as_str(), number, from, max_bytes, Isolation::Committed)
+            .await?;
         Ok(Some(read))
     }
 }

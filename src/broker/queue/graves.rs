@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::base::{GroupName, Offset, PartitionId, TopicId, TopicName};
 use crate::record::Record;
 
-use super::super::{Broker, BrokerError};
+use super::super::{Broker, BrokerError, Isolation};
 
 /// The headers of a dead letter.
 pub(crate) mod headers {
@@ -50,7 +50,8 @@ impl Graves {
         for number in 0..found.entry.partitions {
             let mut at = 0;
             loop {
-                let (records, next) = broker.records_from(topic.as_str(), number, at, READ_BYTES).await?;
+                let (records, next) =
+                    broker.records_from(topic.as_str(), number, at, READ_BYTES, Isolation::Uncommitted).await?;
                 if next == at || records.is_empty() && next == 0 {
                     break;
                 }

@@ -78,6 +78,11 @@ impl Keeper {
         receiver.await.unwrap_or_else(|_| Err(stopping()))
     }
 
+    /// Whether nothing is kept any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        lock(&self.work).stop
+    }
+
     pub(crate) fn start(broker: &Arc<Broker>) -> Result<(), BrokerError> {
         let weak = Arc::downgrade(broker);
         let queues = Arc::clone(&broker.queues);

@@ -12,7 +12,7 @@ use crate::catalog::GroupKind;
 use crate::expr::{Filter, Input};
 
 use super::super::broker::{blocking, lock};
-use super::super::{Broker, BrokerError};
+use super::super::{Broker, BrokerError, Isolation};
 use super::graves::Graves;
 use super::group::{QueueGroup, QueuePartition};
 
@@ -159,7 +159,9 @@ impl Broker {
         }
         let Some(filter) = filter else { return Processed::Acked };
         // One that retention has deleted is done, whatever it was.
-        let Ok((records, _)) = self.records_from(at.topic.as_str(), at.partition, at.offset, 1).await else {
+        let Ok((records, _)) =
+            self.records_from(at.topic.as_str(), at.partition, at.offset, 1, Isolation::Uncommitted).await
+        else {
             return Processed::Acked;
         };
         let Some(record) = records.first().filter(|record| record.offset == at.offset) else { return Processed::Acked };

@@ -16,7 +16,7 @@ use crate::expr::{Filter, Input};
 use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
-use super::super::{AckLevel, Broker, BrokerError};
+use super::super::{AckLevel, Broker, BrokerError, Isolation};
 use super::graves::{headers, text};
 use super::keeper::event_of;
 use super::machine::{Machine, Seen};
@@ -111,7 +111,7 @@ impl Broker {
             let (mut records, mut redriven) = (0, 0);
             for partition in &open.partitions {
                 let Ok(log) = partition.log() else { continue };
-                let (start, end) = log.with(|log| (log.start_offset(), log.stable_end()));
+                let (start, end) = log.with(|log| (log.start_offset(), log.committed_end()));
                 records += end - start;
                 let Some(group) = &group else { continue };
                 let catalog = lock(&self.catalog);
@@ -144,7 +144,8 @@ impl Broker {
             let mut part = self.part(&redrive.topic, id, number, &group)?;
             let mut at = std::mem::take(&mut from).max(part.machine.floor());
             while at < part.end {
-                let (records, next) = self.records_from(redrive.topic.as_str(), number, at, READ_BYTES).await?;
+                let (records, next) =
+                    self.records_from(redrive.topic.as_str(), number, at, READ_BYTES, Isolation::Committed).await?;
                 let mut batch = Vec::new();
                 at = next;
                 for record in records {
@@ -189,7 +190,7 @@ impl Broker {
         group: &GroupName,
     ) -> Result<Part, BrokerError> {
         let (start, end) =
-            self.topic(topic.as_str())?.partition(number)?.log()?.with(|log| (log.start_offset(), log.stable_end()));
+            self.topic(topic.as_str())?.partition(number)?.log()?.with(|log| (log.start_offset(), log.committed_end()));
         let mut machine = Machine::new(QueueSettings::default(), lock(&self.catalog).progress(group, (id, number)), 0);
         machine.forget_below(start, 0);
         let place = Place { group: group.clone(), topic: id, partition: number };
@@ -336,7 +337,8 @@ impl Broker {
             let end = found.partition(*partition)?.log()?.with(|log| log.stable_end());
             let mut at = *from;
             while at < end {
-                let (records, next) = self.records_from(target.as_str(), *partition, at, READ_BYTES).await?;
+                let (records, next) =
+                    self.records_from(target.as_str(), *partition, at, READ_BYTES, Isolation::Uncommitted).await?;
                 at = next;
                 for record in &records {
                     let source = text(record, REDRIVEN).and_then(|source| source.strip_prefix(&prefix));

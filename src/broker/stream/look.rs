@@ -86,7 +86,7 @@ impl Broker {
     fn ends(&self, topic: &TopicName, partition: PartitionId) -> Option<(Offset, Offset)> {
         let topic = self.topic(topic.as_str()).ok()?;
         let log = topic.partition(partition).ok()?.log().ok()?;
-        Some(log.with(|log| (log.start_offset(), log.stable_end())))
+        Some(log.with(|log| (log.start_offset(), log.committed_end())))
     }
 
     /// Lets a group go on elsewhere in the log; says what changes in which partition.

@@ -415,7 +415,8 @@ impl Broker {
                 // A topic that was deleted just now is taken away again with the next answer.
                 let open = broker.topic(topic.as_str()).ok().filter(|open| open.entry.id == id)?;
                 let log = open.partition(partition).ok()?.log();
-                let (log_start, end) = log.map_or((0, 0), |log| log.with(|log| (log.start_offset(), log.stable_end())));
+                let (log_start, end) =
+                    log.map_or((0, 0), |log| log.with(|log| (log.start_offset(), log.committed_end())));
                 Some(StreamPartition { topic, id, partition, position, log_start, end })
             });
             granted.collect()

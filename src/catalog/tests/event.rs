@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 14] {
+fn examples() -> [(&'static str, Event); 15] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -24,6 +24,7 @@ fn examples() -> [(&'static str, Event); 14] {
         ("route-deleted", Event::RouteDeleted { name: name("billing") }),
         ("route-moved", moved("billing", 7)),
         ("request-set", request("7f3a-1")),
+        ("transaction-set", transaction("copier/1")),
     ]
 }
 
@@ -69,6 +70,7 @@ fn keys_read_what_they_write() {
         "member/5f3c",
         "request/",
         "request/a b",
+        "transaction/",
         "producer-ids/1",
         "\u{0}view",
     ] {

@@ -109,6 +109,24 @@ fn request(id: &str) -> Event {
     Event::RequestSet { id: entry.id.clone(), entry: Some(entry) }
 }
 
+fn transaction(id: &str) -> Event {
+    let Event::PositionSet { place, position: Some(position) } = position("erp/billing", 7, 12) else { unreachable!() };
+    let entry = TransactionEntry {
+        id: id.to_owned(),
+        producer: 1_007,
+        epoch: 3,
+        last_epoch: Some(2),
+        timeout_ms: 60_000,
+        phase: TransactionPhase::PrepareCommit,
+        started_ms: NOW,
+        updated_ms: NOW + 1,
+        partitions: vec![(TopicId(7), 0), (TopicId(7), 300)],
+        groups: vec![GroupName::new("erp/billing").unwrap()],
+        positions: vec![(place, position)],
+    };
+    Event::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
+}
+
 fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(sim.clone())
 }
@@ -141,6 +159,9 @@ fn script() -> Vec<Event> {
         Event::RouteDeleted { name: name("other") },
         request("one"),
         request("two"),
+        transaction("copier/1"),
+        transaction("copier/2"),
+        Event::TransactionSet { id: "copier/1".to_owned(), entry: None },
         Event::RequestSet { id: RequestId::new("one").unwrap(), entry: None },
     ]
 }

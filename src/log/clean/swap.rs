@@ -112,7 +112,8 @@ impl PartitionLog {
             0 => TimestampMs::MAX,
             lag => now_ms.map_or(TimestampMs::MIN, |now| now.saturating_sub(i64::try_from(lag).unwrap_or(i64::MAX))),
         };
-        let (active, reached) = (self.last_checkpoint.active_base, self.synced.offset);
+        // Nothing that an open transaction has written is touched.
+        let (active, reached) = (self.last_checkpoint.active_base, self.synced.offset.min(self.committed_end()));
         self.sealed.iter().take_while(move |Sealed { segment, info }| {
             segment.base_offset < active && info.next_offset <= reached && info.newest_timestamp <= newest
         })

@@ -44,6 +44,10 @@ pub const DELETE_TOPICS: i16 = 20;
 pub const DELETE_RECORDS: i16 = 21;
 pub const INIT_PRODUCER_ID: i16 = 22;
 pub const OFFSET_FOR_LEADER_EPOCH: i16 = 23;
+pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
+pub const ADD_OFFSETS_TO_TXN: i16 = 25;
+pub const END_TXN: i16 = 26;
+pub const TXN_OFFSET_COMMIT: i16 = 28;
 pub const DESCRIBE_CONFIGS: i16 = 32;
 pub const ALTER_CONFIGS: i16 = 33;
 pub const DESCRIBE_LOG_DIRS: i16 = 35;
@@ -52,6 +56,9 @@ pub const DELETE_GROUPS: i16 = 42;
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
 pub const OFFSET_DELETE: i16 = 47;
 pub const DESCRIBE_CLUSTER: i16 = 60;
+pub const DESCRIBE_PRODUCERS: i16 = 61;
+pub const DESCRIBE_TRANSACTIONS: i16 = 65;
+pub const LIST_TRANSACTIONS: i16 = 66;
 pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 
 /// Not flexible in any version.
@@ -86,6 +93,10 @@ pub static APIS: &[Api] = &[
     api(DELETE_RECORDS, "kafka_delete_records", (0, 2), 2, shapes::DELETE_RECORDS),
     api(INIT_PRODUCER_ID, "kafka_init_producer_id", (0, 5), 2, shapes::INIT_PRODUCER_ID),
     api(OFFSET_FOR_LEADER_EPOCH, "kafka_offset_for_leader_epoch", (2, 4), 4, shapes::OFFSET_FOR_LEADER_EPOCH),
+    api(ADD_PARTITIONS_TO_TXN, "kafka_add_partitions_to_txn", (0, 3), 3, shapes::ADD_PARTITIONS_TO_TXN),
+    api(ADD_OFFSETS_TO_TXN, "kafka_add_offsets_to_txn", (0, 4), 3, shapes::ADD_OFFSETS_TO_TXN),
+    api(END_TXN, "kafka_end_txn", (0, 4), 3, shapes::END_TXN),
+    api(TXN_OFFSET_COMMIT, "kafka_txn_offset_commit", (0, 4), 3, shapes::TXN_OFFSET_COMMIT),
     api(DESCRIBE_CONFIGS, "kafka_describe_configs", (1, 4), 4, shapes::DESCRIBE_CONFIGS),
     api(ALTER_CONFIGS, "kafka_alter_configs", (0, 2), 2, shapes::ALTER_CONFIGS),
     api(DESCRIBE_LOG_DIRS, "kafka_describe_log_dirs", (1, 4), 2, shapes::DESCRIBE_LOG_DIRS),
@@ -94,6 +105,9 @@ pub static APIS: &[Api] = &[
     api(INCREMENTAL_ALTER_CONFIGS, "kafka_incremental_alter_configs", (0, 1), 1, shapes::INCREMENTAL_ALTER_CONFIGS),
     api(OFFSET_DELETE, "kafka_offset_delete", (0, 0), NEVER, shapes::OFFSET_DELETE),
     api(DESCRIBE_CLUSTER, "kafka_describe_cluster", (0, 1), 0, shapes::DESCRIBE_CLUSTER),
+    api(DESCRIBE_PRODUCERS, "kafka_describe_producers", (0, 0), 0, shapes::DESCRIBE_PRODUCERS),
+    api(DESCRIBE_TRANSACTIONS, "kafka_describe_transactions", (0, 0), 0, shapes::DESCRIBE_TRANSACTIONS),
+    api(LIST_TRANSACTIONS, "kafka_list_transactions", (0, 1), 0, shapes::LIST_TRANSACTIONS),
     api(DESCRIBE_TOPIC_PARTITIONS, "kafka_describe_topic_partitions", (0, 0), 0, shapes::DESCRIBE_TOPIC_PARTITIONS),
 ];
 

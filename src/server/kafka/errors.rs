@@ -4,7 +4,8 @@
 use std::error::Error;
 
 use crate::base::ErrorKind;
-use crate::broker::{BrokerError, ClassicError};
+use crate::broker::{BrokerError, ClassicError, TransactionError};
+use crate::log::LogError;
 use crate::record::BatchError;
 
 pub const NONE: i16 = 0;
@@ -16,6 +17,7 @@ pub const LEADER_NOT_AVAILABLE: i16 = 5;
 pub const REQUEST_TIMED_OUT: i16 = 7;
 pub const MESSAGE_TOO_LARGE: i16 = 10;
 pub const OFFSET_METADATA_TOO_LARGE: i16 = 12;
+pub const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 pub const INVALID_TOPIC: i16 = 17;
 pub const INVALID_REQUIRED_ACKS: i16 = 21;
 pub const ILLEGAL_GENERATION: i16 = 22;
@@ -36,6 +38,10 @@ pub const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
 pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 pub const INVALID_PRODUCER_EPOCH: i16 = 47;
 pub const INVALID_TXN_STATE: i16 = 48;
+pub const INVALID_PRODUCER_ID_MAPPING: i16 = 49;
+pub const INVALID_TRANSACTION_TIMEOUT: i16 = 50;
+pub const CONCURRENT_TRANSACTIONS: i16 = 51;
+pub const OPERATION_NOT_ATTEMPTED: i16 = 55;
 pub const KAFKA_STORAGE_ERROR: i16 = 56;
 pub const NON_EMPTY_GROUP: i16 = 68;
 pub const GROUP_ID_NOT_FOUND: i16 = 69;
@@ -47,12 +53,22 @@ pub const MEMBER_ID_REQUIRED: i16 = 79;
 pub const GROUP_MAX_SIZE_REACHED: i16 = 81;
 pub const FENCED_INSTANCE_ID: i16 = 82;
 pub const INVALID_RECORD: i16 = 87;
+pub const UNSTABLE_OFFSET_COMMIT: i16 = 88;
+pub const PRODUCER_FENCED: i16 = 90;
 pub const UNKNOWN_TOPIC_ID: i16 = 100;
+pub const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
 
 /// The code of what the broker refused or failed at. Logs what is the server's own trouble.
 pub fn code(error: &BrokerError) -> i16 {
     if let Some(batch) = error.source().and_then(|source| source.downcast_ref::<BatchError>()) {
         return batch_code(batch);
+    }
+    if let Some(refusal) = refusal(error) {
+        return refusal_code(refusal);
+    }
+    if let Some(LogError::OpenTransaction { .. }) = error.source().and_then(|source| source.downcast_ref::<LogError>())
+    {
+        return INVALID_TXN_STATE;
     }
     match error.kind() {
         ErrorKind::InvalidRequest | ErrorKind::BadFrame => INVALID_REQUEST,
@@ -75,6 +91,35 @@ pub fn code(error: &BrokerError) -> i16 {
         ErrorKind::Internal => {
             tracing::error!(%error, "request failed");
             UNKNOWN_SERVER_ERROR
+        }
+    }
+}
+
+fn refusal(error: &BrokerError) -> Option<&TransactionError> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
+fn refusal_code(refusal: &TransactionError) -> i16 {
+    match refusal {
+        TransactionError::Unknown { .. } => INVALID_PRODUCER_ID_MAPPING,
+        TransactionError::Fenced { .. } => PRODUCER_FENCED,
+        TransactionError::Superseded { .. } => INVALID_PRODUCER_EPOCH,
+        TransactionError::Ending => CONCURRENT_TRANSACTIONS,
+        TransactionError::State { .. } => INVALID_TXN_STATE,
+        TransactionError::Timeout { .. } => INVALID_TRANSACTION_TIMEOUT,
+        TransactionError::Id { .. } | TransactionError::TooLarge => INVALID_REQUEST,
+        TransactionError::TooManyIds => COORDINATOR_NOT_AVAILABLE,
+    }
+}
+
+/// The code of what is not done for a producer that writes in transactions. It tries again after trouble of the server's.
+pub fn transaction_code(error: &BrokerError) -> i16 {
+    match (refusal(error), error.kind()) {
+        (Some(refusal), _) => refusal_code(refusal),
+        (None, ErrorKind::NotFound | ErrorKind::InvalidRequest) => code(error),
+        (None, _) => {
+            tracing::warn!(%error, "a transaction's request failed");
+            COORDINATOR_NOT_AVAILABLE
         }
     }
 }

@@ -14,7 +14,8 @@ use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
 use super::wire::{Reader, WireError};
 use crate::base::{TopicId, TopicName};
-use crate::broker::{BrokerError, FetchRequest};
+use crate::broker::{BrokerError, FetchRequest, Isolation, Marked, PartitionEnds};
+use crate::log::Aborted;
 use crate::server::budget::Grant;
 
 /// The most that one answer brings, unless one batch is larger.
@@ -59,10 +60,20 @@ struct Found {
     partition: i32,
     error: i16,
     stable_end: i64,
+    /// No transaction is open below it.
+    committed_end: i64,
     log_start: i64,
     bytes: Bytes,
+    /// What of the batches is of aborted transactions; for who asks.
+    aborted: Vec<Aborted>,
     /// Its own limit is reached: no reason to wait for more.
     full: bool,
+}
+
+impl Wanted {
+    fn isolation(&self) -> Isolation {
+        if self.read_committed { Isolation::Committed } else { Isolation::Uncommitted }
+    }
 }
 
 /// Reads a request.
@@ -181,7 +192,7 @@ async fn read(session: &Session, asked: Asked, wanted: &Wanted) -> (Vec<Vec<Foun
     for topic in &wanted.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for part in &topic.partitions {
-            let found = read_one(session, asked, topic, *part, left, total == 0).await;
+            let found = read_one(session, asked, topic, *part, left, total == 0, wanted.isolation()).await;
             total += found.bytes.len();
             left = left.saturating_sub(found.bytes.len());
             partitions.push(found);
@@ -199,9 +210,19 @@ async fn read_one(
     part: WantedPartition,
     left: usize,
     first: bool,
+    isolation: Isolation,
 ) -> Found {
     let WantedPartition { partition, leader_epoch, offset, max_bytes } = part;
-    let refused = |error| Found { partition, error, stable_end: -1, log_start: -1, bytes: Bytes::new(), full: false };
+    let refused = |error| Found {
+        partition,
+        error,
+        stable_end: -1,
+        committed_end: -1,
+        log_start: -1,
+        bytes: Bytes::new(),
+        aborted: Vec::new(),
+        full: false,
+    };
     if asked.version >= IDS_SINCE && topic.name.is_empty() {
         return refused(errors::UNKNOWN_TOPIC_ID);
     }
@@ -215,28 +236,21 @@ async fn read_one(
     }
     let own = usize::try_from(max_bytes).unwrap_or(0);
     let ends = session.broker().partition_ends(&topic.name, number);
-    let (log_start, stable_end) = match ends {
+    let ends = match ends {
         Ok(ends) => ends,
         Err(error) => return refused(code(&error)),
     };
-    let out_of_range = Found {
-        partition,
-        error: errors::OFFSET_OUT_OF_RANGE,
-        stable_end: stable_end as i64,
-        log_start: log_start as i64,
-        bytes: Bytes::new(),
-        full: false,
-    };
-    let Ok(offset) = u64::try_from(offset) else { return out_of_range };
-    let room = own.min(left);
-    let nothing = |stable_end: u64, log_start: u64| Found {
-        error: errors::NONE,
-        stable_end: stable_end as i64,
-        log_start: log_start as i64,
+    let nothing = |error, ends: PartitionEnds| Found {
+        error,
+        stable_end: ends.stable as i64,
+        committed_end: ends.committed as i64,
+        log_start: ends.log_start as i64,
         ..refused(errors::NONE)
     };
-    if room == 0 && !first && (log_start..=stable_end).contains(&offset) {
-        return nothing(stable_end, log_start);
+    let Ok(offset) = u64::try_from(offset) else { return nothing(errors::OFFSET_OUT_OF_RANGE, ends) };
+    let room = own.min(left);
+    if room == 0 && !first && (ends.log_start..=ends.stable).contains(&offset) {
+        return nothing(errors::NONE, ends);
     }
     let request = FetchRequest {
         topic: &topic.name,
@@ -247,18 +261,16 @@ async fn read_one(
         max_wait: Duration::ZERO,
         skip_damaged: false,
     };
-    match session.broker().fetch(request).await {
-        Ok(fetched) if fetched.bytes.len() > room && !first => nothing(fetched.stable_end, fetched.log_start),
-        Ok(fetched) => Found {
-            partition,
-            error: errors::NONE,
-            stable_end: fetched.stable_end as i64,
-            log_start: fetched.log_start as i64,
+    match session.broker().fetch_as(request, isolation).await {
+        Ok(Marked { fetched, ends, .. }) if fetched.bytes.len() > room && !first => nothing(errors::NONE, ends),
+        Ok(Marked { fetched, ends, aborted }) => Found {
             // More is there than fits the partition's own limit.
             full: !fetched.bytes.is_empty() && fetched.next_offset < fetched.stable_end,
             bytes: fetched.bytes,
+            aborted,
+            ..nothing(errors::NONE, ends)
         },
-        Err(error) if error.range().is_some() => out_of_range,
+        Err(error) if error.range().is_some() => nothing(errors::OFFSET_OUT_OF_RANGE, ends),
         Err(error) => refused(code(&error)),
     }
 }
@@ -295,13 +307,17 @@ fn encode(asked: Asked, error: i16, wanted: &Wanted, found: Vec<Vec<Found>>, gra
             writer.out.put_i32(found.partition);
             writer.out.put_i16(found.error);
             writer.out.put_i64(found.stable_end);
-            // No transaction is open: the last stable offset is the end.
-            writer.out.put_i64(found.stable_end);
+            writer.out.put_i64(found.committed_end);
             if version >= 5 {
                 writer.out.put_i64(found.log_start);
             }
-            // Aborted transactions: nothing is said of them to who does not ask.
-            writer.count(wanted.read_committed.then_some(0));
+            // Nothing is said of aborted transactions to who does not ask.
+            writer.count(wanted.read_committed.then_some(found.aborted.len()));
+            for aborted in &found.aborted {
+                writer.out.put_i64(aborted.producer);
+                writer.out.put_i64(aborted.first as i64);
+                writer.tags();
+            }
             if version >= 11 {
                 // There is no other replica to read from.
                 writer.out.put_i32(-1);

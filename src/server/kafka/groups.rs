@@ -24,6 +24,8 @@ const SESSION_MS: std::ops::RangeInclusive<i32> = 100..=1_800_000;
 const LONGEST_ROUND_MS: u64 = 24 * 3_600_000;
 /// What coordinates a group, among the kinds of coordinators.
 const GROUP: i8 = 0;
+/// What coordinates the transactions of an id.
+const TRANSACTION: i8 = 1;
 
 /// Text for the wire.
 pub fn text(text: impl Into<String>) -> StrBytes {
@@ -38,13 +40,13 @@ pub fn group_name(name: &str) -> Result<GroupName, i16> {
     GroupName::new(name).ok().filter(|name| !name.is_internal()).ok_or(errors::INVALID_GROUP_ID)
 }
 
-/// Answers FindCoordinator: it is this server, of every group. There is no other kind of coordinator.
+/// Answers FindCoordinator: it is this server, of every group and transactional id.
 pub async fn find_coordinator(
     session: Arc<Session>,
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    let known = version == 0 || request.key_type == GROUP;
+    let known = version == 0 || [GROUP, TRANSACTION].contains(&request.key_type);
     let (host, port) = session.advertised();
     if version < 4 {
         if !known {

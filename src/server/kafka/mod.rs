@@ -25,6 +25,7 @@ mod shapes;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod transactions;
 mod wire;
 
 pub use connection::DOOR;

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 use super::errors;
 use super::session::Session;
 use crate::base::TopicName;
-use crate::broker::OffsetAt;
+use crate::broker::{Isolation, OffsetAt};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -23,11 +23,12 @@ const LATEST_TIERED: i64 = -5;
 
 /// Answers ListOffsets.
 pub async fn list(session: Arc<Session>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let isolation = if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
-            partitions.push(list_one(&session, version, &topic.name, &partition).await);
+            partitions.push(list_one(&session, version, &topic.name, &partition, isolation).await);
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
@@ -39,6 +40,7 @@ async fn list_one(
     version: i16,
     topic: &str,
     partition: &ListOffsetsPartition,
+    isolation: Isolation,
 ) -> ListOffsetsPartitionResponse {
     // Older versions have no place for the epoch.
     let epoch = if version >= 4 { 0 } else { -1 };
@@ -66,7 +68,7 @@ async fn list_one(
         time @ 0.. => OffsetAt::Timestamp(time),
         _ => return refused(errors::INVALID_REQUEST),
     };
-    match session.broker().list_offset(topic, number, at).await {
+    match session.broker().list_offset_as(topic, number, at, isolation).await {
         // There is no such record: none is said, not the end.
         Ok((_, -1)) if matches!(at, OffsetAt::Timestamp(_) | OffsetAt::Newest) => answer,
         Ok((offset, time)) => {
@@ -94,7 +96,7 @@ pub async fn for_leader_epoch(
             }
             match session.broker().partition_ends(&topic.topic, number) {
                 Ok(_) if part.current_leader_epoch > 0 => answer.with_error_code(errors::UNKNOWN_LEADER_EPOCH),
-                Ok((_, end)) if part.leader_epoch == 0 => answer.with_leader_epoch(0).with_end_offset(end as i64),
+                Ok(ends) if part.leader_epoch == 0 => answer.with_leader_epoch(0).with_end_offset(ends.stable as i64),
                 Ok(_) => answer,
                 Err(error) => answer.with_error_code(errors::code(&error)),
             }

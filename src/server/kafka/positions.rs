@@ -79,23 +79,31 @@ fn to_commit(topic: &str, partition: &OffsetCommitRequestPartition) -> Result<Co
     Ok(Commit { topic, partition: number, offset, metadata })
 }
 
-/// A position as it is told: offset, epoch, metadata.
-type Told = (i64, i32, String);
+/// A position as it is told: offset, epoch, metadata, error.
+type Told = (i64, i32, String, i16);
 
 /// What is told of a partition in which there is no position; that is no error.
-const NOWHERE: (i64, i32) = (-1, -1);
+const NOWHERE: Told = (-1, -1, String::new(), errors::NONE);
+
+/// What is told of a partition in which a position waits for the end of a transaction, to who wants none that may change.
+const UNSTABLE: Told = (-1, -1, String::new(), errors::UNSTABLE_OFFSET_COMMIT);
 
 /// The positions of a group, in partitions that are named, in their order, or in all.
 async fn positions_of(
     session: &Session,
     group: &str,
     topics: Option<Vec<(KafkaName, Vec<i32>)>>,
+    stable: bool,
 ) -> Result<Vec<(KafkaName, Vec<(i32, Told)>)>, i16> {
     let name = group_name(group)?;
     let Some(topics) = topics else {
         let mut found: Vec<(KafkaName, Vec<(i32, Told)>)> = Vec::new();
         for position in session.broker().positions(&name, None).await {
-            let told = (position.offset as i64, 0, position.metadata);
+            let waits = stable && session.broker().is_position_staged(&name, &position.topic, position.partition);
+            let told = match waits {
+                true => UNSTABLE,
+                false => (position.offset as i64, 0, position.metadata, errors::NONE),
+            };
             let partition = i32::try_from(position.partition).unwrap_or(i32::MAX);
             match found.last_mut().filter(|(topic, _)| topic.as_str() == position.topic.as_str()) {
                 Some((_, partitions)) => partitions.push((partition, told)),
@@ -115,9 +123,14 @@ async fn positions_of(
         .iter()
         .filter_map(|position| Some(((position.topic.as_str(), i32::try_from(position.partition).ok()?), position)))
         .collect();
+    let waits = |topic: &str, number: i32| {
+        let place = TopicName::new(topic).ok().zip(u32::try_from(number).ok());
+        stable && place.is_some_and(|(topic, number)| session.broker().is_position_staged(&name, &topic, number))
+    };
     let told = |topic: &KafkaName, number: i32| match held.get(&(topic.as_str(), number)) {
-        Some(position) => (position.offset as i64, 0, position.metadata.clone()),
-        None => (NOWHERE.0, NOWHERE.1, String::new()),
+        _ if waits(topic, number) => UNSTABLE,
+        Some(position) => (position.offset as i64, 0, position.metadata.clone(), errors::NONE),
+        None => NOWHERE,
     };
     let topics = topics.into_iter().map(|(topic, partitions)| {
         let partitions = partitions.into_iter().map(|number| (number, told(&topic, number))).collect();
@@ -128,18 +141,19 @@ async fn positions_of(
 
 /// Answers OffsetFetch: one group, or (from version 8 on) several.
 pub async fn fetch(session: Arc<Session>, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let stable = request.require_stable;
     if version < 8 {
         let topics = request
             .topics
             .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect::<Vec<_>>());
         // A list that is missing means all, since it may be missing.
         let topics = if version < 2 { Some(topics.unwrap_or_default()) } else { topics };
-        return match positions_of(&session, &request.group_id, topics.clone()).await {
+        return match positions_of(&session, &request.group_id, topics.clone(), stable).await {
             Ok(found) => OffsetFetchResponse::default().with_topics(found.into_iter().map(old_topic).collect()),
             // The first versions have no place for an error of the whole.
             Err(code) if version < 2 => {
                 let refused = topics.unwrap_or_default().into_iter().map(|(topic, partitions)| {
-                    let nowhere = |number| (number, (NOWHERE.0, NOWHERE.1, String::new()));
+                    let nowhere = |number| (number, NOWHERE);
                     let mut topic = old_topic((topic, partitions.into_iter().map(nowhere).collect()));
                     topic.partitions.iter_mut().for_each(|partition| partition.error_code = code);
                     topic
@@ -155,7 +169,7 @@ pub async fn fetch(session: Arc<Session>, version: i16, request: OffsetFetchRequ
             .topics
             .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect::<Vec<_>>());
         let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-        groups.push(match positions_of(&session, &group.group_id, topics).await {
+        groups.push(match positions_of(&session, &group.group_id, topics, stable).await {
             Ok(found) => answer.with_topics(found.into_iter().map(new_topic).collect()),
             Err(code) => answer.with_error_code(code),
         });
@@ -164,23 +178,25 @@ pub async fn fetch(session: Arc<Session>, version: i16, request: OffsetFetchRequ
 }
 
 fn old_topic((name, partitions): (KafkaName, Vec<(i32, Told)>)) -> OffsetFetchResponseTopic {
-    let partitions = partitions.into_iter().map(|(number, (offset, epoch, metadata))| {
+    let partitions = partitions.into_iter().map(|(number, (offset, epoch, metadata, code))| {
         OffsetFetchResponsePartition::default()
             .with_partition_index(number)
             .with_committed_offset(offset)
             .with_committed_leader_epoch(epoch)
             .with_metadata(Some(text(metadata)))
+            .with_error_code(code)
     });
     OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
 }
 
 fn new_topic((name, partitions): (KafkaName, Vec<(i32, Told)>)) -> OffsetFetchResponseTopics {
-    let partitions = partitions.into_iter().map(|(number, (offset, epoch, metadata))| {
+    let partitions = partitions.into_iter().map(|(number, (offset, epoch, metadata, code))| {
         OffsetFetchResponsePartitions::default()
             .with_partition_index(number)
             .with_committed_offset(offset)
             .with_committed_leader_epoch(epoch)
             .with_metadata(Some(text(metadata)))
+            .with_error_code(code)
     });
     OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
 }

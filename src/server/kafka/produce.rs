@@ -12,6 +12,7 @@ use super::connection::Pending;
 use super::errors;
 use super::response::Asked;
 use super::session::{Hangup, Session};
+use super::transactions;
 use super::wire::{Reader, WireError};
 use crate::base::{Offset, TopicName, limits};
 use crate::broker::{AckLevel, BrokerError, OffsetAt, ProduceFuture};
@@ -99,7 +100,7 @@ pub fn begin(session: &Arc<Session>, asked: Asked, mut body: BytesMut, grant: Gr
 
 fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
     let mut reader = Reader::new(body, asked.flexible);
-    // A transactional id; whether a batch is part of a transaction, it says itself.
+    // A transactional id; whether a batch is part of a transaction, and of which, it says itself.
     reader.optional_text()?;
     let acks = reader.i16()?;
     reader.i32()?;
@@ -148,10 +149,6 @@ fn check(batch: &[u8], version: i16) -> Result<(), (i16, String)> {
     }
     let of_batch = |error: record::BatchError| (errors::batch_code(&error), error.to_string());
     let header = BatchHeader::parse(batch).map_err(of_batch)?;
-    if header.is_transactional() {
-        let what = "a batch of a transaction that was never begun";
-        return Err((errors::INVALID_TXN_STATE, what.to_owned()));
-    }
     if header.log_append_time() {
         let what = "the timestamps of a batch are the producer's, not those of the append";
         return Err((errors::INVALID_TIMESTAMP, what.to_owned()));
@@ -235,14 +232,18 @@ fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Respo
 /// A new identity. One that a producer brings along is not gone on with: without a transactional id nobody else can have it.
 pub async fn init_producer_id(
     session: Arc<Session>,
-    _version: i16,
+    version: i16,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     let refuse = |code| {
         InitProducerIdResponse::default().with_error_code(code).with_producer_id((-1).into()).with_producer_epoch(-1)
     };
-    if request.transactional_id.is_some() {
-        return refuse(errors::INVALID_REQUEST);
+    if let Some(id) = request.transactional_id {
+        let held = (request.producer_id.0, request.producer_epoch);
+        return match transactions::begin(&session, version, &id, request.transaction_timeout_ms, held).await {
+            Ok((id, epoch)) => InitProducerIdResponse::default().with_producer_id(id.into()).with_producer_epoch(epoch),
+            Err(code) => refuse(code),
+        };
     }
     match session.broker().init_producer(None).await {
         Ok((id, epoch)) => InitProducerIdResponse::default().with_producer_id(id.into()).with_producer_epoch(epoch),

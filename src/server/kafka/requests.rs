@@ -10,7 +10,9 @@ use super::connection::Pending;
 use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
 use super::wire::Reader;
-use super::{admin, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics};
+use super::{
+    admin, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics, transactions,
+};
 use crate::server::budget::Grant;
 
 /// Bytes of a request that carries no batches.
@@ -114,6 +116,13 @@ fn control(control: Control<'_>) -> Result<Pending, Hangup> {
         api::LIST_GROUPS => control.run(group_admin::list),
         api::DESCRIBE_GROUPS => control.run(group_admin::describe),
         api::DELETE_GROUPS => control.run(group_admin::delete),
+        api::ADD_PARTITIONS_TO_TXN => control.run(transactions::add_partitions),
+        api::ADD_OFFSETS_TO_TXN => control.run(transactions::add_offsets),
+        api::END_TXN => control.run(transactions::end),
+        api::TXN_OFFSET_COMMIT => control.run(transactions::commit_offsets),
+        api::DESCRIBE_PRODUCERS => control.run(transactions::describe_producers),
+        api::DESCRIBE_TRANSACTIONS => control.run(transactions::describe),
+        api::LIST_TRANSACTIONS => control.run(transactions::list),
         api::DESCRIBE_CONFIGS => control.run(admin::describe_configs),
         api::ALTER_CONFIGS => control.run(admin::alter_configs),
         api::INCREMENTAL_ALTER_CONFIGS => control.run(admin::incremental_alter_configs),

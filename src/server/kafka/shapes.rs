@@ -84,6 +84,30 @@ pub const DELETE_GROUPS: &[Field] = &[always(Many(&TEXT))];
 
 pub const OFFSET_DELETE: &[Field] = &[always(TEXT), always(List(&[always(TEXT), always(List(&[always(I32)]))]))];
 
+pub const ADD_PARTITIONS_TO_TXN: &[Field] =
+    &[always(TEXT), always(I64), always(I16), always(List(&[always(TEXT), always(Many(&I32))]))];
+
+pub const ADD_OFFSETS_TO_TXN: &[Field] = &[always(TEXT), always(I64), always(I16), always(TEXT)];
+
+pub const END_TXN: &[Field] = &[always(TEXT), always(I64), always(I16), always(I8)];
+
+pub const TXN_OFFSET_COMMIT: &[Field] = &[
+    always(TEXT),
+    always(TEXT),
+    always(I64),
+    always(I16),
+    from(3, I32),
+    from(3, TEXT),
+    from(3, TEXT),
+    always(List(&[always(TEXT), always(List(&[always(I32), always(I64), from(2, I32), always(TEXT)]))])),
+];
+
+pub const DESCRIBE_PRODUCERS: &[Field] = &[always(List(&[always(TEXT), always(Many(&I32))]))];
+
+pub const DESCRIBE_TRANSACTIONS: &[Field] = &[always(Many(&TEXT))];
+
+pub const LIST_TRANSACTIONS: &[Field] = &[always(Many(&TEXT)), always(Many(&I64)), from(1, I64)];
+
 pub const DESCRIBE_CONFIGS: &[Field] =
     &[always(List(&[always(I8), always(TEXT), always(Many(&TEXT))])), always(I8), from(3, I8)];
 

@@ -15,7 +15,7 @@ use super::purse::Purse;
 use super::reading::{Want, read};
 use super::session::{Answer, Session};
 use crate::base::{ErrorKind, Offset};
-use crate::broker::{Fetched, OffsetAt};
+use crate::broker::{Fetched, PartitionEnds};
 use crate::expr::Filter;
 use crate::protocol::{Credit, Delivery, Kind, Subscribe, SubscribeOk};
 use crate::record::BatchHeader;
@@ -85,7 +85,7 @@ impl Subscriptions {
 /// Begins a subscription and answers the request; what is pushed comes behind the answer.
 pub async fn subscribe(session: &Arc<Session>, correlation: u64, slot: OwnedSemaphorePermit, request: Subscribe) {
     let kind = Kind::Subscribe.code();
-    let (id, purse, filter, answer) = match begin(session, &request).await {
+    let (id, purse, filter, answer) = match begin(session, &request) {
         Ok(begun) => begun,
         Err(refusal) => {
             tracing::debug!(topic = request.topic, partition = request.partition, %refusal, "subscribe refused");
@@ -108,17 +108,16 @@ pub async fn subscribe(session: &Arc<Session>, correlation: u64, slot: OwnedSema
 
 type Begun = (u64, Arc<Purse>, Option<Arc<Filter>>, SubscribeOk);
 
-async fn begin(session: &Session, request: &Subscribe) -> Result<Begun, Refusal> {
+fn begin(session: &Session, request: &Subscribe) -> Result<Begun, Refusal> {
     let filter = request.filter.as_deref().map(mapping::filter).transpose()?;
     let broker = &session.shared.broker;
-    let (log_start, _) = broker.list_offset(&request.topic, request.partition, OffsetAt::Beginning).await?;
-    let (stable_end, _) = broker.list_offset(&request.topic, request.partition, OffsetAt::End).await?;
-    if request.offset < log_start || request.offset > stable_end {
+    let PartitionEnds { log_start, stable, committed } = broker.partition_ends(&request.topic, request.partition)?;
+    if request.offset < log_start || request.offset > stable {
         let message = format!(
-            "offset {} of {}/{} is out of range: the partition has {log_start} to {stable_end}",
+            "offset {} of {}/{} is out of range: the partition has {log_start} to {stable}",
             request.offset, request.topic, request.partition
         );
-        let range = Some((log_start, stable_end));
+        let range = Some((log_start, stable));
         return Err(Refusal { kind: ErrorKind::OffsetOutOfRange, message, range });
     }
     let limit = session.shared.config.max_subscriptions;
@@ -130,7 +129,7 @@ async fn begin(session: &Session, request: &Subscribe) -> Result<Begun, Refusal>
     let id = session.subscriptions.next_id.fetch_add(1, Ordering::Relaxed) + 1;
     let purse = Arc::new(Purse::new(request.credit_records, request.credit_bytes));
     running.insert(id, Running { purse: purse.clone(), task: None });
-    Ok((id, purse, filter, SubscribeOk { subscription: id, log_start, stable_end }))
+    Ok((id, purse, filter, SubscribeOk { subscription: id, log_start, stable_end: committed }))
 }
 
 /// Pushes until something ends it, and says what.

@@ -1,0 +1,84 @@
+//! Why something is not done for a producer that writes in transactions.
+
+use crate::base::{ErrorKind, ProducerEpoch, ProducerId, limits};
+
+use super::super::BrokerError;
+
+/// A refusal by the rules of transactions.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransactionError {
+    /// Nobody has the transactional id, or somebody with another producer id.
+    #[error("the transactional id '{id}' is not that of this producer")]
+    Unknown {
+        /// The id.
+        id: String,
+    },
+    /// Another producer has taken over the transactional id, or the transaction was open for too long.
+    #[error("the producer of transactional id '{id}' was superseded; epoch {epoch} is active")]
+    Fenced {
+        /// The id.
+        id: String,
+        /// The epoch that counts.
+        epoch: ProducerEpoch,
+    },
+    /// A batch of a producer that was superseded.
+    #[error("producer {producer} epoch {epoch} was superseded; epoch {current} is active")]
+    Superseded {
+        /// The producer id.
+        producer: ProducerId,
+        /// The batch's epoch.
+        epoch: ProducerEpoch,
+        /// The epoch that counts.
+        current: ProducerEpoch,
+    },
+    /// The transaction before is still being ended.
+    #[error("the transaction before is being ended: try again")]
+    Ending,
+    /// This cannot be done in the state that the transaction is in.
+    #[error("transactional id '{id}': {what}")]
+    State {
+        /// The id.
+        id: String,
+        /// What is in the way.
+        what: String,
+    },
+    /// A time-out that is not allowed.
+    #[error("a transaction time-out of {timeout_ms} ms; allowed are 1 to {}", limits::TRANSACTION_TIMEOUT_MS)]
+    Timeout {
+        /// The time-out.
+        timeout_ms: u64,
+    },
+    /// An id that is not allowed.
+    #[error("a transactional id of {bytes} bytes; allowed are 1 to {}", limits::TRANSACTIONAL_ID_BYTES)]
+    Id {
+        /// Its length.
+        bytes: usize,
+    },
+    /// More ids than there may be.
+    #[error(
+        "there are {} transactional ids, which is the most; they are forgotten after 7 days without use",
+        limits::TRANSACTIONAL_IDS
+    )]
+    TooManyIds,
+    /// More partitions, groups or positions than a transaction may have.
+    #[error(
+        "a transaction with more than {} partitions, {} groups or {} bytes of positions",
+        limits::TRANSACTION_PARTITIONS,
+        limits::TRANSACTION_GROUPS,
+        limits::TRANSACTION_POSITION_BYTES
+    )]
+    TooLarge,
+}
+
+impl From<TransactionError> for BrokerError {
+    fn from(error: TransactionError) -> Self {
+        let kind = match &error {
+            TransactionError::Fenced { .. } | TransactionError::Superseded { .. } => ErrorKind::FencedProducer,
+            TransactionError::Ending => ErrorKind::Busy,
+            TransactionError::TooManyIds => ErrorKind::Overloaded,
+            TransactionError::TooLarge => ErrorKind::TooLarge,
+            _ => ErrorKind::InvalidRequest,
+        };
+        Self::caused(kind, error.to_string(), error)
+    }
+}

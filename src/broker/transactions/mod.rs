@@ -1,0 +1,284 @@
+//! Transactions: what a producer writes to several partitions, and the positions of groups that it commits with it, counts
+//! as a whole or not at all.
+//!
+//! Which id belongs to whom and what becomes of its transaction, [`machine`] knows; it is in the journal before anybody is
+//! told. [`finish`] writes what was decided to the logs. What is open and what was aborted in a partition, its log knows.
+
+mod error;
+mod finish;
+mod look;
+mod machine;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::base::{Clock, GroupName, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName, limits};
+use crate::catalog::{Catalog, Event, Place, Position};
+use crate::record::{Marker, marker_batch};
+
+use super::broker::{blocking, lock};
+use super::{Broker, BrokerError, Commit, Terms};
+pub use error::TransactionError;
+pub use look::{ProducerLook, TransactionLook};
+pub use machine::Producer;
+use machine::{Begun, Ended, Machine, Now};
+
+/// How often it is looked for transactions that have been open for too long.
+const TICK: Duration = Duration::from_millis(100);
+/// How often it is looked for ids that nobody uses any more.
+const IDLE_CHECK: Duration = Duration::from_secs(60);
+/// How long it is waited for the end of a transaction; it goes on without anybody waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The transactions of a broker.
+pub(crate) struct Transactions {
+    machine: Mutex<Machine>,
+    /// Bumped when a transaction has been ended in all its partitions.
+    done: watch::Sender<u64>,
+    /// Something was decided.
+    wake: Notify,
+    running: AtomicBool,
+}
+
+fn now(clock: &dyn Clock) -> Now {
+    Now { wall: clock.now_ms(), monotonic: clock.monotonic_ms() }
+}
+
+impl Transactions {
+    /// As they were kept.
+    pub(crate) fn restore(catalog: &Catalog, clock: &dyn Clock) -> Self {
+        Self {
+            machine: Mutex::new(Machine::restore(catalog.transactions().cloned(), now(clock))),
+            done: watch::Sender::new(0),
+            wake: Notify::new(),
+            running: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a batch may be written to a partition as part of its producer's transaction. While the answer is held, that
+    /// does not end.
+    pub(crate) fn writing(
+        &self,
+        (producer, epoch): (ProducerId, ProducerEpoch),
+        at: (TopicId, PartitionId),
+    ) -> Result<MutexGuard<'_, Machine>, TransactionError> {
+        let machine = lock(&self.machine);
+        machine.may_write(producer, epoch, at)?;
+        Ok(machine)
+    }
+}
+
+async fn run(broker: Weak<Broker>) {
+    let mut forgot = Instant::now();
+    loop {
+        let Some(strong) = broker.upgrade() else { return };
+        for id in strong.transact(Machine::tick) {
+            tracing::info!(id, "a transaction was open for too long and is aborted");
+        }
+        if forgot.elapsed() >= IDLE_CHECK {
+            forgot = Instant::now();
+            strong.transact(Machine::forget_idle);
+        }
+        strong.end_decided();
+        let transactions = Arc::clone(&strong.transactions);
+        drop(strong);
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            () = transactions.wake.notified() => {}
+        }
+    }
+}
+
+impl Broker {
+    /// Goes on with what was being ended, and ends what is open in a log and nobody knows of: its end was damaged, or the
+    /// journal is older than the log.
+    pub(crate) fn resume_transactions(self: &Arc<Self>) {
+        self.abort_unknown();
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.run_transactions();
+        }
+    }
+
+    fn run_transactions(self: &Arc<Self>) {
+        if !self.transactions.running.swap(true, Ordering::AcqRel) {
+            tokio::spawn(run(Arc::downgrade(self)));
+        }
+    }
+
+    fn abort_unknown(&self) {
+        let now_ms = self.clock.now_ms();
+        for topic in self.all_topics() {
+            for partition in &topic.partitions {
+                let Ok(log) = partition.log() else { continue };
+                let open = log.with(|log| log.open_transactions());
+                let machine = lock(&self.transactions.machine);
+                let unknown: Vec<_> = open
+                    .into_iter()
+                    .filter(|open| !machine.knows(open.producer, (topic.entry.id, partition.number)))
+                    .collect();
+                drop(machine);
+                for open in unknown {
+                    tracing::warn!(
+                        topic = %partition.topic, partition = partition.number, producer = open.producer, from = open.first,
+                        "a transaction is open here of which nothing is known: it is aborted"
+                    );
+                    let mut batch = marker_batch(open.producer, open.epoch, Marker::Abort, now_ms);
+                    if let Err(error) = log.with(|log| log.append(&mut batch, now_ms)) {
+                        tracing::error!(topic = %partition.topic, partition = partition.number, %error, "not aborted");
+                    }
+                    log.request_sync();
+                }
+            }
+        }
+    }
+
+    /// Does something with the machine; what has changed is to be kept.
+    fn transact<R>(&self, act: impl FnOnce(&mut Machine, Now) -> R) -> R {
+        let mut machine = lock(&self.transactions.machine);
+        let result = act(&mut machine, now(self.clock.as_ref()));
+        let changes = machine.take_changes();
+        let any = !changes.is_empty();
+        // Within the lock, so that what is said later of an id is kept later.
+        self.groups.pending.put(changes.into_iter().map(|(id, entry)| Event::TransactionSet { id, entry }));
+        drop(machine);
+        if any {
+            self.queues.keeper.note_pending();
+        }
+        result
+    }
+
+    /// Begins to end what was decided.
+    fn end_decided(self: &Arc<Self>) {
+        for ending in lock(&self.transactions.machine).take_endings() {
+            tokio::spawn(finish::finish(Arc::clone(self), ending));
+        }
+    }
+
+    /// Gives a transactional id to who asks for it: a producer id and an epoch, by which all who had it before are
+    /// superseded. A transaction that is open is aborted first. `resume` says with what it was held by who asks, if it was.
+    ///
+    /// # Errors
+    /// A [`TransactionError`]; the journal's.
+    pub async fn begin_transactional(
+        self: &Arc<Self>,
+        id: &str,
+        timeout_ms: u64,
+        resume: Option<(ProducerId, ProducerEpoch)>,
+    ) -> Result<(ProducerId, ProducerEpoch), BrokerError> {
+        if id.is_empty() || id.len() > limits::TRANSACTIONAL_ID_BYTES {
+            return Err(TransactionError::Id { bytes: id.len() }.into());
+        }
+        self.run_transactions();
+        let deadline = Instant::now() + PATIENCE;
+        let mut done = self.transactions.done.subscribe();
+        let mut fresh = None;
+        loop {
+            match self.transact(|machine, now| machine.begin(id, timeout_ms, resume, fresh, now))? {
+                Begun::Ready(producer, epoch) => {
+                    self.queues.keeper.kept().await?;
+                    return Ok((producer, epoch));
+                }
+                Begun::NeedsProducer => fresh = Some(self.init_producer(None).await?.0),
+                Begun::Ending => {
+                    self.end_decided();
+                    if timeout_at(deadline, done.changed()).await.is_err() {
+                        return Err(TransactionError::Ending.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes partitions part of a producer's transaction, which begins with the first; it may write to them then.
+    ///
+    /// # Errors
+    /// A [`TransactionError`]; there is no such partition; the journal's.
+    pub async fn add_partitions(
+        self: &Arc<Self>,
+        who: Producer<'_>,
+        partitions: &[(TopicName, PartitionId)],
+    ) -> Result<(), BrokerError> {
+        let mut places = Vec::with_capacity(partitions.len());
+        for (name, number) in partitions {
+            let topic = self.topic(name.as_str())?;
+            topic.partition(*number)?;
+            places.push((topic.entry.id, *number));
+        }
+        self.transact(|machine, now| machine.add(who, &places, None, now))?;
+        self.queues.keeper.kept().await
+    }
+
+    /// Makes a group part of a producer's transaction, which may commit positions of it then. The group is made if it is
+    /// not there.
+    ///
+    /// # Errors
+    /// A [`TransactionError`]; it is a queue group; the journal's.
+    pub async fn add_group(self: &Arc<Self>, who: Producer<'_>, group: &GroupName) -> Result<(), BrokerError> {
+        let (broker, name) = (Arc::clone(self), group.clone());
+        blocking(move || broker.declare_stream(&name)).await?;
+        self.transact(|machine, now| machine.add(who, &[], Some(group), now))?;
+        self.queues.keeper.kept().await
+    }
+
+    /// Notes positions of a group that hold once the producer's transaction is committed; for each, in order, what became
+    /// of it. Whether the member may commit, the door has checked.
+    ///
+    /// # Errors
+    /// A [`TransactionError`]; the journal's.
+    pub async fn stage_positions(
+        self: &Arc<Self>,
+        who: Producer<'_>,
+        group: &GroupName,
+        commits: Vec<Commit>,
+    ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
+        let time_ms = self.clock.now_ms();
+        let mut outcomes = Vec::with_capacity(commits.len());
+        let mut positions = Vec::new();
+        for commit in commits {
+            let checked = self.topic(commit.topic.as_str()).and_then(|topic| {
+                self.check_commit(&topic, &commit, Terms::AsSaid)?;
+                let place = Place { group: group.clone(), topic: topic.entry.id, partition: commit.partition };
+                Ok((place, Position { offset: commit.offset, metadata: commit.metadata.clone(), time_ms }))
+            });
+            outcomes.push(checked.map(|position| positions.push(position)));
+        }
+        self.transact(|machine, now| machine.stage(who, group, positions, now))?;
+        self.queues.keeper.kept().await?;
+        Ok(outcomes)
+    }
+
+    /// Ends a producer's transaction. When this returns it is decided and on the disk; as a rule it is in force in all its
+    /// partitions too, and the positions hold.
+    ///
+    /// # Errors
+    /// A [`TransactionError`]; the journal's.
+    pub async fn end_transaction(self: &Arc<Self>, who: Producer<'_>, marker: Marker) -> Result<(), BrokerError> {
+        self.run_transactions();
+        let deadline = Instant::now() + PATIENCE;
+        let mut done = self.transactions.done.subscribe();
+        if self.transact(|machine, now| machine.end(who, marker, now))? == Ended::Before {
+            return self.queues.keeper.kept().await;
+        }
+        self.end_decided();
+        self.queues.keeper.kept().await?;
+        while lock(&self.transactions.machine).is_ending(who.id) {
+            if timeout_at(deadline, done.changed()).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a position of a group in a partition waits for the end of a transaction.
+    pub fn is_position_staged(&self, group: &GroupName, topic: &TopicName, partition: PartitionId) -> bool {
+        let Ok(topic) = self.topic(topic.as_str()) else { return false };
+        let place = Place { group: group.clone(), topic: topic.entry.id, partition };
+        lock(&self.transactions.machine).is_staged(&place)
+    }
+}
