@@ -3,6 +3,9 @@
 //! A connection that holds nothing may take what is free. One that already holds bytes gets more only while it holds
 //! less than what is free (the dynamic threshold of shared-memory switches, Choudhury and Hahne 1998): however many
 //! slow peers pile bytes up, each of their shares shrinks as they do, and something is left for the next one.
+//!
+//! Shares that shrink by half with each peer that never lets go are soon nothing. So a part of the budget
+//! ([`KEPT`]) is only for connections that hold little: there it takes hundreds of such peers to get in the way.
 
 #[cfg(test)]
 mod tests;
@@ -11,6 +14,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+/// One part in so many of a budget is kept for connections that hold little.
+const KEPT: usize = 4;
+/// What little is: this, or one part in 64 of a small budget.
+const LITTLE: usize = 256 * 1024;
 
 /// The ceiling of one direction.
 #[derive(Debug)]
@@ -82,8 +90,16 @@ impl Account {
         let mut used = self.budget.lock();
         let free = self.budget.total.saturating_sub(*used);
         let held = self.held.load(Ordering::Relaxed);
-        let room = if held == 0 { free } else { free.min(self.limit).saturating_sub(held) };
         let least = least.min(self.budget.total);
+        let open = free.saturating_sub(self.budget.total / KEPT);
+        let little = LITTLE.min(self.budget.total / 64);
+        let room = match held {
+            // A single grant may be large, and goes through as soon as there is room for it.
+            0 => open.max(free.min(little.max(least))),
+            held => {
+                open.min(self.limit).saturating_sub(held).max(free.min(little.min(self.limit).saturating_sub(held)))
+            }
+        };
         let bytes = most.min(self.limit).max(least).min(room);
         if bytes < least {
             return None;

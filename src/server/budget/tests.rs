@@ -39,6 +39,21 @@ fn hoarders_leave_something_for_the_next_one() {
     assert!(budget.account(1000).try_take(10, 10).is_some());
 }
 
+#[test]
+fn dozens_that_never_let_go_leave_enough_for_one_that_reads() {
+    const MIB: usize = 1024 * 1024;
+    let budget = Budget::new(256 * MIB);
+    let mut kept = Vec::new();
+    for _ in 0..64 {
+        let account = budget.account(32 * MIB);
+        while let Some(grant) = account.try_take(64 * 1024, MIB) {
+            kept.push(grant);
+        }
+    }
+    let reader = budget.account(32 * MIB);
+    assert!(reader.try_take(64 * 1024, MIB).is_some_and(|grant| grant.bytes() >= 128 * 1024));
+}
+
 #[tokio::test]
 async fn a_waiter_goes_on_when_bytes_are_freed() {
     let budget = Budget::new(100);
