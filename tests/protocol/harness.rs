@@ -53,8 +53,13 @@ impl Running {
 }
 
 pub async fn start_in(dir: &TempDir, change: impl FnOnce(&mut ServerConfig)) -> Server {
-    let mut config =
-        ServerConfig { data_dir: dir.path().join("data"), listen: "127.0.0.1:0".to_owned(), ..ServerConfig::default() };
+    let mut config = ServerConfig {
+        data_dir: dir.path().join("data"),
+        listen: "127.0.0.1:0".to_owned(),
+        // Its bodies ask more of the limits than some of these tests set.
+        http_listen: "off".to_owned(),
+        ..ServerConfig::default()
+    };
     change(&mut config);
     Server::start(config).await.unwrap()
 }
