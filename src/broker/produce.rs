@@ -11,9 +11,23 @@ use tokio::sync::oneshot;
 
 use crate::base::{ErrorKind, PartitionId, limits};
 use crate::log::{AppendRequest, WaitFor};
-use crate::record::{check_keyed, check_produced};
+use crate::record::{BatchError, BatchHeader, Compression, check_compressed, check_keyed, check_produced};
 
 use super::{AckLevel, Broker, BrokerError, Produced};
+
+/// Compressed batches from this size on are looked into with the thread's other tasks handed over first.
+const LONG_LOOK: usize = 64 * 1024;
+
+/// Looks into a compressed batch, so that nobody who reads it meets a bomb or a lie.
+fn look_inside(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
+    if header.compression()? == Compression::None {
+        return Ok(());
+    }
+    let look = || check_compressed(batch, limits::MAX_DECOMPRESSED_BYTES);
+    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    let hands_over = batch.len() >= LONG_LOOK && matches!(runtime, Ok(RuntimeFlavor::MultiThread));
+    if hands_over { tokio::task::block_in_place(look) } else { look() }
+}
 
 /// Where an append is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +96,9 @@ impl Broker {
             if header.producer_id >= limits::OWN_PRODUCER_IDS && !own {
                 let message = format!("producer id {} is one of the server's own", header.producer_id);
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+            }
+            if !own {
+                look_inside(&header, &batch)?;
             }
             if topic.settings.cleanup.compacts() {
                 check_keyed(&batch)?;

@@ -4,6 +4,7 @@ use tidelog::base::ErrorKind;
 use tidelog::protocol::{
     Ack, CreateTopic, Credit, Fetch, Kind, ListTopics, Metadata, Ping, Pong, Produce, ProduceOk, encode_frame, flags,
 };
+use tidelog::record::{BatchBuilder, BatchOptions, Compression};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Raw, Running, answer, batch, error_of, frame};
@@ -232,6 +233,53 @@ async fn a_batch_that_is_not_whole_is_refused_and_the_next_one_is_taken() {
     }
     raw.produce(10, "a", &good).await;
     assert_eq!(raw.produced(10).await.base_offset, 0);
+    running.stop().await;
+}
+
+/// What is inside of a compressed batch is looked at before anybody reads it, at this door as at the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_batch_that_lies_or_is_a_bomb_is_refused_and_the_next_one_is_taken() {
+    let running = Running::start(|_| ()).await;
+    let mut raw = running.client().await;
+    raw.create_topic("a").await;
+    let reseal = |batch: &mut [u8]| {
+        let crc = crc32c::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    };
+    let mut offset = 0;
+    for codec in Compression::ALL.into_iter().filter(|codec| *codec != Compression::None) {
+        let packed = |values: &[&[u8]]| {
+            let mut builder = BatchBuilder::new(BatchOptions { compression: codec, ..BatchOptions::default() });
+            values.iter().for_each(|value| builder.push(1, None, Some(value), &[]));
+            builder.build()
+        };
+        let mut counts = packed(&[b"a", b"b"]);
+        (counts[26], counts[60]) = (8, 9);
+        reseal(&mut counts);
+        let mut cut = packed(&[b"a", b"b"]);
+        // In the middle: what only follows the records, such as an end mark, nobody misses.
+        cut.truncate(61 + (cut.len() - 61) / 2);
+        let length = i32::try_from(cut.len() - 12).unwrap();
+        cut[8..12].copy_from_slice(&length.to_be_bytes());
+        reseal(&mut cut);
+        for (what, bad) in [("a lying count", counts), ("cut records", cut)] {
+            raw.produce(9, "a", &bad).await;
+            let error = answer::<ProduceOk>(&raw.next().await.unwrap(), 9).unwrap_err();
+            assert_eq!(error.code, ErrorKind::CorruptBatch.code(), "{what}, {codec}: {}", error.message);
+        }
+        raw.produce(10, "a", &packed(&[b"a", b"b"])).await;
+        assert_eq!(raw.produced(10).await.base_offset, offset);
+        offset += 2;
+    }
+    // 300 MB of zeros in one record, in some kilobytes.
+    let mut builder = BatchBuilder::new(BatchOptions { compression: Compression::Zstd, ..BatchOptions::default() });
+    builder.push(1, None, Some(&vec![0; 300 * 1024 * 1024]), &[]);
+    let bomb = builder.build();
+    assert!(bomb.len() < 1024 * 1024);
+    raw.produce(11, "a", &bomb).await;
+    let error = answer::<ProduceOk>(&raw.next().await.unwrap(), 11).unwrap_err();
+    assert_eq!(error.code, ErrorKind::CorruptBatch.code(), "{}", error.message);
+    still_well(&running).await;
     running.stop().await;
 }
 
