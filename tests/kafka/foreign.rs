@@ -93,6 +93,21 @@ async fn kafkajs() {
     .await;
 }
 
+/// Records cross between the doors unchanged, both ways; a Kafka consumer answers a request of the native door.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_and_requests_cross_between_the_doors() {
+    if !wanted("confluent-kafka beside the native door") {
+        return;
+    }
+    let running = Running::start().await;
+    let mut command = python("crossing.py");
+    command.arg(running.server.kafka_addresses()[0].to_string());
+    command.arg(running.server.addresses()[0].to_string()).arg(env!("CARGO_BIN_EXE_tidelog"));
+    let output = tokio::task::spawn_blocking(move || run(command)).await.unwrap();
+    assert_eq!(output.trim(), "ok");
+    running.stop().await;
+}
+
 fn kcat(address: &str, args: &[&str], input: &str) -> String {
     let mut child = Command::new("kcat")
         .args(["-b", address])

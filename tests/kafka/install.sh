@@ -9,8 +9,8 @@ if [ ! -x target/foreign/py/bin/python ]; then
 fi
 target/foreign/py/bin/python -m pip install --quiet --disable-pip-version-check \
     confluent-kafka==2.16.1 kafka-python==3.0.12 aiokafka==0.14.0 cramjam==2.14.0 python-snappy==0.7.3 lz4==4.4.5 zstandard==0.25.0
-if [ ! -d target/foreign/js/node_modules/kafkajs ]; then
-    npm install --silent --no-audit --no-fund --prefix target/foreign/js kafkajs@2.2.4
+if [ ! -d target/foreign/js/node_modules/lz4js ]; then
+    npm install --silent --no-audit --no-fund --prefix target/foreign/js kafkajs@2.2.4 kafkajs-snappy@1.1.0 lz4js@0.2.0
 fi
 if ! command -v kcat >/dev/null; then
     apt-get update -qq

@@ -39,6 +39,24 @@ assert sum(consumer.committed(place) for place in places) == len(expected)
 found = consumer.offsets_for_times({place: 5_000 for place in places})
 assert any(place and place.timestamp == 5_000 for place in found.values())
 assert sum(consumer.end_offsets(places).values()) == len(expected)
+
+# The group grows and shrinks.
+other = KafkaConsumer("kp", bootstrap_servers=address, group_id="kp-group", enable_auto_commit=False)
+end = time.time() + 60
+while not (len(consumer.assignment()) == len(other.assignment()) == 1):
+    assert time.time() < end, (consumer.assignment(), other.assignment())
+    assert not consumer.poll(200) and not other.poll(200), "committed records came again"
 consumer.close()
+while len(other.assignment()) != 2:
+    assert time.time() < end, other.assignment()
+    assert not other.poll(200), "committed records came again"
+
+# A seek by time.
+for place, at in found.items():
+    if at:
+        other.seek(place, at.offset)
+        records = other.poll(30_000).get(place, [])
+        assert records and records[0].timestamp == 5_000, records
+other.close()
 admin.delete_topics(["kp"])
 print("ok")
