@@ -7,6 +7,7 @@ mod client;
 mod fetching;
 mod foreign;
 mod grouping;
+mod hostile;
 mod producing;
 mod talking;
 mod topics;
