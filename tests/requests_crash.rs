@@ -15,6 +15,8 @@ use tidelog::client::{Client, ClientBuilder, StartAt};
 
 /// Longer than anything takes, on a machine that does other things too.
 const LONG: Duration = Duration::from_secs(90);
+/// What one requester asks at most: three of them stay below what one list of requests holds.
+const ASKED: usize = 300;
 /// What a request that nobody answers in time is given.
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -38,11 +40,11 @@ async fn callbacks(client: &Client) -> BTreeMap<String, Vec<(String, String)>> {
     found
 }
 
-/// Asks on and on, and goes away; what it knows to be taken in is noted.
-async fn requester(address: String, number: u64, stop: Arc<AtomicBool>) -> BTreeSet<String> {
+/// Asks on and on, this long between two, and goes away; what it knows to be taken in is noted.
+async fn requester(address: String, number: u64, pause: Duration, stop: Arc<AtomicBool>) -> BTreeSet<String> {
     let mut taken = BTreeSet::new();
     let mut count = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) && count < ASKED {
         let Ok(client) = builder(&address).build().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -56,7 +58,7 @@ async fn requester(address: String, number: u64, stop: Arc<AtomicBool>) -> BTree
             if tokio::time::timeout(Duration::from_secs(4), request.submit()).await.is_ok_and(|sent| sent.is_ok()) {
                 taken.insert(id);
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(pause).await;
         }
     }
     taken
@@ -89,7 +91,10 @@ async fn every_durable_request_has_one_outcome_and_one_callback_whoever_is_kille
     let mut server = Server::start_on(dir.path(), &[]);
     let address = server.address().to_owned();
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let asking: Vec<_> = (0..3).map(|number| tokio::spawn(requester(address.clone(), number, stop.clone()))).collect();
+    // A kill every 700 ms or so: the requests last about as long as the kills, however fast the machine is.
+    let pause = Duration::from_millis(700) * kills as u32 / ASKED as u32;
+    let asking: Vec<_> =
+        (0..3).map(|number| tokio::spawn(requester(address.clone(), number, pause, stop.clone()))).collect();
     let start = |topic| tokio::spawn(responder(address.clone(), topic, answered.clone()));
     let mut responders = [start("load"), start("load"), start("analyse"), start("analyse")];
     for _ in 0..kills {
