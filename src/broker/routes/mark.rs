@@ -62,14 +62,7 @@ pub(super) async fn written(partition: &Arc<Partition>, producer: ProducerId) ->
         (None, Some(last), _) => last,
     };
     // A killed server may have left it written and not synced; what counts as done must survive a power cut.
-    while log.with(|log| log.synced_end()) <= last.last_offset {
-        if log.with(|log| log.poisoned().is_some()) {
-            let message = format!("topic '{}' partition {}: a sync failed", partition.topic, partition.number);
-            return Err(BrokerError::new(ErrorKind::Poisoned, message));
-        }
-        log.request_sync();
-        tokio::time::sleep(LOOK).await;
-    }
+    synced(partition, last.last_offset + 1).await?;
     let reading = log.clone();
     let read = blocking(move || {
         let plan = reading.with(|log| log.plan_read(last.last_offset, 1, log.written_end()))?;
@@ -87,6 +80,23 @@ pub(super) async fn written(partition: &Arc<Partition>, producer: ProducerId) ->
             Err(BrokerError::new(ErrorKind::Internal, message))
         }
     }
+}
+
+/// Waits until what is written below `end` is durable.
+///
+/// # Errors
+/// The partition takes no writes, so it never will be.
+pub(super) async fn synced(partition: &Partition, end: Offset) -> Result<(), BrokerError> {
+    let log = partition.log()?;
+    while log.with(|log| log.synced_end()) < end {
+        if log.with(|log| log.poisoned().is_some()) {
+            let message = format!("topic '{}' partition {}: a sync failed", partition.topic, partition.number);
+            return Err(BrokerError::new(ErrorKind::Poisoned, message));
+        }
+        log.request_sync();
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 fn last_mark(batches: bytes::Bytes, at: Offset) -> Option<Mark> {

@@ -324,6 +324,7 @@ impl Runner {
 
     /// Writes a portion, however often it takes.
     async fn write(&mut self, portion: &Portion) -> Result<(), End> {
+        self.source_is_durable(portion.next).await?;
         if portion.made.is_empty() {
             return Ok(());
         }
@@ -346,6 +347,25 @@ impl Runner {
                     drop(gate);
                     self.wait_after(&error.to_string()).await?;
                 }
+            }
+        }
+    }
+
+    /// A topic with `durability=interval` shows records that a power cut may take away, and others would come in their place:
+    /// nothing is made of one, and no position moves past it, before it is there to stay.
+    async fn source_is_durable(&mut self, end: Offset) -> Result<(), End> {
+        loop {
+            let synced = async {
+                let topic = self.broker.topic(self.reading.topic.as_str())?;
+                if topic.entry.id != self.reading.place.topic {
+                    return Ok(());
+                }
+                mark::synced(topic.partition(self.reading.place.partition)?, end).await
+            };
+            match synced.await {
+                Ok(()) => return Ok(()),
+                Err(_) if self.stopped() => return Err(End::Stopped),
+                Err(error) => self.wait_after(&error.to_string()).await?,
             }
         }
     }
