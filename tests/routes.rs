@@ -119,6 +119,76 @@ fn routes_are_applied_described_paused_reset_and_deleted() {
     assert!(at(&server, &["route", "describe", "r"]).fails(1).reason().contains("there is no route 'r'"));
 }
 
+#[test]
+fn a_file_with_mistakes_changes_nothing_on_the_server() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.toml");
+    let good = "[[route]]\nname = 'kept'\nfrom = 'in'\n[[route.to]]\ntopic = 'out'\n";
+    std::fs::write(&file, good).unwrap();
+    let name = file.to_str().unwrap();
+    at(&server, &["route", "apply", name]).ok();
+    let listed = |server: &Server| json_lines(&at(server, &["route", "describe", "kept", "--json"]).ok().stdout);
+    let before = listed(&server);
+    // The first route of the file is fine, and other than before; a later one is wrong.
+    let wrong = good.replace("'out'", "'elsewhere'")
+        + "[[route]]\nname = 'wrong'\nfrom = 'in'\n[[route.to]]\nwhen = 'value.'\n";
+    std::fs::write(&file, wrong).unwrap();
+    let refused = at(&server, &["route", "apply", name]).fails(1);
+    assert!(refused.stderr().contains(&format!("{name}:10:15: route 'wrong': ")), "{}", refused.stderr());
+    assert!(refused.stderr().contains(&format!("{name}:9:1: route 'wrong': ")), "{}", refused.stderr());
+    assert!(refused.reason().ends_with("has 2 mistakes; nothing is applied"), "{}", refused.reason());
+    assert_eq!(listed(&server), before);
+    assert_eq!(json_lines(&at(&server, &["route", "list", "--json"]).ok().stdout).len(), 1);
+    at(&server, &["produce", "in", "1"]).ok();
+    assert_eq!(consumed(&server, "out", 1)[0]["value"], "1");
+    assert!(at(&server, &["topic", "describe", "elsewhere"]).fails(1).reason().contains("no topic"));
+}
+
+#[test]
+fn parts_say_what_they_are_of_and_what_nobody_wants_is_counted() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.toml");
+    let rules = "[[route]]\nname = 'r'\nfrom = 'in'\nsplit = '$.lines[*]'\nkey = 'value.customer'\n\
+                 headers = { currency = 'value.currency' }\n[[route.to]]\nwhen = 'part.n > 1'\ntopic = 'out'\n\
+                 headers = { n = 'string(part.n)', seen = '\"yes\"' }\n";
+    std::fs::write(&file, rules).unwrap();
+    at(&server, &["route", "apply", file.to_str().unwrap()]).ok();
+    let document = r#"{"customer":"c1","currency":"JPY","lines":[{"n":1},{"n":2},{"n":3}]}"#;
+    at(&server, &["produce", "in", document, "--header", "trace=t1", "--header", "tidelog-correlation-id=whole-7"])
+        .ok();
+    at(&server, &["produce", "in", &document.replace("JPY", "EUR")]).ok();
+    let parts = consumed(&server, "out", 4);
+    let header = |at: usize, name: &str| parts[at]["headers"][name].as_str().unwrap_or_default().to_owned();
+    for (at, (part, n, currency)) in
+        [("2/3", "2", "JPY"), ("3/3", "3", "JPY"), ("2/3", "2", "EUR"), ("3/3", "3", "EUR")].into_iter().enumerate()
+    {
+        assert_eq!(parts[at]["key"], "c1");
+        assert_eq!((header(at, "tidelog-part").as_str(), header(at, "n").as_str()), (part, n));
+        assert_eq!((header(at, "currency").as_str(), header(at, "seen").as_str()), (currency, "yes"));
+    }
+    assert_eq!((header(0, "trace").as_str(), header(2, "trace").as_str()), ("t1", ""));
+    // Of the whole, where it has one; else one that its parts share and no other's.
+    assert_eq!(
+        (header(0, "tidelog-correlation-id"), header(1, "tidelog-correlation-id")),
+        ("whole-7".into(), "whole-7".into())
+    );
+    assert_eq!(header(2, "tidelog-correlation-id"), header(3, "tidelog-correlation-id"));
+    assert!(!header(2, "tidelog-correlation-id").is_empty());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let described = loop {
+        let route = json_lines(&at(&server, &["route", "describe", "r", "--json"]).ok().stdout).remove(0);
+        if route["lag"] == 0 {
+            break route;
+        }
+        assert!(Instant::now() < deadline, "{route}");
+    };
+    assert_eq!(described["unwanted"], 2, "{described}");
+    let shown = String::from_utf8(at(&server, &["route", "describe", "r"]).ok().stdout).unwrap();
+    assert!(shown.contains("nobody wanted"), "{shown}");
+}
+
 /// Waits until a topic has so many records, and gives them.
 fn consumed(server: &Server, topic: &str, count: usize) -> Vec<Value> {
     let deadline = Instant::now() + Duration::from_secs(60);

@@ -98,8 +98,10 @@ fn print(route: &RouteDescription) -> Result<(), Failure> {
         writeln!(out, "{} went to {}", output::count(*failed, "dead letter"), route.dead_letter)?;
     }
     if route.unwanted > 0 {
-        let what = output::count(route.unwanted, "record or part");
-        writeln!(out, "{what} no condition wanted, and there is no 'otherwise'")?;
+        // Whole records, where the route does not split.
+        let what =
+            output::count(route.unwanted, if route.definition.contains("\nsplit = ") { "part" } else { "record" });
+        writeln!(out, "nobody wanted {what}, and there is no 'otherwise'")?;
     }
     if !route.made.is_empty() {
         writeln!(out, "topics made: {}", route.made.join(", "))?;

@@ -213,3 +213,26 @@ async fn computed_topics_are_bounded_and_loops_are_refused_or_stopped() {
     assert_eq!(read(&broker, "ring").await.len(), 1 + limits::ROUTE_HOPS as usize);
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_were_deleted_while_a_route_paused_are_left_out_and_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    produce(&broker, "in", &["2"]).await;
+    apply(&broker, SORTING).await;
+    values(&broker, "even", 1).await;
+    broker.pause_route(&name("sort"), true).await.unwrap();
+    for value in ["4", "6", "8", "10"] {
+        produce(&broker, "in", &[value]).await;
+    }
+    broker.delete_records("in", 0, Some(3)).await.unwrap();
+    broker.pause_route(&name("sort"), false).await.unwrap();
+    assert_eq!(values(&broker, "even", 3).await, ["2", "8", "10"]);
+    let told = described(&broker, "sort", |route| route.summary.lag == 0).await;
+    assert_eq!(
+        told.partitions[0].trouble.clone().unwrap().message,
+        "retention has deleted offsets 1 to 2 before they were routed; going on at 3"
+    );
+    assert_eq!(told.summary.state, "running");
+    broker.shutdown().await;
+}
