@@ -208,9 +208,13 @@ impl Broker {
     }
 
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>, BrokerError> {
-        let name = TopicName::new(name)?;
+        self.topic_of(&TopicName::new(name)?)
+    }
+
+    /// [`Broker::topic`], by a name that was checked.
+    pub(crate) fn topic_of(&self, name: &TopicName) -> Result<Arc<Topic>, BrokerError> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        topics.get(&name).cloned().ok_or_else(|| BrokerError::no_topic(name.as_str()))
+        topics.get(name).cloned().ok_or_else(|| BrokerError::no_topic(name.as_str()))
     }
 
     /// Deletions that a crash interrupted are finished; folders that belong to no topic are removed if no data is in

@@ -11,6 +11,7 @@ use crate::expr::Input;
 use crate::record::{Batches, Record, partition_for_key, read_records};
 use crate::route::{Aggregate, Effect, Failure, Output, Route, Routed, Rule};
 
+use super::super::partition::Topic;
 use super::super::{Broker, BrokerError};
 use super::active::ActiveRoute;
 use super::mark::Mark;
@@ -75,6 +76,8 @@ impl Evaluator {
         let mut portion = Portion::new(&self.broker, from);
         let mut bytes = 0;
         let mut full = false;
+        // For this portion only: a topic that gets more partitions meanwhile makes it void.
+        let mut known = None;
         'batches: for batch in Batches::new(batches) {
             let (header, batch) = batch?;
             if header.is_control() {
@@ -90,7 +93,7 @@ impl Evaluator {
                     break 'batches;
                 }
                 let before = portion.made.len();
-                if let Err(error) = self.one(&record, &mut portion) {
+                if let Err(error) = self.one(&record, &mut portion, &mut known) {
                     if let Some(aggregate) = &mut self.aggregate {
                         aggregate.take_back(record.offset);
                     }
@@ -127,7 +130,7 @@ impl Evaluator {
                 let output_number = first_output + number as u64;
                 // Where it stands in the order of writing is not where it was made of.
                 replace(&mut output, crate::route::OUTPUT, format!("{offset}.{output_number}"));
-                let partition = self.place(&output)?;
+                let partition = self.partition_of(&output, self.destination(&output)?.entry.partitions);
                 self.counts.failed += 1;
                 portion.made.push(Made { mark: Mark { offset, output: output_number }, partition, output });
             }
@@ -147,9 +150,14 @@ impl Evaluator {
         Input { topic: self.topic.as_str(), partition: self.partition, offset: record.offset, record }
     }
 
-    fn one(&mut self, record: &Record, portion: &mut Portion) -> Result<(), BrokerError> {
-        let now = self.broker.clock.now_ms();
-        let routed = match self.aggregate.as_mut().map(|aggregate| aggregate.add(record, now)) {
+    fn one(
+        &mut self,
+        record: &Record,
+        portion: &mut Portion,
+        known: &mut Option<Arc<Topic>>,
+    ) -> Result<(), BrokerError> {
+        let clock = &self.broker.clock;
+        let routed = match self.aggregate.as_mut().map(|aggregate| aggregate.add(record, clock.now_ms())) {
             None => self.route.route(&self.input(record)),
             Some(Effect::Complete(whole)) => self.route.route(&self.input(&whole)),
             Some(Effect::Refused(failure)) => self.route.refuse(&self.input(record), failure),
@@ -158,13 +166,13 @@ impl Evaluator {
                 return Ok(());
             }
         };
-        let made = match self.places(&routed)? {
+        let made = match self.places(&routed, known)? {
             Ok(partitions) => (routed, partitions),
             // It is refused as a whole, before anything of it is written.
             Err(failure) => {
                 let refused = self.route.refuse(&self.input(record), failure);
                 let refused = self.cut(refused);
-                match self.places(&refused)? {
+                match self.places(&refused, known)? {
                     Ok(partitions) => (refused, partitions),
                     Err(failure) => return Err(BrokerError::new(ErrorKind::TooLarge, failure.message)),
                 }
@@ -202,8 +210,7 @@ impl Evaluator {
     /// A dead letter that is too large for its topic goes there without its value.
     fn cut(&self, mut routed: Routed) -> Routed {
         for output in &mut routed.outputs {
-            let most =
-                self.broker.topic(output.topic.as_str()).map(|topic| topic.settings.max_message_bytes.as_usize());
+            let most = self.broker.topic_of(&output.topic).map(|topic| topic.settings.max_message_bytes.as_usize());
             let most = most.unwrap_or(limits::DEFAULT_BATCH_BYTES);
             if output.weight() + RECORD_ROOM > most {
                 let length = output.value.as_ref().map_or(0, Bytes::len);
@@ -216,35 +223,43 @@ impl Evaluator {
     }
 
     /// The partitions to which a record's outputs go, the topics made if need be; or why it is a dead letter instead.
-    fn places(&self, routed: &Routed) -> Result<Result<Vec<PartitionId>, Failure>, BrokerError> {
+    fn places(
+        &self,
+        routed: &Routed,
+        known: &mut Option<Arc<Topic>>,
+    ) -> Result<Result<Vec<PartitionId>, Failure>, BrokerError> {
         let mut partitions = Vec::with_capacity(routed.outputs.len());
         for output in &routed.outputs {
-            let name = self.route.name_of(output.rule);
-            if output.computed
-                && let Err(limit) = self.active.may_make(&self.broker, &output.topic, self.route.spec())?
-            {
-                return Ok(Err(Failure::new(name, limit)));
-            }
-            let topic = match self.broker.topic(output.topic.as_str()) {
-                Ok(topic) => topic,
-                Err(_) => self.active.make(&self.broker, &output.topic, self.route.spec())?,
+            // Most records go where the one before went.
+            let same = known.take().filter(|topic| topic.entry.name == output.topic);
+            let topic = match same {
+                Some(topic) => topic,
+                None => {
+                    if output.computed
+                        && let Err(limit) = self.active.may_make(&self.broker, &output.topic, self.route.spec())?
+                    {
+                        return Ok(Err(Failure::new(self.route.name_of(output.rule), limit)));
+                    }
+                    self.destination(output)?
+                }
             };
             let (size, most) = (output.weight() + RECORD_ROOM, topic.settings.max_message_bytes.as_usize());
             if size > most {
                 let message = format!("a record of {size} bytes; topic '{}' takes up to {most}", output.topic);
-                return Ok(Err(Failure::new(name, message)));
+                return Ok(Err(Failure::new(self.route.name_of(output.rule), message)));
             }
             partitions.push(self.partition_of(output, topic.entry.partitions));
+            *known = Some(topic);
         }
         Ok(Ok(partitions))
     }
 
-    fn place(&self, output: &Output) -> Result<PartitionId, BrokerError> {
-        let topic = match self.broker.topic(output.topic.as_str()) {
-            Ok(topic) => topic,
-            Err(_) => self.active.make(&self.broker, &output.topic, self.route.spec())?,
-        };
-        Ok(self.partition_of(output, topic.entry.partitions))
+    /// The topic of an output, made if need be.
+    fn destination(&self, output: &Output) -> Result<Arc<Topic>, BrokerError> {
+        match self.broker.topic_of(&output.topic) {
+            Ok(topic) => Ok(topic),
+            Err(_) => self.active.make(&self.broker, &output.topic, self.route.spec()),
+        }
     }
 
     /// By the key; without one, that of the source, so that its order stays.

@@ -346,6 +346,10 @@ impl Runner {
                 Err(error) => {
                     drop(gate);
                     self.wait_after(&error.to_string()).await?;
+                    if error.kind() == ErrorKind::NotFound {
+                        // A topic was deleted after it was evaluated: evaluated anew, it is made again.
+                        return Err(End::Again);
+                    }
                 }
             }
         }

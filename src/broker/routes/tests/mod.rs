@@ -236,3 +236,22 @@ async fn records_that_were_deleted_while_a_route_paused_are_left_out_and_it_says
     assert_eq!(told.summary.state, "running");
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_is_deleted_while_it_is_written_to_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    produce(&broker, "in", &["1"]).await;
+    apply(&broker, SORTING).await;
+    for round in 0..60 {
+        produce(&broker, "in", &["2"; 3]).await;
+        tokio::time::sleep(Duration::from_micros(round * 50)).await;
+        let _ = broker.delete_topic(&name("even")).await;
+    }
+    produce(&broker, "in", &["4"]).await;
+    let described =
+        described(&broker, "sort", |route| route.summary.lag == 0 && route.summary.state == "running").await;
+    assert_eq!(described.summary.failed, 0);
+    assert_eq!(values(&broker, "even", 1).await.last().unwrap(), "4");
+    broker.shutdown().await;
+}
