@@ -1,4 +1,4 @@
-//! The accept loop of a listener, and the one count of connections that they share.
+//! The accept loop of every listener.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::ServerConfig;
+use super::metrics::ServerMetrics;
 use super::shared::Shared;
 use crate::base::ErrorKind;
 
@@ -22,8 +24,12 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// What a listener does with a connection.
 #[derive(Clone, Copy)]
 pub struct Door {
-    /// Serves one, in a task of its own.
-    pub serve: fn(TcpStream, SocketAddr, Arc<Shared>, OwnedSemaphorePermit),
+    /// Serves one, in a task of its own, which holds its place.
+    pub serve: fn(TcpStream, SocketAddr, Arc<Shared>, Open),
+    /// One permit a connection.
+    pub places: fn(&Shared) -> &Arc<Semaphore>,
+    /// How many places are taken.
+    pub taken: fn(&ServerMetrics) -> &Gauge,
     /// What is sent to one for which there is no room, in protocols that have words for that.
     pub no_room: fn(&ServerConfig) -> Option<Bytes>,
 }
@@ -69,12 +75,16 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 }
 
 fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, door: Door) {
-    match shared.connections.clone().try_acquire_owned() {
-        Ok(permit) => (door.serve)(socket, peer, shared.clone(), permit),
+    match (door.places)(shared).clone().try_acquire_owned() {
+        Ok(permit) => {
+            shared.metrics.accepted.inc();
+            let open = Open::new((door.taken)(&shared.metrics), permit);
+            (door.serve)(socket, peer, shared.clone(), open);
+        }
         Err(_) => {
             shared.metrics.refused.inc();
             shared.metrics.error(ErrorKind::Overloaded);
-            tracing::warn!(%peer, limit = shared.config.max_connections, "connection refused: the limit is reached");
+            tracing::warn!(%peer, "connection refused: the limit is reached");
             // Beyond so many that are being told, the others just see the connection close.
             if let Some(words) = (door.no_room)(&shared.config)
                 && let Ok(turn) = shared.refusals.clone().try_acquire_owned()
@@ -98,23 +108,21 @@ async fn refuse(mut socket: TcpStream, words: Bytes, turn: OwnedSemaphorePermit)
     drop(turn);
 }
 
-/// Counts a connection while it is open, whatever ends it.
+/// A place among the connections of a listener, counted while it is held, whatever ends it.
 pub struct Open {
-    shared: Arc<Shared>,
+    taken: Gauge,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Open {
-    /// A connection that has just been accepted.
-    pub fn new(shared: Arc<Shared>, permit: OwnedSemaphorePermit) -> Self {
-        shared.metrics.accepted.inc();
-        shared.metrics.connections.inc();
-        Self { shared, _permit: permit }
+    fn new(taken: &Gauge, permit: OwnedSemaphorePermit) -> Self {
+        taken.inc();
+        Self { taken: taken.clone(), _permit: permit }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shared.metrics.connections.dec();
+        self.taken.dec();
     }
 }

@@ -156,15 +156,7 @@ impl Server {
         let mut listeners = Vec::new();
         let addresses = open_doors("native listener", sockets, native::DOOR, &shared, &mut listeners)?;
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
-        let mut http_addresses = Vec::new();
-        for socket in http_sockets {
-            let address = socket
-                .local_addr()
-                .map_err(|source| ServerError::Process { what: "cannot ask for the listening address", source })?;
-            tracing::info!(%address, "HTTP listener ready");
-            http_addresses.push(address);
-            listeners.push(tasks::spawn("HTTP listener", http::accept(socket, shared.clone())));
-        }
+        let http_addresses = open_doors("HTTP listener", http_sockets, http::DOOR, &shared, &mut listeners)?;
         let callbacks = callbacks::run(Arc::clone(&shared), secret);
         tasks::spawn("callbacks", callbacks.map(Ok::<_, std::convert::Infallible>));
         Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners })

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
+use crate::server::accept::Open;
 use crate::server::budget::{Account, Grant};
-use crate::server::metrics::ServerMetrics;
 use crate::server::shared::Shared;
 
 /// Who asks: what the requests of one connection share.
@@ -28,26 +28,6 @@ pub struct Caller {
     /// Its place among the connections, which it holds until the last of its work has ended: an append goes on when the
     /// connection is gone, and whoever stops the server waits for that as well. Dropped behind all else.
     _open: Open,
-}
-
-/// A place among the connections, counted while it is held.
-pub struct Open {
-    metrics: Arc<ServerMetrics>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Open {
-    /// Takes a place.
-    pub fn new(metrics: &Arc<ServerMetrics>, permit: OwnedSemaphorePermit) -> Self {
-        metrics.http_connections.inc();
-        Self { metrics: metrics.clone(), _permit: permit }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.metrics.http_connections.dec();
-    }
 }
 
 impl Caller {

@@ -1,81 +1,44 @@
-//! The accept loop, and one connection from its begin to its end.
+//! One connection from its begin to its end.
 
-use std::io;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::net::TcpStream;
 
-use super::answer::{Caller, Open};
+use super::answer::Caller;
 use super::router;
 use super::stall::Stall;
-use crate::base::{ErrorKind, limits};
+use crate::base::limits;
+use crate::server::accept::{Door, Open};
 use crate::server::shared::Shared;
 use crate::server::tasks;
 
-/// The pause after an accept that failed for want of file descriptors or memory: some may be free then.
-const PAUSE: Duration = Duration::from_millis(200);
-/// What a connection gets for which there is no room, and how long telling it may take.
+/// What a connection gets for which there is no room.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
-const REFUSAL: Duration = Duration::from_secs(2);
 
-/// Accepts connections until the server stops. Nothing that a peer or the machine does ends it earlier.
-///
-/// # Errors
-/// None; the type is that of a task.
-pub async fn accept(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shared.stopped() => return Ok(()),
-        };
-        match accepted {
-            Ok((socket, peer)) => admit(socket, peer, &shared),
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept an HTTP connection; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-}
+/// The HTTP listener's door.
+pub const DOOR: Door = Door {
+    serve: spawn,
+    places: |shared| &shared.http_connections,
+    taken: |metrics| &metrics.http_connections,
+    no_room: |_| Some(Bytes::from_static(FULL)),
+};
 
-fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>) {
-    let Ok(permit) = shared.http_connections.clone().try_acquire_owned() else {
-        shared.metrics.refused.inc();
-        shared.metrics.error(ErrorKind::Overloaded);
-        if let Ok(turn) = shared.refusals.clone().try_acquire_owned() {
-            tokio::spawn(refuse(socket, turn));
-        }
-        return;
-    };
+fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("http", %peer);
     let _entered = span.enter();
     let local = socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let open = Open::new(&shared.metrics, permit);
-    let caller = Arc::new(Caller::new(shared.clone(), local, open));
+    let caller = Arc::new(Caller::new(shared, local, open));
     tasks::spawn("HTTP connection", async move {
         serve(socket, caller).await;
-        Ok::<(), io::Error>(())
+        Ok::<(), Infallible>(())
     });
-}
-
-async fn refuse(mut socket: TcpStream, turn: OwnedSemaphorePermit) {
-    let tell = async {
-        socket.write_all(FULL).await?;
-        socket.shutdown().await?;
-        let mut scratch = [0; 512];
-        while tokio::io::AsyncReadExt::read(&mut socket, &mut scratch).await? > 0 {}
-        io::Result::Ok(())
-    };
-    let _ = tokio::time::timeout(REFUSAL, tell).await;
-    drop(turn);
 }
 
 async fn serve(socket: TcpStream, caller: Arc<Caller>) {
@@ -85,7 +48,7 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     let io = TokioIo::new(Stall::new(socket, config.write_timeout.as_duration()));
     let service = service_fn(|request| {
         let caller = caller.clone();
-        async move { Ok::<_, std::convert::Infallible>(router::answer(caller, request).await) }
+        async move { Ok::<_, Infallible>(router::answer(caller, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

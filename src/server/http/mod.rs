@@ -23,4 +23,4 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use listener::accept;
+pub use listener::DOOR;

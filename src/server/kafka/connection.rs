@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::framing::KafkaFraming;
 use super::requests;
@@ -48,12 +48,16 @@ enum End {
 }
 
 /// The Kafka listener's door. It has no words for a full house: the connection is closed, and clients try again.
-pub const DOOR: Door = Door { serve: spawn, no_room: |_| None };
+pub const DOOR: Door = Door {
+    serve: spawn,
+    places: |shared| &shared.connections,
+    taken: |metrics| &metrics.connections,
+    no_room: |_| None,
+};
 
-fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: OwnedSemaphorePermit) {
+fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("kafka", %peer);
     let _entered = span.enter();
-    let open = Open::new(shared.clone(), permit);
     tasks::spawn("Kafka connection", async move {
         let _open = open;
         // What a peer does to its own connection is worth a line, not a warning.

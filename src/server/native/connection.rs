@@ -160,10 +160,9 @@ fn told(refusal: Refusal) -> Result<(), Refusal> {
 }
 
 /// Serves a connection in a task of its own; its end is logged, with its peer.
-fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, permit: tokio::sync::OwnedSemaphorePermit) {
+fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("connection", %peer);
     let _entered = span.enter();
-    let open = Open::new(shared.clone(), permit);
     tasks::spawn("connection", async move {
         let _open = open;
         // What a peer does to its own connection is worth a line, not a warning.
@@ -182,4 +181,5 @@ fn no_room(config: &ServerConfig) -> Option<Bytes> {
 }
 
 /// The native listener's door.
-pub const DOOR: Door = Door { serve: spawn, no_room };
+pub const DOOR: Door =
+    Door { serve: spawn, places: |shared| &shared.connections, taken: |metrics| &metrics.connections, no_room };
