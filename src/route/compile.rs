@@ -1,5 +1,7 @@
 //! From a declaration to what can be asked.
 
+use bytes::Bytes;
+
 use crate::base::TopicName;
 use crate::expr::{Expression, Variables};
 
@@ -11,6 +13,8 @@ use super::spec::{DestinationSpec, RouteSpec, Target};
 #[derive(Debug)]
 pub struct Route {
     pub(super) spec: RouteSpec,
+    /// Its name, as a header has it.
+    pub(super) name: Bytes,
     pub(super) split: Option<Cut>,
     pub(super) key: Option<Expression>,
     pub(super) headers: Vec<(String, Expression)>,
@@ -74,6 +78,7 @@ impl Route {
             to: spec.to.iter().map(destination).collect::<Result<_, String>>()?,
             otherwise: spec.otherwise.as_ref().map(destination).transpose()?,
             dead_letters: spec.dead_letters(),
+            name: Bytes::from(spec.name.as_str().to_owned()),
             spec: spec.clone(),
         })
     }

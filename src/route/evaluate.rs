@@ -1,5 +1,7 @@
 //! What a route makes of one record.
 
+use std::cell::OnceCell;
+
 use bytes::Bytes;
 
 use crate::base::{TimestampMs, TopicName, limits};
@@ -9,6 +11,9 @@ use crate::record::{Header, Record};
 use super::compile::{Destination, Route, Topic};
 use super::index::Matched;
 use super::{CORRELATION, ERROR, HOPS, OUTPUT, PART, ROUTE, RULE, SOURCE};
+
+/// Headers that a routed record gets, mostly.
+const OWN_HEADERS: usize = 5;
 
 /// What sent a record somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -263,8 +268,10 @@ fn taken(take: &super::Cut, document: &Bytes) -> Result<Bytes, String> {
 /// A record that is being routed.
 pub(super) struct Source<'a> {
     pub(super) input: Input<'a>,
-    route: &'a TopicName,
+    /// The route's name.
+    route: &'a Bytes,
     hops: u32,
+    place: OnceCell<Bytes>,
 }
 
 impl<'a> Source<'a> {
@@ -274,7 +281,7 @@ impl<'a> Source<'a> {
         let counted =
             has(HOPS).and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok()?.trim().parse().ok());
         let passed = counted.unwrap_or(u32::from(has(ROUTE).is_some()));
-        Self { input: *input, route: &route.spec.name, hops: passed.saturating_add(1) }
+        Self { input: *input, route: &route.name, hops: passed.saturating_add(1), place: OnceCell::new() }
     }
 
     /// Whether it may go on.
@@ -286,8 +293,9 @@ impl<'a> Source<'a> {
         Err(fail("hops", message))
     }
 
-    fn place(&self) -> String {
-        format!("{}/{}/{}", self.input.topic, self.input.partition, self.input.offset)
+    fn place(&self) -> Bytes {
+        let Input { topic, partition, offset, .. } = self.input;
+        self.place.get_or_init(|| Bytes::from(format!("{topic}/{partition}/{offset}"))).clone()
     }
 
     /// The headers of what is made of it: its own, and where it comes from.
@@ -297,13 +305,14 @@ impl<'a> Source<'a> {
             replaced || part.is_some() && (name == PART.as_bytes() || name == CORRELATION.as_bytes())
         };
         let record = self.input.record;
-        let mut headers: Vec<Header> = record.headers.iter().filter(|header| !own(&header.name)).cloned().collect();
+        let mut headers = Vec::with_capacity(record.headers.len() + OWN_HEADERS);
+        headers.extend(record.headers.iter().filter(|header| !own(&header.name)).cloned());
         if let Some((at, count)) = part {
             headers.push(Header { name: Bytes::from_static(CORRELATION.as_bytes()), value: Some(self.correlation()) });
             headers.push(header(PART, format!("{at}/{count}")));
         }
-        headers.push(header(SOURCE, self.place()));
-        headers.push(header(ROUTE, self.route.as_str().to_owned()));
+        headers.push(Header { name: Bytes::from_static(SOURCE.as_bytes()), value: Some(self.place()) });
+        headers.push(Header { name: Bytes::from_static(ROUTE.as_bytes()), value: Some(self.route.clone()) });
         if self.hops > 1 {
             headers.push(header(HOPS, self.hops.to_string()));
         }
@@ -324,7 +333,7 @@ impl<'a> Source<'a> {
                 let at = part.split('/').next().unwrap_or_default().to_owned();
                 Bytes::from([&id[..], b".", at.as_bytes()].concat())
             }
-            (None, _) => Bytes::from(self.place()),
+            (None, _) => self.place(),
         }
     }
 

@@ -43,8 +43,10 @@ impl Writer {
     /// The first partition's that refused.
     pub(super) async fn write(&mut self, made: &[Made]) -> Result<(), BrokerError> {
         let mut by_place: HashMap<(&TopicName, PartitionId), Vec<&Made>> = HashMap::new();
-        for one in made {
-            by_place.entry((&one.output.topic, one.partition)).or_default().push(one);
+        // Most go where the one before went.
+        for same in made.chunk_by(|a, b| a.partition == b.partition && a.output.topic == b.output.topic) {
+            let Some(first) = same.first() else { continue };
+            by_place.entry((&first.output.topic, first.partition)).or_default().extend(same);
         }
         let mut batches = Vec::new();
         for ((topic, partition), made) in by_place {
