@@ -112,6 +112,8 @@ pub struct PartitionLog {
     pub(crate) next_generation: u32,
     /// Segments that belong to the log no more; their files go when nobody reads them any longer.
     pub(crate) retired: Vec<Arc<Segment>>,
+    /// Goes up when something of what is known of ended transactions is forgotten, or lost with the log's end.
+    pub(crate) forgotten: u64,
 }
 
 impl PartitionLog {

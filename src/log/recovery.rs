@@ -124,6 +124,7 @@ impl PartitionLog {
             cleaned_to: checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.cleaned_to),
             next_generation,
             retired: Vec::new(),
+            forgotten: 0,
             litter: false,
             last_checkpoint: checkpoint.unwrap_or_default(),
             checkpoint_due: changed || scanned >= WORTH_SAVING,

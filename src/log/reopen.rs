@@ -37,7 +37,8 @@ impl PartitionLog {
         self.files.forget(&self.dir);
         self.move_tail()?;
         let files = Arc::clone(&self.files);
-        let (log, recovery) = Self::open_with(files, self.dir.clone(), self.config.clone(), now_ms)?;
+        let (mut log, recovery) = Self::open_with(files, self.dir.clone(), self.config.clone(), now_ms)?;
+        log.forgotten = self.forgotten + 1;
         *self = log;
         Ok(recovery)
     }

@@ -130,6 +130,7 @@ impl PartitionLog {
         self.last_checkpoint = checkpoint;
         self.log_start = log_start;
         self.producers.transactions.forget_below(log_start);
+        self.forgotten += 1;
         let stay = self.sealed.partition_point(|sealed| sealed.info.next_offset <= log_start);
         self.retired.extend(self.sealed.drain(..stay).map(|sealed| sealed.segment));
         self.unstored.retain(|(segment, _)| segment.base_offset >= log_start);

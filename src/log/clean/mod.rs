@@ -24,19 +24,22 @@
 //! delete horizon, and since segments change over in order, everything before it has changed over by then. A later pass
 //! removes it when the horizon has passed.
 //!
-//! Never removed: records without a key; records of transactions and control batches, whose outcome is not known here
-//! (they do not make older records obsolete either); batches that cannot be opened; the last batches of the server's own
-//! producers, which tell routes how far they have written, and with them the tombstones behind; the headers of the batches that a
+//! **Transactions.** Nothing is compacted that is part of an open one. Records of an aborted one go, whatever their key, and
+//! make nothing obsolete; those of a committed one are records like any other. Markers go when nothing is left of their
+//! transaction (`outcomes.rs`).
+//!
+//! Never removed: records without a key; batches that cannot be opened; the last batches of the server's own producers, which tell routes how far they have written, and with them the tombstones behind; the headers of the batches that a
 //! producer may still send again, so that they are known for duplicates without a checkpoint, too.
 
 mod keys;
+mod outcomes;
 mod output;
 mod swap;
 
 use std::sync::Arc;
 
 use crate::base::{Offset, TimestampMs, limits};
-use crate::record::{BatchHeader, Thinned, each_key, empty_batch, thin};
+use crate::record::{BatchHeader, Thinned, each_key, empty_batch, read_marker, thin};
 
 use super::checkpoint::SealedSegment;
 use super::index::SparseIndex;
@@ -45,6 +48,7 @@ use super::scan::{Check, Found, Scanner};
 use super::segment::Segment;
 use super::{Damage, LogError};
 use keys::KeyMap;
+use outcomes::Met;
 use output::Output;
 use swap::{Begun, Plan};
 
@@ -149,6 +153,8 @@ struct Pass<'a, L> {
     cleaned: &'a mut Cleaned,
     /// What the segments gone over so far are now.
     done: Vec<Sealed>,
+    /// The transactions in them.
+    met: Met,
 }
 
 impl<'a, L: SharedLog> Pass<'a, L> {
@@ -163,7 +169,7 @@ impl<'a, L: SharedLog> Pass<'a, L> {
         let end = plan.segments.last().map_or(plan.cleaned_to, |last| last.info.next_offset);
         let from = plan.segments.first().map_or(0, |first| first.info.base_offset).max(plan.cleaned_to);
         let keys = KeyMap::new(end.saturating_sub(from), limits.key_bytes, limits.secret);
-        let mut pass = Self { log, plan, keys, compared: from, now_ms, cleaned, done: Vec::new() };
+        let mut pass = Self { log, plan, keys, compared: from, now_ms, cleaned, done: Vec::new(), met: Met::default() };
         pass.compare(from)?;
         pass.cleaned.keys = pass.cleaned.keys.max(pass.keys.len());
         pass.cleaned.key_bytes = pass.cleaned.key_bytes.max(pass.keys.bytes());
@@ -181,7 +187,7 @@ impl<'a, L: SharedLog> Pass<'a, L> {
                 if header.base_offset < from {
                     return Ok(true);
                 }
-                if !header.is_transactional() && !header.is_control() {
+                if !header.is_control() && !plan.aborted.hold(header) {
                     let records = usize::try_from(header.record_count).unwrap_or(usize::MAX);
                     keys.grow(records);
                     full = keys.room() < records;
@@ -211,6 +217,7 @@ impl<'a, L: SharedLog> Pass<'a, L> {
         segments.reverse();
         while let Some(first) = segments.pop() {
             if !self.concerns(&first.info) {
+                self.met.pass_over();
                 self.done.push(first);
                 continue;
             }
@@ -220,13 +227,15 @@ impl<'a, L: SharedLog> Pass<'a, L> {
             remove_unused(self.log);
         }
         let done = std::mem::take(&mut self.done);
-        self.swap(&done, None, Some(self.compared.max(self.plan.cleaned_to)))
+        self.swap(&done, None, Some(self.compared.max(self.plan.cleaned_to)), &[])
     }
 
     /// Whether anything in the segment may have to go.
     fn concerns(&self, info: &SealedSegment) -> bool {
         let expired = info.horizon.is_some_and(|horizon| horizon <= self.now_ms);
-        expired || self.keys.len() > 0 && info.base_offset < self.compared
+        // Where it has been compared, nothing of them is left.
+        let aborted = info.next_offset > self.plan.cleaned_to && self.plan.aborted.reach_into(info);
+        expired || aborted || self.keys.len() > 0 && info.base_offset < self.compared
     }
 
     /// Whether a segment is worth trying behind `len` bytes of a file that begins at `base`: one that was compacted before
@@ -254,15 +263,18 @@ impl<'a, L: SharedLog> Pass<'a, L> {
             let Some(out) = draft.out.as_mut().filter(|out| self.fits(base, out.len(), next)) else { break };
             out.mark();
             (draft.changed, draft.removed) = (false, 0);
+            let (met, markers) = (self.met.clone(), draft.markers.len());
             if !self.go_over(next, &mut draft, self.plan.segment_bytes)? {
                 draft.out.as_mut().map_or(Ok(()), Output::roll_back)?;
+                self.met = met;
+                draft.markers.truncate(markers);
                 break;
             }
             (changed, removed) = (changed | draft.changed, removed + draft.removed);
             sources.extend(rest.pop());
         }
         match draft.out {
-            Some(out) if changed || sources.len() > 1 => self.replace(sources, out, removed),
+            Some(out) if changed || sources.len() > 1 => self.replace(sources, out, removed, &draft.markers),
             kept => {
                 // What is known of it may have changed, if it is read for the first time since a checkpoint was lost.
                 let horizon = self.next_look(kept.as_ref().map_or(draft.index.horizon, Output::horizon));
@@ -276,11 +288,17 @@ impl<'a, L: SharedLog> Pass<'a, L> {
     }
 
     /// Changes the log over to what was made of these segments.
-    fn replace(&mut self, sources: Vec<Sealed>, out: Output, removed: u64) -> Result<bool, LogError> {
+    fn replace(
+        &mut self,
+        sources: Vec<Sealed>,
+        out: Output,
+        removed: u64,
+        markers: &[Offset],
+    ) -> Result<bool, LogError> {
         let end = sources.last().map_or(0, |last| last.info.next_offset);
         let (segment, mut info) = out.finish(end)?;
         info.horizon = self.next_look(info.horizon);
-        if !self.swap(&sources, Some((Arc::clone(&segment), info)), None)? {
+        if !self.swap(&sources, Some((Arc::clone(&segment), info)), None, markers)? {
             return Ok(false);
         }
         self.cleaned.replaced_bytes += sources.iter().map(|source| source.info.bytes).sum::<u64>();
@@ -308,8 +326,12 @@ impl<'a, L: SharedLog> Pass<'a, L> {
         let mut fits = true;
         let mut gaps = Vec::new();
         self.cleaned.read_bytes += info.bytes;
-        each_batch(self.log, &self.plan, segment, info, 0, |header, batch| {
-            let left = self.judge(header, batch);
+        let mut met = std::mem::take(&mut self.met);
+        let gone_over = each_batch(self.log, &self.plan, segment, info, 0, |header, batch| {
+            let left = self.judge(header, batch, &mut met);
+            if header.is_control() && matches!(left, Left::Nothing) {
+                draft.markers.push(header.base_offset);
+            }
             if let Left::Gap = left {
                 if draft.out.is_none() {
                     gaps.push(*header);
@@ -347,27 +369,47 @@ impl<'a, L: SharedLog> Pass<'a, L> {
             }
             fits = draft.out.as_ref().is_none_or(|out| out.len() <= limit);
             Ok(fits)
-        })?;
+        });
+        self.met = met;
+        gone_over?;
         gaps.iter().for_each(|gap| draft.index.add(gap));
         Ok(fits)
     }
 
     /// What stays of a batch.
-    fn judge(&self, header: &BatchHeader, batch: &[u8]) -> Left {
+    fn judge(&self, header: &BatchHeader, batch: &[u8], met: &mut Met) -> Left {
         if header.is_gap() {
             return Left::Gap;
         }
+        if header.is_control() {
+            let goes = read_marker(batch).is_some() && met.ends(header.producer_id);
+            return if goes { Left::Nothing } else { Left::Whole };
+        }
+        let left = self.judge_data(header, batch);
+        if matches!(left, Left::Whole | Left::Batch(_)) {
+            met.stays(header);
+        }
+        left
+    }
+
+    /// The same, of one that is no control batch.
+    fn judge_data(&self, header: &BatchHeader, batch: &[u8]) -> Left {
         let remembered = header.producer_id >= 0 && self.plan.remembered.contains(&header.base_offset);
         if header.record_count == 0 {
             return if remembered { Left::Whole } else { Left::Nothing };
         }
         let own = remembered && header.producer_id >= limits::OWN_PRODUCER_IDS;
-        if header.base_offset >= self.compared || header.is_control() || own {
+        if own {
+            return Left::Whole;
+        }
+        if self.plan.aborted.hold(header) {
+            return if remembered { Left::Batch(empty_batch(header)) } else { Left::Nothing };
+        }
+        if header.base_offset >= self.compared {
             return Left::Whole;
         }
         let retention = i64::try_from(self.plan.settings.delete_retention_ms).unwrap_or(i64::MAX);
-        // A tombstone that may never have been committed is not one to go by.
-        let horizon = (!header.is_transactional()).then(|| self.now_ms.saturating_add(retention));
+        let horizon = Some(self.now_ms.saturating_add(retention));
         // Behind a batch that is kept although it may be obsolete, no deletion is forgotten.
         let behind_own = self.plan.first_own.is_some_and(|own| own < header.base_offset);
         let over = header.delete_horizon().is_some_and(|horizon| horizon <= self.now_ms) && !behind_own;
@@ -392,9 +434,10 @@ impl<'a, L: SharedLog> Pass<'a, L> {
         sources: &[Sealed],
         made: Option<(Arc<Segment>, SealedSegment)>,
         cleaned_to: Option<Offset>,
+        markers: &[Offset],
     ) -> Result<bool, LogError> {
         loop {
-            match self.log.with_log(|log| log.begin_swap(sources, made.clone(), cleaned_to)) {
+            match self.log.with_log(|log| log.begin_swap(sources, made.clone(), cleaned_to, markers)) {
                 Begun::Job(job) => {
                     let result = job.run();
                     self.log.with_log(|log| log.finish_swap(job, result))?;
@@ -428,11 +471,13 @@ struct Draft {
     index: SparseIndex,
     changed: bool,
     removed: u64,
+    /// Where the markers were that it is without.
+    markers: Vec<Offset>,
 }
 
 impl Draft {
     fn new(base: Offset) -> Self {
-        Self { out: None, index: SparseIndex::new(base), changed: false, removed: 0 }
+        Self { out: None, index: SparseIndex::new(base), changed: false, removed: 0, markers: Vec::new() }
     }
 }
 

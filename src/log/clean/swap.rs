@@ -12,6 +12,7 @@ use super::super::files::FileCache;
 use super::super::partition::{PartitionLog, Sealed};
 use super::super::segment::{Segment, SegmentName};
 use super::super::{Compaction, LogError};
+use super::outcomes::AbortedOnes;
 
 /// How much of a log is compacted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(super) struct Plan {
     /// The first of those that are kept with all their records: the server's own, which are looked up to learn what has
     /// been written.
     pub(super) first_own: Option<Offset>,
+    /// The aborted transactions with batches in the segments.
+    pub(super) aborted: AbortedOnes,
 }
 
 /// A checkpoint to be written; runs without the log.
@@ -48,6 +51,8 @@ pub(super) struct SwapJob {
     checkpoint: Checkpoint,
     sources: Vec<Arc<Segment>>,
     made: Option<(Arc<Segment>, SealedSegment)>,
+    /// Where the markers were that are gone, in order.
+    markers: Vec<Offset>,
 }
 
 /// What became of the wish to change the log over.
@@ -129,6 +134,7 @@ impl PartitionLog {
             }
             segments.push(sealed.clone());
         }
+        let (from, to) = (segments.first()?.info.base_offset, segments.last()?.info.next_offset);
         let states = self.producers.states.values();
         let own = self.producers.states.iter().filter(|(id, _)| **id >= limits::OWN_PRODUCER_IDS);
         let first_own = own.flat_map(|(_, state)| &state.batches).map(|batch| batch.base_offset).min();
@@ -140,6 +146,7 @@ impl PartitionLog {
             cleaned_to: self.cleaned_to,
             remembered: states.flat_map(|state| &state.batches).map(|batch| batch.base_offset).collect(),
             first_own,
+            aborted: AbortedOnes::new(self.aborted(from, to)),
         })
     }
 
@@ -152,12 +159,13 @@ impl PartitionLog {
     }
 
     /// The first half of changing over: `made` takes the place of `sources`, of which some may only have another
-    /// `info` now; everything below `cleaned_to` has been compared.
+    /// `info` now; everything below `cleaned_to` has been compared. The markers at `markers`, which are in order, are gone.
     pub(super) fn begin_swap(
         &mut self,
         sources: &[Sealed],
         made: Option<(Arc<Segment>, SealedSegment)>,
         cleaned_to: Option<Offset>,
+        markers: &[Offset],
     ) -> Begun {
         let at = sources.first().and_then(|first| self.place_of(&first.segment));
         let same = |at: usize| {
@@ -190,6 +198,7 @@ impl PartitionLog {
             }
         }
         checkpoint.cleaned_to = cleaned_to.unwrap_or(self.cleaned_to);
+        checkpoint.producers.transactions.forget_marked(markers);
         self.checkpoint_running = true;
         Begun::Job(Box::new(SwapJob {
             files: Arc::clone(&self.files),
@@ -197,6 +206,7 @@ impl PartitionLog {
             checkpoint,
             sources: sources.iter().map(|source| Arc::clone(&source.segment)).collect(),
             made,
+            markers: markers.to_vec(),
         }))
     }
 
@@ -206,6 +216,10 @@ impl PartitionLog {
         // Whatever is on the disk after an error: the old files are still there, and the next checkpoint names them.
         result?;
         self.cleaned_to = job.checkpoint.cleaned_to;
+        if !job.markers.is_empty() {
+            self.producers.transactions.forget_marked(&job.markers);
+            self.forgotten += 1;
+        }
         match job.made {
             Some((segment, info)) => {
                 if let Some(at) = self.place_of(&job.sources[0]) {

@@ -63,6 +63,13 @@ impl Transactions {
         self.aborted.drain(..gone);
     }
 
+    /// Forgets those whose markers lie at these offsets, which are in order: nothing is left of them.
+    pub(crate) fn forget_marked(&mut self, markers: &[Offset]) {
+        if !markers.is_empty() {
+            self.aborted.retain(|aborted| markers.binary_search(&aborted.marker).is_err());
+        }
+    }
+
     /// The aborted ones with batches from `from` on and before `to`, sorted by where they begin. All that begin before
     /// `to` have ended.
     fn between(&self, from: Offset, to: Offset) -> Vec<Aborted> {
@@ -128,6 +135,12 @@ impl PartitionLog {
     /// sorted by where they begin.
     pub fn aborted(&self, from: Offset, to: Offset) -> Vec<Aborted> {
         self.producers.transactions.between(from, to)
+    }
+
+    /// Goes up when something of what [`PartitionLog::aborted`] tells is forgotten: batches that were read before may not
+    /// be judged by what it tells after.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// The producers that are remembered, by their ids.
