@@ -92,6 +92,9 @@ pub const TRANSACTION_GROUPS: usize = 100;
 /// Bytes of the positions that a transaction may commit.
 pub const TRANSACTION_POSITION_BYTES: usize = 512 * 1024;
 
+/// Bytes of partitions, groups and positions that all open transactions hold together.
+pub const TRANSACTIONS_BYTES: usize = 64 * 1024 * 1024;
+
 /// Bytes of a native frame's header.
 pub const FRAME_HEADER_BYTES: usize = 24;
 

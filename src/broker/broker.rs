@@ -102,6 +102,8 @@ impl Broker {
         broker.open_topics()?;
         let notes = broker.settle_positions()?;
         broker.startup.notes.extend(notes);
+        let notes = broker.settle_staged();
+        broker.startup.notes.extend(notes);
         Streams::load(&broker)?;
         broker.startup.took = began.elapsed();
         let broker = Arc::new(broker);

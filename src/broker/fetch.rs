@@ -42,7 +42,7 @@ impl Broker {
                 return Err(closed(&partition));
             }
             let log = partition.log()?;
-            let ends = log.with(|log| ends(log));
+            let (ends, forgotten) = log.with(|log| (ends(log), log.forgotten()));
             let end = match isolation {
                 Isolation::Committed => ends.committed,
                 Isolation::Uncommitted => ends.stable,
@@ -64,12 +64,19 @@ impl Broker {
             };
             let enough = chunk.bytes.len() >= request.min_bytes.max(1) || !skipped.is_empty();
             if enough || timeout_at(deadline, watch.changed()).await.is_err() {
-                self.metrics.bytes_out.inc_by(chunk.bytes.len() as u64);
                 let ReadChunk { bytes, next_offset } = chunk;
                 let aborted = match isolation {
-                    Isolation::Committed if !bytes.is_empty() => log.with(|log| log.aborted(offset, next_offset)),
+                    Isolation::Committed if !bytes.is_empty() => {
+                        let known = |log: &PartitionLog| {
+                            (log.forgotten() == forgotten).then(|| log.aborted(offset, next_offset))
+                        };
+                        // What was read may be of a transaction of which nothing is known any more: read again.
+                        let Some(aborted) = log.with(|log| known(log)) else { continue };
+                        aborted
+                    }
                     _ => Vec::new(),
                 };
+                self.metrics.bytes_out.inc_by(bytes.len() as u64);
                 let fetched = Fetched { bytes, next_offset, log_start: ends.log_start, stable_end: end, skipped };
                 return Ok(Marked { fetched, ends, aborted });
             }

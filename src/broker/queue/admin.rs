@@ -135,6 +135,7 @@ impl Broker {
             refuse_members(group.as_deref(), force)?;
             let event = Event::GroupDeleted { name: name.clone() };
             lock(&broker.catalog).commit(event, broker.clock.now_ms())?;
+            broker.forget_in_transactions(&name);
             broker.groups.pending.forget(&name);
             broker.streams.end(&name);
             broker.end_classic(&name);

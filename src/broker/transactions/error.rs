@@ -68,6 +68,9 @@ pub enum TransactionError {
         limits::TRANSACTION_POSITION_BYTES
     )]
     TooLarge,
+    /// Open transactions hold all that they may.
+    #[error("open transactions hold {} MiB of partitions and positions, which is the most", limits::TRANSACTIONS_BYTES >> 20)]
+    TooMuchHeld,
 }
 
 impl From<TransactionError> for BrokerError {
@@ -75,7 +78,7 @@ impl From<TransactionError> for BrokerError {
         let kind = match &error {
             TransactionError::Fenced { .. } | TransactionError::Superseded { .. } => ErrorKind::FencedProducer,
             TransactionError::Ending => ErrorKind::Busy,
-            TransactionError::TooManyIds => ErrorKind::Overloaded,
+            TransactionError::TooManyIds | TransactionError::TooMuchHeld => ErrorKind::Overloaded,
             TransactionError::TooLarge => ErrorKind::TooLarge,
             _ => ErrorKind::InvalidRequest,
         };

@@ -9,7 +9,7 @@ use futures_util::stream;
 use tokio::sync::oneshot;
 
 use crate::base::{ErrorKind, PartitionId, TopicId};
-use crate::catalog::Event;
+use crate::catalog::{Event, TransactionEntry};
 use crate::log::{AppendRequest, LogError, WaitFor};
 use crate::record::marker_batch;
 
@@ -33,19 +33,26 @@ pub(super) async fn finish(broker: Arc<Broker>, ending: Ending) {
     if marked.contains(&false) {
         return;
     }
-    let now = super::now(broker.clock.as_ref());
-    let finished = lock(&broker.transactions.machine).finished(&ending.id, now);
-    let Some((positions, entry)) = finished else { return };
-    let positions =
-        positions.into_iter().map(|(place, position)| Event::PositionSet { place, position: Some(position) });
-    let done = Event::TransactionSet { id: entry.id.clone(), entry: Some(entry.clone()) };
-    broker.groups.pending.put(positions.chain([done]));
+    let Some(entry) = put(&broker, &ending.id) else { return };
     broker.queues.keeper.note_pending();
     if !keep(&broker).await {
         return;
     }
     lock(&broker.transactions.machine).finish(entry);
     broker.transactions.done.send_modify(|done| *done += 1);
+}
+
+/// Hands in what is to be kept of a transaction that is marked everywhere; returns what it is once that is done.
+fn put(broker: &Broker, id: &str) -> Option<TransactionEntry> {
+    let now = super::now(broker.clock.as_ref());
+    let mut machine = lock(&broker.transactions.machine);
+    let (positions, entry) = machine.finished(id, now)?;
+    let positions =
+        positions.into_iter().map(|(place, position)| Event::PositionSet { place, position: Some(position) });
+    let done = Event::TransactionSet { id: entry.id.clone(), entry: Some(entry.clone()) };
+    // Within the lock: who deletes a group finds its positions here or there.
+    broker.groups.pending.put(positions.chain([done]));
+    Some(entry)
 }
 
 /// Waits until everything that was said is on the disk; `false` if the server stops.

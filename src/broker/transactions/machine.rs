@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::base::{GroupName, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, limits};
+use crate::base::{GroupName, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, limits};
 use crate::catalog::{Place, Position, TransactionEntry, TransactionPhase as Phase};
 use crate::record::Marker;
 
@@ -75,6 +75,8 @@ struct Transaction {
     entry: TransactionEntry,
     /// When it is too old, while it is ongoing.
     deadline: u64,
+    /// All its markers are written, and what is to be kept of it is on its way.
+    finishing: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -86,6 +88,8 @@ pub(crate) struct Machine {
     /// The ids of which something is to be kept.
     changed: BTreeSet<String>,
     endings: Vec<String>,
+    /// Bytes of what the live ones hold.
+    held: usize,
 }
 
 impl Transaction {
@@ -101,6 +105,23 @@ impl Transaction {
     }
 }
 
+/// Bytes of positions, about.
+fn weight_of(positions: &[(Place, Position)]) -> usize {
+    positions.iter().map(|(place, position)| place.group.as_str().len() + position.metadata.len() + 64).sum()
+}
+
+/// Bytes of what a transaction holds, about.
+fn weight(entry: &TransactionEntry) -> usize {
+    let groups: usize = entry.groups.iter().map(|group| group.as_str().len() + 32).sum();
+    entry.partitions.len() * 16 + groups + weight_of(&entry.positions)
+}
+
+/// Whether so much may be held in the place of what was.
+fn room(held: usize, was: usize, is: usize) -> Result<usize, TransactionError> {
+    let held = held.saturating_sub(was) + is;
+    if is > was && held > limits::TRANSACTIONS_BYTES { Err(TransactionError::TooMuchHeld) } else { Ok(held) }
+}
+
 fn is_live(phase: Phase) -> bool {
     matches!(phase, Phase::Ongoing | Phase::PrepareCommit | Phase::PrepareAbort)
 }
@@ -112,6 +133,7 @@ impl Machine {
         for entry in entries {
             let id = entry.id.clone();
             machine.by_producer.insert(entry.producer, id.clone());
+            machine.held += weight(&entry);
             if is_live(entry.phase) {
                 machine.live.insert(id.clone());
                 if entry.phase != Phase::Ongoing {
@@ -119,7 +141,7 @@ impl Machine {
                 }
             }
             let deadline = now.monotonic.saturating_add(entry.timeout_ms);
-            machine.ids.insert(id, Transaction { entry, deadline });
+            machine.ids.insert(id, Transaction { entry, deadline, finishing: false });
         }
         machine
     }
@@ -197,8 +219,8 @@ impl Machine {
             }
             Phase::Empty | Phase::Committed | Phase::Aborted => {}
         }
-        // Who asks with the epoch before was given none since: the present one is his.
-        if resume.is_none_or(|resume| resume == current) {
+        // Who asks with the epoch before was given none since: the present one is his, unless none is left behind it.
+        if resume.is_none_or(|resume| resume == current) || entry.epoch > LAST_EPOCH {
             if entry.epoch >= LAST_EPOCH {
                 let Some(fresh) = fresh else { return Ok(Begun::NeedsProducer) };
                 self.by_producer.remove(&entry.producer);
@@ -242,7 +264,7 @@ impl Machine {
             groups: Vec::new(),
             positions: Vec::new(),
         };
-        self.ids.insert(id.to_owned(), Transaction { entry, deadline: u64::MAX });
+        self.ids.insert(id.to_owned(), Transaction { entry, deadline: u64::MAX, finishing: false });
         self.by_producer.insert(producer, id.to_owned());
         self.changed.insert(id.to_owned());
         Ok(Begun::Ready(producer, 0))
@@ -270,6 +292,7 @@ impl Machine {
         group: Option<&GroupName>,
         now: Now,
     ) -> Result<(), TransactionError> {
+        let held_before = self.held;
         let transaction = self.of(who)?;
         let entry = &mut transaction.entry;
         let begins = match entry.phase {
@@ -278,7 +301,7 @@ impl Machine {
             Phase::Empty | Phase::Committed | Phase::Aborted => true,
         };
         let mut all: BTreeSet<_> = entry.partitions.iter().copied().collect();
-        let (held, groups) = (all.len(), entry.groups.len());
+        let (before, groups) = (all.len(), entry.groups.len());
         all.extend(partitions);
         let new_group = group.filter(|group| !entry.groups.contains(group));
         if all.len() > limits::TRANSACTION_PARTITIONS
@@ -286,10 +309,13 @@ impl Machine {
         {
             return Err(TransactionError::TooLarge);
         }
-        let more = all.len() > held || new_group.is_some();
+        let more = all.len() > before || new_group.is_some();
         if begins && !more {
             return Ok(());
         }
+        let was = weight(entry);
+        let more_bytes = (all.len() - before) * 16 + new_group.map_or(0, |group| group.as_str().len() + 32);
+        let held = room(held_before, was, was + more_bytes)?;
         entry.partitions = all.into_iter().collect();
         entry.groups.extend(new_group.cloned());
         if begins {
@@ -297,6 +323,7 @@ impl Machine {
             transaction.deadline = now.monotonic.saturating_add(entry.timeout_ms);
             self.live.insert(who.id.to_owned());
         }
+        self.held = held;
         if more {
             self.touch(who.id, now);
         }
@@ -318,6 +345,7 @@ impl Machine {
         positions: Vec<(Place, Position)>,
         now: Now,
     ) -> Result<(), TransactionError> {
+        let held_before = self.held;
         let entry = &mut self.of(who)?.entry;
         if matches!(entry.phase, Phase::PrepareCommit | Phase::PrepareAbort) {
             return Err(TransactionError::Ending);
@@ -326,12 +354,11 @@ impl Machine {
             let what = format!("group '{group}' is no part of it");
             return Err(TransactionError::State { id: who.id.to_owned(), what });
         }
-        let bytes = |positions: &[(Place, Position)]| -> usize {
-            positions.iter().map(|(place, position)| place.group.as_str().len() + position.metadata.len() + 64).sum()
-        };
-        if bytes(&entry.positions) + bytes(&positions) > limits::TRANSACTION_POSITION_BYTES {
+        let (was, more) = (weight_of(&entry.positions), weight_of(&positions));
+        if was + more > limits::TRANSACTION_POSITION_BYTES {
             return Err(TransactionError::TooLarge);
         }
+        room(held_before, was, was + more)?;
         let mut at: HashMap<Place, usize> =
             entry.positions.iter().enumerate().map(|(at, (place, _))| (place.clone(), at)).collect();
         for (place, position) in positions {
@@ -343,6 +370,7 @@ impl Machine {
                 }
             }
         }
+        self.held = held_before - was + weight_of(&entry.positions);
         self.touch(who.id, now);
         Ok(())
     }
@@ -413,14 +441,55 @@ impl Machine {
         })
     }
 
+    /// A group is gone, and with it what was to become of its positions.
+    pub(super) fn forget_group(&mut self, group: &GroupName, now: Now) {
+        let concerned =
+            |id: &&String| self.ids.get(*id).is_some_and(|of| !of.finishing && of.entry.groups.contains(group));
+        let concerned: Vec<String> = self.live.iter().filter(concerned).cloned().collect();
+        for id in concerned {
+            let Some(transaction) = self.ids.get_mut(&id) else { continue };
+            let was = weight(&transaction.entry);
+            transaction.entry.groups.retain(|of| of != group);
+            transaction.entry.positions.retain(|(place, _)| place.group != *group);
+            self.held = self.held.saturating_sub(was) + weight(&transaction.entry);
+            self.touch(&id, now);
+        }
+    }
+
+    /// Positions that wait for the end of a transaction and lie beyond the end of what is left of their partition's log
+    /// go back to it. `end_of` says where that is.
+    pub(super) fn settle(
+        &mut self,
+        end_of: impl Fn(&Place) -> Option<Offset>,
+        now: Now,
+    ) -> Vec<(Place, Offset, Offset)> {
+        let mut settled = Vec::new();
+        for id in self.live.iter().cloned().collect::<Vec<_>>() {
+            let Some(transaction) = self.ids.get_mut(&id) else { continue };
+            let before = settled.len();
+            for (place, position) in &mut transaction.entry.positions {
+                if let Some(end) = end_of(place).filter(|end| position.offset > *end) {
+                    settled.push((place.clone(), position.offset, end));
+                    position.offset = end;
+                }
+            }
+            if settled.len() > before {
+                self.touch(&id, now);
+            }
+        }
+        settled
+    }
+
     /// What is to be kept of a transaction of which all markers are written: the positions that hold now, and the entry.
-    pub(super) fn finished(&self, id: &str, now: Now) -> Option<(Vec<(Place, Position)>, TransactionEntry)> {
-        let mut entry = self.entry(id)?.clone();
+    pub(super) fn finished(&mut self, id: &str, now: Now) -> Option<(Vec<(Place, Position)>, TransactionEntry)> {
+        let transaction = self.ids.get_mut(id)?;
+        let mut entry = transaction.entry.clone();
         let (phase, positions) = match entry.phase {
             Phase::PrepareCommit => (Phase::Committed, std::mem::take(&mut entry.positions)),
             Phase::PrepareAbort => (Phase::Aborted, Vec::new()),
             _ => return None,
         };
+        transaction.finishing = true;
         (entry.phase, entry.updated_ms) = (phase, now.wall);
         (entry.partitions, entry.groups, entry.positions) = (Vec::new(), Vec::new(), Vec::new());
         Some((positions, entry))
@@ -430,7 +499,8 @@ impl Machine {
     pub(super) fn finish(&mut self, entry: TransactionEntry) {
         self.live.remove(&entry.id);
         if let Some(transaction) = self.ids.get_mut(&entry.id) {
-            transaction.entry = entry;
+            self.held = self.held.saturating_sub(weight(&transaction.entry)) + weight(&entry);
+            (transaction.entry, transaction.finishing) = (entry, false);
         }
     }
 

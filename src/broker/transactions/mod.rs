@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::base::{Clock, GroupName, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName, limits};
+use crate::base::{Clock, GroupName, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName, limits};
 use crate::catalog::{Catalog, Event, Place, Position};
 use crate::record::{Marker, marker_batch};
 
@@ -136,6 +136,29 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// A group is being deleted: what was to become of its positions is no more. What is on its way to the journal, who
+    /// deletes it forgets after this.
+    pub(crate) fn forget_in_transactions(&self, group: &GroupName) {
+        self.transact(|machine, now| machine.forget_group(group, now));
+    }
+
+    /// As [`Broker::settle_positions`], for positions that wait for the end of a transaction.
+    pub(crate) fn settle_staged(&self) -> Vec<String> {
+        let end_of = |place: &Place| {
+            let topic = self.topic(self.topic_named(place.topic)?.as_str()).ok()?;
+            Some(topic.partition(place.partition).ok()?.log().ok()?.with(|log| log.stable_end()))
+        };
+        let settled = self.transact(|machine, now| machine.settle(end_of, now));
+        let note = |(place, was, end): (Place, Offset, Offset)| {
+            let (group, partition) = (place.group, place.partition);
+            let topic = self.topic_named(place.topic)?;
+            Some(format!(
+                "group '{group}': position {was} of {topic}/{partition}, in a transaction, is now {end}, its end"
+            ))
+        };
+        settled.into_iter().filter_map(note).collect()
     }
 
     /// Does something with the machine; what has changed is to be kept.

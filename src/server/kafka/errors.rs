@@ -108,7 +108,7 @@ fn refusal_code(refusal: &TransactionError) -> i16 {
         TransactionError::State { .. } => INVALID_TXN_STATE,
         TransactionError::Timeout { .. } => INVALID_TRANSACTION_TIMEOUT,
         TransactionError::Id { .. } | TransactionError::TooLarge => INVALID_REQUEST,
-        TransactionError::TooManyIds => COORDINATOR_NOT_AVAILABLE,
+        TransactionError::TooManyIds | TransactionError::TooMuchHeld => COORDINATOR_NOT_AVAILABLE,
     }
 }
 

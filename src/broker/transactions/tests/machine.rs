@@ -326,3 +326,49 @@ fn a_transaction_has_its_limits() {
     machine.stage(who, &group(), positions(100), at(0)).unwrap();
     assert_eq!(machine.stage(who, &group(), positions(100), at(0)), Err(TransactionError::TooLarge));
 }
+
+#[test]
+fn the_last_epoch_of_all_is_given_to_nobody_so_that_it_can_supersede() {
+    let mut machine = Machine::default();
+    machine.begin("a", 10, None, Some(1), at(0)).unwrap();
+    let mut entry = machine.entry("a").unwrap().clone();
+    entry.epoch = ProducerEpoch::MAX - 1;
+    let mut machine = Machine::restore([entry], at(0));
+    let (producer, epoch) = (1, ProducerEpoch::MAX - 1);
+    machine.add(Producer { id: "a", producer, epoch }, &[(TopicId(1), 0)], None, at(0)).unwrap();
+    assert_eq!(machine.tick(at(10)), ["a"], "open for too long");
+    let (_, entry) = machine.finished("a", at(10)).unwrap();
+    machine.finish(entry);
+    let resume = Some((producer, epoch));
+    assert_eq!(machine.begin("a", 10, resume, None, at(10)), Ok(Begun::NeedsProducer));
+    assert_eq!(machine.begin("a", 10, resume, Some(2), at(10)), Ok(Begun::Ready(2, 0)));
+}
+
+#[test]
+fn all_open_transactions_together_hold_no_more_than_a_limit_and_room_comes_back() {
+    let mut machine = Machine::default();
+    let large = Position { offset: 1, metadata: "m".repeat(limits::POSITION_METADATA_BYTES), time_ms: 0 };
+    let positions: Vec<_> = (0..100).map(|number| (place(number), large.clone())).collect();
+    let mut staged = 0;
+    let who = |id| Producer { id, producer: 0, epoch: 0 };
+    let ids: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+    for (producer, id) in (0..).zip(&ids) {
+        let who = Producer { producer, ..who(id) };
+        machine.begin(id, 10, None, Some(producer), at(0)).unwrap();
+        machine.add(who, &[], Some(&group()), at(0)).unwrap();
+        match machine.stage(who, &group(), positions.clone(), at(0)) {
+            Ok(()) => staged += 1,
+            Err(error) => {
+                assert_eq!(error, TransactionError::TooMuchHeld);
+                break;
+            }
+        }
+    }
+    let each = positions.len() * limits::POSITION_METADATA_BYTES;
+    assert!((1..=limits::TRANSACTIONS_BYTES / each).contains(&staged), "{staged}");
+    machine.end(who("0"), Marker::Commit, at(0)).unwrap();
+    let (_, entry) = machine.finished("0", at(0)).unwrap();
+    machine.finish(entry);
+    let last = Producer { producer: staged as i64, ..who(&ids[staged]) };
+    machine.stage(last, &group(), positions, at(0)).unwrap();
+}
