@@ -23,17 +23,31 @@ from = "even"
 start = "beginning"
 [[route.to]]
 topic = '"rest." + string(value % 3)'
+[[route]]
+name = "apart"
+from = "in"
+start = "beginning"
+split = "$[*]"
+otherwise = "parts"
+[[route]]
+name = "together"
+from = "parts"
+start = "beginning"
+aggregate = { timeout = "1h" }
+otherwise = "wholes"
 "#;
 
 /// What the routes make of the source, by topic.
-fn expected(source: &[Record]) -> [(&'static str, Vec<String>); 6] {
-    let mut made = ["even", "odd", "dead-letter.cut", "rest.0", "rest.1", "rest.2"].map(|topic| (topic, Vec::new()));
+fn expected(source: &[Record]) -> [(&'static str, Vec<String>); 7] {
+    let mut made =
+        ["even", "odd", "dead-letter.cut", "rest.0", "rest.1", "rest.2", "wholes"].map(|topic| (topic, Vec::new()));
     for record in source {
         let text = String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap();
         let Ok(parts) = serde_json::from_str::<Vec<u64>>(&text) else {
             made[2].1.push(text);
             continue;
         };
+        made[6].1.push(serde_json::to_string(&parts).unwrap());
         for part in parts {
             if part % 2 == 0 {
                 made[0].1.push(part.to_string());
@@ -66,7 +80,7 @@ async fn cut_again_and_again(seed: u64, durability: &str, ack: AckLevel) {
     let dir = tempfile::tempdir().unwrap();
     let mut sim = SimDisk::new(SimOptions { seed, capacity: None });
     let broker = start(&sim, dir.path()).unwrap();
-    for topic in ["in", "even", "odd"] {
+    for topic in ["in", "even", "odd", "parts"] {
         let settings = vec![("durability".to_owned(), durability.to_owned())];
         broker
             .create_topic(NewTopic { name: name(topic), partitions: None, settings, if_not_exists: false })
@@ -105,7 +119,7 @@ async fn cut_again_and_again(seed: u64, durability: &str, ack: AckLevel) {
         }
     }
     let broker = start(&sim, dir.path()).unwrap();
-    for route in ["cut", "on"] {
+    for route in ["cut", "on", "apart", "together"] {
         described(&broker, route, |route| route.summary.lag == 0).await;
     }
     let source = read(&broker, "in").await;
