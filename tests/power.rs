@@ -1,0 +1,251 @@
+//! A whole server on a simulated disk whose power is cut at any operation, again and again, also while it starts; producers,
+//! a queue group, requests and their responders go on over TCP meanwhile. What was acknowledged is there once, what was acked
+//! does not come again, every request has one outcome. `TIDELOG_ROUNDS=n` cuts it that many times (8 if not set); the seed is
+//! printed, and taken from `TIDELOG_SEED`.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and removes a folder")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tidelog::base::{Millis, SystemClock};
+use tidelog::client::{Client, ClientBuilder, ConsumedRecord, Message, QueueRules, StartAt};
+use tidelog::disk::{SimDisk, SimOptions};
+use tidelog::server::config::ServerConfig;
+use tidelog::server::{Server, ServerError};
+
+/// Longer than anything takes, on a machine that does other things too.
+const LONG: Duration = Duration::from_secs(90);
+/// Jobs that are a multiple of it are never done.
+const POISON: u64 = 11;
+/// Deliveries after which a job is a dead letter: more than power cuts cost.
+const DELIVERIES: u32 = 60;
+/// What is asked at most: what one list of requests holds.
+const ASKED: u64 = 900;
+
+fn builder(address: SocketAddr) -> ClientBuilder {
+    Client::builder().server(address.to_string()).request_timeout(Duration::from_secs(5))
+}
+
+async fn connected(address: SocketAddr) -> Client {
+    loop {
+        match builder(address).build().await {
+            Ok(client) => return client,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn start(sim: &SimDisk, dir: &Path, address: &str) -> Result<Server, ServerError> {
+    let config = ServerConfig {
+        data_dir: dir.to_owned(),
+        listen: address.to_owned(),
+        kafka_listen: "off".to_owned(),
+        http_listen: "off".to_owned(),
+        shutdown_timeout: Millis(100),
+        ..ServerConfig::default()
+    };
+    Server::start_on(config, Arc::new(sim.clone()), Arc::new(SystemClock::new())).await
+}
+
+/// What the clients know together.
+#[derive(Default)]
+struct Book {
+    stop: AtomicBool,
+    /// Jobs of which the server has said that they are on its disk.
+    acknowledged: Mutex<BTreeSet<u64>>,
+    /// Jobs whose ack the server has said to be on its disk.
+    done: Mutex<BTreeSet<u64>>,
+    /// Requests that were taken in.
+    taken: Mutex<BTreeSet<String>>,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl Book {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+fn text(record: &ConsumedRecord) -> String {
+    String::from_utf8(record.value.clone().unwrap_or_default().to_vec()).unwrap()
+}
+
+async fn producer(address: SocketAddr, book: Arc<Book>) {
+    let mut number = 0;
+    while !book.stopped() {
+        let client = connected(address).await;
+        let Ok(producer) = client.producer().delivery_timeout(LONG).build().await else { continue };
+        while !book.stopped() {
+            number += 1;
+            let message = Message::to("jobs").key(format!("{}", number % 5)).value(number.to_string());
+            match producer.send_and_wait(message).await {
+                Ok(_) => _ = book.acknowledged.lock().unwrap().insert(number),
+                // Whether it is there is not known; another producer goes on with the next.
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+async fn member(address: SocketAddr, book: Arc<Book>) {
+    loop {
+        let client = connected(address).await;
+        let rules =
+            QueueRules { backoff_ms: 1, backoff_max_ms: 2, max_deliveries: DELIVERIES, ..QueueRules::default() };
+        let joined = client.queue("work").topic("jobs").rules(rules).prefetch(20).join().await;
+        let Ok(mut consumer) = joined else { continue };
+        while let Some(Ok(delivery)) = consumer.next().await {
+            let job: u64 = text(delivery.record()).parse().unwrap();
+            if book.done.lock().unwrap().contains(&job) {
+                book.wrong.lock().unwrap().push(format!("job {job} came again after its ack was on the disk"));
+            }
+            if job % POISON == 0 {
+                delivery.nack("never");
+            } else if delivery.ack_durable().await.is_ok() {
+                book.done.lock().unwrap().insert(job);
+            }
+        }
+    }
+}
+
+async fn requester(address: SocketAddr, pause: Duration, book: Arc<Book>) {
+    let mut number = 0;
+    while !book.stopped() && number < ASKED {
+        let client = connected(address).await;
+        for _ in 0..20 {
+            number += 1;
+            let id = format!("r{number}");
+            let request = client.request("load", id.clone(), LONG * 10).then("analyse").callback("answers").id(&id);
+            if tokio::time::timeout(Duration::from_secs(4), request.submit()).await.is_ok_and(|sent| sent.is_ok()) {
+                book.taken.lock().unwrap().insert(id);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+async fn responder(address: SocketAddr, topic: &'static str) {
+    loop {
+        let client = connected(address).await;
+        let handler = |request: tidelog::client::IncomingRequest| {
+            let text = String::from_utf8(request.body.to_vec()).unwrap();
+            async move { Ok(format!("{topic}({text})")) }
+        };
+        let _ = client.responder(topic).capacity(8).retry_timeout(Duration::from_secs(2)).handle(handler).await;
+    }
+}
+
+async fn read(client: &Client, topic: &str) -> Vec<ConsumedRecord> {
+    let consumer = client.consumer().topic(topic).from(StartAt::Beginning).until_end(true).build().await;
+    let (mut found, Ok(mut consumer)) = (Vec::new(), consumer) else { return Vec::new() };
+    while let Some(record) = consumer.next().await {
+        found.push(record.unwrap());
+    }
+    found
+}
+
+fn counted(values: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let seed = variable("TIDELOG_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let rounds = variable("TIDELOG_ROUNDS").unwrap_or(8);
+    println!("TIDELOG_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = SimDisk::new(SimOptions { seed, capacity: None });
+    let mut server = Some(start(&sim, dir.path(), "127.0.0.1:0").await.unwrap());
+    let address = server.as_ref().unwrap().addresses()[0];
+    let book = Arc::new(Book::default());
+    let pause = Duration::from_millis(500) * rounds as u32 / ASKED as u32;
+    let sending =
+        [tokio::spawn(producer(address, book.clone())), tokio::spawn(requester(address, pause, book.clone()))];
+    let mut working: Vec<_> = (0..3).map(|_| tokio::spawn(member(address, book.clone()))).collect();
+    working.extend(["load", "load", "analyse"].map(|topic| tokio::spawn(responder(address, topic))));
+    let mut starts_cut = 0;
+    for _ in 0..rounds {
+        sim.cut_power_at(if random.bool() { random.u64(1..300) } else { random.u64(1..4_000) });
+        if server.is_none() {
+            server = start(&sim, dir.path(), &address.to_string()).await.ok();
+            starts_cut += u64::from(server.is_none());
+        }
+        if let Some(server) = server.take() {
+            tokio::time::sleep(Duration::from_millis(random.u64(100..600))).await;
+            sim.cut_power_at(random.u64(..5));
+            server.stop().await;
+        }
+        sim = sim.reboot();
+        if random.bool() {
+            // The view is no part of what must survive.
+            let _ = std::fs::remove_dir_all(dir.path().join("view"));
+        }
+    }
+    let server = start(&sim, dir.path(), &address.to_string()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    book.stop.store(true, Ordering::Relaxed);
+    for task in sending {
+        task.await.unwrap();
+    }
+    let client = connected(address).await;
+
+    // All requests end, those too of which the requester does not know whether they were taken in.
+    let until = Instant::now() + LONG;
+    let requests = loop {
+        let (requests, more) = client.admin().list_requests(None, None, 1000).await.unwrap();
+        assert!(!more);
+        let lag: u64 = client.admin().describe_group("work").await.unwrap().partitions.iter().map(|at| at.lag).sum();
+        let ended =
+            |request: &tidelog::client::RequestInfo| request.state != "open" && request.callback_state == "delivered";
+        if lag == 0 && requests.iter().all(ended) {
+            break requests;
+        }
+        assert!(Instant::now() < until, "lag {lag}, {} requests", requests.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    for task in working {
+        task.abort();
+    }
+    assert_eq!(*book.wrong.lock().unwrap(), Vec::<String>::new());
+
+    let jobs = counted(read(&client, "jobs").await.iter().map(text));
+    let acknowledged = book.acknowledged.lock().unwrap().clone();
+    for job in &acknowledged {
+        assert_eq!(jobs.get(&job.to_string()), Some(&1), "job {job} was acknowledged");
+    }
+    assert_eq!(jobs.iter().find(|(_, count)| **count > 1), None, "a job twice");
+    let poison = jobs.keys().filter(|job| job.parse::<u64>().unwrap() % POISON == 0).map(|job| (job.clone(), 1));
+    let dead = counted(read(&client, "dead-letter.work").await.iter().map(text));
+    assert_eq!(dead, poison.collect::<BTreeMap<_, _>>(), "dead letters");
+
+    let answers = read(&client, "answers").await;
+    let called = counted(answers.iter().map(|answer| String::from_utf8(answer.key.clone().unwrap().to_vec()).unwrap()));
+    let taken = book.taken.lock().unwrap().clone();
+    assert!(taken.iter().all(|id| called.contains_key(id)), "a request that was taken in has no outcome");
+    assert_eq!(called.iter().find(|(_, count)| **count > 1), None, "a request has two outcomes");
+    assert_eq!(called.len(), requests.len());
+    for answer in &answers {
+        let id = String::from_utf8(answer.key.clone().unwrap().to_vec()).unwrap();
+        assert_eq!(text(answer), format!("analyse(load({id}))"));
+    }
+    println!(
+        "{rounds} cuts, {starts_cut} of them before it was ready; {} of {} jobs acknowledged, {} dead, {} acks kept, {} of {} requests taken in",
+        acknowledged.len(),
+        jobs.len(),
+        dead.len(),
+        book.done.lock().unwrap().len(),
+        taken.len(),
+        requests.len()
+    );
+    server.stop().await;
+}
