@@ -99,6 +99,20 @@ struct Inner {
     stopped: AtomicBool,
 }
 
+impl Inner {
+    /// Writes the checkpoint that is ready, unless another thread is at one. Says whether another has become due meanwhile:
+    /// while one is written, or compaction writes its own, none is drafted, and on a partition that nobody writes to any more
+    /// no further sync would come to do it.
+    fn store_checkpoint(&self) -> bool {
+        let Some(job) = lock(&self.log).begin_checkpoint() else { return false };
+        let result = job.run();
+        let written = result.is_ok();
+        let mut log = lock(&self.log);
+        log.finish_checkpoint(job, result);
+        written && (log.checkpoint_due || log.checkpoint_ready.is_some())
+    }
+}
+
 struct Waiting {
     appended: Appended,
     done: Box<dyn FnOnce(Result<Appended, LogError>) + Send>,
@@ -248,6 +262,11 @@ impl LogHandle {
             }
         }
         let cleaned = clean(&Cleaning { handle: self, stop }, limits, now_ms);
+        // One that was ready had to wait for compaction's, or was not even drafted.
+        let ready = self.inner.store_checkpoint();
+        if ready || self.with(|log| log.checkpoint_due) {
+            self.request_sync();
+        }
         lock(&self.inner.queue).cleaning = false;
         self.inner.calm.notify_all();
         cleaned
@@ -463,10 +482,15 @@ impl Shared {
         if let Some(mark) = mark {
             mark.run();
         }
-        let job = lock(&inner.log).begin_checkpoint();
-        if let Some(job) = job {
-            let result = job.run();
-            lock(&inner.log).finish_checkpoint(job, result);
+        if inner.store_checkpoint() {
+            let mut queue = lock(&inner.queue);
+            if queue.closed {
+                return;
+            }
+            queue.sync_wanted = true;
+            let wake = self.schedule(inner, &mut queue);
+            drop(queue);
+            wake.ring(self);
         }
     }
 

@@ -535,13 +535,53 @@ fn room_ahead_is_zeros_of_the_active_segment_only() {
     assert_eq!(log.synced_end(), 1);
 }
 
+struct Deaf;
+
+impl LogObserver for Deaf {
+    fn stable_end(&self, _: Offset, _: Offset) {}
+    fn synced(&self, _: u64, _: usize) {}
+}
+
+#[test]
+fn a_checkpoint_that_had_to_wait_for_compaction_is_written_behind_it() {
+    let sim = SimDisk::new(SimOptions::default());
+    let disk: Arc<dyn Disk> = Arc::new(sim);
+    let path = PathBuf::from("/t/0");
+    PartitionLog::create(&disk, &path).unwrap();
+    let (log, _) = PartitionLog::open(disk, path, config(), 0).unwrap();
+    let clock = Arc::new(crate::base::SystemClock::new());
+    let committer = Committer::start(CommitterConfig { threads: 2 }, clock).unwrap();
+    let handle = committer.manage(log, Arc::new(Deaf));
+    // Compaction is at its checkpoint while all is written.
+    handle.with(|log| log.checkpoint_running = true);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    for at in 0..50 {
+        let sender = sender.clone();
+        handle.enqueue(AppendRequest {
+            batch: batch(1, at, 1, 200).as_slice().into(),
+            wait: WaitFor::Durable,
+            done: Box::new(move |result| sender.send(result.map(drop)).unwrap()),
+        });
+        receiver.recv().unwrap().unwrap();
+    }
+    handle.with(|log| assert_eq!(log.last_checkpoint.active_base, 0));
+    handle.with(|log| log.checkpoint_running = false);
+    let limits = CleanLimits { key_bytes: 1 << 20, secret: 7 };
+    handle.clean(limits, 0, &std::sync::atomic::AtomicBool::new(false)).unwrap();
+    let bases = || handle.with(|log| (log.last_checkpoint.active_base, log.active.segment.base_offset));
+    assert!(bases().1 > 0);
+    // The thread of the last sync may be at it just now.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while bases().0 < bases().1 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", bases());
+        std::thread::yield_now();
+    }
+    handle.close().unwrap();
+    committer.stop();
+}
+
 #[test]
 fn the_group_commit_answers_every_producer_in_order_on_the_real_disk() {
-    struct Deaf;
-    impl LogObserver for Deaf {
-        fn stable_end(&self, _: Offset, _: Offset) {}
-        fn synced(&self, _: u64, _: usize) {}
-    }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t/0");
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
