@@ -292,9 +292,12 @@ impl Broker {
         Err(BrokerError::new(ErrorKind::Busy, message))
     }
 
-    /// `None` if the log is at work.
+    /// `None` if the log is at work, or what lies there may still be needed to find out what was written before a crash.
     fn give_up(&self, partition: &Partition, below: Offset) -> Result<Option<Offset>, BrokerError> {
         let log = partition.log()?;
+        if !self.routes.know_what_is_written() {
+            return Ok(None);
+        }
         let given_up = log.with(|log| log.begin_give_up(below)).map_err(|error| partition.error(error))?;
         if given_up.is_none() {
             return Ok(None);

@@ -104,12 +104,17 @@ impl Broker {
         broker.startup.notes.extend(notes);
         let notes = broker.settle_staged();
         broker.startup.notes.extend(notes);
+        // Before anything can be deleted, compacted or written.
+        let notes = broker.settle_intents();
+        broker.startup.notes.extend(notes);
+        broker.requests.hold(&broker);
         Streams::load(&broker)?;
         broker.startup.took = began.elapsed();
         let broker = Arc::new(broker);
         Keeper::start(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
         broker.resume_requests();
+        broker.tell_of_given_up();
         broker.resume_transactions();
         *lock(&broker.compaction) = Some(Compaction::start(&broker)?);
         Ok(broker)

@@ -69,6 +69,8 @@ fn run(broker: &Weak<Broker>, signal: &Signal, every: Duration) {
         let guard = lock(&signal.lock);
         drop(signal.changed.wait_timeout_while(guard, every, waiting).unwrap_or_else(PoisonError::into_inner));
         let Some(broker) = broker.upgrade().filter(|_| !signal.stop.load(Ordering::Acquire)) else { return };
+        // What is held for it is not compacted.
+        broker.settle_again();
         let limits = CleanLimits {
             key_bytes: limits::COMPACTION_KEY_BYTES,
             // Not to be guessed by whoever chooses keys.

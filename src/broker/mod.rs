@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 mod filtered;
 mod groups;
+mod hold;
 mod metrics;
 mod observe;
 mod partition;

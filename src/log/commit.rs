@@ -26,7 +26,7 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// How long a failed partition is left alone before it is opened again.
 const REOPEN_AFTER_MS: u64 = 1000;
 
-/// How long compaction waits for a checkpoint of others.
+/// How long compaction waits for a checkpoint of others, and who waits for a sync of others.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// When an append is answered.
@@ -238,6 +238,30 @@ impl LogHandle {
         wake.ring(&self.shared);
     }
 
+    /// Returns when all that is written by now is durable: the offset behind it. Blocks, no longer than `patience`.
+    ///
+    /// # Errors
+    /// The log takes no writes, and what is in it is not known before it has been opened anew, which this asks for; the time is
+    /// over.
+    pub fn sync_written(&self, patience: Duration) -> Result<Offset, LogError> {
+        let began = std::time::Instant::now();
+        let written = self.with(|log| log.written_end());
+        loop {
+            let (poisoned, synced) = self.with(|log| (log.poisoned().map(str::to_owned), log.synced_end()));
+            if poisoned.is_none() && synced >= written {
+                return Ok(synced);
+            }
+            self.request_sync();
+            if let Some(reason) = poisoned {
+                return Err(LogError::Poisoned { reason });
+            }
+            if began.elapsed() > patience {
+                return Err(LogError::Poisoned { reason: "a sync takes too long".to_owned() });
+            }
+            self.inner.pause();
+        }
+    }
+
     /// Runs something on the log itself: planning a read, figures, settings. Appends wait meanwhile, so it must not do
     /// long work.
     pub fn with<R>(&self, work: impl FnOnce(&mut PartitionLog) -> R) -> R {
@@ -313,8 +337,15 @@ impl SharedLog for Cleaning<'_> {
     }
 
     fn pause(&self) {
-        let queue = lock(&self.handle.inner.queue);
-        let _ = self.handle.inner.calm.wait_timeout(queue, PAUSE);
+        self.handle.inner.pause();
+    }
+}
+
+impl Inner {
+    /// Waits a moment.
+    fn pause(&self) {
+        let queue = lock(&self.queue);
+        let _ = self.calm.wait_timeout(queue, PAUSE);
     }
 }
 
@@ -375,6 +406,9 @@ impl Shared {
         };
         if !group.is_empty() {
             self.write(inner, group);
+        } else if lock(&inner.queue).sync_wanted {
+            // Also who only wants to know what is durable waits for the log to be verified.
+            self.reopen_if_due(inner, &mut lock(&inner.log));
         }
         let sync = {
             let mut queue = lock(&inner.queue);
@@ -494,7 +528,7 @@ impl Shared {
         }
     }
 
-    /// A poisoned log is opened again when something is to be written, at most once a second.
+    /// A poisoned log is opened again when something is to be written or synced, at most once a second.
     fn reopen_if_due(&self, inner: &Inner, log: &mut PartitionLog) {
         if log.poisoned().is_none() || log.checkpoint_running {
             return;

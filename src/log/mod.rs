@@ -21,6 +21,7 @@ mod commit;
 mod config;
 mod error;
 mod files;
+mod hold;
 mod index;
 mod listing;
 mod lookup;

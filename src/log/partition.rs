@@ -1,5 +1,6 @@
 //! One ordered log: its state, and appending to it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -114,6 +115,8 @@ pub struct PartitionLog {
     pub(crate) retired: Vec<Arc<Segment>>,
     /// Goes up when something of what is known of ended transactions is forgotten, or lost with the log's end.
     pub(crate) forgotten: u64,
+    /// Offsets from which on nothing is deleted or compacted, and how often each is held.
+    pub(crate) held: BTreeMap<Offset, u32>,
 }
 
 impl PartitionLog {

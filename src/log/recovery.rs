@@ -8,6 +8,7 @@
 //! - below it, something that was synced has changed: that is damage. It is reported, the log goes on behind it, its
 //!   offsets are never used again, and readers are told when they come to it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -125,6 +126,7 @@ impl PartitionLog {
             next_generation,
             retired: Vec::new(),
             forgotten: 0,
+            held: BTreeMap::new(),
             litter: false,
             last_checkpoint: checkpoint.unwrap_or_default(),
             checkpoint_due: changed || scanned >= WORTH_SAVING,

@@ -37,9 +37,9 @@ impl PartitionLog {
         self.files.forget(&self.dir);
         self.move_tail()?;
         let files = Arc::clone(&self.files);
-        let (mut log, recovery) = Self::open_with(files, self.dir.clone(), self.config.clone(), now_ms)?;
-        log.forgotten = self.forgotten + 1;
-        *self = log;
+        let (log, recovery) = Self::open_with(files, self.dir.clone(), self.config.clone(), now_ms)?;
+        let (held, forgotten) = (std::mem::take(&mut self.held), self.forgotten + 1);
+        *self = Self { held, forgotten, ..log };
         Ok(recovery)
     }
 

@@ -82,7 +82,7 @@ impl PartitionLog {
     }
 
     /// Gives up all records below `offset`, which is at most the synced end; so many segments belong to the log no more,
-    /// and their files are for [`PartitionLog::take_unused`]. `None` if the log is at work: try again.
+    /// and their files are for [`PartitionLog::take_unused`]. `None` if the log is at work or held: try again.
     ///
     /// # Errors
     /// Those of the disk; nothing is given up then.
@@ -92,6 +92,9 @@ impl PartitionLog {
         }
         if offset <= self.log_start {
             return Ok(Some(0));
+        }
+        if offset > self.held_from() {
+            return Ok(None);
         }
         if offset > self.active.segment.base_offset {
             // The log start lies in a closed segment, or where the active one begins.
@@ -155,7 +158,7 @@ impl PartitionLog {
         let mut count = 0;
         for sealed in &self.sealed {
             // What an open transaction has written is not for anybody to miss yet.
-            if sealed.info.next_offset > self.synced.offset.min(self.committed_end()) {
+            if sealed.info.next_offset > self.synced.offset.min(self.committed_end()).min(self.held_from()) {
                 break;
             }
             let too_much = self.config.retention_bytes.is_some_and(|limit| bytes - sealed.info.bytes >= limit);

@@ -1,20 +1,25 @@
 //! Dead letters: records that failed too often, or that nobody was given in time, go to a topic of their own, once each.
 //!
-//! Before some are written, the ends of the dead-letter topic's partitions are kept with the group's position (the
-//! *intent*); it is cleared when it is kept that they are done with. What a crash cut off in between is found behind these
-//! ends, before anything else of the partition is handed out.
+//! Before some are written, it is kept with the group's position from where on they will be found in the dead-letter topic's
+//! partitions (the *intent*), which are held from there on ([`hold`](super::super::hold)); it is cleared when it is kept that
+//! they are done with. What a crash cut off in between is found at the next start, what a failure did before anything else of
+//! the partition is handed out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ErrorKind, Offset, PartitionId, TopicName, limits};
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicName, limits};
+use crate::catalog::Place;
 use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
 
-use super::super::broker::lock;
+use super::super::broker::{blocking, lock};
+use super::super::hold::Hold;
+use super::super::partition::Partition;
 use super::super::requests::RESPONDERS;
-use super::super::{AckLevel, Broker, BrokerError, Isolation, NewTopic};
+use super::super::{AckLevel, Broker, BrokerError, NewTopic};
 use super::dispatch::{Dispatcher, PAUSE, READ_BYTES};
 use super::graves::{headers, place};
 use super::machine::{BURIAL, CONDEMNED, Due};
@@ -27,26 +32,116 @@ const AT_ONCE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where dead letters may have been written that the group does not know of yet.
 #[derive(Debug, Serialize, Deserialize)]
-struct Intent {
+pub(super) struct Intent {
     topic: TopicName,
-    /// The end of each partition.
+    /// From where on, in each partition.
     ends: Vec<(PartitionId, Offset)>,
+}
+
+impl Intent {
+    /// The intent that was kept with a position, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn read(text: &str, topic: &TopicName, number: PartitionId) -> Result<Option<Self>, BrokerError> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(text).map(Some).map_err(|error| {
+            let message = format!("where dead letters of {topic}/{number} were written is unknown: {error}");
+            BrokerError::new(ErrorKind::Damaged, message)
+        })
+    }
+
+    /// The partitions that it speaks of, and from where on. Those of a topic that is gone hold nothing.
+    fn places(&self, broker: &Broker) -> Result<Vec<(Arc<Partition>, Offset)>, BrokerError> {
+        let Ok(open) = broker.topic(self.topic.as_str()) else { return Ok(Vec::new()) };
+        let place = |&(number, from): &(PartitionId, Offset)| Ok((Arc::clone(open.partition(number)?), from));
+        self.ends.iter().map(place).collect()
+    }
+
+    /// Takes hold of what may have been written.
+    ///
+    /// # Errors
+    /// A partition is offline.
+    pub(super) fn hold(&self, broker: &Broker) -> Result<Vec<Hold>, BrokerError> {
+        self.places(broker)?.iter().map(|(partition, from)| Hold::from(partition, *from)).collect()
+    }
+
+    /// The dead letters of a group's partition that have been written, each with the offset that it had there. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`Partition::search`].
+    pub(super) fn search(&self, broker: &Broker, of: &Place) -> Result<Vec<(Offset, Record)>, BrokerError> {
+        let mut found = Vec::new();
+        for (partition, from) in self.places(broker)? {
+            partition.search(from, |record| {
+                if let Some(((topic, number, offset), group)) = place(record)
+                    && (topic, number) == (of.topic, of.partition)
+                    && group == of.group.as_str()
+                {
+                    found.push((offset, record.clone()));
+                }
+                false
+            })?;
+        }
+        Ok(found)
+    }
 }
 
 /// A record that is leased to be buried, and how often it failed.
 type Dead = (Record, u32);
 
 impl Dispatcher {
-    /// Writes records that are due as dead letters, and is done with them when they are there.
-    pub(super) async fn bury(&mut self, mut due: Due) -> Result<(), BrokerError> {
+    /// Writes records that are due as dead letters, and is done with them when they are there. What cannot be written is put
+    /// off, so that it holds nobody up.
+    pub(super) async fn bury(&mut self, due: Due) -> Result<(), BrokerError> {
+        let partition = Arc::clone(&self.partition);
+        let mut holds = partition.burying.lock().await;
+        if self.partition.is_closed() {
+            return Ok(());
+        }
+        let outcome = self.bury_holding(due, &mut holds).await;
+        if let Err(error) = &outcome {
+            if error.kind() == ErrorKind::ShuttingDown {
+                return outcome;
+            }
+            let number = self.partition.place.partition;
+            tracing::warn!(group = %self.group.name, topic = %self.partition.topic, partition = number, %error, "dead letters cannot be written; trying again");
+            self.with(|machine, now| machine.put_off(due, now + PAUSE.as_millis() as i64));
+        }
+        Ok(())
+    }
+
+    async fn bury_holding(&mut self, mut due: Due, holds: &mut Vec<Hold>) -> Result<(), BrokerError> {
         let topic = self.dead_letter_topic().await?;
-        self.intend(&topic)?;
-        self.broker.queues.keeper.kept().await?;
+        let before = std::mem::take(holds);
+        let intended = self.intend(&topic, holds);
+        let kept = match intended {
+            Ok(()) => self.broker.queues.keeper.kept().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            // The intent on the disk may still be the one before.
+            holds.extend(before);
+            return Err(error);
+        }
+        drop(before);
+        if self.partition.is_closed() {
+            // It is not kept any more what becomes of it.
+            return Ok(());
+        }
+        let partitions = holds.len() as u32;
         let mut dead: Vec<Dead> = Vec::new();
         let mut bytes = 0;
         // As many as are due: each round costs two syncs.
         while due.dead && dead.len() < AT_ONCE && bytes < AT_ONCE_BYTES {
-            let Some((records, next)) = self.window(due.from).await? else { break };
+            let (records, next) = match self.window(due.from).await {
+                Ok(Some(window)) => window,
+                // What is leased already is written first.
+                Err(error) if dead.is_empty() => return Err(error),
+                Ok(None) | Err(_) => break,
+            };
             let due_now = Due { to: due.to.min(next.max(due.from + 1)).min(due.from + AT_ONCE as u64), ..due };
             let inside = records.iter().filter(|record| (due_now.from..due_now.to).contains(&record.offset));
             let inside: Vec<Record> = inside.cloned().collect();
@@ -66,7 +161,9 @@ impl Dispatcher {
         let all: Vec<Offset> = dead.iter().map(|(record, _)| record.offset).collect();
         let requests: Vec<Dead> = dead.iter().filter(|(record, _)| self.is_request(record)).cloned().collect();
         let mut there = Vec::new();
-        let outcome = self.write_dead(&topic, dead, &mut there).await;
+        // Once it is open what was written, nothing more is before it is looked up.
+        self.to_recover = true;
+        let outcome = self.write_dead(&topic, partitions, dead, &mut there).await;
         there.sort_unstable();
         for (record, failed) in requests.iter().filter(|(record, _)| there.binary_search(&record.offset).is_ok()) {
             self.tell_requester(record, &format!("given up after {failed} deliveries")).await;
@@ -81,19 +178,17 @@ impl Dispatcher {
                 }
             }
         });
-        if outcome.is_err() {
-            // What was under way may be there all the same.
-            self.to_recover = true;
-            return outcome;
-        }
+        outcome?;
         self.fulfilled();
-        self.broker.queues.keeper.kept().await
+        self.broker.queues.keeper.kept().await?;
+        holds.clear();
+        self.to_recover = false;
+        Ok(())
     }
 
     /// Whether it is a request, and this the group of those who are to answer it.
     fn is_request(&self, record: &Record) -> bool {
-        let topic = self.partition.topic.as_str();
-        self.group.name.as_str().strip_prefix(RESPONDERS) == Some(topic) && Broker::expects_reply(record)
+        is_request(&self.group.name, &self.partition.topic, record)
     }
 
     /// The end of a request that became a dead letter. If it cannot be said, the request ends with its deadline.
@@ -116,16 +211,18 @@ impl Dispatcher {
         let settings = vec![("max_message_bytes".to_owned(), largest), ("segment_bytes".to_owned(), segment)];
         let new = NewTopic { name: topic.clone(), partitions: None, settings, if_not_exists: true };
         self.broker.create_topic(new).await?;
+        super::refuse_compacted(&self.broker, &topic)?;
         Ok(topic)
     }
 
-    /// Notes where dead letters may be from here on.
-    fn intend(&self, topic: &TopicName) -> Result<(), BrokerError> {
+    /// Notes where dead letters may be from here on, and holds it.
+    fn intend(&self, topic: &TopicName, holds: &mut Vec<Hold>) -> Result<(), BrokerError> {
         let open = self.broker.topic(topic.as_str())?;
-        let mut ends = Vec::new();
         for partition in &open.partitions {
-            ends.push((partition.number, partition.log()?.with(|log| log.stable_end())));
+            holds.push(Hold::of(partition)?);
         }
+        let ends = open.partitions.iter().zip(holds.iter());
+        let ends = ends.map(|(partition, hold)| (partition.number, hold.offset())).collect();
         let intent = Intent { topic: topic.clone(), ends };
         *lock(&self.partition.intent) = serde_json::to_string(&intent).unwrap_or_default();
         self.with(|machine, _| machine.touch_floor());
@@ -137,55 +234,47 @@ impl Dispatcher {
         self.with(|machine, _| machine.touch_floor());
     }
 
-    /// Is done with what was written as dead letters before a crash or a failure cut it off.
+    /// Is done with what was written as dead letters before a failure cut it off, or before a start that could not find out.
     pub(super) async fn recover(&mut self) -> Result<(), BrokerError> {
+        let partition = Arc::clone(&self.partition);
+        let mut holds = partition.burying.lock().await;
         let intent = lock(&self.partition.intent).clone();
-        if !intent.is_empty() {
-            let intent: Intent = serde_json::from_str(&intent).map_err(|error| {
-                let (topic, number) = (&self.partition.topic, self.partition.place.partition);
-                let message = format!("where dead letters of {topic}/{number} were written is unknown: {error}");
-                BrokerError::new(ErrorKind::Damaged, message)
-            })?;
-            let mut found = 0u64;
-            for (number, from) in &intent.ends {
-                // A topic that was deleted meanwhile holds none.
-                let Ok(open) = self.broker.topic(intent.topic.as_str()) else { break };
-                let end = open.partition(*number)?.log()?.with(|log| log.stable_end());
-                let mut at = *from;
-                while at < end {
-                    let (records, next) = self
-                        .broker
-                        .records_from(intent.topic.as_str(), *number, at, READ_BYTES, Isolation::Uncommitted)
-                        .await?;
-                    at = next;
-                    let own = (self.partition.place.topic, self.partition.place.partition);
-                    for record in &records {
-                        if let Some(((topic, partition, offset), group)) = place(record)
-                            && (topic, partition) == own
-                            && group == self.group.name.as_str()
-                        {
-                            found += 1;
-                            if self.is_request(record) {
-                                self.tell_requester(record, "given up").await;
-                            }
-                            self.with(|machine, now| machine.mark_done(offset, now));
-                        }
-                    }
-                }
+        let intent = Intent::read(&intent, &self.partition.topic, self.partition.place.partition)?;
+        if intent.is_none() && holds.is_empty() {
+            self.to_recover = false;
+            return Ok(());
+        }
+        if let Some(intent) = intent {
+            if holds.is_empty() {
+                *holds = intent.hold(&self.broker)?;
             }
-            if found > 0 {
-                tracing::info!(group = %self.group.name, topic = %self.partition.topic, found, "dead letters had been written before a stop");
+            let (broker, place) = (Arc::clone(&self.broker), self.partition.place.clone());
+            let found = blocking(move || intent.search(&broker, &place)).await?;
+            for (offset, record) in &found {
+                if self.is_request(record) {
+                    self.tell_requester(record, "given up").await;
+                }
+                self.with(|machine, now| machine.mark_done(*offset, now));
+            }
+            if !found.is_empty() {
+                tracing::info!(group = %self.group.name, topic = %self.partition.topic, found = found.len(), "dead letters had been written before a failure");
             }
             self.fulfilled();
-            self.broker.queues.keeper.kept().await?;
         }
+        self.broker.queues.keeper.kept().await?;
+        holds.clear();
         self.to_recover = false;
         Ok(())
     }
 
     /// Adds to `there` which of them are in the topic, also when it fails.
-    async fn write_dead(&self, topic: &TopicName, dead: Vec<Dead>, there: &mut Vec<Offset>) -> Result<(), BrokerError> {
-        let partitions = self.broker.topic(topic.as_str())?.entry.partitions;
+    async fn write_dead(
+        &self,
+        topic: &TopicName,
+        partitions: u32,
+        dead: Vec<Dead>,
+        there: &mut Vec<Offset>,
+    ) -> Result<(), BrokerError> {
         let (id, number) = (self.partition.place.topic, self.partition.place.partition);
         let mut batches: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
         for (mut record, failed) in dead {
@@ -232,4 +321,9 @@ impl Dispatcher {
         }
         Ok(())
     }
+}
+
+/// Whether a record of a topic is a request, and this the group of those who are to answer it.
+pub(super) fn is_request(group: &GroupName, topic: &TopicName, record: &Record) -> bool {
+    group.as_str().strip_prefix(RESPONDERS) == Some(topic.as_str()) && Broker::expects_reply(record)
 }

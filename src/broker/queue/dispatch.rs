@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use crate::base::{Offset, TimestampMs};
+use crate::base::{ErrorKind, Offset, TimestampMs};
 use crate::catalog::Expired;
 use crate::expr::Input;
 use crate::record::{BatchBuilder, BatchOptions, Record};
@@ -50,6 +51,8 @@ pub(super) struct Dispatcher {
     window: (Offset, Vec<Record>, Offset),
     /// Dead letters may have been written that are not known to be done with.
     pub(super) to_recover: bool,
+    /// When that is tried to be found out again.
+    recover_at: Instant,
 }
 
 enum Next {
@@ -67,8 +70,15 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
     });
     let Ok(mut stable) = watch else { return };
     let mut changed = group.changed.subscribe();
-    let mut dispatcher =
-        Dispatcher { broker, group, partition, ahead: Ahead::default(), window: (0, Vec::new(), 0), to_recover: true };
+    let mut dispatcher = Dispatcher {
+        broker,
+        group,
+        partition,
+        ahead: Ahead::default(),
+        window: (0, Vec::new(), 0),
+        to_recover: true,
+        recover_at: Instant::now(),
+    };
     loop {
         changed.borrow_and_update();
         let seen = *stable.borrow_and_update();
@@ -93,6 +103,7 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
             let ms = u64::try_from(at.saturating_sub(dispatcher.broker.clock.now_ms())).unwrap_or(0);
             Duration::from_millis(ms.max(1)).min(SLEEP)
         });
+        let wait = if dispatcher.to_recover { wait.min(PAUSE) } else { wait };
         let closed = tokio::select! {
             result = changed.changed() => result.is_err(),
             result = stable.changed() => result.is_err(),
@@ -107,11 +118,13 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
 
 impl Dispatcher {
     async fn step(&mut self, stable: Stable) -> Result<Next, BrokerError> {
-        if stable.closed || self.partition.is_closed() || !self.group.has_members() {
+        if stable.closed || self.partition.is_closed() {
             return Ok(Next::End);
         }
-        if self.to_recover {
-            self.recover().await?;
+        self.try_to_recover().await?;
+        if !self.group.has_members() {
+            // What is held because of it must not be held for ever.
+            return Ok(if self.to_recover { Next::Wait(None) } else { Next::End });
         }
         let expired = self.with(|machine, now| machine.expire(now));
         self.broker.metrics.leases_expired.inc_by(expired);
@@ -122,7 +135,11 @@ impl Dispatcher {
         };
         if let Some(due) = due {
             if due.dead {
-                self.bury(due).await?;
+                if self.to_recover {
+                    self.with(|machine, now| machine.put_off(due, now + PAUSE.as_millis() as i64));
+                } else {
+                    self.bury(due).await?;
+                }
                 return Ok(Next::Again);
             }
             let Some(promise) = self.group.promise(HANDED_RECORDS) else { return Ok(Next::Wait(timer)) };
@@ -136,6 +153,22 @@ impl Dispatcher {
             return Ok(if more { Next::Again } else { Next::Wait(timer) });
         }
         Ok(Next::Wait(timer))
+    }
+
+    /// As long as it is not known what was written as dead letters, none is written; all else goes on.
+    async fn try_to_recover(&mut self) -> Result<(), BrokerError> {
+        if !self.to_recover || Instant::now() < self.recover_at {
+            return Ok(());
+        }
+        match self.recover().await {
+            Err(error) if error.kind() != ErrorKind::ShuttingDown => {
+                let (topic, number) = (&self.partition.topic, self.partition.place.partition);
+                tracing::warn!(group = %self.group.name, %topic, partition = number, %error, "cannot find out which dead letters were written; trying again");
+                self.recover_at = Instant::now() + PAUSE;
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut super::machine::Machine, TimestampMs) -> R) -> R {

@@ -52,7 +52,7 @@ impl Graves {
             loop {
                 let (records, next) =
                     broker.records_from(topic.as_str(), number, at, READ_BYTES, Isolation::Uncommitted).await?;
-                if next == at || records.is_empty() && next == 0 {
+                if next == at {
                     break;
                 }
                 at = next;
@@ -62,9 +62,6 @@ impl Graves {
                     {
                         graves.add(place);
                     }
-                }
-                if records.is_empty() {
-                    break;
                 }
             }
         }

@@ -13,9 +13,11 @@ use crate::catalog::{GroupEntry, GroupKind, Place, QueueSettings};
 use crate::expr::Filter;
 
 use super::super::broker::lock;
+use super::super::hold::Hold;
 use super::super::partition::Topic;
 use super::super::{Broker, BrokerError};
 use super::GroupMember;
+use super::bury::Intent;
 use super::dispatch;
 use super::graves::Graves;
 use super::machine::{Machine, MemberId, Settled};
@@ -87,6 +89,8 @@ pub(crate) struct QueuePartition {
     reasons: Mutex<HashMap<Offset, String>>,
     /// Where dead letters may be that are not known to be done with; kept with the floor.
     pub(crate) intent: Mutex<String>,
+    /// Held while dead letters are written or looked for; what is held of the logs that they go to.
+    pub(crate) burying: tokio::sync::Mutex<Vec<Hold>>,
     /// Records that were passed over because they had expired, as far as is remembered.
     expired: Mutex<BTreeSet<Offset>>,
 }
@@ -231,6 +235,9 @@ impl QueueGroup {
                 (Machine::new(rules.clone(), progress, start(number)), intent)
             };
             let dirty = machine.is_dirty();
+            // What cannot be held is offline, and nothing is deleted from it.
+            let intended = Intent::read(&intent, &topic.entry.name, number).ok().flatten();
+            let holds = intended.and_then(|intent| intent.hold(broker).ok()).unwrap_or_default();
             let partition = Arc::new(QueuePartition {
                 place: Place { group: self.name.clone(), topic: at.0, partition: number },
                 topic: topic.entry.name.clone(),
@@ -241,6 +248,7 @@ impl QueueGroup {
                 dispatching: AtomicBool::new(false),
                 reasons: Mutex::default(),
                 intent: Mutex::new(intent),
+                burying: tokio::sync::Mutex::new(holds),
                 expired: Mutex::default(),
             });
             // Whoever was here in between had the same to begin with.
@@ -258,13 +266,14 @@ impl QueueGroup {
         }
     }
 
-    /// Every partition has a dispatcher as long as there are members.
+    /// Every partition has a dispatcher as long as there are members, or something to find out.
     pub(crate) fn dispatch(self: &Arc<Self>, broker: &Arc<Broker>) {
         let inside = lock(&self.inside);
-        if inside.members.is_empty() {
-            return;
-        }
+        let members = !inside.members.is_empty();
         for partition in inside.partitions.values() {
+            if !members && lock(&partition.intent).is_empty() {
+                continue;
+            }
             if !partition.is_closed() && !partition.dispatching.swap(true, Ordering::AcqRel) {
                 let (broker, group, partition) = (Arc::clone(broker), Arc::clone(self), Arc::clone(partition));
                 self.runtime.spawn(async move {
@@ -421,22 +430,26 @@ impl QueueGroup {
         settled
     }
 
-    /// Takes over what was declared anew: rules hold from the next delivery on, topics that are no longer wanted go.
-    pub(crate) fn redeclare(&self, entry: GroupEntry, filter: Option<Arc<Filter>>) {
+    /// Takes over what was declared anew: rules hold from the next delivery on, topics that are no longer wanted go. Blocks.
+    pub(crate) fn redeclare(&self, broker: &Broker, entry: GroupEntry, filter: Option<Arc<Filter>>) {
         *lock(&self.entry) = entry;
         let rules = self.rules();
+        let held: Vec<_> = lock(&self.inside).partitions.values().cloned().collect();
+        for partition in held.iter().filter(|partition| !self.wants(&partition.topic)) {
+            // What is being buried is buried first.
+            let mut holds = partition.burying.blocking_lock();
+            partition.closed.store(true, Ordering::Release);
+            partition.wake.notify_one();
+            if !holds.is_empty() {
+                broker.settle_later(&partition.place, &rules, std::mem::take(&mut *holds));
+            }
+        }
         let mut inside = lock(&self.inside);
         inside.filter = filter;
-        inside.partitions.retain(|_, partition| {
-            let wanted = self.wants(&partition.topic);
-            if wanted {
-                lock(&partition.machine).set_rules(rules.clone());
-            } else {
-                partition.closed.store(true, Ordering::Release);
-                partition.wake.notify_one();
-            }
-            wanted
-        });
+        inside.partitions.retain(|_, partition| !partition.is_closed());
+        for partition in inside.partitions.values() {
+            lock(&partition.machine).set_rules(rules.clone());
+        }
     }
 
     /// Why its members were sent away.

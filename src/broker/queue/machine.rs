@@ -326,6 +326,14 @@ impl Machine {
         leased
     }
 
+    /// What was due waits for longer.
+    pub(crate) fn put_off(&mut self, due: Due, until: TimestampMs) {
+        for (from, span) in self.carve(due.from, due.to) {
+            let waits = matches!(span.state, State::Waiting { .. });
+            self.put(from, if waits { Span { state: State::Waiting { due: until }, ..span } } else { span });
+        }
+    }
+
     /// A record that waits is to be a dead letter, whatever its deliveries.
     pub(crate) fn condemn(&mut self, offset: Offset, now: TimestampMs) {
         for (from, span) in self.carve(offset, offset + 1) {
@@ -344,6 +352,7 @@ impl Machine {
             if !self.is_done(offset) {
                 self.known_done.insert(offset, offset + 1);
             }
+            self.known_failed.remove(&offset);
             self.touch(offset, offset + 1);
             self.pass_done();
             return;

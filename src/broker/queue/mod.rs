@@ -12,6 +12,7 @@ mod keeper;
 mod machine;
 mod receipts;
 mod redrive;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use crate::catalog::{Event, GroupEntry, GroupKind, QueueSettings};
 use crate::expr::Filter;
 
 use super::broker::{blocking, lock};
+use super::hold::Hold;
 use super::partition::Topic;
 use super::{Broker, BrokerError, OffsetAt};
 
@@ -51,8 +53,9 @@ pub(crate) struct Queues {
     groups: Mutex<BTreeMap<GroupName, Arc<QueueGroup>>>,
     members: AtomicU64,
     pub(crate) keeper: Keeper,
-    /// Held while dead letters are sent back.
-    redriving: tokio::sync::Mutex<()>,
+    /// Held while dead letters are sent back; by topic, what is held of the logs that they go to.
+    redriving: tokio::sync::Mutex<HashMap<TopicId, Vec<Hold>>>,
+    unsettled: settle::Unsettled,
     /// Held while a group is declared or deleted.
     pub(crate) declaring: Mutex<()>,
 }
@@ -216,6 +219,9 @@ impl Broker {
         let entry = declared(&join, held.as_ref(), self.clock.now_ms())?;
         let filter = entry.filter.as_deref().map(Filter::compile).transpose();
         let filter = filter.map_err(|error| refused(error.to_string()))?.map(Arc::new);
+        if let Some(QueueSettings { dead_letter: Some(topic), .. }) = &join.settings {
+            refuse_compacted(self, topic)?;
+        }
         if held.as_ref() != Some(&entry) {
             lock(&self.catalog).commit(Event::GroupDeclared(entry.clone()), self.clock.now_ms())?;
             tracing::info!(group = %entry.name, new = held.is_none(), "group declared");
@@ -225,10 +231,12 @@ impl Broker {
                 .entry(entry.name.clone())
                 .or_insert_with(|| Arc::new(QueueGroup::new(entry.clone(), filter.clone(), runtime))),
         );
-        group.redeclare(entry, filter);
+        group.redeclare(self, entry, filter);
         for topic in self.open_topics_of(&group) {
             group.add(self, &topic, |number| starts.get(&(topic.entry.id, number)).copied().unwrap_or(0));
         }
+        // Also without members: it may not be known what was written.
+        group.dispatch(self);
         Ok(group)
     }
 
@@ -349,6 +357,17 @@ fn check_rules(rules: &QueueSettings) -> Result<(), BrokerError> {
     within("a number of deliveries", rules.max_deliveries.into(), 1, 1_000_000)?;
     within("a backoff (ms)", rules.backoff_ms, 0, LONGEST_MS)?;
     within("a longest backoff (ms)", rules.backoff_max_ms, rules.backoff_ms, LONGEST_MS)
+}
+
+/// Of dead letters with one key a compacted topic would keep the newest only.
+fn refuse_compacted(broker: &Broker, topic: &TopicName) -> Result<(), BrokerError> {
+    match broker.topic(topic.as_str()) {
+        Ok(open) if open.settings.cleanup.compacts() => Err(refused(format!(
+            "topic '{topic}' has cleanup={}, which would remove dead letters; they need cleanup=delete",
+            open.settings.get("cleanup")?
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn refused(message: String) -> BrokerError {

@@ -1,21 +1,23 @@
 //! Dead letters on their way back to where they came from, once each.
 //!
-//! What was sent back is kept as the progress of an internal group of the dead-letter topic. Before a batch is written, the
-//! position of that group is kept with the ends of the partitions that it goes to; a batch that a crash cut off from its
-//! progress is found there by the header [`REDRIVEN`].
+//! What was sent back is kept as the progress of an internal group of the dead-letter topic. Before a batch is written, it is
+//! kept with the position of that group from where on the batch will be found in the partitions that it goes to, which are held
+//! from there on ([`hold`](super::super::hold)); a batch that a crash or a failure cut off from its progress is found there by
+//! the header [`REDRIVEN`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicId, TopicName};
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position, QueueSettings};
 use crate::expr::{Filter, Input};
 use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
+use super::super::hold::Hold;
 use super::super::{AckLevel, Broker, BrokerError, Isolation};
 use super::graves::{headers, text};
 use super::keeper::event_of;
@@ -23,6 +25,8 @@ use super::machine::{Machine, Seen};
 
 /// The header that says which dead letter a record was: topic/partition/offset.
 pub(crate) const REDRIVEN: &str = "tidelog-redriven";
+/// What the names of the groups begin with whose progress is what went back; the topic follows.
+const OWN: &str = "tidelog.redrive.";
 /// Records sent back with one commit.
 const AT_ONCE: usize = 500;
 /// Bytes read at a time.
@@ -71,7 +75,7 @@ pub struct DeadLetterTopic {
     pub redriven: u64,
 }
 
-/// What is kept before a batch is written: the ends of the partitions that it goes to.
+/// What is kept before a batch is written: from where on it is found in the partitions that it goes to.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Intent(Vec<(TopicName, PartitionId, Offset)>);
 
@@ -132,11 +136,34 @@ impl Broker {
     pub async fn redrive(self: &Arc<Self>, redrive: &Redrive) -> Result<Redriven, BrokerError> {
         let filter = redrive.filter.as_deref().map(Filter::compile).transpose();
         let filter = filter.map_err(|error| super::refused(error.to_string()))?;
-        let _one = self.queues.redriving.lock().await;
+        let (broker, redrive) = (Arc::clone(self), redrive.clone());
+        // A task of its own: who asked may go away, and what has begun is to be ended.
+        let task = tokio::spawn(async move {
+            let mut redriving = broker.queues.redriving.lock().await;
+            let (settling, topic) = (Arc::clone(&broker), redrive.topic.clone());
+            blocking(move || settling.settle_redrive(&topic)).await?;
+            let id = broker.topic(redrive.topic.as_str())?.entry.id;
+            let mut holds = redriving.remove(&id).unwrap_or_default();
+            holds.clear();
+            let outcome = broker.redrive_now(&redrive, filter.as_ref(), &mut holds).await;
+            if !holds.is_empty() {
+                // It is open what was written: that is found out soon.
+                redriving.insert(id, holds);
+            }
+            outcome
+        });
+        task.await.unwrap_or_else(|_| Err(BrokerError::new(ErrorKind::ShuttingDown, "the server is stopping")))
+    }
+
+    async fn redrive_now(
+        self: &Arc<Self>,
+        redrive: &Redrive,
+        filter: Option<&Filter>,
+        holds: &mut Vec<Hold>,
+    ) -> Result<Redriven, BrokerError> {
         let topic = self.topic(redrive.topic.as_str())?;
         let (id, partitions) = (topic.entry.id, topic.entry.partitions);
         let group = group_of(&redrive.topic)?;
-        self.recover(&redrive.topic, id, partitions, &group).await?;
         let mut result = Redriven::default();
         let (first, mut from) = redrive.from.unwrap_or((0, 0));
         let mut looked_at = 0;
@@ -160,7 +187,7 @@ impl Broker {
                         offset: record.offset,
                         record: &record,
                     };
-                    let wanted = filter.as_ref().is_none_or(|filter| filter.matches(&input).unwrap_or(false));
+                    let wanted = filter.is_none_or(|filter| filter.matches(&input).unwrap_or(false));
                     if part.machine.is_done(record.offset) || !wanted {
                         continue;
                     }
@@ -171,7 +198,7 @@ impl Broker {
                 }
                 result.records.extend(batch.iter().map(|back| back.from));
                 if !redrive.dry_run && !batch.is_empty() {
-                    self.send_back(&mut part, &group, batch).await?;
+                    self.send_back(&mut part, &group, batch, holds).await?;
                 }
                 if result.records.len() >= redrive.max || looked_at >= LOOKED_AT {
                     result.next = Some((number, at));
@@ -221,6 +248,7 @@ impl Broker {
         part: &mut Part,
         group: &GroupName,
         batch: Vec<Back>,
+        holds: &mut Vec<Hold>,
     ) -> Result<(), BrokerError> {
         let mut intent = Intent::default();
         let mut by_place: BTreeMap<(TopicName, PartitionId), Vec<Record>> = BTreeMap::new();
@@ -229,11 +257,12 @@ impl Broker {
             by_place.entry(back.to).or_default().push(back.record);
         }
         for (topic, partition) in by_place.keys() {
-            // Readers see no further, and what is written from now on lies behind it.
-            let end = self.topic(topic.as_str())?.partition(*partition)?.log()?.with(|log| log.stable_end());
-            intent.0.push((topic.clone(), *partition, end));
+            let hold = Hold::of(self.topic(topic.as_str())?.partition(*partition)?)?;
+            intent.0.push((topic.clone(), *partition, hold.offset()));
+            holds.push(hold);
         }
-        self.keep_intent(part.place.topic, group, &intent).await?;
+        let (broker, of, id) = (Arc::clone(self), group.clone(), part.place.topic);
+        blocking(move || broker.keep_intent(id, &of, &intent)).await?;
         for ((topic, partition), mut records) in by_place {
             let largest = self.topic(topic.as_str())?.settings.max_message_bytes.as_usize();
             while !records.is_empty() {
@@ -251,117 +280,141 @@ impl Broker {
                 self.produce(topic.as_str(), partition, builder.build(), AckLevel::Durable).await?;
             }
         }
-        self.keep_done(part, group, &done).await
+        let events = done_events(part, &done, self.clock.now_ms());
+        let (broker, place) = (Arc::clone(self), part.place.clone());
+        blocking(move || broker.keep_done(&place, events)).await?;
+        holds.clear();
+        Ok(())
     }
 
     /// The group's position in the first partition carries the intent; with it comes the group itself.
-    async fn keep_intent(
-        self: &Arc<Self>,
-        topic: TopicId,
-        group: &GroupName,
-        intent: &Intent,
-    ) -> Result<(), BrokerError> {
+    fn keep_intent(&self, topic: TopicId, group: &GroupName, intent: &Intent) -> Result<(), BrokerError> {
         let metadata =
             if intent.0.is_empty() { String::new() } else { serde_json::to_string(intent).unwrap_or_default() };
-        let (broker, group) = (Arc::clone(self), group.clone());
-        blocking(move || {
-            let now = broker.clock.now_ms();
-            let mut catalog = lock(&broker.catalog);
-            let mut events = Vec::new();
-            if catalog.group(&group).is_none() {
-                let kind = GroupKind::Queue(QueueSettings::default());
-                let entry = GroupEntry { name: group.clone(), kind, topics: Vec::new(), filter: None, created_ms: now };
-                events.push(Event::GroupDeclared(entry));
-            }
-            let offset = position(&catalog, &group, topic).map_or(0, |position| position.offset);
-            let place = Place { group, topic, partition: 0 };
-            events.push(Event::PositionSet { place, position: Some(Position { offset, metadata, time_ms: now }) });
-            Ok(catalog.commit_all(events, now)?)
-        })
-        .await
-    }
-
-    /// These went back; the intent is fulfilled.
-    async fn keep_done(
-        self: &Arc<Self>,
-        part: &mut Part,
-        group: &GroupName,
-        done: &[Offset],
-    ) -> Result<(), BrokerError> {
-        let Some(last) = done.last() else { return Ok(()) };
-        for offset in part.machine.cursor()..=*last {
-            part.machine.admit(Seen { offset, key: None, deliver_at: None, skip: false, condemned: false }, MEMBER, 0);
-        }
-        for &offset in done {
-            part.machine.ack(MEMBER, offset, offset + 1, 0);
-        }
         let now = self.clock.now_ms();
-        let changes = part.machine.take_changes(now);
-        let mut events: Vec<Event> = changes.iter().map(|change| event_of(&part.place, change, "", now)).collect();
-        let (broker, group, topic) = (Arc::clone(self), group.clone(), part.place.topic);
-        let first = part.place.partition == 0;
-        blocking(move || {
-            let mut catalog = lock(&broker.catalog);
-            let floor = events.iter().find_map(|event| match event {
-                Event::PositionSet { position: Some(position), .. } if first => Some(position.offset),
-                _ => None,
-            });
-            let offset = floor.or_else(|| position(&catalog, &group, topic).map(|position| position.offset));
-            let place = Place { group, topic, partition: 0 };
-            let cleared = Position { offset: offset.unwrap_or(0), metadata: String::new(), time_ms: now };
-            // Last: a crash in between leaves the intent, which is looked into again.
-            events.push(Event::PositionSet { place, position: Some(cleared) });
-            Ok(catalog.commit_all(events, now)?)
-        })
-        .await
+        let mut catalog = lock(&self.catalog);
+        let mut events = Vec::new();
+        if catalog.group(group).is_none() {
+            let kind = GroupKind::Queue(QueueSettings::default());
+            let entry = GroupEntry { name: group.clone(), kind, topics: Vec::new(), filter: None, created_ms: now };
+            events.push(Event::GroupDeclared(entry));
+        }
+        let offset = position(&catalog, group, topic).map_or(0, |position| position.offset);
+        let place = Place { group: group.clone(), topic, partition: 0 };
+        events.push(Event::PositionSet { place, position: Some(Position { offset, metadata, time_ms: now }) });
+        Ok(catalog.commit_all(events, now)?)
     }
 
-    /// A batch may have been written whose progress was not kept: it is looked for where it was to go.
-    async fn recover(
-        self: &Arc<Self>,
-        topic: &TopicName,
-        id: TopicId,
-        partitions: u32,
-        group: &GroupName,
-    ) -> Result<(), BrokerError> {
-        let metadata = position(&lock(&self.catalog), group, id).map(|position| position.metadata.clone());
-        let Some(metadata) = metadata.filter(|metadata| !metadata.is_empty()) else { return Ok(()) };
-        let intent: Intent = serde_json::from_str(&metadata).map_err(|error| {
-            BrokerError::new(ErrorKind::Damaged, format!("what was being sent back from '{topic}' is unknown: {error}"))
-        })?;
+    /// What went back is kept; the intent is fulfilled.
+    fn keep_done(&self, of: &Place, mut events: Vec<Event>) -> Result<(), BrokerError> {
+        let now = self.clock.now_ms();
+        let mut catalog = lock(&self.catalog);
+        let floor = events.iter().find_map(|event| match event {
+            Event::PositionSet { position: Some(position), .. } if of.partition == 0 => Some(position.offset),
+            _ => None,
+        });
+        let offset = floor.or_else(|| position(&catalog, &of.group, of.topic).map(|position| position.offset));
+        let cleared = Position { offset: offset.unwrap_or(0), metadata: String::new(), time_ms: now };
+        // Last: a crash in between leaves the intent, which is looked into again.
+        let place = Place { partition: 0, ..of.clone() };
+        events.push(Event::PositionSet { place, position: Some(cleared) });
+        Ok(catalog.commit_all(events, now)?)
+    }
+
+    /// A batch may have been written whose progress was not kept: it is looked for where it was to go. How many records that
+    /// were. Blocks.
+    ///
+    /// # Errors
+    /// There is no such topic; it cannot be found out.
+    pub(super) fn settle_redrive(&self, topic: &TopicName) -> Result<usize, BrokerError> {
+        let open = self.topic(topic.as_str())?;
+        let (id, partitions, group) = (open.entry.id, open.entry.partitions, group_of(topic)?);
+        let Some(intent) = self.redrive_intent(topic, id, &group)? else { return Ok(0) };
         let prefix = format!("{topic}/");
-        let mut there: HashMap<PartitionId, HashSet<Offset>> = HashMap::new();
+        let mut there: BTreeMap<PartitionId, BTreeSet<Offset>> = BTreeMap::new();
         for (target, partition, from) in &intent.0 {
             // A topic that is gone holds nothing.
             let Ok(found) = self.topic(target.as_str()) else { continue };
-            let end = found.partition(*partition)?.log()?.with(|log| log.stable_end());
-            let mut at = *from;
-            while at < end {
-                let (records, next) =
-                    self.records_from(target.as_str(), *partition, at, READ_BYTES, Isolation::Uncommitted).await?;
-                at = next;
-                for record in &records {
-                    let source = text(record, REDRIVEN).and_then(|source| source.strip_prefix(&prefix));
-                    if let Some((partition, offset)) = source.and_then(|source| source.split_once('/'))
-                        && let (Ok(partition), Ok(offset)) = (partition.parse(), offset.parse())
-                    {
-                        there.entry(partition).or_default().insert(offset);
-                    }
+            found.partition(*partition)?.search(*from, |record| {
+                let source = text(record, REDRIVEN).and_then(|source| source.strip_prefix(&prefix));
+                if let Some((partition, offset)) = source.and_then(|source| source.split_once('/'))
+                    && let (Ok(partition), Ok(offset)) = (partition.parse(), offset.parse())
+                {
+                    there.entry(partition).or_default().insert(offset);
+                }
+                false
+            })?;
+        }
+        let mut went_back = 0;
+        for (number, offsets) in there.into_iter().filter(|(number, _)| *number < partitions) {
+            let mut part = self.part(topic, id, number, &group)?;
+            let new = |offset: &Offset| !part.machine.is_done(*offset) && *offset < part.end;
+            let offsets: Vec<Offset> = offsets.into_iter().filter(new).collect();
+            went_back += offsets.len();
+            let events = done_events(&mut part, &offsets, self.clock.now_ms());
+            self.keep_done(&part.place, events)?;
+        }
+        self.keep_intent(id, &group, &Intent::default())?;
+        Ok(went_back)
+    }
+
+    fn redrive_intent(&self, topic: &TopicName, id: TopicId, group: &GroupName) -> Result<Option<Intent>, BrokerError> {
+        let metadata = position(&lock(&self.catalog), group, id).map(|position| position.metadata.clone());
+        let Some(metadata) = metadata.filter(|metadata| !metadata.is_empty()) else { return Ok(None) };
+        serde_json::from_str(&metadata).map(Some).map_err(|error| {
+            BrokerError::new(ErrorKind::Damaged, format!("what was being sent back from '{topic}' is unknown: {error}"))
+        })
+    }
+
+    /// [`Broker::settle_redrive`] before anything else happens; if that fails, what may have been written is held.
+    pub(super) fn settle_redrive_at_start(&self, topic: &TopicName) -> Result<usize, BrokerError> {
+        // The group outlives the topic.
+        let Ok(open) = self.topic(topic.as_str()) else { return Ok(0) };
+        let intent = self.redrive_intent(topic, open.entry.id, &group_of(topic)?)?.unwrap_or_default();
+        let places = intent.0.iter().filter_map(|(target, number, from)| {
+            let target = self.topic(target.as_str()).ok()?;
+            Hold::from(target.partition(*number).ok()?, *from).ok()
+        });
+        let holds: Vec<Hold> = places.collect();
+        let outcome = self.settle_redrive(topic);
+        if let (Err(_), Ok(mut redriving)) = (&outcome, self.queues.redriving.try_lock()) {
+            redriving.insert(open.entry.id, holds);
+        }
+        outcome
+    }
+
+    /// Tries again where it is not known what was sent back. Blocks.
+    pub(super) fn settle_redrives_again(&self) {
+        // Who is at it finds out himself.
+        let Ok(mut redriving) = self.queues.redriving.try_lock() else { return };
+        redriving.retain(|id, _| {
+            let Some(topic) = self.topic_named(*id) else { return false };
+            match self.settle_redrive(&topic) {
+                Ok(_) => false,
+                Err(error) => {
+                    tracing::warn!(%topic, %error, "what was sent back is not known yet");
+                    true
                 }
             }
-        }
-        for (number, offsets) in there {
-            if number < partitions {
-                let mut part = self.part(topic, id, number, group)?;
-                let mut offsets: Vec<Offset> =
-                    offsets.into_iter().filter(|offset| !part.machine.is_done(*offset) && *offset < part.end).collect();
-                offsets.sort_unstable();
-                tracing::info!(%topic, partition = number, records = offsets.len(), "dead letters had been sent back before a stop");
-                self.keep_done(&mut part, group, &offsets).await?;
-            }
-        }
-        self.keep_intent(id, group, &Intent::default()).await
+        });
     }
+}
+
+/// What is to be kept when these went back.
+fn done_events(part: &mut Part, done: &[Offset], now: TimestampMs) -> Vec<Event> {
+    let Some(last) = done.last() else { return Vec::new() };
+    for offset in part.machine.cursor()..=*last {
+        part.machine.admit(Seen { offset, key: None, deliver_at: None, skip: false, condemned: false }, MEMBER, 0);
+    }
+    for &offset in done {
+        part.machine.ack(MEMBER, offset, offset + 1, 0);
+    }
+    part.machine.take_changes(now).iter().map(|change| event_of(&part.place, change, "", now)).collect()
+}
+
+/// The topic whose dead letters went back by what this group has kept, if it is such a group.
+pub(super) fn topic_of(group: &GroupName) -> Option<TopicName> {
+    TopicName::new(group.as_str().strip_prefix(OWN)?).ok()
 }
 
 fn position<'a>(catalog: &'a crate::catalog::Catalog, group: &GroupName, topic: TopicId) -> Option<&'a Position> {
@@ -370,5 +423,5 @@ fn position<'a>(catalog: &'a crate::catalog::Catalog, group: &GroupName, topic: 
 
 /// The internal group whose progress is what went back.
 fn group_of(topic: &TopicName) -> Result<GroupName, BrokerError> {
-    GroupName::new(&format!("tidelog.redrive.{topic}")).map_err(|error| super::refused(error.to_string()))
+    GroupName::new(&format!("{OWN}{topic}")).map_err(|error| super::refused(error.to_string()))
 }

@@ -1,6 +1,7 @@
 //! Durable requests at work: what is asked of them, kept in the [`machine`](super::machine) and in the journal.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,10 +13,12 @@ use tokio::time::Instant;
 use crate::base::{
     ErrorKind, GroupName, Offset, PartitionId, RequestId, TimestampMs, TopicId, TopicName, TopicPattern, limits,
 };
-use crate::catalog::{Callback, Catalog, Event, GroupEntry, GroupKind, Place, Position, RequestEntry};
+use crate::catalog::{Callback, Catalog, Event, GroupEntry, GroupKind, Place, Position, RequestEntry, Writing};
 use crate::record::{Batches, Header, Record, partition_for_key, read_records};
 
 use super::super::broker::{blocking, lock};
+use super::super::hold::Hold;
+use super::super::partition::Partition;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, JoinQueue, NewTopic, OffsetAt, QueueMember};
 use super::machine::{Machine, NotOpened, OPEN, Word};
 use super::records::{self, REPLIES};
@@ -84,6 +87,8 @@ pub(crate) struct Durable {
     stopped: AtomicBool,
     /// How far the topic of replies has been read.
     pub(crate) read: AtomicU64,
+    /// What is held of the logs that something is written to, by the request and the reply that it is made from.
+    holds: Mutex<HashMap<(RequestId, Offset), Hold>>,
 }
 
 impl Durable {
@@ -97,6 +102,71 @@ impl Durable {
             read: AtomicU64::new(read),
             ..Self::default()
         }
+    }
+
+    /// Takes hold of all that may have been written before the start, before anything can be deleted or compacted.
+    pub(crate) fn hold(&self, broker: &Broker) {
+        for entry in lock(&self.machine).writings() {
+            let Some(Writing { to: Some((topic, number)), from, source }) = entry.writing else { continue };
+            // Nothing is deleted from one that is offline, and there is nothing in one that is gone.
+            let Ok(open) = broker.topic(topic.as_str()) else { continue };
+            if let Ok(hold) = open.partition(number).and_then(|partition| Hold::from(partition, from)) {
+                lock(&self.holds).insert((entry.id, source), hold);
+            }
+        }
+    }
+
+    /// Something made from the reply at `source` is about to be written: what is written from now on is held, unless it is already.
+    ///
+    /// # Errors
+    /// The partition is offline.
+    pub(crate) fn hold_one(
+        &self,
+        id: &RequestId,
+        source: Offset,
+        partition: &Arc<Partition>,
+    ) -> Result<(), BrokerError> {
+        let mut holds = lock(&self.holds);
+        if let Entry::Vacant(vacant) = holds.entry((id.clone(), source)) {
+            vacant.insert(Hold::of(partition)?);
+        }
+        Ok(())
+    }
+
+    /// It is looked for from `from` on only, as is kept by now.
+    ///
+    /// # Errors
+    /// The partition is offline.
+    pub(crate) fn hold_from(
+        &self,
+        id: &RequestId,
+        source: Offset,
+        (partition, from): (&Arc<Partition>, Offset),
+    ) -> Result<(), BrokerError> {
+        lock(&self.holds).insert((id.clone(), source), Hold::from(partition, from)?);
+        Ok(())
+    }
+
+    /// Returns when everything that was noted so far is on the disk, and lets go of what needs no more be held by then.
+    ///
+    /// # Errors
+    /// The journal's; then nothing is let go of.
+    pub(crate) async fn kept(&self, broker: &Broker) -> Result<(), BrokerError> {
+        let done: Vec<_> = {
+            let (machine, mut holds) = (lock(&self.machine), lock(&self.holds));
+            holds.extract_if(|(id, source), _| !machine.is_writing(id, *source)).collect()
+        };
+        let outcome = broker.queues.keeper.kept().await;
+        if outcome.is_err() {
+            lock(&self.holds).extend(done);
+        }
+        outcome
+    }
+
+    /// Whether something is held that need not be any more once that is kept.
+    pub(crate) fn holds_in_vain(&self) -> bool {
+        let (machine, holds) = (lock(&self.machine), lock(&self.holds));
+        holds.keys().any(|(id, source)| !machine.is_writing(id, *source))
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

@@ -195,6 +195,19 @@ impl Machine {
         waiting.map(|entry| entry.writing = None).is_some()
     }
 
+    /// Whether something made from `source` is still to be written.
+    pub(crate) fn is_writing(&self, id: &RequestId, source: Offset) -> bool {
+        let writing = self.entries.get(id).and_then(|entry| entry.writing.as_ref());
+        writing.is_some_and(|writing| writing.source == source)
+    }
+
+    /// What is made from `source` is not before `from`, as was found out; whether it is still waited for.
+    pub(crate) fn look_from(&mut self, id: &RequestId, source: Offset, from: Offset) -> bool {
+        let writing = self.entries.get_mut(id).and_then(|entry| entry.writing.as_mut());
+        let waiting = writing.filter(|writing| writing.source == source);
+        waiting.map(|writing| writing.from = from).is_some()
+    }
+
     /// All of which something is still to be written.
     pub(crate) fn writings(&self) -> Vec<RequestEntry> {
         self.entries.values().filter(|entry| entry.writing.is_some()).cloned().collect()

@@ -13,7 +13,8 @@ use crate::base::{ErrorKind, Offset, RequestId, TopicId, TopicName, limits};
 use crate::catalog::{Callback, RequestEntry, Writing};
 use crate::record::{Batches, Record, read_records};
 
-use super::super::broker::lock;
+use super::super::broker::{blocking, lock};
+use super::super::partition::Partition;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, Fetched};
 use super::machine::{Decided, Word};
 use super::records::{self, REPLIES};
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 64;
 const SLEEP: Duration = Duration::from_secs(60);
 /// The wait after something did not work.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Records that are looked at again each time, before it is kept that they need not be.
+const LOOKED_AT: Offset = 1000;
 
 /// Watches until the broker is gone or stops.
 pub(super) async fn run(broker: Weak<Broker>) {
@@ -79,14 +82,14 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
     if look_first {
         let old = lock(&broker.requests.machine).writings();
         // An announcement that could not be kept the last time is kept now, or nothing is written.
-        broker.queues.keeper.kept().await?;
+        broker.requests.kept(broker).await?;
         all_written &= write_all(broker, replies, old, true).await;
     }
     loop {
         while let Some(decided) = take_in(broker, replies).await? {
             if !decided.is_empty() {
                 // From here on it is looked for, should it not be known whether it was written.
-                broker.queues.keeper.kept().await?;
+                broker.requests.kept(broker).await?;
                 let entries = {
                     let machine = lock(&broker.requests.machine);
                     let entries = decided.iter().filter_map(|id| machine.entry(id)).cloned();
@@ -103,6 +106,9 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
     let forgotten = lock(&broker.requests.machine).forget(before);
     if !forgotten.is_empty() {
         broker.requests.keep(broker, &forgotten, replies);
+    }
+    if broker.requests.holds_in_vain() {
+        broker.requests.kept(broker).await?;
     }
     Ok(all_written)
 }
@@ -171,14 +177,15 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
     Ok(Some(writing))
 }
 
-/// Where a record about a request goes, and the end of that partition now.
+/// Where a record about a request goes, and from where on it will be found there if it is written from now on.
 pub(super) async fn place(
     broker: &Arc<Broker>,
     topic: &TopicName,
     id: &RequestId,
 ) -> Result<((TopicName, u32), Offset), BrokerError> {
     let number = broker.partition_for(topic, id).await?;
-    let end = broker.topic(topic.as_str())?.partition(number)?.log()?.with(|log| log.stable_end());
+    // The synced end never goes back.
+    let end = broker.topic(topic.as_str())?.partition(number)?.log()?.with(|log| log.synced_end());
     Ok(((topic.clone(), number), end))
 }
 
@@ -187,7 +194,7 @@ async fn write_all(broker: &Arc<Broker>, replies: TopicId, entries: Vec<RequestE
     let outcomes = stream::iter(entries).map(|entry| async move {
         let Some(writing) = entry.writing.clone() else { return true };
         let Some(to) = writing.to.clone() else { return true };
-        match write(broker, &entry, &writing, &to, look_first).await {
+        match write(broker, replies, &entry, &writing, &to, look_first).await {
             Ok(()) => {
                 if lock(&broker.requests.machine).written(&entry.id, writing.source) {
                     broker.requests.keep(broker, std::slice::from_ref(&entry.id), replies);
@@ -206,12 +213,16 @@ async fn write_all(broker: &Arc<Broker>, replies: TopicId, entries: Vec<RequestE
 
 async fn write(
     broker: &Arc<Broker>,
+    replies: TopicId,
     entry: &RequestEntry,
     writing: &Writing,
     (topic, number): &(TopicName, u32),
     look_first: bool,
 ) -> Result<(), BrokerError> {
-    if look_first && is_there(broker, entry, writing.from, (topic, *number)).await? {
+    if look_first
+        && let Ok(open) = broker.topic(topic.as_str())
+        && is_there(broker, replies, entry, writing, open.partition(*number)?).await?
+    {
         return Ok(());
     }
     let source = match broker.reply_at(writing.source).await {
@@ -228,36 +239,41 @@ async fn write(
     };
     // Made if it is not there and that is allowed.
     broker.metadata(topic, true).await?;
+    // What is written is kept from being deleted or compacted until it is kept that it was written.
+    broker.requests.hold_one(&entry.id, writing.source, broker.topic(topic.as_str())?.partition(*number)?)?;
     broker.produce(topic.as_str(), *number, records::batch(&record), AckLevel::Durable).await.map(drop)
 }
 
-/// Whether what is to be written of a request is in the partition, at or above `from`.
+/// Whether what is to be written of a request is in the partition, and durable. If it is not, it need not be looked for there
+/// again, and what lies there need not be held for it: it may be long until it can be written.
 async fn is_there(
     broker: &Arc<Broker>,
+    replies: TopicId,
     entry: &RequestEntry,
-    from: Offset,
-    (topic, number): (&TopicName, u32),
+    writing: &Writing,
+    partition: &Arc<Partition>,
 ) -> Result<bool, BrokerError> {
-    let Ok(found) = broker.topic(topic.as_str()) else { return Ok(false) };
-    let start = found.partition(number)?.log()?.with(|log| log.start_offset());
-    let mut at = from.max(start);
-    loop {
-        let fetched = fetch(broker, topic.as_str(), number, at).await?;
-        if fetched.next_offset <= at {
-            return Ok(false);
-        }
-        for record in records_of(fetched.bytes, at)? {
-            if records::id_of(&record).as_ref() != Some(&entry.id) {
-                continue;
+    let (looked_for, from, place) = (entry.clone(), writing.from, Arc::clone(partition));
+    let (found, end) = blocking(move || {
+        let mut found = false;
+        let end = place.search(from, |record| {
+            if records::id_of(record).as_ref() == Some(&looked_for.id) {
+                let is_callback = records::text_of(record, records::OUTCOME).is_some();
+                let of_step = !is_callback && records::step_of(record) == looked_for.step;
+                found = if looked_for.outcome.is_some() { is_callback } else { of_step };
             }
-            let is_callback = records::text_of(&record, records::OUTCOME).is_some();
-            let of_step = !is_callback && records::step_of(&record) == entry.step;
-            if if entry.outcome.is_some() { is_callback } else { of_step } {
-                return Ok(true);
-            }
-        }
-        at = fetched.next_offset;
+            found
+        })?;
+        Ok::<_, BrokerError>((found, end))
+    })
+    .await?;
+    if !found && end > from + LOOKED_AT {
+        lock(&broker.requests.machine).look_from(&entry.id, writing.source, end);
+        broker.requests.keep(broker, std::slice::from_ref(&entry.id), replies);
+        broker.queues.keeper.kept().await?;
+        broker.requests.hold_from(&entry.id, writing.source, (partition, end))?;
     }
+    Ok(found)
 }
 
 /// Says of requests whose time is over that it is; whether there were any.

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
-use crate::base::{ErrorKind, PartitionId, TimestampMs, TopicId, TopicName};
+use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::catalog::{Event, RouteEntry, RoutePlace, RouteProgress};
 use crate::route::{Route, RouteSpec};
 
 use super::super::broker::lock;
+use super::super::hold::Hold;
 use super::super::partition::Topic;
 use super::super::{Broker, BrokerError, NewTopic};
 use super::mark::Mark;
@@ -49,6 +50,44 @@ pub(super) struct Inside {
     pub(super) stuck: bool,
     /// Some of what was made of the next records may have been written.
     pub(super) begun: bool,
+    /// The partitions that it is being written to, held since before it was.
+    pub(super) writing: HashMap<(TopicId, PartitionId), Hold>,
+    /// Those that were written to since the position was kept.
+    pub(super) written: HashMap<(TopicId, PartitionId), Hold>,
+    /// Those in which something was found at the start that lies beyond the kept position: what it was made of.
+    pub(super) found: Vec<(Offset, Hold)>,
+}
+
+impl Inside {
+    /// What has been written since the position was kept is done with when this position is.
+    pub(super) fn wrote(&mut self) {
+        self.begun = false;
+        for (at, hold) in self.writing.drain() {
+            // Where one is held already, it is from further below.
+            self.written.entry(at).or_insert(hold);
+        }
+    }
+
+    /// What need not be held any more once the position of now is kept.
+    pub(super) fn take_held(&mut self) -> Held {
+        let offset = self.progress.offset;
+        Held {
+            written: std::mem::take(&mut self.written),
+            found: self.found.extract_if(.., |(made_of, _)| *made_of < offset).collect(),
+        }
+    }
+
+    /// The position could not be kept.
+    pub(super) fn hold_again(&mut self, held: Held) {
+        self.written.extend(held.written);
+        self.found.extend(held.found);
+    }
+}
+
+/// Partitions that are held until a position is kept.
+pub(super) struct Held {
+    written: HashMap<(TopicId, PartitionId), Hold>,
+    found: Vec<(Offset, Hold)>,
 }
 
 /// Something that went wrong.

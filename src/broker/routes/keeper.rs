@@ -40,11 +40,14 @@ impl Keeper {
     pub(super) fn commit(&self, broker: &Broker) -> Result<(), BrokerError> {
         let _keeping = lock(&self.keeping);
         let moved = std::mem::take(&mut *lock(&self.moved));
-        let mut events = Vec::new();
+        let (mut events, mut held) = (Vec::new(), Vec::new());
         for reading in &moved {
             reading.noted.store(false, Ordering::Release);
             if !reading.is_closed() {
-                let progress = Some(lock(&reading.inside).progress.clone());
+                let mut inside = lock(&reading.inside);
+                let progress = Some(inside.progress.clone());
+                held.push((reading, inside.take_held()));
+                drop(inside);
                 events.push(Event::RouteMoved { place: reading.place.clone(), progress });
             }
         }
@@ -53,6 +56,9 @@ impl Keeper {
         }
         let committed = lock(&broker.catalog).commit_all(events, broker.clock.now_ms());
         if committed.is_err() {
+            for (reading, held) in held {
+                lock(&reading.inside).hold_again(held);
+            }
             for reading in &moved {
                 self.note(reading);
             }

@@ -51,6 +51,8 @@ pub(super) async fn written(partition: &Arc<Partition>, producer: ProducerId) ->
     let found = log.with(|log| (log.poisoned().map(str::to_owned), log.last_of(producer), log.start_offset()));
     let last = match found {
         (Some(why), ..) => {
+            // It is opened anew soon.
+            log.request_sync();
             let message = format!("topic '{}' partition {} takes no writes: {why}", partition.topic, partition.number);
             return Err(BrokerError::new(ErrorKind::Poisoned, message));
         }

@@ -16,6 +16,7 @@ use crate::record::{Batches, Record, read_records};
 use crate::route::{Aggregate, Effect, Failure};
 
 use super::super::broker::{blocking, lock};
+use super::super::hold::Hold;
 use super::super::{Broker, BrokerError, FetchRequest};
 use super::active::{ActiveRoute, Reading};
 use super::evaluator::{Evaluator, Portion};
@@ -155,7 +156,7 @@ impl Runner {
         let mut runner = Self {
             broker: Arc::clone(broker),
             reading: Arc::clone(reading),
-            writer: Writer::new(Arc::clone(broker), progress.producer, marks),
+            writer: Writer::new(Arc::clone(broker), Arc::clone(reading), progress.producer, marks),
             stop,
             evaluator: Some(evaluator),
             cursor: progress.offset,
@@ -381,7 +382,7 @@ impl Runner {
         inside.progress.open.clone_from(&portion.open);
         inside.progress.counts = portion.counts.clone();
         inside.progress.expired.clear();
-        inside.begun = false;
+        inside.wrote();
         if portion.stopped.is_none() {
             inside.stuck = false;
             self.pause = PAUSE.0;
@@ -507,7 +508,7 @@ async fn survey(broker: &Arc<Broker>, reading: &Reading) -> Result<(), BrokerErr
         let topics = broker.topics.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         topics.values().cloned().collect()
     };
-    let mut marks = Vec::new();
+    let (mut marks, mut found) = (Vec::new(), Vec::new());
     for topic in topics {
         for partition in &topic.partitions {
             // One that is offline takes nothing either.
@@ -516,9 +517,13 @@ async fn survey(broker: &Arc<Broker>, reading: &Reading) -> Result<(), BrokerErr
                 continue;
             }
             let written = mark::written(partition, progress.producer).await?;
+            let last = log.with(|log| log.last_of(progress.producer));
             // One below the kept position says nothing that isn't known.
             if let Some(mark) = written.mark.filter(|mark| mark.offset.saturating_add(1) >= progress.offset) {
                 marks.push(((topic.entry.id, partition.number), mark));
+                if let Some(last) = last {
+                    found.push((mark.offset, Hold::from(partition, last.base_offset)?));
+                }
             }
         }
     }
@@ -528,6 +533,10 @@ async fn survey(broker: &Arc<Broker>, reading: &Reading) -> Result<(), BrokerErr
         let entry = known.entry(at).or_insert(mark);
         *entry = mark.max(*entry);
     }
+    drop(known);
+    // Another crash before the position is kept must find them, too.
+    let before = std::mem::replace(&mut lock(&reading.inside).found, found);
+    drop(before);
     reading.surveyed.store(true, Ordering::Release);
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! twice or behind a gap. After any error what is there is looked up anew.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -12,7 +13,10 @@ use futures_util::future::join_all;
 use crate::base::{PartitionId, ProducerId, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions, Record};
 
+use super::super::broker::lock;
+use super::super::hold::Hold;
 use super::super::{Broker, BrokerError};
+use super::active::Reading;
 use super::evaluator::Made;
 use super::mark::{self, Mark, Written};
 
@@ -22,6 +26,7 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// What a runner knows of the partitions that it writes to.
 pub(super) struct Writer {
     pub(super) broker: Arc<Broker>,
+    reading: Arc<Reading>,
     pub(super) producer: ProducerId,
     /// Sequence numbers that come next, where they are known.
     sequences: HashMap<(TopicId, PartitionId), i32>,
@@ -32,8 +37,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(broker: Arc<Broker>, producer: ProducerId, marks: HashMap<(TopicId, PartitionId), Mark>) -> Self {
-        Self { broker, producer, sequences: HashMap::new(), marks, doubtful: HashMap::new() }
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        reading: Arc<Reading>,
+        producer: ProducerId,
+        marks: HashMap<(TopicId, PartitionId), Mark>,
+    ) -> Self {
+        Self { broker, reading, producer, sequences: HashMap::new(), marks, doubtful: HashMap::new() }
     }
 
     /// Writes all of it, durable when it returns. Some of it may have been written when it fails; the same call again writes the
@@ -118,6 +128,12 @@ impl Writer {
             sequence = sequence.checked_add(1).unwrap_or(0);
         }
         batches.extend(builder);
+        if !batches.is_empty()
+            && let Entry::Vacant(vacant) = lock(&self.reading.inside).writing.entry(at)
+        {
+            // Until the position is kept, the last batch is how it is known what was written.
+            vacant.insert(Hold::of(partition)?);
+        }
         Ok(Batches { topic: topic.clone(), at, batches, next: sequence })
     }
 }

@@ -117,8 +117,10 @@ impl PartitionLog {
             0 => TimestampMs::MAX,
             lag => now_ms.map_or(TimestampMs::MIN, |now| now.saturating_sub(i64::try_from(lag).unwrap_or(i64::MAX))),
         };
-        // Nothing that an open transaction has written is touched.
-        let (active, reached) = (self.last_checkpoint.active_base, self.synced.offset.min(self.committed_end()));
+        // Nothing that an open transaction has written is touched, and nothing that is held. What is taken hold of later lies
+        // behind all that was planned before.
+        let reached = self.synced.offset.min(self.committed_end()).min(self.held_from());
+        let active = self.last_checkpoint.active_base;
         self.sealed.iter().take_while(move |Sealed { segment, info }| {
             segment.base_offset < active && info.next_offset <= reached && info.newest_timestamp <= newest
         })

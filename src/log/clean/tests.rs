@@ -894,3 +894,38 @@ fn a_reader_that_holds_the_old_files_reads_on_and_they_go_when_it_lets_go() {
     assert_eq!(log.config().stable, StableEnd::Synced);
     assert!(Checkpoint::read(&sim, Path::new(DIR)).unwrap().unwrap().cleaned_to > 0);
 }
+
+#[test]
+fn what_is_held_is_neither_compacted_nor_deleted_until_it_is_let_go_of() {
+    let sim = SimDisk::new(SimOptions::default());
+    let (mut log, model) = filled(&sim, 10, 12, 3, Compression::None);
+    log.hold_from(50);
+    log.hold_from(50);
+    log.hold_from(90);
+    assert_eq!(log.hold(), 120);
+    let (mut log, cleaned) = clean_alone(log, LIMITS, 1_000);
+    assert!(cleaned.unwrap().unwrap().removed_records > 0);
+    assert!(log.cleaned_to > 20 && log.cleaned_to <= 50, "{}", log.cleaned_to);
+    assert_holds(&log, &model, 120, "held");
+    let everything = LogConfig { retention_bytes: Some(1), compaction: None, ..config() };
+    log.set_config(everything.clone());
+    log.let_go(50);
+    log.retain(None).unwrap();
+    assert!(log.start_offset() > 20 && log.start_offset() <= 50, "{}", log.start_offset());
+    assert_eq!(log.begin_give_up(51).unwrap(), None);
+    assert!(log.begin_give_up(50).unwrap().is_some());
+    log.let_go(50);
+    assert_eq!(log.begin_give_up(91).unwrap(), None);
+    // It is held, too, when the log is opened anew after a failed sync.
+    log.append(&mut Model::default().batch(&[put(1, "x", 1)], Compression::None), 0).unwrap_err();
+    sim.inject(OpKind::Sync, ".log", Fault::Error, 1);
+    log.append(&mut Model { sequence: 120, ..Model::default() }.batch(&[put(1, "x", 1)], Compression::None), 0)
+        .unwrap();
+    assert!(log.sync().is_err());
+    log.reopen(0).unwrap();
+    assert_eq!(log.begin_give_up(91).unwrap(), None);
+    log.let_go(90);
+    log.let_go(120);
+    assert!(log.begin_give_up(120).unwrap().is_some());
+    assert_eq!(log.start_offset(), 120);
+}

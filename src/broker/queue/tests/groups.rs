@@ -9,16 +9,16 @@ use crate::catalog::QueueSettings;
 use crate::disk::RealDisk;
 use crate::record::{BatchBuilder, BatchOptions, Batches, Record, read_records};
 
-fn open(dir: &Path) -> Arc<Broker> {
+pub(super) fn open(dir: &Path) -> Arc<Broker> {
     let config = BrokerConfig { data_dir: dir.to_owned(), ..BrokerConfig::default() };
     Broker::open(config, Arc::new(RealDisk), Arc::new(SystemClock::new())).unwrap()
 }
 
-fn name() -> GroupName {
+pub(super) fn name() -> GroupName {
     GroupName::new("erp").unwrap()
 }
 
-fn join(topics: &str, prefetch: u32) -> JoinQueue {
+pub(super) fn join(topics: &str, prefetch: u32) -> JoinQueue {
     JoinQueue {
         group: name(),
         settings: Some(QueueSettings { backoff_ms: 5, backoff_max_ms: 5, max_deliveries: 3, ..Default::default() }),
@@ -30,7 +30,7 @@ fn join(topics: &str, prefetch: u32) -> JoinQueue {
     }
 }
 
-async fn produce(broker: &Arc<Broker>, topic: &str, values: impl IntoIterator<Item = u64>) {
+pub(super) async fn produce(broker: &Arc<Broker>, topic: &str, values: impl IntoIterator<Item = u64>) {
     broker.metadata(&TopicName::new(topic).unwrap(), true).await.unwrap();
     produce_with(broker, topic, values, &[]).await;
 }
@@ -48,7 +48,7 @@ async fn produce_with(
     broker.produce(topic, 0, builder.build(), AckLevel::Durable).await.unwrap();
 }
 
-async fn next(member: &QueueMember) -> (Handed, Vec<Record>) {
+pub(super) async fn next(member: &QueueMember) -> (Handed, Vec<Record>) {
     let handed = tokio::time::timeout(Duration::from_secs(20), member.next()).await.expect("nothing comes").unwrap();
     member.sent(handed.batch.len());
     let records = records(handed.batch.clone());
@@ -62,7 +62,7 @@ fn records(batches: bytes::Bytes) -> Vec<Record> {
     Batches::new(batches).flat_map(read).collect()
 }
 
-fn say(of: &Handed, from: u64, to: u64, verdict: Verdict) -> Settlement {
+pub(super) fn say(of: &Handed, from: u64, to: u64, verdict: Verdict) -> Settlement {
     Settlement { topic: of.topic.clone(), partition: of.partition, from, to, verdict }
 }
 
@@ -70,7 +70,7 @@ fn number(record: &Record) -> u64 {
     std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().parse().unwrap()
 }
 
-fn header(record: &Record, name: &str) -> String {
+pub(super) fn header(record: &Record, name: &str) -> String {
     let header = record.headers.iter().find(|header| header.name == name.as_bytes()).unwrap();
     String::from_utf8(header.value.as_ref().unwrap().to_vec()).unwrap()
 }

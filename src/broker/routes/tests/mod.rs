@@ -255,3 +255,45 @@ async fn a_destination_that_is_deleted_while_it_is_written_to_is_made_again() {
     assert_eq!(values(&broker, "even", 1).await.last().unwrap(), "4");
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_routed_and_is_deleted_after_a_crash_is_not_routed_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    produce(&broker, "in", &["1", "2", "3", "4"]).await;
+    apply(&broker, SORTING).await;
+    values(&broker, "even", 2).await;
+    described(&broker, "sort", |route| route.summary.lag == 0).await;
+    broker.shutdown().await;
+    drop(broker);
+    // As if it had been killed before the position was kept.
+    let broker = open(dir.path());
+    {
+        let mut catalog = crate::broker::broker::lock(&broker.catalog);
+        let (&(topic, partition), progress) = catalog.route_progress(&name("sort")).next().unwrap();
+        let progress = crate::catalog::RouteProgress { offset: 0, ..progress.clone() };
+        let place = crate::catalog::RoutePlace { route: name("sort"), topic, partition };
+        catalog.commit(crate::catalog::Event::RouteMoved { place, progress: Some(progress) }, 5).unwrap();
+    }
+    broker.shutdown().await;
+    drop(broker);
+    let broker = open(dir.path());
+    // It waits until it is kept that these were routed.
+    while broker.delete_records("even", 0, None).await.is_err() {}
+    described(&broker, "sort", |route| route.summary.lag == 0).await;
+    produce(&broker, "in", &["6"]).await;
+    let read = |offset| FetchRequest {
+        topic: "even",
+        partition: 0,
+        offset,
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        max_wait: Duration::from_secs(60),
+        skip_damaged: false,
+    };
+    let fetched = broker.fetch(read(2)).await.unwrap();
+    let (_, batch) = Batches::new(fetched.bytes).next().unwrap().unwrap();
+    let first = read_records(&batch, limits::MAX_DECOMPRESSED_BYTES).unwrap().next().unwrap().unwrap();
+    assert_eq!((first.offset, first.value.as_deref()), (2, Some(b"6".as_slice())));
+    broker.shutdown().await;
+}
