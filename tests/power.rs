@@ -1,6 +1,6 @@
 //! A whole server on a simulated disk whose power is cut at any operation, again and again, also while it starts; producers,
-//! a queue group, requests and their responders go on over TCP meanwhile. What was acknowledged is there once, what was acked
-//! does not come again, every request has one outcome. `TIDELOG_ROUNDS=n` cuts it that many times (8 if not set); the seed is
+//! a queue group and a stream group, requests and their responders go on over TCP meanwhile. What was acknowledged is there
+//! once, what was acked does not come again, positions never go back, every request has one outcome. `TIDELOG_ROUNDS=n` cuts it that many times (8 if not set); the seed is
 //! printed, and taken from `TIDELOG_SEED`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and removes a folder")]
 
@@ -59,6 +59,10 @@ struct Book {
     acknowledged: Mutex<BTreeSet<u64>>,
     /// Jobs whose ack the server has said to be on its disk.
     done: Mutex<BTreeSet<u64>>,
+    /// Jobs that members of the stream group have seen.
+    seen: Mutex<BTreeSet<u64>>,
+    /// The position of each partition of which the server has said that it is on its disk.
+    committed: Mutex<BTreeMap<u32, u64>>,
     /// Requests that were taken in.
     taken: Mutex<BTreeSet<String>>,
     wrong: Mutex<Vec<String>>,
@@ -109,6 +113,41 @@ async fn member(address: SocketAddr, book: Arc<Book>) {
                 book.done.lock().unwrap().insert(job);
             }
         }
+    }
+}
+
+async fn reader(address: SocketAddr, book: Arc<Book>) {
+    loop {
+        let client = connected(address).await;
+        let joined = client.group_consumer("readers").topic("jobs").commit_by_hand().join().await;
+        let Ok(mut consumer) = joined else { continue };
+        let mut count = 0;
+        while let Some(Ok(record)) = consumer.next().await {
+            book.seen.lock().unwrap().insert(text(&record).parse().unwrap());
+            count += 1;
+            if count % 5 == 0 {
+                let positions: Vec<_> = consumer.positions().collect();
+                if consumer.commit().await.is_ok() {
+                    let mut committed = book.committed.lock().unwrap();
+                    for (place, offset) in positions {
+                        let known = committed.entry(place.partition).or_default();
+                        *known = offset.max(*known);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Positions of the stream group never go back.
+async fn look_at_positions(client: &Client, book: &Book) {
+    let committed = book.committed.lock().unwrap().clone();
+    let Ok(group) = client.admin().describe_group("readers").await else {
+        return assert!(committed.is_empty(), "there is no group any more");
+    };
+    for (partition, offset) in committed {
+        let floor = group.partitions.iter().find(|at| at.partition == partition).map_or(0, |at| at.floor);
+        assert!(floor >= offset, "partition {partition}: position {floor}, and {offset} was committed: {group:?}");
     }
 }
 
@@ -172,6 +211,7 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
     let sending =
         [tokio::spawn(producer(address, book.clone())), tokio::spawn(requester(address, pause, book.clone()))];
     let mut working: Vec<_> = (0..3).map(|_| tokio::spawn(member(address, book.clone()))).collect();
+    working.extend((0..2).map(|_| tokio::spawn(reader(address, book.clone()))));
     working.extend(["load", "load", "analyse"].map(|topic| tokio::spawn(responder(address, topic))));
     let mut starts_cut = 0;
     for _ in 0..rounds {
@@ -181,6 +221,9 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
             starts_cut += u64::from(server.is_none());
         }
         if let Some(server) = server.take() {
+            let looking = async { look_at_positions(&connected(address).await, &book).await };
+            // The power may be gone already.
+            let _ = tokio::time::timeout(Duration::from_secs(5), looking).await;
             tokio::time::sleep(Duration::from_millis(random.u64(100..600))).await;
             sim.cut_power_at(random.u64(..5));
             server.stop().await;
@@ -198,6 +241,7 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
         task.await.unwrap();
     }
     let client = connected(address).await;
+    look_at_positions(&client, &book).await;
 
     // All requests end, those too of which the requester does not know whether they were taken in.
     let until = Instant::now() + LONG;
@@ -207,10 +251,11 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
         let lag: u64 = client.admin().describe_group("work").await.unwrap().partitions.iter().map(|at| at.lag).sum();
         let ended =
             |request: &tidelog::client::RequestInfo| request.state != "open" && request.callback_state == "delivered";
-        if lag == 0 && requests.iter().all(ended) {
+        let read = book.seen.lock().unwrap().is_superset(&book.acknowledged.lock().unwrap());
+        if lag == 0 && read && requests.iter().all(ended) {
             break requests;
         }
-        assert!(Instant::now() < until, "lag {lag}, {} requests", requests.len());
+        assert!(Instant::now() < until, "lag {lag}, {} requests, all jobs read: {read}", requests.len());
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     for task in working {

@@ -181,6 +181,7 @@ fn as_json(group: &GroupDescription) -> Value {
                 "topic": at.topic, "partition": at.partition, "floor": at.floor, "end": at.end, "lag": at.lag,
                 "in_flight": at.in_flight, "waiting": at.waiting, "redeliveries": at.redeliveries,
                 "oldest_age_ms": at.oldest_ms.map(|oldest| now.saturating_sub(oldest).max(0)), "owner": at.owner,
+                "trouble": at.trouble,
             })
         })
         .collect();
@@ -236,6 +237,13 @@ fn print(group: &GroupDescription) -> Result<(), Failure> {
     let header =
         ["topic", "partition", "done to", "end", "lag", "in flight", "waiting", "redelivered", "oldest", "owner"];
     writeln!(out, "{}\n", table(&header, &[1, 2, 3, 4, 5, 6, 7], rows.collect()))?;
+    let mut troubles = group.partitions.iter().filter_map(|at| at.trouble.as_ref()).peekable();
+    if troubles.peek().is_some() {
+        for trouble in troubles {
+            writeln!(out, "{trouble}")?;
+        }
+        writeln!(out)?;
+    }
     if group.members.is_empty() {
         writeln!(out, "no members")?;
     } else {

@@ -310,6 +310,8 @@ pub struct GroupPartition {
     pub oldest_ms: Option<i64>,
     /// The id of the member that owns it, in a stream group.
     pub owner: Option<String>,
+    /// Why the partition cannot be read; its end and the lag are not known then.
+    pub trouble: Option<String>,
 }
 
 /// Deletes a group and its progress.

@@ -228,8 +228,10 @@ impl Broker {
 
 fn describe(topic: &Topic, partition: &QueuePartition) -> Result<GroupPartition, BrokerError> {
     let number = partition.place.partition;
-    let end = topic.partition(number)?.log()?.with(|log| log.committed_end());
+    let end = topic.partition(number)?.log().map(|log| log.with(|log| log.committed_end()));
     let machine = lock(&partition.machine);
+    let trouble = end.as_ref().err().map(ToString::to_string);
+    let end = end.unwrap_or_else(|_| machine.cursor());
     let counts = machine.counts();
     let beyond = end.saturating_sub(machine.cursor()).saturating_sub(machine.known_done_below(end));
     Ok(GroupPartition {
@@ -243,6 +245,7 @@ fn describe(topic: &Topic, partition: &QueuePartition) -> Result<GroupPartition,
         redeliveries: machine.redeliveries,
         oldest_ms: None,
         owner: None,
+        trouble,
     })
 }
 

@@ -140,6 +140,8 @@ pub struct GroupPartition {
     pub oldest_ms: Option<TimestampMs>,
     /// The id of the member that owns it, in a stream group.
     pub owner: Option<String>,
+    /// Why the partition cannot be read. Its end and the lag are not known then.
+    pub trouble: Option<String>,
 }
 
 impl Queues {

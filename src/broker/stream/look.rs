@@ -49,7 +49,9 @@ impl Broker {
         let classic: HashMap<_, _> =
             members.iter().flat_map(|member| member.owns.iter().map(|at| (at.clone(), member.id.clone()))).collect();
         let partitions = self.stream_places(&entry).into_iter().filter_map(|((topic, partition), position)| {
-            let (start, end) = self.ends(&topic, partition)?;
+            let ends = self.ends(&topic, partition)?;
+            let trouble = ends.as_ref().err().map(ToString::to_string);
+            let (start, end) = ends.unwrap_or_else(|_| (0, position.unwrap_or(0)));
             let floor = position.unwrap_or(start);
             let owner = topics.get(&topic).and_then(|(id, _)| owners.get(&(*id, partition)));
             let owner = owner.map(ToString::to_string).or_else(|| classic.get(&(topic.clone(), partition)).cloned());
@@ -64,6 +66,7 @@ impl Broker {
                 redeliveries: 0,
                 oldest_ms: None,
                 owner,
+                trouble,
             })
         });
         GroupDescription { partitions: partitions.collect(), entry, dead_letter: None, members }
@@ -82,11 +85,11 @@ impl Broker {
         places
     }
 
-    /// First offset and end; `None` if it cannot be read.
-    fn ends(&self, topic: &TopicName, partition: PartitionId) -> Option<(Offset, Offset)> {
-        let topic = self.topic(topic.as_str()).ok()?;
-        let log = topic.partition(partition).ok()?.log().ok()?;
-        Some(log.with(|log| (log.start_offset(), log.committed_end())))
+    /// First offset and end, or why it cannot be read; `None` if there is no such partition.
+    fn ends(&self, topic: &TopicName, partition: PartitionId) -> Option<Result<(Offset, Offset), BrokerError>> {
+        let topic = self.topic_of(topic).ok()?;
+        let log = topic.partition(partition).ok()?.log();
+        Some(log.map(|log| log.with(|log| (log.start_offset(), log.committed_end()))))
     }
 
     /// Lets a group go on elsewhere in the log; says what changes in which partition.
@@ -112,7 +115,7 @@ impl Broker {
             if !reset.topics.is_empty() && !reset.topics.iter().any(wanted) {
                 continue;
             }
-            let Some((start, end)) = self.ends(&topic, partition) else { continue };
+            let Some(Ok((start, end))) = self.ends(&topic, partition) else { continue };
             let to = match reset.to {
                 ResetTo::At(at) => self.list_offset(topic.as_str(), partition, at).await?.0,
                 ResetTo::Offset(offset) => offset.clamp(start, end),

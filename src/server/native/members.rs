@@ -191,6 +191,7 @@ pub async fn describe(session: Arc<Session>, request: wire::DescribeGroup) -> Re
         redeliveries: of.redeliveries,
         oldest_ms: of.oldest_ms,
         owner: of.owner,
+        trouble: of.trouble,
     };
     let member = |of: broker::GroupMember| wire::GroupMember {
         id: of.id,
