@@ -345,3 +345,23 @@ fn help_teaches_by_example() {
         assert!(help.contains("Examples:") && help.contains(&format!("tidelog {command}")), "{command}");
     }
 }
+
+#[test]
+fn who_waits_for_a_group_that_will_not_come_is_told_why() {
+    let server = Server::start();
+    tidelog(&["topic", "create", "other", "--server", server.address()]).ok();
+    tidelog(&["consume", "other", "--group", "erp", "--server", server.address()]).ok();
+    let waited = |group: &str| {
+        let args =
+            ["produce", "orders", "a", "--wait-for", group, "--wait-timeout", "8s", "--server", server.address()];
+        tidelog(&args).fails(1).stderr()
+    };
+    let (nobody, other) = std::thread::scope(|scope| {
+        let nobody = scope.spawn(|| waited("nobody"));
+        let other = waited("erp");
+        (nobody.join().unwrap(), other)
+    });
+    assert!(nobody.contains("waiting until group 'nobody' has done 1 record; there is no such group yet"), "{nobody}");
+    assert!(other.contains("it does not read topic 'orders'"), "{other}");
+    assert!(other.contains("group 'erp' has not done 1 record of 1 within 8s"), "{other}");
+}

@@ -278,8 +278,10 @@ fn print_reset(group: &str, changes: &[ResetPartition], dry_run: bool, json: boo
     let rows = changes.iter().map(|change| {
         let difference = match change.to.checked_sub(change.from) {
             Some(0) => "stays".to_owned(),
-            Some(forward) => format!("{} are passed over", output::count(forward, "record")),
-            None => format!("{} come again", output::count(change.from - change.to, "record")),
+            Some(1) => "1 record is passed over".to_owned(),
+            Some(forward) => format!("{} records are passed over", grouped(forward)),
+            None if change.from - change.to == 1 => "1 record comes again".to_owned(),
+            None => format!("{} records come again", grouped(change.from - change.to)),
         };
         let (topic, partition) = (change.topic.clone(), change.partition.to_string());
         vec![topic, partition, grouped(change.from), grouped(change.to), grouped(change.end), difference]

@@ -1,6 +1,6 @@
 //! `tidelog produce`: records from the command line, a file or stdin, one a line, streamed in constant memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ const WAITED_FOR: usize = 10_000;
 
 /// How long a record that is to be explained may take to be routed.
 const EXPLAIN_WAIT: Duration = Duration::from_secs(10);
+
+/// How long `--wait-for` says nothing.
+const SILENCE: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -187,6 +190,7 @@ async fn wait_for(
 ) -> Result<(), Failure> {
     let total = records.len() as u64;
     let mut progress = Progress::new(Unit::Records, Some(total), "waiting for the group");
+    let topics: BTreeSet<String> = records.iter().map(|record| record.topic.to_string()).collect();
     let mut out = output::stdout();
     let (mut done, mut others) = (0, BTreeMap::new());
     let mut outcomes = futures_util::stream::iter(records)
@@ -214,6 +218,19 @@ async fn wait_for(
             }
         }
         Ok::<(), Failure>(())
+    };
+    // Who has to wait is told for what.
+    let wait = async {
+        tokio::pin!(wait);
+        tokio::select! {
+            waited = &mut wait => return waited,
+            () = tokio::time::sleep(SILENCE) => {}
+        }
+        if !quiet {
+            let why = why_it_waits(client, group, &topics).await;
+            output::complain(&format!("waiting until group '{group}' has done {}{why}", count(total, "record")));
+        }
+        wait.await
     };
     let waited = match timeout {
         Some(limit) => tokio::time::timeout(limit.as_duration(), wait).await,
@@ -245,6 +262,22 @@ async fn wait_for(
         count(total, "record"),
         others.join(", ")
     )))
+}
+
+/// What keeps a group from doing records of these topics, if that is plain.
+async fn why_it_waits(client: &Client, group: &str, topics: &BTreeSet<String>) -> String {
+    match client.admin().describe_group(group).await {
+        Ok(described) => {
+            let mut others = topics.iter().filter(|topic| described.partitions.iter().all(|at| at.topic != **topic));
+            match others.next() {
+                Some(topic) => format!("; it does not read topic '{topic}'"),
+                None if described.members.is_empty() => "; it has no members now".to_owned(),
+                None => String::new(),
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => "; there is no such group yet".to_owned(),
+        Err(_) => String::new(),
+    }
 }
 
 /// The lines to send, and how many bytes they are if that is known.
