@@ -107,7 +107,7 @@ async fn member(address: SocketAddr, book: Arc<Book>) {
             if book.done.lock().unwrap().contains(&job) {
                 book.wrong.lock().unwrap().push(format!("job {job} came again after its ack was on the disk"));
             }
-            if job % POISON == 0 {
+            if job.is_multiple_of(POISON) {
                 delivery.nack("never");
             } else if delivery.ack_durable().await.is_ok() {
                 book.done.lock().unwrap().insert(job);

@@ -12,12 +12,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Offset, limits};
+use crate::base::{Offset, PartitionId, limits};
 use crate::log::LogError;
 use crate::record::{Batches, Record, read_records};
 
-use super::BrokerError;
+use super::broker::blocking;
 use super::partition::Partition;
+use super::{Broker, BrokerError};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 512 * 1024;
@@ -60,6 +61,22 @@ impl Drop for Hold {
         if let Ok(log) = self.partition.log() {
             log.with(|log| log.let_go(self.offset));
         }
+    }
+}
+
+impl Broker {
+    /// Returns when all that is written to a partition by now is durable.
+    ///
+    /// # Errors
+    /// There is no such partition, or it takes no writes.
+    pub(super) async fn sync_written(&self, topic: &str, number: PartitionId) -> Result<(), BrokerError> {
+        let partition = Arc::clone(self.topic(topic)?.partition(number)?);
+        let log = partition.log()?.clone();
+        if log.with(|log| log.poisoned().is_none() && log.synced_end() >= log.written_end()) {
+            return Ok(());
+        }
+        blocking(move || log.sync_written(PATIENCE)).await.map_err(|error| partition.error(error))?;
+        Ok(())
     }
 }
 

@@ -149,4 +149,20 @@ impl Chunk {
     pub fn is_empty(&self) -> bool {
         self.done.is_empty() && self.failed.is_empty()
     }
+
+    /// What is left of it when the log ends so many offsets behind the chunk's begin, and how many records were done behind
+    /// that; `None` if nothing lies there.
+    pub fn cut(&self, end: u64) -> Option<(Self, u64)> {
+        let (mut left, mut lost) = (Self::default(), 0);
+        for &(from, len) in &self.done {
+            let stays = end.saturating_sub(from.into()).min(len.into());
+            lost += u64::from(len) - stays;
+            // No more than `len`.
+            if stays > 0 {
+                left.done.push((from, stays as u16));
+            }
+        }
+        left.failed.extend(self.failed.iter().filter(|failed| u64::from(failed.at) < end).cloned());
+        (left != *self).then_some((left, lost))
+    }
 }

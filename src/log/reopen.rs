@@ -4,7 +4,8 @@
 //! Applications Recover from fsync Failures?", USENIX ATC 2020). So the same sync is never tried again. What was not
 //! synced is read back, verified, and written to a *new* file, which is synced; only then is the old tail cut off:
 //!
-//! 1. the verified batches above the synced end go to `<synced end>.log.tmp`, synced;
+//! 1. the verified batches above the synced end go to `<synced end>.log.tmp`, and batches without records in the place of those
+//!    that cannot be read any more; synced;
 //! 2. it is renamed to `<synced end>.log`, replacing what was there, the folder synced;
 //! 3. the old segment is cut at the synced end and synced; later segments are removed, the folder synced;
 //! 4. the log is opened anew, with all that recovery checks.
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use crate::base::TimestampMs;
 use crate::disk::OpenMode;
+use crate::record::gap_batches;
 
 use super::partition::PartitionLog;
 use super::scan::{Check, Found, Scanner};
@@ -81,6 +83,11 @@ impl PartitionLog {
                     Ok(Found::Broken(_)) | Err(_) => break 'segments,
                 }
             }
+        }
+        // Readers may have seen what is lost, and groups have come past it: its offsets are never those of other records.
+        for gap in gap_batches(expected, self.written_end()) {
+            copy.write_at(&gap, copied).map_err(LogError::io("cannot write", &temporary))?;
+            copied += gap.len() as u64;
         }
         copy.sync_data().map_err(LogError::io("cannot sync", &temporary))?;
         disk.rename(&temporary, &target.log).map_err(LogError::io("cannot rename", &temporary))?;

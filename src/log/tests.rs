@@ -330,6 +330,31 @@ fn a_failed_sync_poisons_until_reopened_and_what_was_written_survives_in_a_new_f
 }
 
 #[test]
+fn what_is_lost_after_a_failed_sync_leaves_its_offsets_to_nobody_else() {
+    let sim = SimDisk::new(SimOptions::default());
+    let (mut log, _) = open(&sim).unwrap();
+    log.set_config(LogConfig { stable: StableEnd::Written, ..config() });
+    for sequence in 0..3 {
+        log.append(&mut batch(1, sequence, 1, 10), 0).unwrap();
+        if sequence == 0 {
+            log.sync().unwrap();
+        }
+    }
+    // Readers have seen three records when the disk loses two of them.
+    sim.inject(OpKind::Sync, ".log", Fault::Error, 1);
+    log.sync().unwrap_err();
+    sim.inject(OpKind::Read, ".log", Fault::Error, 1);
+    log.reopen(0).unwrap();
+    assert_eq!((log.written_end(), log.synced_end()), (3, 3));
+    assert_eq!(log.append(&mut batch(1, 1, 1, 10), 0).unwrap().base_offset, 3, "the retry is none");
+    log.sync().unwrap();
+    let (log, recovery) = open(&sim.reboot()).unwrap();
+    assert_eq!(recovery.damage, []);
+    let offsets: Vec<_> = read_all(&log, 4).unwrap().into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(offsets, [0, 3]);
+}
+
+#[test]
 fn a_full_disk_refuses_without_a_trace_and_takes_more_when_there_is_room() {
     let sim = SimDisk::new(SimOptions { seed: 3, capacity: Some(6_000) });
     let (mut log, _) = open(&sim).unwrap();

@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, limits};
-use crate::catalog::{Catalog, Event, GroupKind, Place, Position};
+use crate::catalog::{CHUNK_OFFSETS, Catalog, Event, GroupKind, Place, Position};
 
 use super::super::broker::{blocking, lock};
 use super::super::partition::Topic;
@@ -193,24 +193,36 @@ impl Broker {
     }
 
     /// Where a log has lost its unsynced end (a power cut on a topic with `durability=interval`), positions beyond what is
-    /// left go back to its end: what is written there next would never be read otherwise. Tells of each.
+    /// left go back to its end, and what a queue group has done or failed to do there is forgotten: what is written there next
+    /// is something else. Tells of each.
     pub(crate) fn settle_positions(&self) -> Result<Vec<String>, BrokerError> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         let mut catalog = lock(&self.catalog);
         let (mut events, mut notes) = (Vec::new(), Vec::new());
-        for entry in catalog.groups().filter(|entry| entry.kind == GroupKind::Stream) {
+        for entry in catalog.groups() {
             for (&(id, partition), progress) in catalog.all_progress(&entry.name) {
                 let end = catalog.topic_by_id(id).and_then(|topic| {
                     let log = topics.get(&topic.name)?.partition(partition).ok()?.log().ok()?;
-                    Some((&topic.name, log.with(|log| log.stable_end())))
+                    Some((&topic.name, log.with(|log| log.written_end())))
                 });
-                let (Some((topic, end)), Some(position)) = (end, &progress.position) else { continue };
-                if position.offset > end {
-                    let (group, was) = (entry.name.clone(), position.offset);
+                let Some((topic, end)) = end else { continue };
+                let (group, place) = (&entry.name, Place { group: entry.name.clone(), topic: id, partition });
+                if let Some(position) = progress.position.as_ref().filter(|position| position.offset > end) {
+                    let was = position.offset;
                     notes.push(format!("group '{group}': position {was} of {topic}/{partition} is now {end}, its end"));
                     let position = Position { offset: end, ..position.clone() };
-                    let place = Place { group, topic: id, partition };
-                    events.push(Event::PositionSet { place, position: Some(position) });
+                    events.push(Event::PositionSet { place: place.clone(), position: Some(position) });
+                }
+                let mut forgotten = 0;
+                for (&number, chunk) in &progress.chunks {
+                    let Some((left, lost)) = chunk.cut(end.saturating_sub(number * CHUNK_OFFSETS)) else { continue };
+                    let chunk = (!left.is_empty()).then_some(left);
+                    events.push(Event::ChunkSet { place: place.clone(), number, chunk });
+                    forgotten += lost;
+                }
+                if forgotten > 0 {
+                    let what = "acks of records that a power cut took from";
+                    notes.push(format!("group '{group}': {forgotten} {what} {topic}/{partition} are forgotten"));
                 }
             }
         }

@@ -115,6 +115,8 @@ impl Dispatcher {
 
     async fn bury_holding(&mut self, mut due: Due, holds: &mut Vec<Hold>) -> Result<(), BrokerError> {
         let topic = self.dead_letter_topic().await?;
+        // Nothing is made of a record that a power cut may still take away: another one would have its offset then.
+        self.broker.sync_written(self.partition.topic.as_str(), self.partition.place.partition).await?;
         let before = std::mem::take(holds);
         let intended = self.intend(&topic, holds);
         let kept = match intended {

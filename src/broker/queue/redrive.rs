@@ -168,6 +168,8 @@ impl Broker {
         let (first, mut from) = redrive.from.unwrap_or((0, 0));
         let mut looked_at = 0;
         for number in first..partitions {
+            // Nothing is made of a record that a power cut may still take away.
+            self.sync_written(redrive.topic.as_str(), number).await?;
             let mut part = self.part(&redrive.topic, id, number, &group)?;
             let mut at = std::mem::take(&mut from).max(part.machine.floor());
             while at < part.end {

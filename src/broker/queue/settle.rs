@@ -144,7 +144,14 @@ impl Broker {
     /// How many dead letters had been written; that they were is kept.
     fn settle_burial(&self, place: &Place, rules: &QueueSettings) -> Result<usize, BrokerError> {
         let Some(intent) = self.intent_of(place)? else { return Ok(0) };
-        let found = intent.search(self, place)?;
+        let mut found = intent.search(self, place)?;
+        // None is made of a record that a power cut can take away. One that names an offset behind the end is of a log
+        // that was put in the place of a newer one.
+        let source = self.topic_named(place.topic).and_then(|name| self.topic(name.as_str()).ok());
+        if let Some(log) = source.and_then(|topic| topic.partition(place.partition).ok()?.log().ok().cloned()) {
+            let end = log.with(|log| log.written_end());
+            found.retain(|(offset, _)| *offset < end);
+        }
         let now = self.clock.now_ms();
         let mut catalog = lock(&self.catalog);
         let Some(topic) = catalog.topic_by_id(place.topic).map(|topic| topic.name.clone()) else { return Ok(0) };

@@ -55,7 +55,7 @@ pub(super) async fn next(member: &QueueMember) -> (Handed, Vec<Record>) {
     (handed, records)
 }
 
-fn records(batches: bytes::Bytes) -> Vec<Record> {
+pub(super) fn records(batches: bytes::Bytes) -> Vec<Record> {
     let read = |batch: Result<(_, bytes::Bytes), _>| {
         read_records(&batch.unwrap().1, limits::MAX_DECOMPRESSED_BYTES).unwrap().map(Result::unwrap)
     };
@@ -66,7 +66,7 @@ pub(super) fn say(of: &Handed, from: u64, to: u64, verdict: Verdict) -> Settleme
     Settlement { topic: of.topic.clone(), partition: of.partition, from, to, verdict }
 }
 
-fn number(record: &Record) -> u64 {
+pub(super) fn number(record: &Record) -> u64 {
     std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().parse().unwrap()
 }
 

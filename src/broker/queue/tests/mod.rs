@@ -1,3 +1,4 @@
 mod crash;
 mod groups;
 mod machine;
+mod power;
