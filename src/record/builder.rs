@@ -44,7 +44,12 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// An empty batch.
     pub fn new(options: BatchOptions) -> Self {
-        let mut bytes = Vec::with_capacity(1024);
+        Self::with_capacity(options, 1024)
+    }
+
+    /// An empty batch with room for this many bytes, header and all.
+    pub fn with_capacity(options: BatchOptions, bytes: usize) -> Self {
+        let mut bytes = Vec::with_capacity(bytes.max(limits::BATCH_HEADER_BYTES));
         bytes.resize(limits::BATCH_HEADER_BYTES, 0);
         Self { options, bytes, count: 0, next_delta: 0, base_timestamp: 0, max_timestamp: 0 }
     }

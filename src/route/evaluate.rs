@@ -1,6 +1,7 @@
 //! What a route makes of one record.
 
 use std::cell::OnceCell;
+use std::fmt::Write;
 
 use bytes::Bytes;
 
@@ -12,6 +13,8 @@ use super::compile::{Destination, Route, Topic};
 use super::index::Matched;
 use super::{CORRELATION, ERROR, HOPS, OUTPUT, PART, ROUTE, RULE, SOURCE};
 
+/// Room for a partition, an offset and what stands between.
+const PLACE_DIGITS: usize = 24;
 /// Headers that a routed record gets, mostly.
 const OWN_HEADERS: usize = 5;
 
@@ -295,7 +298,13 @@ impl<'a> Source<'a> {
 
     fn place(&self) -> Bytes {
         let Input { topic, partition, offset, .. } = self.input;
-        self.place.get_or_init(|| Bytes::from(format!("{topic}/{partition}/{offset}"))).clone()
+        let written = || {
+            let mut text = String::with_capacity(topic.len() + PLACE_DIGITS);
+            // Writing to a string does not fail.
+            let _ = write!(text, "{topic}/{partition}/{offset}");
+            Bytes::from(text)
+        };
+        self.place.get_or_init(written).clone()
     }
 
     /// The headers of what is made of it: its own, and where it comes from.

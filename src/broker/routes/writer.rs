@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use crate::base::{PartitionId, ProducerId, TopicId, TopicName};
+use crate::base::{PartitionId, ProducerId, TopicId, TopicName, limits};
 use crate::record::{BatchBuilder, BatchOptions, Record};
 
 use super::super::broker::lock;
@@ -103,8 +103,10 @@ impl Writer {
         let most = BATCH_BYTES.min(open.settings.max_message_bytes.as_usize());
         let mut batches = Vec::new();
         let mut builder: Option<BatchBuilder> = None;
+        let weight = |one: &Made| one.output.weight() + 64;
+        let mut left: usize = made.iter().copied().map(weight).sum();
         for one in made.into_iter().filter(|one| mark.is_none_or(|mark| one.mark > mark)) {
-            let weight = one.output.weight() + 64;
+            let weight = weight(one);
             if let Some(full) = builder.take_if(|builder| builder.bytes_so_far() + weight > most) {
                 batches.push(full);
             }
@@ -115,8 +117,9 @@ impl Writer {
                     base_sequence: sequence,
                     ..BatchOptions::default()
                 };
-                BatchBuilder::new(options)
+                BatchBuilder::with_capacity(options, limits::BATCH_HEADER_BYTES + left.min(most))
             });
+            left = left.saturating_sub(weight);
             let record = Record {
                 offset: u64::from(building.record_count()),
                 timestamp: one.output.timestamp,
