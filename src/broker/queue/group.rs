@@ -122,6 +122,8 @@ pub(crate) struct QueueGroup {
     pub(crate) inside: Mutex<Inside>,
     /// Bumped when a member comes, goes or has room again.
     pub(crate) changed: watch::Sender<u64>,
+    /// A dispatcher has found no room: it is to be told when some comes back.
+    wanting: AtomicBool,
     runtime: Handle,
     /// Why its members were sent away.
     ended: Mutex<Option<(ErrorKind, String)>>,
@@ -131,20 +133,25 @@ pub(crate) struct QueueGroup {
 
 /// Room that is promised to a dispatcher; what it does not lease is given back.
 pub(crate) struct Promise {
+    group: Arc<QueueGroup>,
     pub(crate) member: Arc<Member>,
     pub(crate) records: usize,
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        self.member.out.fetch_sub(self.records as i64, Ordering::AcqRel);
+        self.member.out.fetch_sub(self.records as i64, Ordering::SeqCst);
+        // Others may have found nothing because all was promised.
+        if self.group.wanting.swap(false, Ordering::SeqCst) {
+            self.group.bump();
+        }
     }
 }
 
 impl Member {
     fn room(&self) -> i64 {
         let full = self.queued.load(Ordering::Acquire) >= QUEUED_BYTES;
-        if full { 0 } else { self.prefetch - self.out.load(Ordering::Acquire) }
+        if full { 0 } else { self.prefetch - self.out.load(Ordering::SeqCst) }
     }
 
     pub(crate) fn describe(&self) -> GroupMember {
@@ -195,6 +202,7 @@ impl QueueGroup {
             entry: Mutex::new(entry),
             inside: Mutex::new(Inside { filter, ..Inside::default() }),
             changed: watch::Sender::new(0),
+            wanting: AtomicBool::new(false),
             runtime,
             ended: Mutex::default(),
             graves: tokio::sync::Mutex::default(),
@@ -298,7 +306,15 @@ impl QueueGroup {
     }
 
     /// The member with the most room, and as much of it as it makes sense to use at once.
-    pub(crate) fn promise(&self, most: usize) -> Option<Promise> {
+    pub(crate) fn promise(self: &Arc<Self>, most: usize) -> Option<Promise> {
+        self.promise_now(most).or_else(|| {
+            self.wanting.store(true, Ordering::SeqCst);
+            // What came back before that is known is seen now; who gives back later sees that it is wanted.
+            self.promise_now(most)
+        })
+    }
+
+    fn promise_now(self: &Arc<Self>, most: usize) -> Option<Promise> {
         let mut inside = lock(&self.inside);
         let turn = inside.turn;
         let later = inside.members.range(turn + 1..);
@@ -312,9 +328,9 @@ impl QueueGroup {
         let (member, room) = best?;
         let member = Arc::clone(member);
         let records = usize::try_from(room).unwrap_or(0).min(most);
-        member.out.fetch_add(records as i64, Ordering::AcqRel);
+        member.out.fetch_add(records as i64, Ordering::SeqCst);
         inside.turn = member.id;
-        Some(Promise { member, records })
+        Some(Promise { group: Arc::clone(self), member, records })
     }
 
     /// Does something with a partition's machine, and what follows from it: room for members, something to keep.

@@ -190,7 +190,12 @@ impl Broker {
         let group = blocking(move || broker.declare(join, &starts, runtime)).await?;
         let id = self.queues.members.fetch_add(1, Ordering::Relaxed) + 1;
         let receiver = tokio::sync::Mutex::new(group.join(self, id, prefetch, client));
-        Ok(QueueMember { id, broker: Arc::clone(self), group, receiver })
+        let member = QueueMember { id, broker: Arc::clone(self), group, receiver };
+        // Groups that are there by then are stopped; one that comes later would never be.
+        match self.queues.keeper.is_stopping() {
+            true => Err(BrokerError::new(ErrorKind::ShuttingDown, "the server is stopping")),
+            false => Ok(member),
+        }
     }
 
     /// Where each partition begins by what the request says.
