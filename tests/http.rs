@@ -110,3 +110,54 @@ fn a_request_is_answered_by_whoever_responds() {
     let (status, failed) = phone("acc-2\n");
     assert_eq!((status, &failed["code"], &failed["step"]), (422, &json!("exit-3"), &json!(0)), "{failed}");
 }
+
+#[test]
+fn a_durable_request_is_answered_once_whoever_asks_how_often_and_through_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut server = start(&data);
+    let ask_at = |server: &Server, line: &str, body: &str| {
+        ask(&server.http_address(), &format!("{line} HTTP/1.1\r\n"), body).unwrap()
+    };
+    let one = "POST /requests/crm?durable=true&id=one&timeout=1h&wait=0s";
+    let (status, body) = ask_at(&server, one, "acc-1");
+    assert_eq!((status, &body["state"], &body["id"]), (202, &json!("open"), &json!("one")), "{body}");
+    server.kill();
+    let server = start(&data);
+    assert_eq!(ask_at(&server, "GET /requests/one", "").0, 202);
+    let respond =
+        |topic: &str, command: &str| spawn(&["reply", topic, "--exec", command, "--server", server.address()]);
+    let _responders = (respond("crm", "tr a-z A-Z"), respond("bad", "echo no such account >&2; exit 3"));
+    assert_eq!(ask_at(&server, "GET /requests/one?wait=60s", ""), (200, json!("ACC-1")));
+    assert_eq!(ask_at(&server, one, "acc-1"), (200, json!("ACC-1")), "asked again it is the same");
+    let other = ask_at(&server, "POST /requests/bad?durable=true&id=one", "acc-1");
+    assert_eq!((other.0, &other.1["kind"]), (409, &json!("already_exists")));
+    assert_eq!(ask_at(&server, "POST /requests/crm?durable=true&timeout=1h", "acc-2"), (200, json!("ACC-2")));
+    let (status, failed) = ask_at(&server, "POST /requests/bad?durable=true&timeout=1h&id=two", "acc-3");
+    assert_eq!((status, &failed["outcome"], &failed["id"]), (422, &json!("failed"), &json!("two")), "{failed}");
+
+    let called = ask_at(&server, "POST /requests/crm?durable=true&timeout=1h&callback=answers", "acc-4");
+    assert_eq!((called.0, &called.1["callback"]), (202, &json!("answers")), "{}", called.1);
+    // The topic is made when there is something to write to it.
+    let began = Instant::now();
+    let records = loop {
+        let (status, found) = ask_at(&server, "GET /topics/answers?from=beginning&wait=5s", "");
+        match found["records"].as_array().filter(|records| status == 200 && !records.is_empty()) {
+            Some(records) => break records.clone(),
+            None => assert!(began.elapsed() < PATIENCE, "{found}"),
+        }
+    };
+    assert_eq!((&records[0]["value"], &records[0]["key"]), (&json!("ACC-4"), &called.1["id"]));
+
+    assert_eq!(ask_at(&server, "POST /requests/nobody?durable=true&id=three&timeout=1h&wait=0s", "").0, 202);
+    let late = ask_at(&server, "POST /requests/nobody?durable=true&id=four&timeout=1ms&wait=60s", "");
+    assert_eq!((late.0, &late.1["outcome"]), (504, &json!("timed_out")), "{}", late.1);
+    let cancelled = ask_at(&server, "DELETE /requests/three", "");
+    assert_eq!((cancelled.0, &cancelled.1["state"]), (200, &json!("cancelled")));
+    assert_eq!(ask_at(&server, "GET /requests/three", "").0, 410);
+    let (_, first) = ask_at(&server, "GET /requests?max=2", "");
+    let next = first["next"].as_str().unwrap();
+    let (_, rest) = ask_at(&server, &format!("GET /requests?before={next}"), "");
+    assert_eq!((first["requests"].as_array().unwrap().len(), rest["requests"].as_array().unwrap().len()), (2, 4));
+    assert_eq!(ask_at(&server, "GET /requests?state=failed", "").1["requests"][0]["id"], "two");
+}

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tidelog::base::{Millis, SystemClock};
-use tidelog::client::{Client, ClientBuilder, ConsumedRecord, Message, QueueRules, StartAt};
+use tidelog::client::{Client, ClientBuilder, ConsumedRecord, ListRequests, Message, QueueRules, StartAt};
 use tidelog::disk::{SimDisk, SimOptions};
 use tidelog::server::config::ServerConfig;
 use tidelog::server::{Server, ServerError};
@@ -246,7 +246,7 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
     // All requests end, those too of which the requester does not know whether they were taken in.
     let until = Instant::now() + LONG;
     let requests = loop {
-        let (requests, more) = client.admin().list_requests(None, None, 1000).await.unwrap();
+        let (requests, more) = client.admin().list_requests(ListRequests::default()).await.unwrap();
         assert!(!more);
         let lag: u64 = client.admin().describe_group("work").await.unwrap().partitions.iter().map(|at| at.lag).sum();
         let ended =

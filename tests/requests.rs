@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tidelog::base::ErrorKind;
-use tidelog::client::{Client, ErrorReply, Message, Outcome, ReplyEvent, StartAt, Step};
+use tidelog::client::{Client, ErrorReply, ListRequests, Message, Outcome, ReplyEvent, StartAt, Step};
 use tidelog::server::Server;
 use tidelog::server::config::ServerConfig;
 
@@ -267,10 +267,18 @@ async fn a_durable_request_waits_for_its_responder_and_is_answered_once() {
     assert_eq!(body(client.request("crm.load", "12", LONG).durable().await.unwrap()), "loaded 12");
     let Outcome::Error(error) = client.request("crm.load", "bad", LONG).durable().await.unwrap() else { panic!() };
     assert_eq!((error.code.as_str(), error.step), ("no", step(0, "crm.load")));
-    let (all, more) = client.admin().list_requests(None, None, 2).await.unwrap();
+    let admin = client.admin();
+    let list = |wanted| admin.list_requests(wanted);
+    let (mut all, more) = list(ListRequests { limit: 2, ..ListRequests::default() }).await.unwrap();
     assert_eq!((all.len(), more), (2, true));
-    let (failed, _) = client.admin().list_requests(Some("failed".into()), Some("crm.load".into()), 9).await.unwrap();
-    assert_eq!(failed.len(), 1);
+    let (rest, more) = list(ListRequests { before: Some(all[1].id.clone()), ..ListRequests::default() }).await.unwrap();
+    assert_eq!((rest.len(), more), (1, false));
+    all.extend(rest);
+    assert_eq!(list(ListRequests::default()).await.unwrap().0, all);
+    let lost = list(ListRequests { before: Some("lost".into()), ..ListRequests::default() }).await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::NotFound);
+    let failed = ListRequests { state: Some("failed".into()), topic: Some("crm.load".into()), ..Default::default() };
+    assert_eq!(list(failed).await.unwrap().0.len(), 1);
     let unknown = client.await_reply("nobody", LONG).await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
     fixture.server.stop().await;

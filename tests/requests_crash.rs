@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Server, spawn, tidelog};
-use tidelog::client::{Client, ClientBuilder, StartAt};
+use tidelog::client::{Client, ClientBuilder, ListRequests, StartAt};
 
 /// Longer than anything takes, on a machine that does other things too.
 const LONG: Duration = Duration::from_secs(90);
@@ -122,7 +122,7 @@ async fn every_durable_request_has_one_outcome_and_one_callback_whoever_is_kille
     // Those too of which the requester does not know whether they were taken in.
     let until = std::time::Instant::now() + LONG;
     let listed = loop {
-        let (listed, more) = client.admin().list_requests(None, None, 1000).await.unwrap();
+        let (listed, more) = client.admin().list_requests(ListRequests::default()).await.unwrap();
         assert!(!more, "more than a list holds; make the test shorter");
         if listed.iter().all(|request| request.state != "open" && request.callback_state == "delivered") {
             break listed;

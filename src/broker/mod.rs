@@ -47,7 +47,7 @@ pub use queue::{
 pub use requests::{
     Asker, CALLBACK_ERROR, CALLBACK_URL, CORRELATION_ID, Content, DEAD_CALLBACKS, DEADLINE, DurableRequest, ERROR,
     ERROR_CODE, Ending, ITINERARY, LastWord, LiveRequest, LiveResponder, OUTCOME, Port, Post, REPLIES, REPLY_TO,
-    ReplyAddress, RequestFilter, STEP, STEP_TOPIC, callback_state, state_name,
+    REQUEST_STATES, ReplyAddress, RequestFilter, STEP, STEP_TOPIC, callback_state, state_name,
 };
 pub use routes::{
     Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,

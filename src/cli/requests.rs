@@ -6,7 +6,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tidelog::base::TopicName;
-use tidelog::client::RequestInfo;
+use tidelog::client::{ListRequests, RequestInfo};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
@@ -16,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidelog requests list                               newest first
   tidelog requests list --state open --topic crm.load
+  tidelog requests list --limit 5000 --json
   tidelog requests show ID
   tidelog requests cancel ID                          a callback is told so";
 
@@ -43,8 +44,11 @@ enum RequestsCommand {
         #[arg(long)]
         topic: Option<TopicName>,
         /// So many at the most
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
+        /// Only those behind this one in the list
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
     },
     /// Shows one
     Show {
@@ -63,9 +67,17 @@ pub async fn run(args: RequestsArgs) -> Result<(), Failure> {
     let client = args.server.connect().await?;
     let mut out = output::stdout();
     match args.command {
-        RequestsCommand::List { state, topic, limit } => {
+        RequestsCommand::List { state, topic, limit, before } => {
             let topic = topic.map(|topic| topic.to_string());
-            let (requests, more) = client.admin().list_requests(state, topic, limit).await?;
+            let (mut requests, mut more) = (Vec::<RequestInfo>::new(), true);
+            while more && requests.len() < limit as usize {
+                let before = requests.last().map(|last| last.id.clone()).or_else(|| before.clone());
+                let limit = (limit - requests.len() as u32).min(ListRequests::default().limit);
+                let wanted = ListRequests { state: state.clone(), topic: topic.clone(), before, limit };
+                let (page, and_more) = client.admin().list_requests(wanted).await?;
+                requests.extend(page);
+                more = and_more;
+            }
             if args.json {
                 for request in &requests {
                     output::json_line(&mut out, &object(request))?;

@@ -113,14 +113,10 @@ impl Admin {
     }
 
     /// Durable requests, newest first: those in this state (`open`, `replied`, `failed`, `timed_out`, `cancelled`) and with a
-    /// step of this topic, if said; and whether there are more than `limit` (at most 1000).
-    pub async fn list_requests(
-        &self,
-        state: Option<String>,
-        topic: Option<String>,
-        limit: u32,
-    ) -> Result<(Vec<RequestInfo>, bool), ClientError> {
-        let listed = self.link.ask(&ListRequests { state, topic, limit }, Again::Yes).await?;
+    /// step of this topic, if said; and whether there are more than `limit` (at most 1000). With the id of the last one as
+    /// `before` it goes on there.
+    pub async fn list_requests(&self, wanted: ListRequests) -> Result<(Vec<RequestInfo>, bool), ClientError> {
+        let listed = self.link.ask(&wanted, Again::Yes).await?;
         Ok((listed.requests, listed.more))
     }
 

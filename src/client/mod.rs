@@ -50,8 +50,9 @@ pub use request::{
 
 pub use crate::protocol::{
     Ack, CommitPosition, DeadLetterAt, DeadLetterTopic, GroupDescription, GroupMember, GroupPartition, GroupPosition,
-    GroupSummary, OffsetAt, PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError,
-    RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
+    GroupSummary, ListRequests, OffsetAt, PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive,
+    RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
+    TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
 

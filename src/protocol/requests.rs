@@ -307,8 +307,17 @@ pub struct ListRequests {
     pub state: Option<String>,
     /// Only those with a step of this topic.
     pub topic: Option<String>,
+    /// Only those behind this one in the list: the last of the page before.
+    pub before: Option<String>,
     /// So many at the most.
     pub limit: u32,
+}
+
+impl Default for ListRequests {
+    /// As many as one answer holds.
+    fn default() -> Self {
+        Self { state: None, topic: None, before: None, limit: 1000 }
+    }
 }
 
 impl Message for ListRequests {

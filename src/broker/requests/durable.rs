@@ -54,6 +54,8 @@ pub struct RequestFilter {
     pub state: Option<String>,
     /// Only those with a step of this topic.
     pub topic: Option<TopicName>,
+    /// Only those behind this one in the list.
+    pub before: Option<RequestId>,
     /// So many at the most.
     pub limit: usize,
 }
@@ -219,6 +221,10 @@ pub(crate) fn reader() -> Option<GroupName> {
     GroupName::new(READER).ok()
 }
 
+fn unknown(id: &RequestId) -> BrokerError {
+    BrokerError::new(ErrorKind::NotFound, format!("there is no request {id}: it is unknown or forgotten"))
+}
+
 fn invalid(message: String) -> BrokerError {
     BrokerError::new(ErrorKind::InvalidRequest, message)
 }
@@ -348,11 +354,7 @@ impl Broker {
     ) -> Result<(RequestEntry, Option<Record>), BrokerError> {
         let until = Instant::now() + wait;
         loop {
-            let find = || {
-                let entry = lock(&self.requests.machine).get(id).cloned();
-                let message = || format!("there is no request {id}: it is unknown or forgotten");
-                entry.ok_or_else(|| BrokerError::new(ErrorKind::NotFound, message()))
-            };
+            let find = || lock(&self.requests.machine).get(id).cloned().ok_or_else(|| unknown(id));
             find()?;
             // Registered before looking again, so that nothing is missed in between.
             let told = self.requests.waiter(id);
@@ -371,10 +373,17 @@ impl Broker {
     }
 
     /// Requests, newest first, and whether there are more.
-    pub fn list_requests(&self, filter: &RequestFilter) -> (Vec<RequestEntry>, bool) {
+    ///
+    /// # Errors
+    /// The one that they are to be behind is not known.
+    pub fn list_requests(&self, filter: &RequestFilter) -> Result<(Vec<RequestEntry>, bool), BrokerError> {
         let machine = lock(&self.requests.machine);
+        let before = filter.before.as_ref().map(|id| machine.get(id).ok_or_else(|| unknown(id))).transpose()?;
+        let place = |entry: &RequestEntry| (entry.created_ms, entry.id.clone());
+        let before = before.map(place);
         let wanted = |entry: &&&RequestEntry| {
-            filter.state.as_ref().is_none_or(|state| state == super::state_name(entry))
+            before.as_ref().is_none_or(|before| place(entry) < *before)
+                && filter.state.as_ref().is_none_or(|state| state == super::state_name(entry))
                 && filter.topic.as_ref().is_none_or(|topic| entry.steps.contains(topic))
         };
         let list = machine.list();
@@ -382,7 +391,7 @@ impl Broker {
             list.iter().filter(wanted).take(filter.limit.saturating_add(1)).map(|entry| (*entry).clone()).collect();
         let more = found.len() > filter.limit;
         found.truncate(filter.limit);
-        (found, more)
+        Ok((found, more))
     }
 
     /// Ends a request; what came first holds. When this returns, that is decided.

@@ -88,6 +88,9 @@ pub enum LastWord {
     },
 }
 
+/// The names of the states of durable requests.
+pub const REQUEST_STATES: [&str; 5] = ["open", "replied", "failed", "timed_out", "cancelled"];
+
 /// The name of a durable request's state: `open`, `replied`, `failed`, `timed_out` or `cancelled`.
 pub fn state_name(entry: &RequestEntry) -> &'static str {
     match entry.outcome.as_ref().map(|outcome| &outcome.kind) {

@@ -11,9 +11,12 @@ use hyper::body::{Body, Frame, SizeHint};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::problem::Problem;
+use crate::base::ErrorKind;
 use crate::server::accept::Open;
 use crate::server::budget::{Account, Grant};
 use crate::server::shared::Shared;
+use crate::server::tasks;
 
 /// Who asks: what the requests of one connection share.
 pub struct Caller {
@@ -37,6 +40,20 @@ impl Caller {
         let (incoming, outgoing) = (shared.incoming.account(limit), shared.outgoing.account(limit));
         Self { shared, is_local, incoming, outgoing, _open: open }
     }
+}
+
+/// Runs something to its end, also when nobody waits for it any more.
+pub async fn finished<T: Send + 'static>(
+    name: &'static str,
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    tasks::spawn(name, async move {
+        // Nobody listens any more: it is done all the same.
+        drop(sender.send(work.await));
+        Ok::<(), Infallible>(())
+    });
+    receiver.await.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal, "the work ended without an answer")))
 }
 
 /// An answer.

@@ -8,17 +8,16 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::answer::{Answer, Caller, json};
+use super::answer::{Answer, Caller, finished, json};
 use super::body::{self, Taken};
 use super::idempotency::IdempotencyKey;
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records;
-use crate::base::{ErrorKind, PartitionId, TopicName};
+use crate::base::{PartitionId, TopicName};
 use crate::broker::{AckLevel, BrokerError, Produced, TopicMetadata};
 use crate::record::json::NewRecord;
 use crate::record::{BatchBuilder, Record, partition_for_key};
-use crate::server::tasks;
 
 /// Where the next record without a key goes.
 static TURN: AtomicUsize = AtomicUsize::new(0);
@@ -48,20 +47,7 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
         let _held = grant;
         produce(&caller, &topic, placed, key, ack).await
     };
-    finished(work).await
-}
-
-/// Runs something to its end, also when nobody waits for it any more.
-async fn finished<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-) -> Result<T, Problem> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    tasks::spawn("HTTP append", async move {
-        // Nobody listens any more: it is done all the same.
-        drop(sender.send(work.await));
-        Ok::<(), std::convert::Infallible>(())
-    });
-    receiver.await.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal, "the append ended without an answer")))
+    finished("HTTP append", work).await
 }
 
 /// Records for a partition, each with its place in the request.

@@ -8,6 +8,7 @@
 mod answer;
 mod body;
 mod cursor;
+mod durable;
 mod guest;
 mod idempotency;
 mod ingest;

@@ -46,11 +46,15 @@ impl Query {
     }
 }
 
+/// What a part of a path says.
+pub fn part_of_path(part: &str) -> String {
+    percent_decode_str(part).decode_utf8_lossy().into_owned()
+}
+
 /// The topic that a part of a path names.
 ///
 /// # Errors
 /// It is no name.
 pub fn topic_name(part: &str) -> Result<TopicName, Problem> {
-    let name = percent_decode_str(part).decode_utf8_lossy();
-    TopicName::new(&name).map_err(|error| Problem::wrong(error.to_string()))
+    TopicName::new(&part_of_path(part)).map_err(|error| Problem::wrong(error.to_string()))
 }

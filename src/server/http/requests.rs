@@ -1,4 +1,5 @@
-//! `POST /requests/{topic}`: asks whoever responds on a topic, in memory only, and answers with the reply.
+//! `POST /requests/{topic}`: asks whoever responds on a topic, and answers with the reply. In memory, if it is not asked to be
+//! [durable](super::durable).
 //!
 //! | what became of it | status |
 //! |---|---|
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::answer::{Answer, Caller, content, granted};
 use super::body::{self, Taken};
+use super::durable;
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records;
@@ -40,8 +42,12 @@ const HEADER_BYTES: usize = 32 * 1024;
 /// The request is wrong, or anything but a reply came of it.
 pub async fn ask(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
     let topic = topic_name(topic)?;
-    let query = Query::read(request.uri().query(), &["timeout", "then"])?;
+    let query = Query::read(request.uri().query(), &["timeout", "then", "durable", "id", "callback", "wait"])?;
     let timeout: Millis = query.parse("timeout")?.unwrap_or(WAIT);
+    if durable::is_asked_for(&query)? {
+        let itinerary = itinerary(query.get("then"))?;
+        return durable::ask(caller, topic, itinerary, timeout, &query, request).await;
+    }
     if timeout.0 == 0 || timeout > LONGEST_WAIT {
         return Err(Problem::wrong(format!("timeout={timeout}: allowed are 1ms to {LONGEST_WAIT}")));
     }
@@ -149,17 +155,22 @@ impl Waiting {
         parts.iter().for_each(|part| body.extend_from_slice(part));
         body.extend_from_slice(&reply.body);
         let mut answer = content(StatusCode::OK, "application/octet-stream", granted(body.into(), grant));
-        let mut room = HEADER_BYTES;
-        for Header { name, value } in &reply.headers {
-            let Some((name, value)) = passed_on(name, value.as_deref().unwrap_or_default()) else { continue };
-            let weight = name.as_str().len() + value.len();
-            if weight > room {
-                break;
-            }
-            room -= weight;
-            answer.headers_mut().insert(name, value);
-        }
+        pass_on(&mut answer, &reply.headers);
         Ok(answer)
+    }
+}
+
+/// Gives an answer the headers of a reply, as far as HTTP and the limit let them pass.
+pub fn pass_on<'a>(answer: &mut Answer, headers: impl IntoIterator<Item = &'a Header>) {
+    let mut room = HEADER_BYTES;
+    for Header { name, value } in headers {
+        let Some((name, value)) = passed_on(name, value.as_deref().unwrap_or_default()) else { continue };
+        let weight = name.as_str().len() + value.len();
+        if weight > room {
+            break;
+        }
+        room -= weight;
+        answer.headers_mut().insert(name, value);
     }
 }
 
@@ -173,18 +184,32 @@ fn passed_on(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::from_bytes(&name).ok()?, value))
 }
 
-fn no_room() -> Problem {
+/// A reply that cannot be passed on now.
+pub fn no_room() -> Problem {
     Problem::new(ErrorKind::Overloaded, "a reply came that the server has no memory for at present")
+}
+
+/// An error reply.
+pub fn failed(code: String, text: String, step: u32, topic: String) -> Problem {
+    Problem::wrong(text)
+        .with_status(StatusCode::UNPROCESSABLE_ENTITY)
+        .with("outcome", "failed")
+        .with("code", code)
+        .with("step", step)
+        .with("topic", topic)
+}
+
+/// No reply in time.
+pub fn timed_out(step: u32, topic: String) -> Problem {
+    Problem::new(ErrorKind::TimedOut, format!("no reply from topic '{topic}' in time"))
+        .with("outcome", "timed_out")
+        .with("step", step)
+        .with("topic", topic)
 }
 
 fn refused(ending: Ending) -> Problem {
     match ending {
-        Ending::Error { code, text, step, topic } => Problem::wrong(text)
-            .with_status(StatusCode::UNPROCESSABLE_ENTITY)
-            .with("outcome", "failed")
-            .with("code", code)
-            .with("step", step)
-            .with("topic", json!(topic)),
+        Ending::Error { code, text, step, topic } => failed(code, text, step, topic.to_string()),
         Ending::NoResponder { step, topic } => {
             Problem::new(ErrorKind::NotFound, format!("nobody responds on topic '{topic}'"))
                 .with_status(StatusCode::SERVICE_UNAVAILABLE)
@@ -192,12 +217,7 @@ fn refused(ending: Ending) -> Problem {
                 .with("step", step)
                 .with("topic", json!(topic))
         }
-        Ending::TimedOut { step, topic } => {
-            Problem::new(ErrorKind::TimedOut, format!("no reply from topic '{topic}' in time"))
-                .with("outcome", "timed_out")
-                .with("step", step)
-                .with("topic", json!(topic))
-        }
+        Ending::TimedOut { step, topic } => timed_out(step, topic.to_string()),
         Ending::Overloaded(why) => Problem::new(ErrorKind::Overloaded, why).with("outcome", "overloaded"),
         // Not said here.
         Ending::Reply(_) => Problem::new(ErrorKind::Internal, "a reply is no refusal"),

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::answer::{Answer, Caller};
 use super::guest::{self, Names};
 use super::problem::Problem;
-use super::{ingest, read, requests, status};
+use super::{durable, ingest, read, requests, status};
 use crate::base::ErrorKind;
 use crate::server::tasks;
 
@@ -62,12 +62,18 @@ async fn route(caller: &Arc<Caller>, request: Request<Incoming>) -> Result<Answe
         ["topics", topic] if *request.method() == Method::POST => ingest::append(caller, topic, request).await,
         ["topics", topic] if *request.method() == Method::GET => read::read(caller, topic, &request).await,
         ["requests", topic] if *request.method() == Method::POST => requests::ask(caller, topic, request).await,
-        ["requests", _] => Err(not_allowed(request.method(), &path, "POST")),
+        ["requests", id] if *request.method() == Method::GET => durable::show(caller, id, request.uri().query()).await,
+        ["requests", id] if *request.method() == Method::DELETE => {
+            durable::cancel(caller, id, request.uri().query()).await
+        }
+        ["requests"] if *request.method() == Method::GET => durable::list(caller, request.uri().query()).await,
+        ["requests", _] => Err(not_allowed(request.method(), &path, "GET, POST, DELETE")),
+        ["requests"] => Err(not_allowed(request.method(), &path, "GET")),
         ["topics", _] => Err(not_allowed(request.method(), &path, "GET, POST")),
         ["health" | "ready" | "metrics"] => Err(not_allowed(request.method(), &path, "GET, HEAD")),
         _ => {
             let detail = format!(
-                "there is nothing at {path}; there is /topics/TOPIC, /requests/TOPIC, /metrics, /health and /ready"
+                "there is nothing at {path}; there is /topics/TOPIC, /requests, /requests/TOPIC, /requests/ID, /metrics, /health and /ready"
             );
             Err(Problem::new(ErrorKind::NotFound, detail))
         }

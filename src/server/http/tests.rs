@@ -543,7 +543,11 @@ async fn a_request_is_answered_with_the_reply_or_with_what_became_of_it() {
     bench.post("/requests/crm?timeout=20ms", "", "x").await.problem(504, "timed_out", "no reply from topic 'crm'");
     bench.post("/requests/crm?timeout=0ms", "", "x").await.problem(400, "invalid_request", "allowed are 1ms");
     bench.post("/requests/crm?then=a%20b", "", "x").await.problem(400, "invalid_request", "topic name");
-    bench.get("/requests/crm").await.problem(405, "invalid_request", "knows no GET");
+    bench.get("/requests/crm").await.problem(404, "not_found", "there is no request crm");
+    bench.post("/requests/crm?id=x", "", "x").await.problem(400, "invalid_request", "'id' goes with durable=true");
+    bench.get("/requests?state=lost").await.problem(400, "invalid_request", "use one of open, replied");
+    bench.get("/requests?before=lost").await.problem(404, "not_found", "there is no request lost");
+    assert_eq!(bench.get("/requests").await.ok(), json!({ "requests": [], "next": null }));
     // A requester that goes away costs nothing later.
     let mut gone = bench.open().await;
     gone.write_all(b"POST /requests/crm HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx").await.unwrap();

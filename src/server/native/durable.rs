@@ -19,7 +19,7 @@ use crate::protocol as wire;
 use crate::protocol::Kind;
 use crate::record::{Batches, Header, read_records};
 use crate::server::budget::Grant;
-use crate::server::outgoing::Url;
+use crate::server::outgoing;
 use crate::server::tasks;
 
 /// Deliveries of durable requests have this bit in their number; those of others never come so far.
@@ -223,12 +223,7 @@ pub fn id(text: &str) -> Result<RequestId, Refusal> {
 /// # Errors
 /// It is neither a topic nor a URL.
 pub fn callback(text: &str) -> Result<Callback, Refusal> {
-    if text.contains("://") {
-        let url: Url =
-            text.parse().map_err(|error| Refusal::new(ErrorKind::InvalidRequest, format!("callback: {error}")))?;
-        return Ok(Callback::Url(url.to_string()));
-    }
-    Ok(Callback::Topic(topic_name(text)?))
+    outgoing::callback(text).map_err(|message| Refusal::new(ErrorKind::InvalidRequest, message))
 }
 
 /// What became of a durable request, once it is known or the wait is over.
@@ -258,18 +253,18 @@ pub async fn await_reply(
 /// # Errors
 /// A state or name that is none.
 pub async fn list(session: Arc<Session>, request: wire::ListRequests) -> Result<Answer<wire::ListRequestsOk>, Refusal> {
-    const STATES: [&str; 5] = ["open", "replied", "failed", "timed_out", "cancelled"];
-    if let Some(state) = request.state.as_deref().filter(|state| !STATES.contains(state)) {
-        let message = format!("'{state}' is none of {}", STATES.join(", "));
+    if let Some(state) = request.state.as_deref().filter(|state| !broker::REQUEST_STATES.contains(state)) {
+        let message = format!("'{state}' is none of {}", broker::REQUEST_STATES.join(", "));
         return Err(Refusal::new(ErrorKind::InvalidRequest, message));
     }
     let _turn = session.long_answers.acquire().await;
     let filter = RequestFilter {
         state: request.state,
         topic: request.topic.as_deref().map(topic_name).transpose()?,
+        before: request.before.as_deref().map(id).transpose()?,
         limit: request.limit.clamp(1, LISTED) as usize,
     };
-    let (entries, more) = session.shared.broker.list_requests(&filter);
+    let (entries, more) = session.shared.broker.list_requests(&filter)?;
     Ok(wire::ListRequestsOk { requests: entries.iter().map(info).collect(), more }.into())
 }
 

@@ -25,6 +25,8 @@ use rustls::pki_types::pem::PemObject;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::base::TopicName;
+use crate::catalog::Callback;
 use connector::Connector;
 pub use error::{CallError, CallFailure};
 pub use policy::Policy;
@@ -78,6 +80,19 @@ pub struct Call {
 /// The address of an endpoint, in its form; whether it may be called is seen when it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url(Uri);
+
+/// A callback address: a topic, or a URL.
+///
+/// # Errors
+/// In one line, what it is not.
+pub fn callback(text: &str) -> Result<Callback, String> {
+    if text.contains("://") {
+        let url: Url = text.parse().map_err(|error| format!("callback: {error}"))?;
+        return Ok(Callback::Url(url.to_string()));
+    }
+    let topic = TopicName::new(text).map_err(|error| format!("callback: {error}"))?;
+    Ok(Callback::Topic(topic))
+}
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
