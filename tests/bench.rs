@@ -187,6 +187,19 @@ fn memory_of_groups_is_measured() {
 }
 
 #[test]
+fn compaction_is_measured_alone_and_beside_others() {
+    let numbers = ["messages", "seconds", "messages_per_s", "mb_per_s", "server_rss_mib", "server_cpu", "client_cpu"];
+    // More than one segment of 16 MiB.
+    let run = bench(&["compact", "--messages", "10000", "--size", "4000", "--seconds", "0.1"], &numbers);
+    let cases = run["cases"].as_array().unwrap();
+    for case in &cases[..2] {
+        assert_eq!((&case["keys"], &case["records_before"]), (&1000.into(), &10_000.into()), "{run}");
+        assert!(case["records_removed"].as_u64().unwrap() > 0, "{run}");
+    }
+    assert!(cases[0]["records_after"].as_u64().unwrap() < 10_000, "{run}");
+}
+
+#[test]
 fn topics_and_connections_are_measured() {
     bench(&["topics", "--topics", "3", "--messages", "60"], &THROUGHPUT);
     bench(&["connections", "--connections", "20", "--messages", "20"], &LATENCY);

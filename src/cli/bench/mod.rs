@@ -1,5 +1,6 @@
 //! `tidelog bench`: what this server reaches on this machine, and in the same run what the bare machine does.
 
+mod compact;
 mod connections;
 mod filter;
 mod groups;
@@ -55,6 +56,7 @@ Examples:
   tidelog bench subscribers --connections 10000       idle subscribers: their memory, and until all have a record
   tidelog bench groups                                memory of 2,000 queue groups, and of records that are not acked
   tidelog bench slow-consumer                         a reader beside consumers that take nothing
+  tidelog bench compact                               1,000,000 keys, 10 updates each: compaction, and what others notice
   tidelog bench filter                                a header, a key prefix, a JSON field: the cost of each record
   tidelog bench route --messages 200000               1, 10 and 100 rules on headers and JSON; lag behind the answer
 
@@ -96,6 +98,10 @@ enum Work {
     Subscribers(Options),
     /// A reader beside consumers that take nothing of what they have asked for: what they cost it and the server
     SlowConsumer(Options),
+    /// Compacts a topic in which each key was updated ten times (`--messages` in all, 10,000,000 if not said), alone and while
+    /// others produce to it and read it
+    #[command(mut_arg("size", |size| size.default_value("100")))]
+    Compact(Options),
     /// Reads a topic without a filter and with several, and says what each costs the server for a record
     #[command(mut_arg("size", |size| size.default_value("300")))]
     Filter(Options),
@@ -221,6 +227,7 @@ impl Work {
             | Self::Groups(options)
             | Self::Subscribers(options)
             | Self::SlowConsumer(options)
+            | Self::Compact(options)
             | Self::Filter(options)
             | Self::Route(options) => options,
         }
@@ -235,6 +242,7 @@ impl Work {
                 | Self::Topics(_)
                 | Self::Filter(_)
                 | Self::SlowConsumer(_)
+                | Self::Compact(_)
                 | Self::Groups(_)
         );
         let nobody_answers = self.options().ack == Ack::None;
@@ -272,6 +280,7 @@ impl Work {
             Self::Groups(options) => groups::run(Session::open(options, &[]).await?, options).await,
             Self::Subscribers(options) => subscribers::run(options).await,
             Self::SlowConsumer(options) => slow_consumer::run(Session::open(options, &[]).await?, options).await,
+            Self::Compact(options) => compact::run(options).await,
             Self::Filter(options) => filter::run(Session::open(options, &[]).await?, options).await,
             Self::Route(options) => route::run(Session::open(options, &[]).await?, options).await,
         }

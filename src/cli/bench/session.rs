@@ -144,7 +144,7 @@ impl Session {
 }
 
 /// A number out of the Prometheus text.
-fn value_of(metrics: &str, name: &str) -> f64 {
+pub fn value_of(metrics: &str, name: &str) -> f64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
 }
