@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use common::{Server, spawn, tidelog};
-use tidelog::client::{Client, Message, NewTopic, StartAt};
+use tidelog::client::{Client, CommitPosition, Message, NewTopic, StartAt};
 
 /// Offsets of each key's records in the order in which the topic has them.
 async fn read(client: &Client, topic: &str) -> HashMap<String, Vec<u64>> {
@@ -80,4 +80,61 @@ async fn a_replay_that_is_killed_and_resumed_copies_each_record_once_and_in_orde
     let unknown = tidelog(&["replay", "orders", "--into", "copy", "--resume", "again", "--server", &listen]).fails(1);
     assert!(unknown.reason().contains("no unfinished replay"), "{}", unknown.reason());
     tidelog(&["replay", "orders", "--into", "orders", "--server", &listen]).fails(2);
+}
+
+/// Copies of which it was not noted that they are there, and some of which are not any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_into_a_compacted_topic_does_not_bring_old_values_back_when_it_is_resumed() {
+    let server = Server::start();
+    let client = Client::connect(server.address()).await.unwrap();
+    client.admin().create_topic(NewTopic::new("orders").partitions(1)).await.unwrap();
+    client.admin().create_topic(NewTopic::new("state").partitions(1).set("cleanup", "compact")).await.unwrap();
+    let producer = client.producer().build().await.unwrap();
+    for (key, value) in [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")] {
+        producer.send(Message::to("orders").key(key).value(value)).await.unwrap();
+    }
+    // The first copy was removed by compaction: this is the second.
+    let copy = Message::to("state").key("a").value("2");
+    producer.send(copy.header("tidelog-source", "orders/0/1").header("tidelog-replay", "cut")).await.unwrap();
+    producer.flush().await.unwrap();
+    let position = |topic: &str, offset, metadata: &str| CommitPosition {
+        topic: topic.to_owned(),
+        partition: 0,
+        offset,
+        metadata: metadata.to_owned(),
+    };
+    let plan = r#"{"into":"state","until":4,"filter":null}"#;
+    for position in [position("orders", 0, plan), position("state", 0, "")] {
+        client.admin().commit_positions("replay.cut", vec![position]).await.unwrap();
+    }
+    tidelog(&["replay", "orders", "--into", "state", "--resume", "cut", "--server", server.address()]).ok();
+    let state = read(&client, "state").await;
+    assert_eq!(state, HashMap::from([("a".to_owned(), vec![2]), ("b".to_owned(), vec![1, 2])]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_whose_copies_were_deleted_says_that_it_cannot_be_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_on(dir.path(), &["--retention-check", "100ms"]);
+    let client = Client::connect(server.address()).await.unwrap();
+    for topic in ["orders", "copy"] {
+        client.admin().create_topic(NewTopic::new(topic).partitions(1)).await.unwrap();
+    }
+    let address = server.address();
+    for topic in ["orders", "copy"] {
+        tidelog(&["produce", topic, "1", "2", "--server", address]).ok();
+    }
+    let plan = r#"{"into":"copy","until":2,"filter":null}"#;
+    for (topic, metadata) in [("orders", plan), ("copy", "")] {
+        let position =
+            CommitPosition { topic: topic.to_owned(), partition: 0, offset: 0, metadata: metadata.to_owned() };
+        client.admin().commit_positions("replay.cut", vec![position]).await.unwrap();
+    }
+    client.admin().alter_topic(tidelog::client::TopicChange::new("copy").set("retention_time", "1s")).await.unwrap();
+    let start = async || client.admin().describe_topic("copy").await.unwrap().partitions[0].log_start;
+    while start().await == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = tidelog(&["replay", "orders", "--into", "copy", "--resume", "cut", "--server", address]).fails(1);
+    assert!(refused.reason().contains("copy/0 begins at 2"), "{}", refused.reason());
 }

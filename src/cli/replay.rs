@@ -2,12 +2,15 @@
 //!
 //! How far it is, it keeps as positions of a group of its own: in the topic it copies from, up to where all copies are on the
 //! disk; in the topic it copies into, where that ended before anything behind those positions was written. So whoever
-//! resumes it finds behind these ends what was copied and not noted, by the header [`NAME_HEADER`], and copies the rest.
+//! resumes it finds behind these ends what was copied and not noted, by the header [`NAME_HEADER`], and copies the rest. Where
+//! compaction may have removed some of that, it goes by the order: what a partition has from another is always the first so
+//! many of the records that belong there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use futures_util::StreamExt;
 use futures_util::stream::{FuturesOrdered, SelectAll};
@@ -17,6 +20,7 @@ use tidelog::client::{
     Admin, Client, CommitPosition, ConsumedRecord, Consumer, Message, NewTopic, OffsetAt, Producer, RecordMetadata,
     StartAt,
 };
+use tidelog::record::partition_for_key;
 use tokio::time::Instant;
 
 use super::connection::ServerArgs;
@@ -208,6 +212,10 @@ struct Copying {
     parts: Vec<Part>,
     /// Records behind the noted positions that are copied already.
     there: HashSet<(u32, u64)>,
+    /// Where the topic it copies into is compacted: the last that each of its partitions has of each of the others.
+    reached: HashMap<(u32, u32), u64>,
+    /// Partitions of the topic it copies into.
+    partitions: u32,
     copied: u64,
     bytes: u64,
     progress: Progress,
@@ -227,6 +235,8 @@ impl Copying {
             filter: args.filter.clone(),
             parts: Vec::new(),
             there: HashSet::new(),
+            reached: HashMap::new(),
+            partitions: 0,
             copied: 0,
             bytes: 0,
             progress: Progress::new(Unit::Records, None, "copying"),
@@ -276,7 +286,19 @@ impl Copying {
             )));
         }
         self.wait_until_still().await?;
+        let into = self.admin.describe_topic(self.into.as_ref()).await?;
+        self.partitions = u32::try_from(into.partitions.len()).unwrap_or(u32::MAX);
+        let compacted = into.settings.iter().any(|setting| setting.name == "cleanup" && setting.value != "delete");
         for at in targets {
+            let start =
+                into.partitions.iter().find(|found| found.partition == at.partition).map(|found| found.log_start);
+            if let Some(start) = start.filter(|start| *start > at.offset) {
+                return Err(Failure::Failed(format!(
+                    "what replay '{}' had copied is not known any more: {}/{} begins at {start}, and what it wrote and had not \
+                     noted lies from {} on; begin a new one",
+                    self.name, self.into, at.partition, at.offset
+                )));
+            }
             let mut copies = client
                 .consumer()
                 .topic_partition(self.into.as_ref(), at.partition)
@@ -295,6 +317,10 @@ impl Copying {
                         (parts.next().map(str::parse), parts.next().map(str::parse))
                     {
                         self.there.insert((partition, offset));
+                        if compacted {
+                            let reached = self.reached.entry((partition, at.partition)).or_default();
+                            *reached = offset.max(*reached);
+                        }
                     }
                 }
             }
@@ -383,7 +409,7 @@ impl Copying {
             if let Some(part) = self.parts.iter_mut().find(|part| part.partition == record.partition) {
                 part.sent = record.offset + 1;
             }
-            if self.there.contains(&(record.partition, record.offset)) {
+            if self.is_there(&record) {
                 continue;
             }
             if let Some(rate) = rate {
@@ -399,6 +425,13 @@ impl Copying {
             }
         }
         self.settle(&producer, &mut receipts).await
+    }
+
+    /// Whether it was copied before.
+    fn is_there(&self, record: &ConsumedRecord) -> bool {
+        let reached = |key: &Bytes| self.reached.get(&(record.partition, partition_for_key(key, self.partitions)));
+        self.there.contains(&(record.partition, record.offset))
+            || record.key.as_ref().and_then(reached).is_some_and(|reached| record.offset <= *reached)
     }
 
     /// Everything that was sent is on the disk.
