@@ -149,6 +149,9 @@ pub const AGGREGATE_PARTS: usize = 20_000;
 /// Bytes of the parts that an aggregate holds of wholes that are not complete, for each partition that it reads.
 pub const AGGREGATE_BYTES: usize = 64 * 1024 * 1024;
 
+/// Push subscriptions of a server.
+pub const PUSHES: usize = 1_000;
+
 /// Headers of an HTTP request.
 pub const HTTP_HEADERS: usize = 128;
 

@@ -15,6 +15,7 @@ use super::compaction::Compaction;
 use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
+use super::push::Pushes;
 use super::queue::{Keeper, Queues};
 use super::requests::{Durable, Live};
 use super::routes::Routes;
@@ -43,6 +44,7 @@ pub struct Broker {
     upkeep: Mutex<Option<Upkeep>>,
     compaction: Mutex<Option<Compaction>>,
     pub(crate) queues: Arc<Queues>,
+    pub(crate) pushes: Pushes,
     pub(crate) routes: Arc<Routes>,
     pub(crate) groups: Groups,
     pub(crate) streams: Streams,
@@ -89,6 +91,7 @@ impl Broker {
             upkeep: Mutex::default(),
             compaction: Mutex::default(),
             queues: Arc::default(),
+            pushes: Pushes::default(),
             routes: Arc::default(),
             groups: Groups::default(),
             streams: Streams::default(),
@@ -98,6 +101,7 @@ impl Broker {
             transactions,
             here: tokio::sync::Semaphore::new(HERE),
         };
+        broker.metrics.register(|registry| broker.pushes.register(registry));
         broker.finish_deletions()?;
         broker.open_topics()?;
         let notes = broker.settle_positions()?;

@@ -37,7 +37,7 @@ pub use fetch::PartitionWatch;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
-pub use push::{SecretError, WebhookSecret};
+pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
 
 pub use queue::{
     DELIVER_AT, DeadLetterTopic, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue,

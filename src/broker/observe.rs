@@ -36,12 +36,12 @@ struct GroupLabels {
 }
 
 /// A group's distance from the end of a partition.
-struct Distance {
+pub(crate) struct Distance {
     topic: TopicName,
     partition: PartitionId,
-    lag: u64,
-    in_flight: u64,
-    waiting: u64,
+    pub(crate) lag: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) waiting: u64,
 }
 
 impl Observed {
@@ -102,7 +102,7 @@ impl Broker {
         .await
     }
 
-    fn distances(&self, entry: &GroupEntry, topics: &[Arc<Topic>]) -> Vec<Distance> {
+    pub(crate) fn distances(&self, entry: &GroupEntry, topics: &[Arc<Topic>]) -> Vec<Distance> {
         if let Ok(in_use) = self.distances_in_use(entry) {
             return in_use;
         }

@@ -19,6 +19,8 @@
 //! | route moved | `route-position/TOPIC/PARTITION/ROUTE` = the event, or nothing |
 //! | request set, forgotten | `request/ID` = the event, or nothing |
 //! | transactional id set, forgotten | `transaction/ID` = the event, or nothing |
+//! | push set | `push/NAME` = the event |
+//! | push deleted | `push/NAME` = nothing |
 //! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
@@ -34,6 +36,7 @@ use crate::base::{ErrorKind, GroupName, RequestId, TimestampMs, TopicId, TopicNa
 use crate::record::{BatchBuilder, BatchOptions};
 
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::pushes::PushEntry;
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RoutePlace, RouteProgress};
 use super::transactions::TransactionEntry;
@@ -155,6 +158,13 @@ pub enum Event {
         /// What it is.
         entry: Option<TransactionEntry>,
     },
+    /// A push subscription now is like this.
+    PushSet(PushEntry),
+    /// A push subscription no longer exists.
+    PushDeleted {
+        /// Its name.
+        name: GroupName,
+    },
 }
 
 /// What a value in the journal and in the view is. Append variants only.
@@ -172,6 +182,7 @@ enum Stored {
     RouteMoved { place: RoutePlace, progress: RouteProgress },
     RequestSet(RequestEntry),
     TransactionSet(TransactionEntry),
+    PushSet(PushEntry),
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -224,6 +235,7 @@ pub(super) enum Key {
     RoutePosition(RoutePlace),
     Request(RequestId),
     Transaction(String),
+    Push(GroupName),
 }
 
 impl std::fmt::Display for Key {
@@ -244,6 +256,7 @@ impl std::fmt::Display for Key {
             }
             Self::Request(id) => write!(f, "request/{id}"),
             Self::Transaction(id) => write!(f, "transaction/{id}"),
+            Self::Push(name) => write!(f, "push/{name}"),
         }
     }
 }
@@ -255,6 +268,7 @@ impl Key {
         match text.split_once('/') {
             Some(("topic", name)) => TopicName::new(name).map(Self::Topic).map_err(|_| wrong()),
             Some(("deleted", id)) => TopicId::parse(id).map(Self::Deleted).ok_or_else(wrong),
+            Some(("push", name)) => GroupName::new(name).map(Self::Push).map_err(|_| wrong()),
             Some(("group", name)) => GroupName::new(name).map(Self::Group).map_err(|_| wrong()),
             Some(("member", rest)) => {
                 let (member, group) = rest.split_once('/').ok_or_else(wrong)?;
@@ -310,6 +324,8 @@ impl Event {
             Self::RouteMoved { place, .. } => Key::RoutePosition(place.clone()),
             Self::RequestSet { id, .. } => Key::Request(id.clone()),
             Self::TransactionSet { id, .. } => Key::Transaction(id.clone()),
+            Self::PushSet(entry) => Key::Push(entry.name.clone()),
+            Self::PushDeleted { name } => Key::Push(name.clone()),
         };
         key.to_string()
     }
@@ -334,7 +350,9 @@ impl Event {
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
             Self::TransactionSet { entry: Some(entry), .. } => Stored::TransactionSet(entry),
+            Self::PushSet(entry) => Stored::PushSet(entry),
             Self::GroupDeleted { .. }
+            | Self::PushDeleted { .. }
             | Self::RouteDeleted { .. }
             | Self::RouteMoved { progress: None, .. }
             | Self::MemberSet { entry: None, .. }
@@ -374,6 +392,7 @@ impl Event {
             Stored::RouteMoved { place, progress } => Self::RouteMoved { place, progress: Some(progress) },
             Stored::RequestSet(entry) => Self::RequestSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
+            Stored::PushSet(entry) => Self::PushSet(entry),
         })
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod journal;
 mod progress;
+mod pushes;
 mod requests;
 mod routing;
 mod settings;
@@ -30,6 +31,7 @@ pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use progress::{
     CHUNK_OFFSETS, Chunk, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position, QueueSettings,
 };
+pub use pushes::PushEntry;
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};

@@ -7,6 +7,7 @@ use crate::base::{GroupName, PartitionId, RequestId, TopicId, TopicName, limits}
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::pushes::PushEntry;
 use super::requests::RequestEntry;
 use super::routing::Routing;
 use super::transactions::TransactionEntry;
@@ -24,6 +25,7 @@ pub(super) struct State {
     routing: Routing,
     requests: BTreeMap<RequestId, RequestEntry>,
     transactions: BTreeMap<String, TransactionEntry>,
+    pushes: BTreeMap<GroupName, PushEntry>,
 }
 
 /// A group and its progress.
@@ -81,6 +83,14 @@ impl State {
 
     pub(super) fn transactions(&self) -> impl Iterator<Item = &TransactionEntry> {
         self.transactions.values()
+    }
+
+    pub(super) fn pushes(&self) -> impl ExactSizeIterator<Item = &PushEntry> {
+        self.pushes.values()
+    }
+
+    pub(super) fn push(&self, name: &GroupName) -> Option<&PushEntry> {
+        self.pushes.get(name)
     }
 
     pub(super) fn group(&self, name: &GroupName) -> Option<&GroupEntry> {
@@ -248,7 +258,9 @@ impl State {
             | Event::RouteDeleted { .. }
             | Event::RouteMoved { .. }
             | Event::RequestSet { .. }
-            | Event::TransactionSet { .. } => Ok(()),
+            | Event::TransactionSet { .. }
+            | Event::PushSet(_)
+            | Event::PushDeleted { .. } => Ok(()),
         }
     }
 
@@ -295,6 +307,8 @@ impl State {
             Event::RequestSet { id, entry: None } => drop(self.requests.remove(&id)),
             Event::TransactionSet { id, entry: Some(entry) } => drop(self.transactions.insert(id, entry)),
             Event::TransactionSet { id, entry: None } => drop(self.transactions.remove(&id)),
+            Event::PushSet(entry) => drop(self.pushes.insert(entry.name.clone(), entry)),
+            Event::PushDeleted { name } => drop(self.pushes.remove(&name)),
         }
     }
 
@@ -322,6 +336,7 @@ impl State {
                 Key::RoutePosition(place) => self.routing.moved(&place, None),
                 Key::Request(id) => drop(self.requests.remove(&id)),
                 Key::Transaction(id) => drop(self.transactions.remove(&id)),
+                Key::Push(name) => drop(self.pushes.remove(&name)),
             }
             return Ok(());
         };
@@ -374,6 +389,9 @@ impl State {
         }
         for entry in self.transactions.values() {
             changes.extend(Event::TransactionSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?);
+        }
+        for entry in self.pushes.values() {
+            changes.extend(Event::PushSet(entry.clone()).changes()?);
         }
         Ok(changes)
     }

@@ -15,6 +15,7 @@ use crate::log::{CleanLimits, Cleaned, LogError, PartitionLog, SharedLog, clean}
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
 use super::progress::{GroupEntry, MemberEntry};
+use super::pushes::PushEntry;
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RouteProgress};
 use super::state::{Progress, State};
@@ -236,6 +237,16 @@ impl Catalog {
     /// Every transactional id that is not forgotten.
     pub fn transactions(&self) -> impl Iterator<Item = &TransactionEntry> {
         self.state.transactions()
+    }
+
+    /// Every push subscription, by name.
+    pub fn pushes(&self) -> impl ExactSizeIterator<Item = &PushEntry> {
+        self.state.pushes()
+    }
+
+    /// The push subscription of this name.
+    pub fn push(&self, name: &GroupName) -> Option<&PushEntry> {
+        self.state.push(name)
     }
 
     /// The group of this name.

@@ -21,6 +21,7 @@ mod own_server;
 mod position;
 mod produce;
 mod progress;
+mod push;
 mod replay;
 mod reply;
 mod request;
@@ -93,6 +94,8 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Group(group::GroupArgs),
     /// Rules on the server that send records on, by their content; whole or in parts
     Route(route::RouteArgs),
+    /// Sends records to HTTP endpoints, as webhooks
+    Push(push::PushArgs),
     /// Lists, shows and sends back what could not be delivered
     DeadLetter(dead_letter::DeadLetterArgs),
     /// Checks a data directory offline, every batch
@@ -136,6 +139,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Group(args) => block_on(group::run(args)),
         Command::Route(args) => block_on(route::run(args)),
+        Command::Push(args) => block_on(push::run(args)),
         Command::DeadLetter(args) => block_on(dead_letter::run(args)),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),

@@ -29,6 +29,7 @@ mod handle;
 mod link;
 mod processed;
 mod producer;
+mod pushes;
 mod queue;
 mod request;
 mod routes;
@@ -42,6 +43,7 @@ pub use group::{GroupConsumer, GroupConsumerBuilder, GroupEvent, WhenMissed};
 pub use handle::{Client, ClientBuilder};
 pub use producer::{Message, Producer, ProducerBuilder, Receipt, RecordMetadata};
 
+pub use pushes::NewPush;
 pub use queue::{Delivery, QueueConsumer, QueueConsumerBuilder};
 pub use request::{
     DurableRequestBuilder, ErrorReply, Incoming, IncomingRequest, Outcome, Reply, ReplyEvent, ReplyStream,
@@ -50,8 +52,8 @@ pub use request::{
 
 pub use crate::protocol::{
     Ack, CommitPosition, DeadLetterAt, DeadLetterTopic, GroupDescription, GroupMember, GroupPartition, GroupPosition,
-    GroupSummary, ListRequests, OffsetAt, PartitionDescription, QueueRules, ReceiptOutcome, RecordAt, Redrive,
-    RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
+    GroupSummary, ListRequests, OffsetAt, PartitionDescription, PushDescription, QueueRules, ReceiptOutcome, RecordAt,
+    Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
     TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};

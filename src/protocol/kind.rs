@@ -147,6 +147,16 @@ kinds! {
     88 ListRequests "list_requests";
     /// [`super::CancelRequest`].
     89 CancelRequest "cancel_request";
+    /// [`super::CreatePush`].
+    90 CreatePush "create_push";
+    /// [`super::ListPushes`].
+    91 ListPushes "list_pushes";
+    /// [`super::DescribePush`].
+    92 DescribePush "describe_push";
+    /// [`super::PausePush`].
+    93 PausePush "pause_push";
+    /// [`super::DeletePush`].
+    94 DeletePush "delete_push";
     /// [`super::Processed`].
     96 Processed "processed";
     /// [`super::Redrive`].

@@ -14,10 +14,12 @@ pub mod logging;
 mod metrics;
 mod native;
 pub mod outgoing;
+mod push;
 mod shared;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -101,6 +103,7 @@ pub struct Server {
     kafka_addresses: Vec<SocketAddr>,
     http_addresses: Vec<SocketAddr>,
     listeners: Vec<JoinHandle<()>>,
+    pushes: JoinHandle<()>,
 }
 
 impl Server {
@@ -157,9 +160,11 @@ impl Server {
         let addresses = open_doors("native listener", sockets, native::DOOR, &shared, &mut listeners)?;
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
         let http_addresses = open_doors("HTTP listener", http_sockets, http::DOOR, &shared, &mut listeners)?;
-        let callbacks = callbacks::run(Arc::clone(&shared), secret);
+        let callbacks = callbacks::run(Arc::clone(&shared), secret.clone());
         tasks::spawn("callbacks", callbacks.map(Ok::<_, std::convert::Infallible>));
-        Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners })
+        let pushes = push::run(Arc::clone(&shared), secret);
+        let pushes = tasks::spawn("pushes", pushes.map(Ok::<_, std::convert::Infallible>));
+        Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners, pushes })
     }
 
     /// The addresses of the native listener, with the ports that were taken.
@@ -196,7 +201,10 @@ impl Server {
         let patience = config.shutdown_timeout.as_duration() + STOP_MARGIN;
         let ended = async {
             let native = self.shared.connections.acquire_many(all(config.max_connections)).await;
-            (native, self.shared.http_connections.acquire_many(all(config.http_max_connections)).await)
+            let http = self.shared.http_connections.acquire_many(all(config.http_max_connections)).await;
+            // Calls under way may still be answered.
+            let _ended = self.pushes.await;
+            (native, http)
         };
         match tokio::time::timeout(patience, ended).await {
             Ok(_) => tracing::debug!("all connections have ended"),

@@ -6,6 +6,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod endpoint;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -121,8 +121,23 @@ impl Broker {
     /// Deletes a group and its progress.
     ///
     /// # Errors
-    /// There is none of that name; it has members and is not forced; the journal's.
+    /// There is none of that name; it has members and is not forced; it is a push subscription's; the journal's.
     pub async fn delete_group(self: &Arc<Self>, name: &GroupName, force: bool) -> Result<(), BrokerError> {
+        let _pushes = self.pushes.changing.lock().await;
+        if lock(&self.catalog).push(name).is_some() {
+            let message = format!("group '{name}' is that of the push subscription of this name; delete that");
+            return Err(BrokerError::new(ErrorKind::Busy, message));
+        }
+        self.remove_group(name, force, Vec::new()).await
+    }
+
+    /// The same, with what else goes.
+    pub(crate) async fn remove_group(
+        self: &Arc<Self>,
+        name: &GroupName,
+        force: bool,
+        mut events: Vec<Event>,
+    ) -> Result<(), BrokerError> {
         let (broker, name) = (Arc::clone(self), name.clone());
         blocking(move || {
             let _held = broker.groups.take_empty(&name, force)?;
@@ -133,8 +148,8 @@ impl Broker {
             }
             let group = lock(&broker.queues.groups).get(&name).cloned();
             refuse_members(group.as_deref(), force)?;
-            let event = Event::GroupDeleted { name: name.clone() };
-            lock(&broker.catalog).commit(event, broker.clock.now_ms())?;
+            events.push(Event::GroupDeleted { name: name.clone() });
+            lock(&broker.catalog).commit_all(events, broker.clock.now_ms())?;
             broker.forget_in_transactions(&name);
             broker.groups.pending.forget(&name);
             broker.streams.end(&name);

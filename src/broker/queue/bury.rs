@@ -171,6 +171,7 @@ impl Dispatcher {
             self.tell_requester(record, &format!("given up after {failed} deliveries")).await;
         }
         self.broker.metrics.dead_letters.inc_by(there.len() as u64);
+        self.broker.pushes.buried(&self.group.name, there.len() as u64);
         let pause = Some(PAUSE.as_millis() as u64);
         self.with(|machine, now| {
             for at in all {

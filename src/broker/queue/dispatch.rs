@@ -288,7 +288,11 @@ impl Dispatcher {
         }
         let handed = Handed {
             topic: self.partition.topic.clone(),
+            topic_id: self.partition.place.topic,
             partition: self.partition.place.partition,
+            // A delivery has far fewer.
+            records: u32::try_from(records.len()).unwrap_or(u32::MAX),
+            base_offset: first.offset,
             attempt,
             next_offset: last.offset + 1,
             batch: builder.build().freeze(),
@@ -297,9 +301,10 @@ impl Dispatcher {
         if !promise.member.hand(handed) {
             self.group.leave(&self.broker, promise.member.id);
         }
-        // It may have left between the promise and the lease, when there was nothing of it yet to take back.
+        // It may have left between the promise and the lease, when there was nothing of it yet to take back. It has not seen
+        // this.
         if !lock(&self.group.inside).members.contains_key(&promise.member.id) {
-            self.with(|machine, now| machine.leave(promise.member.id, now));
+            self.with(|machine, now| machine.give_back(promise.member.id, now));
         }
     }
 

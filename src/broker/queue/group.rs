@@ -23,7 +23,7 @@ use super::graves::Graves;
 use super::machine::{Machine, MemberId, Settled};
 
 /// Bytes that wait to be sent to a member, beyond which it gets nothing more.
-const QUEUED_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const QUEUED_BYTES: usize = 4 * 1024 * 1024;
 /// Reasons of failures that are remembered for a partition, for its dead letters, and records that have expired, for those
 /// who ask what became of them.
 const REMEMBERED: usize = 10_000;
@@ -33,8 +33,14 @@ const REMEMBERED: usize = 10_000;
 pub struct Handed {
     /// The topic.
     pub topic: TopicName,
+    /// This incarnation of it.
+    pub topic_id: TopicId,
     /// The partition.
     pub partition: PartitionId,
+    /// How many records.
+    pub records: u32,
+    /// Offset of the first of them.
+    pub base_offset: Offset,
     /// Which delivery of these records this is, from 1.
     pub attempt: u32,
     /// Offset behind the last of them.
@@ -100,6 +106,8 @@ pub(crate) struct Member {
     client: String,
     joined_ms: TimestampMs,
     prefetch: i64,
+    /// Bytes on their way to it, beyond which it gets nothing more.
+    queued_most: usize,
     /// Records leased to it or promised.
     out: AtomicI64,
     /// Bytes on their way to it.
@@ -150,7 +158,7 @@ impl Drop for Promise {
 
 impl Member {
     fn room(&self) -> i64 {
-        let full = self.queued.load(Ordering::Acquire) >= QUEUED_BYTES;
+        let full = self.queued.load(Ordering::Acquire) >= self.queued_most;
         if full { 0 } else { self.prefetch - self.out.load(Ordering::SeqCst) }
     }
 
@@ -368,7 +376,7 @@ impl QueueGroup {
         self: &Arc<Self>,
         broker: &Arc<Broker>,
         id: MemberId,
-        prefetch: u32,
+        (prefetch, queued_most): (u32, usize),
         client: String,
     ) -> mpsc::UnboundedReceiver<Handed> {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -377,6 +385,7 @@ impl QueueGroup {
             client,
             joined_ms: broker.clock.now_ms(),
             prefetch: i64::from(prefetch.max(1)),
+            queued_most,
             out: AtomicI64::new(0),
             queued: AtomicUsize::new(0),
             sender,
@@ -389,6 +398,15 @@ impl QueueGroup {
 
     /// What a member had goes to others at once.
     pub(crate) fn leave(&self, broker: &Broker, id: MemberId) {
+        self.dismiss(broker, id, Machine::leave);
+    }
+
+    /// The same, and none of it counts as delivered.
+    pub(crate) fn retire(&self, broker: &Broker, id: MemberId) {
+        self.dismiss(broker, id, Machine::give_back);
+    }
+
+    fn dismiss(&self, broker: &Broker, id: MemberId, act: impl Fn(&mut Machine, MemberId, TimestampMs)) {
         let partitions: Vec<_> = {
             let mut inside = lock(&self.inside);
             if inside.members.remove(&id).is_none() {
@@ -397,7 +415,7 @@ impl QueueGroup {
             inside.partitions.values().cloned().collect()
         };
         for partition in partitions {
-            self.with(broker, &partition, |machine, now| machine.leave(id, now));
+            self.with(broker, &partition, |machine, now| act(machine, id, now));
         }
         self.bump();
     }
@@ -407,7 +425,7 @@ impl QueueGroup {
         let member = lock(&self.inside).members.get(&id).cloned();
         if let Some(member) = member {
             let before = member.queued.fetch_sub(bytes, Ordering::AcqRel);
-            if before >= QUEUED_BYTES {
+            if before >= member.queued_most {
                 self.bump();
             }
         }

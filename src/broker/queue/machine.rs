@@ -428,6 +428,17 @@ impl Machine {
         }
     }
 
+    /// A member is gone that has looked at nothing of what it still had.
+    pub(crate) fn give_back(&mut self, member: MemberId, now: TimestampMs) {
+        let held = |span: &Span| matches!(span.state, State::Leased { member: with, .. } if with == member);
+        let held: Vec<Offset> = self.spans.iter().filter(|(_, span)| held(span)).map(|(from, _)| *from).collect();
+        for from in held {
+            if let Some(span) = self.take(from) {
+                self.put(from, Span { state: State::Waiting { due: now }, ..span });
+            }
+        }
+    }
+
     /// The log begins at `start` now: what was below is gone, and so done.
     pub(crate) fn forget_below(&mut self, start: Offset, now: TimestampMs) {
         for (from, span) in self.carve(0, start) {

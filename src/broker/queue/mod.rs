@@ -34,6 +34,7 @@ use super::{Broker, BrokerError, OffsetAt};
 pub use admin::{ResetPartition, ResetQueue, ResetTo};
 pub use dispatch::{DELIVER_AT, EXPIRES_AT};
 use group::QueueGroup;
+pub(crate) use group::dead_letters;
 pub use group::{Handed, Settlement, Verdict};
 pub(crate) use keeper::Keeper;
 pub use machine::{MemberId, Settled};
@@ -181,21 +182,39 @@ impl Broker {
     /// # Errors
     /// The group is of another kind; its rules, filter or interest are refused; the journal's.
     pub async fn join_queue(self: &Arc<Self>, join: JoinQueue) -> Result<QueueMember, BrokerError> {
+        self.join_queue_within(join, group::QUEUED_BYTES).await
+    }
+
+    /// The same, for a member that gets nothing more as long as so many bytes are on their way to it.
+    ///
+    /// # Errors
+    /// As [`Broker::join_queue`].
+    pub async fn join_queue_within(
+        self: &Arc<Self>,
+        join: JoinQueue,
+        queued_most: usize,
+    ) -> Result<QueueMember, BrokerError> {
         if !(1..=PREFETCH).contains(&join.prefetch) {
             return Err(refused(format!("a prefetch of {}; allowed are 1 to {PREFETCH}", join.prefetch)));
         }
-        let (broker, prefetch, client) = (Arc::clone(self), join.prefetch, join.client.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let starts = self.starts(&join).await?;
-        let group = blocking(move || broker.declare(join, &starts, runtime)).await?;
+        let (prefetch, client) = (join.prefetch, join.client.clone());
+        let group = self.declare_queue(join).await?;
         let id = self.queues.members.fetch_add(1, Ordering::Relaxed) + 1;
-        let receiver = tokio::sync::Mutex::new(group.join(self, id, prefetch, client));
+        let receiver = tokio::sync::Mutex::new(group.join(self, id, (prefetch, queued_most), client));
         let member = QueueMember { id, broker: Arc::clone(self), group, receiver };
         // Groups that are there by then are stopped; one that comes later would never be.
         match self.queues.keeper.is_stopping() {
             true => Err(BrokerError::new(ErrorKind::ShuttingDown, "the server is stopping")),
             false => Ok(member),
         }
+    }
+
+    /// Makes a group as the wish says, or makes it so.
+    pub(crate) async fn declare_queue(self: &Arc<Self>, join: JoinQueue) -> Result<Arc<QueueGroup>, BrokerError> {
+        let broker = Arc::clone(self);
+        let runtime = tokio::runtime::Handle::current();
+        let starts = self.starts(&join).await?;
+        blocking(move || broker.declare(join, &starts, runtime)).await
     }
 
     /// Where each partition begins by what the request says.
@@ -283,6 +302,11 @@ impl QueueMember {
         self.group.rules().lease_ms
     }
 
+    /// The group's rules.
+    pub fn rules(&self) -> QueueSettings {
+        self.group.rules()
+    }
+
     /// Why there will be nothing more, once [`QueueMember::next`] has said so.
     pub fn ended(&self) -> BrokerError {
         self.group.ended()
@@ -298,17 +322,23 @@ impl QueueMember {
         self.group.sent(self.id, bytes);
     }
 
-    /// Takes what the member says about records; if it is to be durable, it is on the disk when this returns.
-    ///
-    /// # Errors
-    /// The journal's, if it is to be durable; what was said holds all the same.
-    pub async fn settle(&self, settlements: &[Settlement], durable: bool) -> Result<Settled, BrokerError> {
+    /// Takes what the member says about records; it is on the disk some milliseconds later.
+    pub fn settle_now(&self, settlements: &[Settlement]) -> Settled {
         let mut all = Settled::default();
         for settlement in settlements {
             let one = self.group.settle(&self.broker, self.id, settlement);
             all.settled += one.settled;
             all.lost += one.lost;
         }
+        all
+    }
+
+    /// Takes what the member says about records; if it is to be durable, it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// The journal's, if it is to be durable; what was said holds all the same.
+    pub async fn settle(&self, settlements: &[Settlement], durable: bool) -> Result<Settled, BrokerError> {
+        let all = self.settle_now(settlements);
         if durable {
             self.broker.queues.keeper.kept().await?;
         }
@@ -318,6 +348,11 @@ impl QueueMember {
     /// Leaves: what it had goes to others at once.
     pub fn leave(&self) {
         self.group.leave(&self.broker, self.id);
+    }
+
+    /// Leaves, with nothing under way: what it still had goes to others as if it had not been delivered.
+    pub fn retire(&self) {
+        self.group.retire(&self.broker, self.id);
     }
 }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 15] {
+fn examples() -> [(&'static str, Event); 17] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -25,6 +25,8 @@ fn examples() -> [(&'static str, Event); 15] {
         ("route-moved", moved("billing", 7)),
         ("request-set", request("7f3a-1")),
         ("transaction-set", transaction("copier/1")),
+        ("push-set", push("erp/hook")),
+        ("push-deleted", Event::PushDeleted { name: GroupName::new("erp/hook").unwrap() }),
     ]
 }
 
@@ -44,7 +46,13 @@ fn events_of_the_first_version_stay_readable_and_are_written_the_same() {
         assert_eq!(frozen, batch, "{}", file.display());
         let records = read_records(&frozen.into(), 1 << 20).unwrap().map(Result::unwrap);
         let values: Vec<_> = records.filter_map(|record| record.value).collect();
-        if !matches!(event, Event::TopicPurged { .. } | Event::GroupDeleted { .. } | Event::RouteDeleted { .. }) {
+        if !matches!(
+            event,
+            Event::TopicPurged { .. }
+                | Event::GroupDeleted { .. }
+                | Event::RouteDeleted { .. }
+                | Event::PushDeleted { .. }
+        ) {
             assert_eq!(values.len(), 1);
             assert_eq!(Event::decode(&values[0]).unwrap(), event);
         }
@@ -71,6 +79,7 @@ fn keys_read_what_they_write() {
         "request/",
         "request/a b",
         "transaction/",
+        "push/",
         "producer-ids/1",
         "\u{0}view",
     ] {

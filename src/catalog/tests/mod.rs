@@ -127,6 +127,19 @@ fn transaction(id: &str) -> Event {
     Event::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
 }
 
+fn push(of: &str) -> Event {
+    Event::PushSet(PushEntry {
+        name: GroupName::new(of).unwrap(),
+        url: "https://hooks.example.com/erp".into(),
+        batch: Some(100),
+        concurrency: 4,
+        timeout_ms: Some(5_000),
+        paused: Some("by request".into()),
+        created_ms: NOW,
+        changed_ms: NOW + 5,
+    })
+}
+
 fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(sim.clone())
 }
@@ -163,6 +176,9 @@ fn script() -> Vec<Event> {
         transaction("copier/2"),
         Event::TransactionSet { id: "copier/1".to_owned(), entry: None },
         Event::RequestSet { id: RequestId::new("one").unwrap(), entry: None },
+        push("erp/hook"),
+        push("erp/other"),
+        Event::PushDeleted { name: GroupName::new("erp/other").unwrap() },
     ]
 }
 

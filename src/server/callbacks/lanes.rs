@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The first wait after a failure; it doubles from there.
-const FIRST: Duration = Duration::from_secs(1);
+use crate::server::webhooks::patience::{FIRST, Patience, pause};
+
 /// The longest wait, if the endpoint does not ask for more.
 const LONGEST: Duration = Duration::from_secs(300);
-/// The longest rest of a whole lane.
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// What became of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +42,7 @@ pub struct Lanes<T> {
 struct Lane<T> {
     waiting: BTreeMap<(Instant, u64), Turn<T>>,
     under_way: usize,
-    silences: u32,
-    rests_until: Option<Instant>,
+    patience: Patience,
 }
 
 /// Something to be sent, and how often that was tried.
@@ -70,7 +67,7 @@ impl<T> Lanes<T> {
 
     fn wait(&mut self, endpoint: &str, from: Instant, turn: Turn<T>) {
         self.count += 1;
-        let empty = || Lane { waiting: BTreeMap::new(), under_way: 0, silences: 0, rests_until: None };
+        let empty = || Lane { waiting: BTreeMap::new(), under_way: 0, patience: Patience::default() };
         self.lanes.entry(endpoint.to_owned()).or_insert_with(empty).waiting.insert((from, self.count), turn);
     }
 
@@ -106,36 +103,27 @@ impl<T> Lanes<T> {
         let Some(lane) = self.lanes.get_mut(endpoint) else { return };
         lane.under_way = lane.under_way.saturating_sub(1);
         match became {
-            Became::Over | Became::Refused(_) => {
-                lane.silences = 0;
-                lane.rests_until = None;
-            }
-            Became::Silent => {
-                // Those that were under way together count as one.
-                if lane.rests_until.is_none_or(|until| until <= now) {
-                    lane.rests_until = Some(now + pause(lane.silences, LONGEST_REST, jitter));
-                    lane.silences = lane.silences.saturating_add(1);
-                }
-            }
+            Became::Over | Became::Refused(_) => lane.patience.answered(),
+            Became::Silent => lane.patience.silent(jitter, now),
             Became::NoTurn => {}
         }
         let Turn { what, tries } = turn;
         let (tries, wait) = match became {
             Became::Over => {
-                if lane.waiting.is_empty() && lane.under_way == 0 && lane.silences == 0 {
+                if lane.waiting.is_empty() && lane.under_way == 0 && !lane.patience.is_doubtful() {
                     self.lanes.remove(endpoint);
                 }
                 return;
             }
             Became::Refused(asked) => {
-                let wait = pause(tries, LONGEST, jitter);
+                let wait = pause(tries, FIRST, LONGEST, jitter);
                 // It speaks of itself, not of this one callback.
                 if let Some(asked) = asked {
-                    lane.rests_until = Some(now + *asked);
+                    lane.patience.wait(*asked, now);
                 }
                 (tries.saturating_add(1), wait.max(asked.unwrap_or_default()))
             }
-            Became::Silent => (tries.saturating_add(1), pause(tries, LONGEST, jitter)),
+            Became::Silent => (tries.saturating_add(1), pause(tries, FIRST, LONGEST, jitter)),
             Became::NoTurn => (tries, FIRST),
         };
         self.wait(endpoint, now + wait, Turn { what, tries });
@@ -145,15 +133,8 @@ impl<T> Lanes<T> {
 impl<T> Lane<T> {
     /// From when on its next one may be sent, if there is one and room for it.
     fn ready_at(&self, most: usize) -> Option<Instant> {
-        let most = if self.silences > 0 { 1 } else { most };
+        let most = if self.patience.is_doubtful() { 1 } else { most };
         let (from, _) = self.waiting.keys().next().filter(|_| self.under_way < most)?;
-        Some(self.rests_until.map_or(*from, |rest| rest.max(*from)))
+        Some(self.patience.rests_until().map_or(*from, |rest| rest.max(*from)))
     }
-}
-
-/// Doubles with every try, up to `longest`; between a half and all of it, so that those who failed together do not come
-/// back together.
-fn pause(tries: u32, longest: Duration, jitter: f64) -> Duration {
-    let whole = FIRST.saturating_mul(1 << tries.min(16)).min(longest);
-    whole.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
 }

@@ -10,24 +10,18 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::budget::Account;
-use super::outgoing::{Call, CallFailure, Url};
+use super::outgoing::Url;
 use super::shared::Shared;
+use super::webhooks::{self, OVERHEAD, Said, Webhook, set_record_headers};
 use crate::broker::{BrokerError, Post, WebhookSecret, state_name};
 use crate::catalog::RequestEntry;
-use crate::record::{Header, Record};
+use crate::record::Record;
 use lanes::{Became, Lanes, Turn};
-
-/// What its own headers begin with; those of others get [`HEADER`] before them.
-const OWN: &str = "tidelog-";
-/// What a header of the reply's record is named in the call.
-const HEADER: &str = "tidelog-header-";
-/// What a call weighs in the budget beside its body.
-const OVERHEAD: usize = 4096;
 
 /// A callback on its way.
 struct Sent {
@@ -141,22 +135,16 @@ async fn attempt(
     let body = record.value.clone().unwrap_or_default();
     let _grant = account.take(body.len() + OVERHEAD).await;
     let headers = headers(&post.entry, &record, &body, shared.clock.now_ms(), secret);
-    let call = Call { url, headers, body, timeout: shared.calls.timeout() };
-    Ok(match shared.calls.call(call).await {
-        Ok(reply) if reply.is_success() => Attempt::Taken,
-        // It wants no more of them, by the Standard Webhooks specification.
-        Ok(reply) if reply.status == 410 => Attempt::GiveUp("the endpoint answers 410, which is for good".to_owned()),
-        Ok(reply) => {
-            let excerpt: String = reply.excerpt.chars().filter(|c| !c.is_control()).take(200).collect();
-            let reason = format!("the endpoint answers {} {excerpt}", reply.status).trim_end().to_owned();
-            Attempt::Again { reason, became: Became::Refused(reply.retry_after) }
-        }
-        Err(error) if error.failure == CallFailure::Busy => Attempt::NoTurn,
-        Err(error) => Attempt::Again { reason: error.message, became: Became::Silent },
+    Ok(match webhooks::post(&shared.calls, url, headers, body, shared.calls.timeout()).await {
+        Said::Taken => Attempt::Taken,
+        Said::Gone(reason) => Attempt::GiveUp(reason),
+        Said::Refused(reason, retry_after) => Attempt::Again { reason, became: Became::Refused(retry_after) },
+        Said::Silent(reason) | Said::Unreachable(reason) => Attempt::Again { reason, became: Became::Silent },
+        Said::NoTurn => Attempt::NoTurn,
     })
 }
 
-/// The headers of a callback: CloudEvents 1.0 (HTTP binding, binary mode), Standard Webhooks, and the record's own.
+/// The headers of a callback: those of every webhook, and the record's own.
 fn headers(
     entry: &RequestEntry,
     record: &Record,
@@ -164,38 +152,15 @@ fn headers(
     now_ms: i64,
     secret: Option<&WebhookSecret>,
 ) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let mut set = |name: &'static str, value: String| {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    let id = entry.id.as_str();
     let topic = entry.steps.get(entry.step as usize).map_or_else(String::new, ToString::to_string);
-    set("content-type", "application/octet-stream".to_owned());
-    set("ce-specversion", "1.0".to_owned());
-    set("ce-id", id.to_owned());
-    set("ce-source", format!("/topics/{topic}"));
-    set("ce-type", format!("tidelog.request.{}", state_name(entry)));
-    let finished = entry.outcome.as_ref().map_or(now_ms, |outcome| outcome.finished_ms);
-    if let Ok(time) = jiff::Timestamp::from_millisecond(finished) {
-        set("ce-time", time.to_string());
-    }
-    let seconds = now_ms.div_euclid(1000);
-    set("webhook-id", id.to_owned());
-    set("webhook-timestamp", seconds.to_string());
-    if let Some(secret) = secret {
-        set("webhook-signature", secret.sign(id, seconds, body));
-    }
-    for Header { name, value } in &record.headers {
-        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-        let name = if name.starts_with(OWN) || name == "content-type" { name } else { format!("{HEADER}{name}") };
-        let value: Vec<u8> =
-            value.iter().flatten().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte }).collect();
-        // What HTTP cannot say is left out.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(&value)) {
-            headers.insert(name, value);
-        }
-    }
+    let webhook = Webhook {
+        id: entry.id.as_str(),
+        source: &format!("/topics/{topic}"),
+        kind: &format!("tidelog.request.{}", state_name(entry)),
+        time_ms: entry.outcome.as_ref().map_or(now_ms, |outcome| outcome.finished_ms),
+        content_type: "application/octet-stream",
+    };
+    let mut headers = webhook.headers(body, now_ms, secret);
+    set_record_headers(&mut headers, &record.headers);
     headers
 }

@@ -269,7 +269,11 @@ fn summary(of: &GroupEntry) -> wire::GroupSummary {
     }
 }
 
-fn settings(of: wire::QueueRules) -> Result<QueueSettings, Refusal> {
+/// A group's rules.
+///
+/// # Errors
+/// A wrong name of a topic.
+pub fn settings(of: wire::QueueRules) -> Result<QueueSettings, Refusal> {
     Ok(QueueSettings {
         lease_ms: of.lease_ms,
         max_deliveries: of.max_deliveries,

@@ -9,6 +9,7 @@ mod mapping;
 mod members;
 mod outbox;
 mod purse;
+mod pushes;
 mod reading;
 mod receipts;
 mod requests;

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
-use super::{durable, exchange, members, reading, receipts, routes, streams, subscriptions, watching};
+use super::{durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, watching};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -147,6 +147,11 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::ResetRoute => start(session, frame, ticket, routes::reset).await,
         Kind::DeleteRoute => start(session, frame, ticket, routes::delete).await,
         Kind::ExplainRecord => start(session, frame, ticket, routes::explain).await,
+        Kind::CreatePush => start(session, frame, ticket, pushes::create).await,
+        Kind::ListPushes => start(session, frame, ticket, pushes::list).await,
+        Kind::DescribePush => start(session, frame, ticket, pushes::describe).await,
+        Kind::PausePush => start(session, frame, ticket, pushes::pause).await,
+        Kind::DeletePush => start(session, frame, ticket, pushes::delete).await,
         Kind::Respond => start(session, frame, ticket, exchange::respond).await,
         Kind::StopResponding => start(session, frame, ticket, exchange::stop_responding).await,
         Kind::Processed => start(session, frame, ticket, receipts::processed).await,

@@ -39,7 +39,7 @@ impl Connector {
         let connecting = self.connect_to_one(&uri);
         tokio::time::timeout(timeout, connecting).await.unwrap_or_else(|_| {
             let host = uri.host().unwrap_or_default();
-            Err(CallError::timed_out(format!("no connection to {host} within {} ms", timeout.as_millis())))
+            Err(CallError::unreachable(format!("no connection to {host} within {} ms", timeout.as_millis())))
         })
     }
 

@@ -1,0 +1,168 @@
+//! The messages about push subscriptions.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Message, OffsetAt, QueueRules, Request};
+
+macro_rules! request {
+    ($request:ident, $response:ident) => {
+        impl Message for $request {
+            const KIND: Kind = Kind::$request;
+        }
+
+        impl Request for $request {
+            type Response = $response;
+        }
+
+        impl Message for $response {
+            const KIND: Kind = Kind::$request;
+        }
+    };
+}
+
+/// Makes a push subscription with its group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatePush {
+    /// Its name, and that of its group.
+    pub name: String,
+    /// Topics or patterns that it reads.
+    pub topics: Vec<String>,
+    /// Only records for which this CEL expression is true are sent.
+    pub filter: Option<String>,
+    /// Where to.
+    pub url: String,
+    /// Records that are sent together, at most; if not said, each by itself.
+    pub batch: Option<u32>,
+    /// Calls at a time.
+    pub concurrency: u32,
+    /// Time for a call, if it is less than the server allows.
+    pub timeout_ms: Option<u64>,
+    /// The group's rules; left as they are if not said.
+    pub rules: Option<QueueRules>,
+    /// Where it begins in partitions that its group knows nothing of yet.
+    pub start: OffsetAt,
+    /// It takes the place of one of that name.
+    pub replace: bool,
+}
+
+/// It is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatePushOk {
+    /// As it is.
+    pub push: PushDescription,
+}
+
+request!(CreatePush, CreatePushOk);
+
+/// Asks for all push subscriptions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListPushes {}
+
+/// All push subscriptions, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListPushesOk {
+    /// Those that fit an answer.
+    pub pushes: Vec<PushDescription>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+request!(ListPushes, ListPushesOk);
+
+/// Asks for one push subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribePush {
+    /// Its name.
+    pub name: String,
+}
+
+/// One push subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribePushOk {
+    /// As it is.
+    pub push: PushDescription,
+}
+
+request!(DescribePush, DescribePushOk);
+
+/// A push subscription, and how it is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushDescription {
+    /// Its name, and that of its group.
+    pub name: String,
+    /// Topics or patterns that it reads.
+    pub topics: Vec<String>,
+    /// Which of their records.
+    pub filter: Option<String>,
+    /// Where to.
+    pub url: String,
+    /// Records that are sent together, at most.
+    pub batch: Option<u32>,
+    /// Calls at a time.
+    pub concurrency: u32,
+    /// Time for a call, if it is less than the server allows.
+    pub timeout_ms: Option<u64>,
+    /// Its group's rules.
+    pub rules: QueueRules,
+    /// Where its dead letters go.
+    pub dead_letter: Option<String>,
+    /// `running`, `resting` or `paused`.
+    pub state: String,
+    /// Why it is paused.
+    pub paused: Option<String>,
+    /// Until when the endpoint is left alone.
+    pub rests_until_ms: Option<i64>,
+    /// Records that are not done.
+    pub lag: u64,
+    /// Of these, those that are under way.
+    pub in_flight: u64,
+    /// Of these, those that wait to be sent again, or for their time.
+    pub waiting: u64,
+    /// Records taken by the endpoint since the server started.
+    pub delivered: u64,
+    /// Records not taken, each time, since the server started.
+    pub retried: u64,
+    /// Records given up since the server started.
+    pub dead_letters: u64,
+    /// When the endpoint last took something.
+    pub delivered_ms: Option<i64>,
+    /// When something last went wrong.
+    pub last_error_ms: Option<i64>,
+    /// What that was.
+    pub last_error: Option<String>,
+    /// When it was created.
+    pub created_ms: i64,
+    /// When it was last changed.
+    pub changed_ms: i64,
+}
+
+/// Lets a push subscription stand still, or go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausePush {
+    /// Its name.
+    pub name: String,
+    /// Whether it is to stand still.
+    pub paused: bool,
+}
+
+/// It does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausePushOk {
+    /// As it is.
+    pub push: PushDescription,
+}
+
+request!(PausePush, PausePushOk);
+
+/// Deletes a push subscription with its group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletePush {
+    /// Its name.
+    pub name: String,
+}
+
+/// It is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletePushOk {}
+
+request!(DeletePush, DeletePushOk);
