@@ -108,7 +108,13 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
         broker.requests.keep(broker, &forgotten, replies);
     }
     if broker.requests.holds_in_vain() {
-        broker.requests.kept(broker).await?;
+        // Replies need not wait for that.
+        let broker = Arc::clone(broker);
+        tokio::spawn(async move {
+            if let Err(error) = broker.requests.kept(&broker).await {
+                tracing::debug!(%error, "what was written is held for longer");
+            }
+        });
     }
     Ok(all_written)
 }
