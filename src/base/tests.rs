@@ -79,3 +79,28 @@ fn patterns_stand_for_levels() {
     assert_eq!(super::TopicPattern::new("a.*").unwrap().exact(), None);
     assert_eq!(super::TopicPattern::new("a.b").unwrap().exact().unwrap().as_str(), "a.b");
 }
+
+#[test]
+fn a_regular_expression_stands_for_whole_names_and_is_bounded() {
+    let topic = |name: &str| TopicName::new(name).unwrap();
+    for (text, yes, no) in [
+        ("^orders[.].*", "orders.eu", "new.orders.eu"),
+        ("a|b", "b", "ab"),
+        (r"\Qa.b\E.*", "a.b.c", "axb.c"),
+        (r"\Qa.b", "a.b", "axb"),
+        (r"crm-\d+", "crm-12", "crm-12a"),
+        ("(?i)CRM", "crm", "crm2"),
+    ] {
+        let regex = TopicRegex::new(text).unwrap();
+        assert!(regex.matches(&topic(yes)) && !regex.matches(&topic(no)), "{text}");
+        assert_eq!(TopicRegex::try_from(String::from(regex.clone())), Ok(regex));
+    }
+    for wrong in ["(", "a)|(b", "*", "[", r"\p{Greek}", "(?:a{1000}){1000}", "a(?=b)"] {
+        let error = TopicRegex::new(wrong).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("'{wrong}' is no regular expression: ")) && !error.contains('\n'),
+            "{error}"
+        );
+    }
+    assert_eq!(TopicRegex::new(&"x".repeat(1001)), Err(TopicRegexError::Long { length: 1001 }));
+}

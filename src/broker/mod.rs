@@ -53,7 +53,10 @@ pub use routes::{
     Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,
     Trouble,
 };
-pub use stream::{Epoch, JoinStream, MemberError, StreamBeat, StreamJoined, StreamPartition, StreamShare};
+pub use stream::{
+    ConsumerBeat, ConsumerJoin, ConsumerLook, ConsumerMember, ConsumerShare, Epoch, JoinStream, MemberError,
+    StreamBeat, StreamJoined, StreamPartition, StreamShare,
+};
 pub use transactions::{Producer, ProducerLook, TransactionError, TransactionLook};
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, Isolation, Marked, NewTopic, OffsetAt, PartitionDescription,

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{ErrorKind, GroupName, RequestId, TimestampMs, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions};
 
-use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::progress::{Chunk, ConsumerEntry, GroupEntry, MemberEntry, Place, Position};
 use super::pushes::PushEntry;
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RoutePlace, RouteProgress};
@@ -125,7 +125,7 @@ pub enum Event {
     MemberSet {
         /// The group.
         group: GroupName,
-        /// The member's id, which has no slash.
+        /// The member's id.
         member: String,
         /// What it is.
         entry: Option<MemberEntry>,
@@ -183,6 +183,7 @@ enum Stored {
     RequestSet(RequestEntry),
     TransactionSet(TransactionEntry),
     PushSet(PushEntry),
+    ConsumerSet { group: GroupName, member: String, entry: MemberEntry, consumer: ConsumerEntry },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -249,7 +250,7 @@ impl std::fmt::Display for Key {
             Self::Chunk(Place { group, topic, partition }, number) => {
                 write!(f, "chunk/{topic}/{partition}/{number}/{group}")
             }
-            Self::Member(group, member) => write!(f, "member/{member}/{group}"),
+            Self::Member(group, member) => write!(f, "member/{}/{group}", escaped(member)),
             Self::Route(name) => write!(f, "route/{name}"),
             Self::RoutePosition(RoutePlace { route, topic, partition }) => {
                 write!(f, "route-position/{topic}/{partition}/{route}")
@@ -273,7 +274,7 @@ impl Key {
             Some(("member", rest)) => {
                 let (member, group) = rest.split_once('/').ok_or_else(wrong)?;
                 let group = GroupName::new(group).map_err(|_| wrong())?;
-                Ok(Self::Member(group, member.to_owned()))
+                Ok(Self::Member(group, unescaped(member)))
             }
             Some(("request", id)) => RequestId::new(id).map(Self::Request).map_err(|_| wrong()),
             Some(("transaction", id)) if !id.is_empty() => Ok(Self::Transaction(id.to_owned())),
@@ -345,7 +346,10 @@ impl Event {
             Self::GroupDeclared(entry) => Stored::GroupDeclared(entry),
             Self::PositionSet { place, position: Some(position) } => Stored::PositionSet { place, position },
             Self::ChunkSet { place, number, chunk: Some(chunk) } => Stored::ChunkSet { place, number, chunk },
-            Self::MemberSet { group, member, entry: Some(entry) } => Stored::MemberSet { group, member, entry },
+            Self::MemberSet { group, member, entry: Some(mut entry) } => match entry.consumer.take() {
+                None => Stored::MemberSet { group, member, entry },
+                Some(consumer) => Stored::ConsumerSet { group, member, entry, consumer },
+            },
             Self::RouteSet(entry) => Stored::RouteSet(entry),
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
@@ -393,8 +397,21 @@ impl Event {
             Stored::RequestSet(entry) => Self::RequestSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::PushSet(entry) => Self::PushSet(entry),
+            Stored::ConsumerSet { group, member, entry, consumer } => {
+                let entry = Some(MemberEntry { consumer: Some(consumer), ..entry });
+                Self::MemberSet { group, member, entry }
+            }
         })
     }
+}
+
+/// A member's id as a part of a key. Kafka's clients make ids in base 64, which has slashes.
+fn escaped(member: &str) -> String {
+    member.replace('%', "%25").replace('/', "%2F")
+}
+
+fn unescaped(part: &str) -> String {
+    part.replace("%2F", "/").replace("%25", "%")
 }
 
 fn encode(stored: &Stored) -> Result<Vec<u8>, EventError> {

@@ -29,7 +29,8 @@ pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use progress::{
-    CHUNK_OFFSETS, Chunk, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position, QueueSettings,
+    Assignor, CHUNK_OFFSETS, Chunk, ConsumerEntry, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position,
+    QueueSettings,
 };
 pub use pushes::PushEntry;
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};

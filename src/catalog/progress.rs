@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPattern, limits};
+use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName, TopicPattern, TopicRegex, limits};
 
 /// Offsets in a chunk; chunk number n begins at n times this.
 pub const CHUNK_OFFSETS: u64 = 4096;
@@ -109,6 +109,32 @@ pub struct MemberEntry {
     pub away: bool,
     /// When it joined, in milliseconds since the Unix epoch.
     pub joined_ms: TimestampMs,
+    /// What there is to know of it if it speaks Kafka's protocol. Kept beside the rest, in an event of its own.
+    #[serde(skip)]
+    pub consumer: Option<ConsumerEntry>,
+}
+
+/// What Kafka's protocol of groups that the server shares out (KIP-848) knows of a member beyond the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerEntry {
+    /// Where it is.
+    pub host: String,
+    /// The rack it says it is in.
+    pub rack: Option<String>,
+    /// How it wants partitions to be shared out.
+    pub assignor: Option<Assignor>,
+    /// Further topics that it wants.
+    pub regex: Option<TopicRegex>,
+}
+
+/// How partitions are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Assignor {
+    /// As evenly as can be over all topics, by few moves.
+    Uniform,
+    /// Of each topic a stretch to each member, the same for topics with the same members: what has one number in two topics
+    /// is read by the same member.
+    Range,
 }
 
 /// A partition that a member owns.

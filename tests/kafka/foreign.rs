@@ -168,8 +168,13 @@ struct Program(Child, String);
 
 impl Program {
     fn start(data: &Path, kafka: &str) -> Self {
+        Self::start_with(data, kafka, &[])
+    }
+
+    fn start_with(data: &Path, kafka: &str, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidelog"))
             .args(["serve", "--data-dir", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--kafka-listen", kafka])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -229,6 +234,41 @@ fn after_kills_under_load_nothing_is_lost_and_nothing_is_there_twice() {
     let verified =
         Command::new(env!("CARGO_BIN_EXE_tidelog")).args(["verify", data.to_str().unwrap()]).output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+/// Groups whose partitions the server shares out: members come, go and die, and so does the server when the client says so.
+#[test]
+fn a_group_that_the_server_shares_out_survives_its_members_and_the_server() {
+    if !wanted("confluent-kafka with group.protocol=consumer") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Program::start_with(&data, "127.0.0.1:0", &["--kafka-consumer-session", "15s"]);
+    let address = server.1.clone();
+    let mut command = python("consumers.py");
+    command.arg(&address).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut client = Copier(command.spawn().unwrap());
+    let lines = BufReader::new(client.0.stdout.take().unwrap()).lines();
+    let (sender, lines_of) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut last = String::new();
+    let mut kills = 0;
+    let until = Instant::now() + Duration::from_secs(400);
+    loop {
+        match lines_of.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => last = line,
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("the client does not end"),
+        }
+        if last == "kill" {
+            server.kill();
+            server = Program::start_with(&data, &address, &["--kafka-consumer-session", "15s"]);
+            kills += 1;
+        }
+    }
+    assert!(client.0.wait().unwrap().success());
+    assert_eq!((last.as_str(), kills), ("ok", 1));
 }
 
 /// Exactly once: a copier that consumes, produces and commits in one transaction, while the server and the copier itself are

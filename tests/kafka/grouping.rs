@@ -56,6 +56,11 @@ async fn joined(client: &mut Client, version: i16) -> JoinGroupResponse {
     client.call(version, &join(&first.member_id)).await
 }
 
+/// Tries to become the first member of the group `g`: the code.
+pub async fn try_join(client: &mut Client) -> i16 {
+    client.call(3, &join("")).await.error_code
+}
+
 async fn synced(client: &mut Client, version: i16, joined: &JoinGroupResponse, share: Bytes) -> i16 {
     let assignment =
         SyncGroupRequestAssignment::default().with_member_id(joined.member_id.clone()).with_assignment(share.clone());

@@ -4,6 +4,7 @@
 
 mod administering;
 mod client;
+mod consuming;
 mod fetching;
 mod foreign;
 mod grouping;

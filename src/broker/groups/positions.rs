@@ -24,6 +24,13 @@ pub enum Committer<'a> {
         /// The epoch that it was told last when it was done with what it commits.
         epoch: Epoch,
     },
+    /// A member of a stream group that speaks Kafka's protocol: at its present epoch also where nobody owns the partition.
+    Consumer {
+        /// Its id.
+        id: &'a str,
+        /// The epoch that it was told last.
+        epoch: Epoch,
+    },
     /// Who holds the group, and has checked by its own rules that the member may.
     Holder(&'a GroupHold),
     /// Nobody in particular: only while the group has no members. Makes the group if it is not there.
@@ -33,6 +40,7 @@ pub enum Committer<'a> {
 /// [`Committer`], on its way to another thread.
 enum By {
     Member(Arc<StreamGroup>, String, Epoch),
+    Consumer(Arc<StreamGroup>, String, Epoch),
     Hold(GroupHold),
 }
 
@@ -89,10 +97,13 @@ impl Broker {
         durable: bool,
     ) -> Result<Vec<Result<Offset, BrokerError>>, BrokerError> {
         let by = match by {
-            Committer::Member { id, epoch } => {
+            Committer::Member { id, epoch } | Committer::Consumer { id, epoch } => {
                 let stream = self.streams.get(group);
                 let stream = stream.ok_or_else(|| MemberError::Unknown { id: id.to_owned() })?;
-                By::Member(stream, id.to_owned(), epoch)
+                match by {
+                    Committer::Consumer { .. } => By::Consumer(stream, id.to_owned(), epoch),
+                    _ => By::Member(stream, id.to_owned(), epoch),
+                }
             }
             Committer::Holder(hold) if hold.is_ended() || hold.name() != group => return Err(taken_away(group)),
             Committer::Holder(hold) => By::Hold(hold.clone()),
@@ -132,7 +143,12 @@ impl Broker {
         };
         let place = Place { group: group.clone(), topic: at.0, partition: at.1 };
         self.change_position(&place, |change| match by {
-            By::Member(stream, id, epoch) => stream.while_owner(id, *epoch, at, || change(&forward)),
+            By::Member(stream, id, epoch) => {
+                stream.while_it(id, |machine| machine.may_commit(id, *epoch, at), || change(&forward))
+            }
+            By::Consumer(stream, id, epoch) => {
+                stream.while_it(id, |machine| machine.may_commit_as_consumer(id, *epoch, at), || change(&forward))
+            }
             // Who takes a group away forgets what is pending after that, so nothing of the old one comes into a new one.
             By::Hold(hold) if hold.is_ended() => Err(taken_away(group)),
             By::Hold(_) => Ok(change(&forward)),

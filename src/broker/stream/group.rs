@@ -10,7 +10,7 @@ use crate::catalog::Event;
 use super::super::broker::lock;
 use super::super::groups::{GroupHold, Pending};
 use super::super::{Broker, BrokerError};
-use super::machine::{At, Epoch, Machine, MemberError};
+use super::machine::{Machine, MemberError};
 
 pub(crate) struct StreamGroup {
     name: GroupName,
@@ -67,15 +67,14 @@ impl StreamGroup {
         said
     }
 
-    /// Does something while a member owns a partition, as it says; nobody else comes to own it meanwhile.
+    /// Does something while a member may, by the machine; nothing of it changes meanwhile.
     ///
     /// # Errors
-    /// It does not.
-    pub(crate) fn while_owner<R>(
+    /// It may not.
+    pub(crate) fn while_it<R>(
         &self,
         id: &str,
-        epoch: Epoch,
-        at: At,
+        may: impl FnOnce(&Machine) -> Result<(), MemberError>,
         act: impl FnOnce() -> R,
     ) -> Result<R, BrokerError> {
         let inside = lock(&self.inside);
@@ -83,7 +82,7 @@ impl StreamGroup {
             Some(hold) if !hold.is_ended() => {}
             _ => return Err(MemberError::Unknown { id: id.to_owned() }.into()),
         }
-        inside.machine.may_commit(id, epoch, at)?;
+        may(&inside.machine)?;
         Ok(act())
     }
 
@@ -107,9 +106,10 @@ impl From<MemberError> for BrokerError {
     fn from(error: MemberError) -> Self {
         use crate::base::ErrorKind;
         let kind = match error {
-            MemberError::Unknown { .. } | MemberError::Epoch { .. } | MemberError::NotOwner { .. } => {
-                ErrorKind::FencedMember
-            }
+            MemberError::Unknown { .. }
+            | MemberError::Epoch { .. }
+            | MemberError::NotOwner { .. }
+            | MemberError::InstanceTaken { .. } => ErrorKind::FencedMember,
             MemberError::InstanceInUse { .. } => ErrorKind::Busy,
             MemberError::Full => ErrorKind::Overloaded,
         };

@@ -12,17 +12,22 @@
 //! A member goes over to the group's epoch only when it has given up what it is not to have, as in Kafka's KIP-848. The
 //! epoch grows with each change of the target, so of two claims to a partition the one of the higher epoch is the later.
 
+mod consumer;
 mod hand_over;
 mod kept;
+mod range;
 mod share_out;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::base::{PartitionId, TimestampMs, TopicId, TopicName, TopicPattern};
+use crate::base::{PartitionId, TimestampMs, TopicId, TopicName, TopicPattern, TopicRegex};
+use crate::catalog::{Assignor, ConsumerEntry};
 
+pub(crate) use consumer::Change;
 pub(crate) use hand_over::Share;
+use range::range_out;
 pub(crate) use share_out::At;
 use share_out::{Wanted, share_out};
 
@@ -57,6 +62,8 @@ pub(crate) struct Joining {
     /// How long it may take to give up what it is not to have.
     pub(crate) handover_ms: Ms,
     pub(crate) joined_ms: TimestampMs,
+    /// What there is of it in Kafka's protocol, if it speaks that.
+    pub(crate) consumer: Option<ConsumerEntry>,
 }
 
 /// Why a member is not heard.
@@ -98,6 +105,14 @@ pub enum MemberError {
         /// Who has it.
         id: String,
     },
+    /// Another member has the instance's name, and the one that speaks had it before, if at all.
+    #[error("instance '{instance}' is member {id} by now")]
+    InstanceTaken {
+        /// The name.
+        instance: String,
+        /// Who has it.
+        id: String,
+    },
     /// There are too many.
     #[error("the group has {MEMBERS} members, which is the most")]
     Full,
@@ -131,6 +146,20 @@ struct Member {
     /// Counts its heartbeats: only the newest may wait.
     beats: u64,
     heard: Ms,
+    consumer: Option<ConsumerEntry>,
+}
+
+impl Member {
+    fn regex(&self) -> Option<&TopicRegex> {
+        self.consumer.as_ref().and_then(|consumer| consumer.regex.as_ref())
+    }
+}
+
+/// What a member wants, by names, patterns and an expression.
+type Interest<'a> = (&'a [TopicPattern], Option<&'a TopicRegex>);
+
+fn wants((topics, regex): Interest<'_>, name: &TopicName) -> bool {
+    topics.iter().any(|pattern| pattern.matches(name)) || regex.is_some_and(|regex| regex.matches(name))
 }
 
 /// A member, for people.
@@ -143,6 +172,11 @@ pub(crate) struct Look {
     /// For how long it has not been heard of.
     pub(crate) silent_ms: Ms,
     pub(crate) owns: Vec<At>,
+    /// What it is to have.
+    pub(crate) target: Vec<At>,
+    pub(crate) epoch: Epoch,
+    pub(crate) topics: Vec<TopicPattern>,
+    pub(crate) consumer: Option<ConsumerEntry>,
 }
 
 #[derive(Debug, Default)]
@@ -171,9 +205,19 @@ impl Machine {
         self.version
     }
 
-    /// What its members want.
-    pub(crate) fn interest(&self) -> BTreeSet<TopicPattern> {
-        self.members.values().flat_map(|member| &member.topics).cloned().collect()
+    /// What its members want, each once.
+    fn interests(&self) -> Vec<(Interest<'_>, BTreeSet<usize>)> {
+        let members = self.members.values().enumerate();
+        let mut all: Vec<(Interest<'_>, usize)> =
+            members.map(|(number, member)| ((member.topics.as_slice(), member.regex()), number)).collect();
+        all.sort_unstable();
+        let of = |same: &[(Interest<'_>, usize)]| same.iter().map(|(_, number)| *number).collect();
+        all.chunk_by(|(one, _), (other, _)| one == other).map(|same| (same[0].0, of(same))).collect()
+    }
+
+    /// Whether a member wants this topic.
+    pub(crate) fn wants(&self, topic: &TopicName) -> bool {
+        self.interests().into_iter().any(|(interest, _)| wants(interest, topic))
     }
 
     /// Whether somebody wants this topic, or wanted it lately.
@@ -200,6 +244,10 @@ impl Machine {
             joined_ms: member.joined_ms,
             silent_ms: now.saturating_sub(member.heard),
             owns: member.owns.keys().chain(member.gives_up.keys()).copied().collect(),
+            target: self.to_have.get(id).into_iter().flatten().copied().collect(),
+            epoch: member.epoch,
+            topics: member.topics.clone(),
+            consumer: member.consumer.clone(),
         };
         self.members.iter().map(look).collect()
     }
@@ -211,9 +259,10 @@ impl Machine {
     }
 
     fn take_topics(&mut self, all: &Topics) {
-        let interest = self.interest();
-        let wants = |name: &TopicName| interest.iter().any(|pattern| pattern.matches(name));
-        self.topics = all.iter().filter(|(name, _)| wants(name)).map(|(name, of)| (name.clone(), *of)).collect();
+        let interests = self.interests();
+        let wanted = |name: &TopicName| interests.iter().any(|(interest, _)| wants(*interest, name));
+        let topics = all.iter().filter(|(name, _)| wanted(name)).map(|(name, of)| (name.clone(), *of)).collect();
+        self.topics = topics;
         // What is no more is nobody's. What only is not wanted any more is given up in order.
         let there: HashMap<TopicId, PartitionId> = all.values().copied().collect();
         let is_there = |at: &At| there.get(&at.0).is_some_and(|partitions| at.1 < *partitions);
@@ -358,7 +407,10 @@ impl Machine {
         let wanted = self.wanted();
         let before = |at| self.target.get(&at).and_then(|id| number.get(id).copied());
         let held = |at| self.owners.get(&at).and_then(|id| number.get(id).copied());
-        let shared = share_out(ids.len(), MEMBER_PARTITIONS, &wanted, before, held);
+        let shared = match self.assignor() {
+            Assignor::Uniform => share_out(ids.len(), MEMBER_PARTITIONS, &wanted, before, held),
+            Assignor::Range => range_out(&self.places(), MEMBER_PARTITIONS, &wanted),
+        };
         let target: BTreeMap<At, Id> = shared.into_iter().map(|(at, member)| (at, Arc::clone(ids[member]))).collect();
         if new || target != self.target {
             self.epoch += 1;
@@ -369,16 +421,12 @@ impl Machine {
 
     /// The topics with who wants them. Members mostly want the same, so that is looked at once for all who do.
     fn wanted(&self) -> Vec<Wanted> {
-        let mut interests: BTreeMap<&[TopicPattern], BTreeSet<usize>> = BTreeMap::new();
-        for (number, member) in self.members.values().enumerate() {
-            interests.entry(&member.topics).or_default().insert(number);
-        }
+        let interests = self.interests();
         let mut together: HashMap<Vec<bool>, Rc<BTreeSet<usize>>> = HashMap::new();
         let wanted = self.topics.iter().map(|(name, (id, partitions))| {
-            let wants = |topics: &[TopicPattern]| topics.iter().any(|pattern| pattern.matches(name));
-            let which: Vec<bool> = interests.keys().map(|topics| wants(topics)).collect();
+            let which: Vec<bool> = interests.iter().map(|(interest, _)| wants(*interest, name)).collect();
             let members =
-                || interests.values().zip(&which).filter(|(_, wants)| **wants).flat_map(|(members, _)| members);
+                || interests.iter().zip(&which).filter(|(_, wants)| **wants).flat_map(|((_, members), _)| members);
             let by = match together.get(&which) {
                 Some(by) => Rc::clone(by),
                 None => Rc::new(members().copied().collect()),

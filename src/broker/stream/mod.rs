@@ -4,6 +4,7 @@
 //! [`machine`] knows who has what; [`group`] keeps what it says; here is what doors call. Members, and what they own, are
 //! in the journal before they are told of it, so a restarted server goes on with them: they need not join anew.
 
+mod consumer;
 mod group;
 mod look;
 mod machine;
@@ -23,6 +24,7 @@ use super::groups::GroupProtocol;
 use super::partition::Topic;
 use super::{Broker, BrokerError, OffsetAt};
 
+pub use consumer::{ConsumerBeat, ConsumerJoin, ConsumerLook, ConsumerMember, ConsumerShare};
 pub(crate) use group::StreamGroup;
 pub use machine::{Epoch, MemberError};
 use machine::{Id, Joining, Machine, Ms, Share, Topics};
@@ -204,7 +206,7 @@ impl Streams {
         }
         for (_, group) in broker.streams.all() {
             group.with(broker, |machine| {
-                if machine.interest().iter().any(|pattern| pattern.matches(name)) {
+                if machine.wants(name) {
                     machine.set_topics(&broker.topic_shapes());
                 }
             });
@@ -250,6 +252,7 @@ impl Broker {
                 session_ms: join.session_ms,
                 handover_ms: join.handover_ms,
                 joined_ms: broker.clock.now_ms(),
+                consumer: None,
             };
             let share = broker.join_machine(&join.group, joining, hold)?;
             Ok::<_, BrokerError>((id, share, entry.filter))

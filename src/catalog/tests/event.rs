@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 17] {
+fn examples() -> [(&'static str, Event); 18] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -27,6 +27,7 @@ fn examples() -> [(&'static str, Event); 17] {
         ("transaction-set", transaction("copier/1")),
         ("push-set", push("erp/hook")),
         ("push-deleted", Event::PushDeleted { name: GroupName::new("erp/hook").unwrap() }),
+        ("consumer-set", consumer("erp/billing", "5f3d")),
     ]
 }
 
@@ -63,6 +64,11 @@ fn events_of_the_first_version_stay_readable_and_are_written_the_same() {
 fn keys_read_what_they_write() {
     for (_, event) in examples() {
         assert_eq!(Key::parse(event.key().as_bytes()).unwrap().to_string(), event.key());
+    }
+    for id in ["a/b", "%2F", "%25", "/%/", "+x=="] {
+        let key = member("erp/billing", id).key();
+        assert_eq!(key.split('/').count(), 4, "{key}");
+        assert_eq!(Key::parse(key.as_bytes()), Ok(Key::Member(GroupName::new("erp/billing").unwrap(), id.into())));
     }
     assert_eq!(created("a.b", 1).key(), "topic/a.b");
     assert_eq!(deleted("a.b", 1).key(), "deleted/00000000000000000000000000000001");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::state::State;
 use super::*;
-use crate::base::{GroupName, RequestId, TopicId, TopicName, TopicPattern};
+use crate::base::{GroupName, RequestId, TopicId, TopicName, TopicPattern, TopicRegex};
 use crate::disk::{Disk, SimDisk};
 
 const NOW: i64 = 1_700_000_000_000;
@@ -69,8 +69,20 @@ fn member(of: &str, id: &str) -> Event {
         owns: vec![owned(0, false), owned(300, true)],
         away: false,
         joined_ms: NOW,
+        consumer: None,
     };
     Event::MemberSet { group: GroupName::new(of).unwrap(), member: id.into(), entry: Some(entry) }
+}
+
+fn consumer(of: &str, id: &str) -> Event {
+    let Event::MemberSet { group, member, entry: Some(entry) } = member(of, id) else { unreachable!() };
+    let consumer = ConsumerEntry {
+        host: "/127.0.0.1".into(),
+        rack: Some("a1".into()),
+        assignor: Some(Assignor::Range),
+        regex: Some(TopicRegex::new("^erp[.].*").unwrap()),
+    };
+    Event::MemberSet { group, member, entry: Some(MemberEntry { consumer: Some(consumer), ..entry }) }
 }
 
 fn route(of: &str) -> Event {

@@ -64,6 +64,15 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Text(&mut c.advertised),
     ),
     field(
+        "kafka_consumer_session",
+        "how long a consumer of a Kafka group whose partitions the server shares out (group.protocol=consumer) is a \
+         member without a heartbeat; it is told to send nine in that time",
+        "duration",
+        100,
+        3_600_000,
+        |c| Slot::Millis(&mut c.kafka_consumer_session),
+    ),
+    field(
         "http_listen",
         "address of the HTTP listener; auto is 127.0.0.1:7180, or a free port where listen has port 0; off for none",
         "HOST:PORT",

@@ -46,6 +46,8 @@ pub struct ServerConfig {
     pub kafka_listen: String,
     /// Host and port at which Kafka clients reach this server, or `reached`.
     pub advertised: String,
+    /// How long a member of a group that Kafka's newer protocol shares out is one without a heartbeat.
+    pub kafka_consumer_session: Millis,
     /// Host and port of the HTTP listener; `auto`, or `off`.
     pub http_listen: String,
     /// Names by which browsers and proxies may call it, with commas.
@@ -161,6 +163,7 @@ impl Default for ServerConfig {
             listen: "127.0.0.1:7171".to_owned(),
             kafka_listen: AUTO.to_owned(),
             advertised: REACHED.to_owned(),
+            kafka_consumer_session: Millis(45_000),
             http_listen: AUTO.to_owned(),
             http_names: "none".to_owned(),
             http_max_connections: 1024,

@@ -59,6 +59,8 @@ pub const DESCRIBE_CLUSTER: i16 = 60;
 pub const DESCRIBE_PRODUCERS: i16 = 61;
 pub const DESCRIBE_TRANSACTIONS: i16 = 65;
 pub const LIST_TRANSACTIONS: i16 = 66;
+pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
+pub const CONSUMER_GROUP_DESCRIBE: i16 = 69;
 pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 
 /// Not flexible in any version.
@@ -108,6 +110,8 @@ pub static APIS: &[Api] = &[
     api(DESCRIBE_PRODUCERS, "kafka_describe_producers", (0, 0), 0, shapes::DESCRIBE_PRODUCERS),
     api(DESCRIBE_TRANSACTIONS, "kafka_describe_transactions", (0, 0), 0, shapes::DESCRIBE_TRANSACTIONS),
     api(LIST_TRANSACTIONS, "kafka_list_transactions", (0, 1), 0, shapes::LIST_TRANSACTIONS),
+    api(CONSUMER_GROUP_HEARTBEAT, "kafka_consumer_group_heartbeat", (0, 1), 0, shapes::CONSUMER_GROUP_HEARTBEAT),
+    api(CONSUMER_GROUP_DESCRIBE, "kafka_consumer_group_describe", (0, 1), 0, shapes::CONSUMER_GROUP_DESCRIBE),
     api(DESCRIBE_TOPIC_PARTITIONS, "kafka_describe_topic_partitions", (0, 0), 0, shapes::DESCRIBE_TOPIC_PARTITIONS),
 ];
 

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use crate::base::ErrorKind;
-use crate::broker::{BrokerError, ClassicError, TransactionError};
+use crate::broker::{BrokerError, ClassicError, MemberError, TransactionError};
 use crate::log::LogError;
 use crate::record::BatchError;
 
@@ -57,6 +57,11 @@ pub const UNSTABLE_OFFSET_COMMIT: i16 = 88;
 pub const PRODUCER_FENCED: i16 = 90;
 pub const UNKNOWN_TOPIC_ID: i16 = 100;
 pub const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
+pub const FENCED_MEMBER_EPOCH: i16 = 110;
+pub const UNRELEASED_INSTANCE_ID: i16 = 111;
+pub const UNSUPPORTED_ASSIGNOR: i16 = 112;
+pub const STALE_MEMBER_EPOCH: i16 = 113;
+pub const INVALID_REGULAR_EXPRESSION: i16 = 128;
 
 /// The code of what the broker refused or failed at. Logs what is the server's own trouble.
 pub fn code(error: &BrokerError) -> i16 {
@@ -145,6 +150,32 @@ pub fn group_code(error: ClassicError) -> i16 {
     }
 }
 
+/// The code of what is not done for a member whose partitions the server shares out. It tries again after trouble of the
+/// server's.
+pub fn consumer_code(error: &BrokerError) -> i16 {
+    match (error.source().and_then(|source| source.downcast_ref()), error.kind()) {
+        (Some(MemberError::Unknown { .. }), _) => UNKNOWN_MEMBER_ID,
+        (Some(MemberError::Epoch { .. }), _) => FENCED_MEMBER_EPOCH,
+        (Some(MemberError::NotOwner { .. }), _) => STALE_MEMBER_EPOCH,
+        (Some(MemberError::InstanceInUse { .. }), _) => UNRELEASED_INSTANCE_ID,
+        (Some(MemberError::InstanceTaken { .. }), _) => FENCED_INSTANCE_ID,
+        (Some(MemberError::Full), _) => GROUP_MAX_SIZE_REACHED,
+        (None, ErrorKind::InvalidRequest) => INVALID_REQUEST,
+        (None, _) => {
+            tracing::warn!(%error, "a group's request failed");
+            COORDINATOR_NOT_AVAILABLE
+        }
+    }
+}
+
+/// The same for who commits or asks for positions.
+pub fn stale_code(error: &BrokerError) -> i16 {
+    match consumer_code(error) {
+        FENCED_MEMBER_EPOCH => STALE_MEMBER_EPOCH,
+        code => code,
+    }
+}
+
 /// The code of what cannot be done with a group as a whole.
 pub fn whole_group_code(error: &BrokerError) -> i16 {
     match error.kind() {
@@ -160,6 +191,7 @@ pub fn whole_group_code(error: &BrokerError) -> i16 {
 pub fn position_code(error: &BrokerError) -> i16 {
     match error.kind() {
         ErrorKind::TooLarge => OFFSET_METADATA_TOO_LARGE,
+        ErrorKind::FencedMember => stale_code(error),
         _ => code(error),
     }
 }

@@ -26,7 +26,10 @@ const CONSUMER: &str = "consumer";
 fn facts(session: &Session, name: &GroupName) -> (&'static str, String) {
     match (session.broker().classic_look(name), session.broker().group_protocol(name)) {
         (Some(look), _) => (look.state, look.protocol_type),
-        (None, Some(GroupProtocol::Stream)) => ("Stable", CONSUMER.to_owned()),
+        (None, Some(GroupProtocol::Stream)) => {
+            let settled = session.broker().consumer_look(name).is_none_or(|look| look.settled);
+            (if settled { "Stable" } else { "Reconciling" }, CONSUMER.to_owned())
+        }
         _ => ("Empty", CONSUMER.to_owned()),
     }
 }

@@ -6,8 +6,10 @@
 
 mod admin;
 mod api;
+mod commits;
 mod configs;
 mod connection;
+mod consumers;
 mod errors;
 mod fetch;
 mod framing;

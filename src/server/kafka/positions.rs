@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::offset_fetch_response::{
@@ -15,47 +14,36 @@ use kafka_protocol::messages::{
     OffsetFetchResponse, TopicName as KafkaName,
 };
 
+use super::commits::Commits;
 use super::errors;
 use super::groups::{group_name, text};
 use super::metadata::kafka_name;
 use super::session::Session;
-use crate::base::{PartitionId, TopicName};
-use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit};
+use crate::base::{GroupName, PartitionId, TopicName};
+use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit, Epoch, GroupProtocol};
+
+/// The version of OffsetCommit from which on clients know the epochs of members.
+const EPOCHS_SINCE: i16 = 9;
 
 /// Answers OffsetCommit; what is said to be committed is on the disk.
-pub async fn commit(session: Arc<Session>, _version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub async fn commit(session: Arc<Session>, version: i16, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let voice = ClassicVoice {
         member: &request.member_id,
         instance: request.group_instance_id.as_deref(),
         generation: request.generation_id_or_member_epoch,
     };
-    let mut commits = Vec::new();
-    // For each partition that is named: refused here, or the place of its commit.
-    let mut places = Vec::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            places.push(to_commit(&topic.name, partition).map(|commit| {
-                commits.push(commit);
-                commits.len() - 1
-            }));
-        }
-    }
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| {
+            let metadata = partition.committed_metadata.as_deref();
+            (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
+        })
+    });
+    let (named, commits) = Commits::of(named);
     let outcomes = match group_name(&request.group_id) {
-        Ok(name) => {
-            let committed = session.broker().commit_classic(&name, voice, commits).await;
-            committed.map_err(|refusal| match refusal {
-                ClassicRefusal::Group(error, _) => errors::group_code(error),
-                ClassicRefusal::Broker(error) => errors::whole_group_code(&error),
-            })
-        }
+        Ok(name) => commit_as(&session, version, &name, voice, commits).await,
         Err(code) => Err(code),
     };
-    let code = |place: &Result<usize, i16>| match (place, &outcomes) {
-        (_, Err(code)) => *code,
-        (Err(code), Ok(_)) => *code,
-        (Ok(at), Ok(outcomes)) => outcomes.get(*at).map_or(errors::UNKNOWN_SERVER_ERROR, outcome_code),
-    };
-    let mut codes = places.iter().map(code);
+    let mut codes = named.codes(&outcomes);
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             OffsetCommitResponsePartition::default()
@@ -67,16 +55,40 @@ pub async fn commit(session: Arc<Session>, _version: i16, request: OffsetCommitR
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-fn outcome_code(outcome: &Result<(), BrokerError>) -> i16 {
-    outcome.as_ref().map_or_else(errors::position_code, |()| errors::NONE)
+/// Commits as the group's members do, or as nobody in particular.
+async fn commit_as(
+    session: &Session,
+    version: i16,
+    name: &GroupName,
+    voice: ClassicVoice<'_>,
+    commits: Vec<Commit>,
+) -> Result<Vec<Result<(), BrokerError>>, i16> {
+    if let Some(epoch) = as_consumer(session, name, &voice)? {
+        let committed = session.broker().commit_consumer(name, (voice.member, epoch), commits).await;
+        return committed.map_err(|error| match errors::stale_code(&error) {
+            // Who speaks an older version knows no such code.
+            errors::STALE_MEMBER_EPOCH if version < EPOCHS_SINCE => errors::UNSUPPORTED_VERSION,
+            code => code,
+        });
+    }
+    let committed = session.broker().commit_classic(name, voice, commits).await;
+    committed.map_err(|refusal| match refusal {
+        ClassicRefusal::Group(error, _) => errors::group_code(error),
+        ClassicRefusal::Broker(error) => errors::whole_group_code(&error),
+    })
 }
 
-fn to_commit(topic: &str, partition: &OffsetCommitRequestPartition) -> Result<Commit, i16> {
-    let topic = TopicName::new(topic).map_err(|_| errors::INVALID_TOPIC)?;
-    let number = u32::try_from(partition.partition_index).map_err(|_| errors::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let offset = u64::try_from(partition.committed_offset).map_err(|_| errors::INVALID_REQUEST)?;
-    let metadata = partition.committed_metadata.as_deref().unwrap_or_default().to_owned();
-    Ok(Commit { topic, partition: number, offset, metadata })
+/// The epoch of who speaks as a member of a group whose partitions the server shares out; `None` if it is another group, or
+/// nobody in particular speaks.
+///
+/// # Errors
+/// The code for who names a member without an epoch.
+pub fn as_consumer(session: &Session, name: &GroupName, voice: &ClassicVoice<'_>) -> Result<Option<Epoch>, i16> {
+    let nobody = voice.generation < 0 && voice.member.is_empty();
+    if nobody || session.broker().group_protocol(name) != Some(GroupProtocol::Stream) {
+        return Ok(None);
+    }
+    u32::try_from(voice.generation).map(Some).map_err(|_| errors::UNKNOWN_MEMBER_ID)
 }
 
 /// A position as it is told: offset, epoch, metadata, error.
@@ -169,12 +181,26 @@ pub async fn fetch(session: Arc<Session>, version: i16, request: OffsetFetchRequ
             .topics
             .map(|topics| topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect::<Vec<_>>());
         let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+        if let Err(code) = may_ask(&session, &group.group_id, group.member_id.as_deref(), group.member_epoch) {
+            groups.push(answer.with_error_code(code));
+            continue;
+        }
         groups.push(match positions_of(&session, &group.group_id, topics, stable).await {
             Ok(found) => answer.with_topics(found.into_iter().map(new_topic).collect()),
             Err(code) => answer.with_error_code(code),
         });
     }
     OffsetFetchResponse::default().with_groups(groups)
+}
+
+/// Whether who asks for positions, if it says that it is a member, is one. Members of the older protocol do not say so.
+fn may_ask(session: &Session, group: &str, member: Option<&str>, epoch: i32) -> Result<(), i16> {
+    let (Some(member), Ok(epoch)) = (member, u32::try_from(epoch)) else { return Ok(()) };
+    let name = group_name(group)?;
+    if session.broker().group_protocol(&name) == Some(GroupProtocol::Classic) {
+        return Ok(());
+    }
+    session.broker().check_consumer(&name, member, epoch).map_err(|error| errors::stale_code(&error))
 }
 
 fn old_topic((name, partitions): (KafkaName, Vec<(i32, Told)>)) -> OffsetFetchResponseTopic {

@@ -11,7 +11,8 @@ use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
 use super::wire::Reader;
 use super::{
-    admin, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics, transactions,
+    admin, consumers, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics,
+    transactions,
 };
 use crate::server::budget::Grant;
 
@@ -107,6 +108,11 @@ fn control(control: Control<'_>) -> Result<Pending, Hangup> {
             let client = control.client.clone();
             control.run(move |session, version, request| groups::join(session, version, request, client))
         }
+        api::CONSUMER_GROUP_HEARTBEAT => {
+            let client = control.client.clone();
+            control.run(move |session, version, request| consumers::heartbeat(session, version, request, client))
+        }
+        api::CONSUMER_GROUP_DESCRIBE => control.run(consumers::describe),
         api::SYNC_GROUP => control.run(groups::sync),
         api::HEARTBEAT => control.run(groups::heartbeat),
         api::LEAVE_GROUP => control.run(groups::leave),

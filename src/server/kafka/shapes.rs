@@ -60,6 +60,21 @@ pub const HEARTBEAT: &[Field] = &[always(TEXT), always(I32), always(TEXT), from(
 pub const LEAVE_GROUP: &[Field] =
     &[always(TEXT), within(0, 2, TEXT), from(3, List(&[always(TEXT), always(TEXT), from(5, TEXT)]))];
 
+pub const CONSUMER_GROUP_HEARTBEAT: &[Field] = &[
+    always(TEXT),
+    always(TEXT),
+    always(I32),
+    always(TEXT),
+    always(TEXT),
+    always(I32),
+    always(Many(&TEXT)),
+    from(1, TEXT),
+    always(TEXT),
+    always(List(&[always(UUID), always(Many(&I32))])),
+];
+
+pub const CONSUMER_GROUP_DESCRIBE: &[Field] = &[always(Many(&TEXT)), always(I8)];
+
 pub const OFFSET_COMMIT: &[Field] = &[
     always(TEXT),
     always(I32),

@@ -9,7 +9,6 @@ use kafka_protocol::messages::add_partitions_to_txn_response::{
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
 use kafka_protocol::messages::list_transactions_response::TransactionState as ListedTransaction;
-use kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestPartition;
 use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
@@ -20,9 +19,11 @@ use kafka_protocol::messages::{
     TxnOffsetCommitResponse,
 };
 
+use super::commits::Commits;
 use super::errors;
 use super::groups::{group_name, text};
 use super::metadata::kafka_name;
+use super::positions::as_consumer;
 use super::session::Session;
 use crate::base::{PartitionId, TopicName};
 use crate::broker::{BrokerError, ClassicVoice, Commit, Producer, TransactionLook};
@@ -112,23 +113,14 @@ pub async fn commit_offsets(
     version: i16,
     request: TxnOffsetCommitRequest,
 ) -> TxnOffsetCommitResponse {
-    let mut commits = Vec::new();
-    // For each partition that is named: refused here, or the place of its commit.
-    let mut places = Vec::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            places.push(to_commit(&topic.name, partition).map(|commit| {
-                commits.push(commit);
-                commits.len() - 1
-            }));
-        }
-    }
-    let outcomes = stage(&session, version, &request, commits).await;
-    let code = |place: &Result<usize, i16>| match (place, &outcomes) {
-        (_, Err(code)) | (Err(code), Ok(_)) => *code,
-        (Ok(at), Ok(codes)) => codes.get(*at).copied().unwrap_or(errors::UNKNOWN_SERVER_ERROR),
-    };
-    let mut codes = places.iter().map(code);
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| {
+            let metadata = partition.committed_metadata.as_deref();
+            (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
+        })
+    });
+    let (named, commits) = Commits::of(named);
+    let mut codes = named.codes(&stage(&session, version, &request, commits).await);
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             TxnOffsetCommitResponsePartition::default()
@@ -145,7 +137,7 @@ async fn stage(
     version: i16,
     request: &TxnOffsetCommitRequest,
     commits: Vec<Commit>,
-) -> Result<Vec<i16>, i16> {
+) -> Result<Vec<Result<(), BrokerError>>, i16> {
     let group = group_name(&request.group_id)?;
     // Older versions do not say which member it is.
     if version >= 3 && (request.generation_id >= 0 || !request.member_id.is_empty()) {
@@ -154,23 +146,23 @@ async fn stage(
             instance: request.group_instance_id.as_deref(),
             generation: request.generation_id,
         };
-        session.broker().may_commit_classic(&group, voice).map_err(errors::group_code)?;
+        match as_consumer(session, &group, &voice)? {
+            Some(epoch) => {
+                let may = session.broker().check_consumer(&group, voice.member, epoch);
+                may.map_err(|error| match errors::stale_code(&error) {
+                    // Producers know only the older protocol's word for it.
+                    errors::STALE_MEMBER_EPOCH => errors::ILLEGAL_GENERATION,
+                    code => code,
+                })?;
+            }
+            None => session.broker().may_commit_classic(&group, voice).map_err(errors::group_code)?,
+        }
     }
     let who =
         Producer { id: &request.transactional_id, producer: request.producer_id.0, epoch: request.producer_epoch };
     // Clients have no other word for a producer that was superseded here.
     let staged = session.broker().stage_positions(who, &group, commits).await;
-    let outcomes = staged.map_err(|error| code(&error, version, i16::MAX))?;
-    let code = |outcome: Result<(), BrokerError>| outcome.map_or_else(|error| errors::position_code(&error), |()| 0);
-    Ok(outcomes.into_iter().map(code).collect())
-}
-
-fn to_commit(topic: &str, partition: &TxnOffsetCommitRequestPartition) -> Result<Commit, i16> {
-    let topic = TopicName::new(topic).map_err(|_| errors::INVALID_TOPIC)?;
-    let number = u32::try_from(partition.partition_index).map_err(|_| errors::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let offset = u64::try_from(partition.committed_offset).map_err(|_| errors::INVALID_REQUEST)?;
-    let metadata = partition.committed_metadata.as_deref().unwrap_or_default().to_owned();
-    Ok(Commit { topic, partition: number, offset, metadata })
+    staged.map_err(|error| code(&error, version, i16::MAX))
 }
 
 /// Answers EndTxn. What is said to have ended is decided and on the disk.

@@ -51,7 +51,7 @@ impl Machine {
 
 impl Member {
     pub(super) fn new(joining: Joining, now: Ms) -> Self {
-        let Joining { id: _, instance, client, topics, session_ms, handover_ms, joined_ms } = joining;
+        let Joining { id: _, instance, client, topics, session_ms, handover_ms, joined_ms, consumer } = joining;
         Self {
             instance,
             client,
@@ -70,6 +70,7 @@ impl Member {
             told: false,
             beats: 0,
             heard: now,
+            consumer,
         }
     }
 
@@ -97,6 +98,7 @@ impl Member {
             told: false,
             beats: 0,
             heard: now,
+            consumer: entry.consumer,
         }
     }
 
@@ -115,6 +117,7 @@ impl Member {
             owns: self.owns.iter().map(owned(false)).chain(self.gives_up.iter().map(owned(true))).collect(),
             away: self.away,
             joined_ms,
+            consumer: self.consumer.clone(),
         }
     }
 }

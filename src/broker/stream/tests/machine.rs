@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::super::machine::*;
-use crate::base::{TopicId, TopicName, TopicPattern};
-use crate::catalog::MemberEntry;
+use crate::base::{TopicId, TopicName, TopicPattern, TopicRegex};
+use crate::catalog::{Assignor, ConsumerEntry, MemberEntry};
 
 const SESSION: Ms = 1000;
 const HANDOVER: Ms = 3000;
@@ -24,6 +24,7 @@ fn joining(id: &str, topics: &[&str]) -> Joining {
         session_ms: SESSION,
         handover_ms: HANDOVER,
         joined_ms: 0,
+        consumer: None,
     }
 }
 
@@ -210,7 +211,7 @@ fn members_get_what_they_want_of_what_there_is() {
     machine.set_interest("erp", vec![TopicPattern::new("nothing").unwrap()], &all).unwrap();
     settle(&mut machine, &mut [("crm", &mut crm), ("erp", &mut erp)], 0);
     assert_eq!((crm.works.len(), erp.works.len()), (5, 0));
-    assert_eq!(machine.interest().len(), 2);
+    assert!(machine.wants(&TopicName::new("crm.c").unwrap()) && !machine.wants(&TopicName::new("erp").unwrap()));
 }
 
 #[test]
@@ -409,7 +410,11 @@ impl World {
     fn join(&mut self, id: Id) {
         let wants = self.clients[&id].wants.clone();
         let sent = self.now;
-        let joined = self.machine.join(Joining { topics: wants, ..joining(&id, &[]) }, &self.all, self.now);
+        // Some speak Kafka's protocol, and have a way of sharing out that they want.
+        let consumer =
+            self.random.bool().then(|| ConsumerEntry { assignor: self.assignor(), ..ConsumerEntry::default() });
+        let joining = Joining { topics: wants, consumer, ..joining(&id, &[]) };
+        let joined = self.machine.join(joining, &self.all, self.now);
         joined.unwrap();
         let share = self.machine.first_share(&id, self.now).unwrap();
         let lost = self.random.u32(..5) == 0;
@@ -468,6 +473,10 @@ impl World {
         }
     }
 
+    fn assignor(&mut self) -> Option<Assignor> {
+        *self.random.choice([None, Some(Assignor::Uniform), Some(Assignor::Range)].as_slice()).unwrap()
+    }
+
     fn new_id(&mut self) -> Id {
         self.ids += 1;
         format!("m{}", self.ids).into()
@@ -516,7 +525,14 @@ impl World {
                 self.machine.set_topics(&self.all);
                 self.say();
             }
-            12..15 => self.crash(),
+            12..14 => self.crash(),
+            14 => {
+                if let Some(id) = self.any() {
+                    let change = Change { assignor: self.assignor(), ..Change::default() };
+                    let _ = self.machine.change(&id, change, &self.all);
+                    self.say();
+                }
+            }
             15..30 => {
                 self.now += self.random.u64(1..SESSION / 2);
                 self.machine.tick(self.now);
@@ -587,7 +603,10 @@ impl World {
             let able: Vec<&Id> = self.clients.iter().filter(|(_, client)| wants(client)).map(|(id, _)| id).collect();
             for partition in 0..*partitions {
                 match owner.get(&(*topic, partition)) {
-                    Some(id) => assert!(able.iter().all(|other| load(id) <= load(other) + 1), "{name}/{partition}"),
+                    Some(id) if self.machine.assignor_name() == "uniform" => {
+                        assert!(able.iter().all(|other| load(id) <= load(other) + 1), "{name}/{partition}");
+                    }
+                    Some(id) => assert!(able.contains(id), "{name}/{partition}"),
                     None => assert!(able.is_empty(), "{name}/{partition} is nobody's"),
                 }
             }
@@ -608,4 +627,96 @@ fn a_partition_never_has_two_owners_whatever_happens_and_all_is_shared_out_in_th
             world.calm();
         }
     }
+}
+
+fn consuming(id: &str, instance: Option<&str>, assignor: Option<Assignor>, regex: Option<&str>) -> Joining {
+    let regex = regex.map(|regex| TopicRegex::new(regex).unwrap());
+    Joining {
+        instance: instance.map(str::to_owned),
+        consumer: Some(ConsumerEntry { assignor, regex, ..ConsumerEntry::default() }),
+        ..joining(id, if regex_only(id) { &[] } else { &["t.a", "t.b"] })
+    }
+}
+
+/// Members whose id begins so want what an expression says, and nothing else.
+fn regex_only(id: &str) -> bool {
+    id.starts_with('r')
+}
+
+fn owned(client: &Client) -> Vec<(u128, u32)> {
+    client.works.iter().map(|at| (at.0.0, at.1)).collect()
+}
+
+#[test]
+fn what_has_one_number_in_two_topics_goes_to_one_member_where_most_want_it_so() {
+    let all = topics(&[("t.a", 1, 5), ("t.b", 2, 5)]);
+    let mut machine = Machine::default();
+    let mut clients: Vec<(&str, Client)> = Vec::new();
+    for (id, instance) in [("z", Some("first")), ("a", None), ("b", None)] {
+        machine.join(consuming(id, instance, Some(Assignor::Range), None), &all, 0).unwrap();
+        let mut client = Client::default();
+        client.hear(&machine.first_share(id, 0).unwrap());
+        clients.push((id, client));
+        settle(&mut machine, &mut clients.iter_mut().map(|(id, client)| (*id, client)).collect::<Vec<_>>(), 0);
+    }
+    assert_eq!((machine.assignor_name(), machine.is_settled()), ("range", true));
+    assert_eq!(owned(&clients[0].1), [(1, 0), (1, 1), (2, 0), (2, 1)], "who has a place by name comes first");
+    assert_eq!(owned(&clients[1].1), [(1, 2), (1, 3), (2, 2), (2, 3)]);
+    assert_eq!(owned(&clients[2].1), [(1, 4), (2, 4)]);
+    // Most want it evenly now, and it comes to that by few moves.
+    for id in ["a", "b"] {
+        let change = Change { assignor: Some(Assignor::Uniform), ..Change::default() };
+        assert_eq!(machine.change(id, change.clone(), &all), Ok(true));
+        assert_eq!(machine.change(id, change, &all), Ok(false));
+    }
+    settle(&mut machine, &mut clients.iter_mut().map(|(id, client)| (*id, client)).collect::<Vec<_>>(), 0);
+    let mut loads: Vec<usize> = clients.iter().map(|(_, client)| client.works.len()).collect();
+    loads.sort_unstable();
+    assert_eq!((machine.assignor_name(), loads), ("uniform", vec![3, 3, 4]));
+}
+
+#[test]
+fn an_expression_brings_topics_that_come_later_too() {
+    let mut all = topics(&[("t.a", 1, 1), ("u.a", 2, 2)]);
+    let mut machine = Machine::default();
+    machine.join(consuming("r1", None, None, Some("[tv][.].*")), &all, 0).unwrap();
+    let mut client = Client::default();
+    client.hear(&machine.first_share("r1", 0).unwrap());
+    assert_eq!(owned(&client), [(1, 0)]);
+    let new = TopicName::new("v.x").unwrap();
+    assert!(machine.wants(&new));
+    all.insert(new, (TopicId(3), 1));
+    machine.set_topics(&all);
+    assert!(!machine.is_settled());
+    settle(&mut machine, &mut [("r1", &mut client)], 0);
+    assert_eq!(owned(&client), [(1, 0), (3, 0)]);
+    let change = Change { regex: Some(TopicRegex::new("u.*").ok()), ..Change::default() };
+    machine.change("r1", change, &all).unwrap();
+    settle(&mut machine, &mut [("r1", &mut client)], 0);
+    assert_eq!(owned(&client), [(2, 0), (2, 1)]);
+    // All of that is kept.
+    let kept: Vec<(Id, MemberEntry)> =
+        machine.take_changes().into_iter().filter_map(|(id, entry)| Some((id, entry?))).collect();
+    let mut machine = Machine::load(kept, &all, 0);
+    assert!(machine.wants(&TopicName::new("u.b").unwrap()));
+    assert!(!client.beat(&mut machine, "r1", 0).news);
+}
+
+#[test]
+fn a_consumer_commits_where_nobody_else_is_the_owner() {
+    let all = topics(&[("t.a", 1, 1), ("t.b", 2, 1)]);
+    let mut machine = Machine::default();
+    machine.join(consuming("a", None, None, None), &all, 0).unwrap();
+    let epoch = machine.first_share("a", 0).unwrap().epoch;
+    let elsewhere = (TopicId(9), 0);
+    assert_eq!(machine.may_commit_as_consumer("a", epoch, elsewhere), Ok(()));
+    assert!(matches!(machine.may_commit("a", epoch, elsewhere), Err(MemberError::NotOwner { .. })));
+    assert!(matches!(machine.may_commit_as_consumer("a", epoch + 1, elsewhere), Err(MemberError::Epoch { .. })));
+    assert!(matches!(machine.may_commit_as_consumer("b", epoch, elsewhere), Err(MemberError::Unknown { .. })));
+    machine.join(consuming("b", Some("place"), None, None), &all, 0).unwrap();
+    let second = machine.first_share("b", 0).unwrap();
+    assert!(machine.may_commit_as_consumer("b", second.epoch, (TopicId(1), 0)).is_err(), "it is another's");
+    assert_eq!(machine.check_instance("b", "place"), Ok(()));
+    assert!(matches!(machine.check_instance("a", "place"), Err(MemberError::InstanceTaken { .. })));
+    assert!(matches!(machine.check_instance("b", "nowhere"), Err(MemberError::Unknown { .. })));
 }
