@@ -132,6 +132,8 @@ pub(crate) struct QueueGroup {
     pub(crate) changed: watch::Sender<u64>,
     /// A dispatcher has found no room: it is to be told when some comes back.
     wanting: AtomicBool,
+    /// It has all its partitions; before that it is only being taken into use.
+    ready: AtomicBool,
     runtime: Handle,
     /// Why its members were sent away.
     ended: Mutex<Option<(ErrorKind, String)>>,
@@ -211,10 +213,21 @@ impl QueueGroup {
             inside: Mutex::new(Inside { filter, ..Inside::default() }),
             changed: watch::Sender::new(0),
             wanting: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             runtime,
             ended: Mutex::default(),
             graves: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Whether it has all its partitions.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// It has all its partitions.
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
     }
 
     pub(crate) fn rules(&self) -> QueueSettings {

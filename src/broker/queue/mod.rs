@@ -261,6 +261,7 @@ impl Broker {
         for topic in self.open_topics_of(&group) {
             group.add(self, &topic, |number| starts.get(&(topic.entry.id, number)).copied().unwrap_or(0));
         }
+        group.set_ready();
         // Also without members: it may not be known what was written.
         group.dispatch(self);
         Ok(group)
@@ -273,7 +274,8 @@ impl Broker {
 
     /// A queue group that is in use, or is taken into use from what was kept.
     fn queue_group(self: &Arc<Self>, name: &GroupName) -> Result<Arc<QueueGroup>, BrokerError> {
-        if let Some(group) = lock(&self.queues.groups).get(name) {
+        // One that somebody else is taking into use has not all its partitions yet: who asked for its lag would be told of none.
+        if let Some(group) = lock(&self.queues.groups).get(name).filter(|group| group.is_ready()) {
             return Ok(Arc::clone(group));
         }
         let entry = lock(&self.catalog).group(name).cloned();

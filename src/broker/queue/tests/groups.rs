@@ -219,3 +219,30 @@ async fn filters_delays_and_expiry_hold_for_the_group() {
     assert!(broker.join_queue(wrong).await.err().unwrap().to_string().contains("line 1"));
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_at_a_group_that_is_taken_into_use_sees_all_of_it() {
+    const PARTITIONS: u32 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    let new = NewTopic {
+        name: TopicName::new("wide").unwrap(),
+        partitions: Some(PARTITIONS),
+        settings: Vec::new(),
+        if_not_exists: false,
+    };
+    broker.create_topic(new).await.unwrap();
+    drop(broker.join_queue(join("wide", 10)).await.unwrap());
+    for _ in 0..20 {
+        // As after a start: it is known, and not in use.
+        crate::broker::broker::lock(&broker.queues.groups).clear();
+        let looks = (0..4).map(|_| {
+            let broker = Arc::clone(&broker);
+            tokio::spawn(async move { broker.describe_group(&name()).await.unwrap().partitions.len() })
+        });
+        for look in looks.collect::<Vec<_>>() {
+            assert_eq!(look.await.unwrap(), PARTITIONS as usize);
+        }
+    }
+    broker.shutdown().await;
+}
