@@ -27,6 +27,8 @@ const UPDATES: u64 = 10;
 const BESIDE_NOTHING: f64 = 5.0;
 /// How often it is looked whether a run has ended, and how much memory there is.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often in a row nothing must be left to compact.
+const CALM: usize = 10;
 
 /// A topic after compaction.
 struct Compacted {
@@ -68,7 +70,9 @@ pub async fn run(options: &Options) -> Result<Outcome, Failure> {
     let with = load.rates(measured.elapsed());
     load.stop().await?;
     let left = held(&client, &busy).await?;
-    for (name, held) in [("alone", &after), ("beside others", &left)] {
+    calm(&client, &busy).await?;
+    let settled = held(&client, &busy).await?;
+    for (name, held) in [("alone", &after), ("beside others", &left), ("beside others and since", &settled)] {
         if held.keys != keys {
             let why = format!("{} of {keys} keys are left in the topic that was compacted {name}", held.keys);
             return Err(Failure::Failed(why));
@@ -108,9 +112,10 @@ pub async fn run(options: &Options) -> Result<Outcome, Failure> {
             ),
             format!("beside others   {}", shown(&beside)),
             format!(
-                "                {} records in it when the others stopped, {} keys",
+                "                {} records in it when the others stopped, {} keys; {} once compaction had caught up",
                 grouped(left.records),
-                grouped(left.keys)
+                grouped(left.keys),
+                grouped(settled.records)
             ),
             format!("others without  {}", rates(without)),
             format!("others with     {}", rates(with)),
@@ -118,10 +123,22 @@ pub async fn run(options: &Options) -> Result<Outcome, Failure> {
         cases: vec![
             case("alone", &alone, before, &after, None),
             case("beside", &beside, before, &left, Some(with)),
+            json!({ "case": "caught up", "records_after": settled.records, "keys": settled.keys }),
             json!({ "case": "without", "produced_per_s": without.0.round(), "read_per_s": without.1.round() }),
         ],
         ..Outcome::default()
     })
+}
+
+/// Waits until nothing is left to compact in a topic that nobody writes to.
+async fn calm(client: &Client, topic: &str) -> Result<(), Failure> {
+    let mut same = 0;
+    while same < CALM {
+        tokio::time::sleep(LOOK * 10).await;
+        let described = client.admin().describe_topic(topic).await?;
+        same = if described.partitions.iter().all(|partition| partition.dirty_bytes == 0) { same + 1 } else { 0 };
+    }
+    Ok(())
 }
 
 fn case(name: &str, compacted: &Compacted, before: u64, after: &Held, rates: Option<(f64, f64)>) -> serde_json::Value {
