@@ -147,7 +147,14 @@ async fn a_receipt_tells_what_became_of_a_record_also_after_a_restart_and_before
         client.queue("erp").topic("orders").filter("value.n < 200").rules(rules(2)).join().await.unwrap();
     let mut left = 200 + 20;
     while left > 0 {
-        let delivery = consumer.next().await.unwrap().unwrap();
+        // What was nacked last may be on its way to the dead letters: then nothing comes any more, and the lag ends by itself.
+        let Ok(delivery) = tokio::time::timeout(Duration::from_millis(200), consumer.next()).await else {
+            if left > 1_000 && lag(&client, "erp").await == 0 {
+                break;
+            }
+            continue;
+        };
+        let delivery = delivery.unwrap().unwrap();
         left -= 1;
         if left == 100 {
             // Asked before the restart, answered after it.
