@@ -46,6 +46,8 @@ const NOTED_EVERY: Duration = Duration::from_secs(2);
 /// more, and how long that is waited for: others may write into it.
 const STILL: Duration = Duration::from_millis(500);
 const STILL_AT_MOST: Duration = Duration::from_secs(3);
+/// How long it is waited for a transaction of somebody else in the target.
+const SEEN_AT_MOST: Duration = Duration::from_secs(30);
 
 /// Bytes read ahead, for all partitions.
 const AHEAD_BYTES: u64 = 16 * 1024 * 1024;
@@ -286,6 +288,7 @@ impl Copying {
             )));
         }
         self.wait_until_still().await?;
+        self.wait_until_seen().await?;
         let into = self.admin.describe_topic(self.into.as_ref()).await?;
         self.partitions = u32::try_from(into.partitions.len()).unwrap_or(u32::MAX);
         let compacted = into.settings.iter().any(|setting| setting.name == "cleanup" && setting.value != "delete");
@@ -338,6 +341,27 @@ impl Copying {
             let now = self.ends().await?;
             if now != ends {
                 (ends, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Behind somebody else's open transaction there may be copies that no reader sees yet: they would be made again.
+    async fn wait_until_seen(&self) -> Result<(), Failure> {
+        let into = self.admin.describe_topic(self.into.as_ref()).await?;
+        let started = Instant::now();
+        for at in &into.partitions {
+            loop {
+                let seen = self.ends().await?.into_iter().find(|(partition, _)| *partition == at.partition);
+                let Some((_, seen)) = seen.filter(|(_, seen)| *seen < at.log_end) else { break };
+                if started.elapsed() >= SEEN_AT_MOST {
+                    return Err(Failure::Failed(format!(
+                        "{}/{} is written to {}, and can be read only to {seen} because of an open transaction: what replay '{}' \
+                         copied behind that is not known yet; resume it when the transaction has ended",
+                        self.into, at.partition, at.log_end, self.name
+                    )));
+                }
+                tokio::time::sleep(STILL / 5).await;
             }
         }
         Ok(())

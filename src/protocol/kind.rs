@@ -14,6 +14,25 @@ pub trait Request: Message {
     type Response: Message;
 }
 
+/// A request of the kind of its name, and what answers it.
+macro_rules! request {
+    ($request:ident, $response:ident) => {
+        impl $crate::protocol::Message for $request {
+            const KIND: $crate::protocol::Kind = $crate::protocol::Kind::$request;
+        }
+
+        impl $crate::protocol::Request for $request {
+            type Response = $response;
+        }
+
+        impl $crate::protocol::Message for $response {
+            const KIND: $crate::protocol::Kind = $crate::protocol::Kind::$request;
+        }
+    };
+}
+
+pub(super) use request;
+
 macro_rules! kinds {
     ($($(#[$meta:meta])* $number:literal $kind:ident $name:literal;)*) => {
         /// Message kinds; an answer has the kind of its request.

@@ -2,23 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Message, OffsetAt, QueueRules, Request};
-
-macro_rules! request {
-    ($request:ident, $response:ident) => {
-        impl Message for $request {
-            const KIND: Kind = Kind::$request;
-        }
-
-        impl Request for $request {
-            type Response = $response;
-        }
-
-        impl Message for $response {
-            const KIND: Kind = Kind::$request;
-        }
-    };
-}
+use super::kind::request;
+use super::{OffsetAt, QueueRules};
 
 /// Makes a push subscription with its group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,23 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, Message, OffsetAt, Request};
-
-macro_rules! request {
-    ($request:ident, $response:ident) => {
-        impl Message for $request {
-            const KIND: Kind = Kind::$request;
-        }
-
-        impl Request for $request {
-            type Response = $response;
-        }
-
-        impl Message for $response {
-            const KIND: Kind = Kind::$request;
-        }
-    };
-}
+use super::OffsetAt;
+use super::kind::request;
 
 /// Applies a file of routes as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
