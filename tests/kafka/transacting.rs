@@ -396,3 +396,43 @@ async fn transactions_and_their_producers_can_be_seen() {
     assert_eq!(partitions[1].error_code, 3);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_resumed_behind_an_open_transaction_copies_nothing_twice() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "from", 1).await;
+    create_topic(&mut client, "into", 1).await;
+    let address = running.server.addresses()[0].to_string();
+    let reader = Native::connect(address.as_str()).await.unwrap();
+    let producer = reader.producer().build().await.unwrap();
+    for number in 100..300 {
+        producer.send(tidelog::client::Message::to("from").value(number.to_string())).await.unwrap();
+    }
+    producer.flush().await.unwrap();
+    let mut other = Writer::new(&mut client, "x").await;
+    assert_eq!(other.add(&mut client, "into", &[0]).await, [0]);
+    assert_eq!(other.write(&mut client, "into", &["other"]).await, 0);
+    let replay = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidelog"));
+        command.args(["replay", "from", "--into", "into", "--server", &address]).args(args);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut first = replay(&["--from", "beginning", "--name", "again", "--rate", "50/s"]);
+    let copied = async {
+        while reader.admin().describe_topic("into").await.unwrap().partitions[0].log_end < 30 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, copied).await.unwrap();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut second = replay(&["--resume", "again"]);
+    // By then it would have looked for what is there, and not seen it.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(other.end(&mut client, false).await, 0);
+    assert!(tokio::task::spawn_blocking(move || second.wait().unwrap().success()).await.unwrap());
+    let all: Vec<String> = (100..300).map(|number: u32| number.to_string()).collect();
+    assert_eq!(native(&running, "into").await, all);
+    running.stop().await;
+}
