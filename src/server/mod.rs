@@ -21,9 +21,6 @@ mod tasks;
 mod tests;
 mod webhooks;
 
-#[cfg(any(fuzzing, test))]
-pub(crate) use kafka::fuzz as kafka_fuzz;
-
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -154,7 +154,7 @@ async fn kcat_produces_with_every_compression_and_reads_it_back() {
 }
 
 /// The codec of the first batch of a topic, from the log itself.
-fn codec_of(dir: &Path, topic: &str) -> &'static str {
+pub fn codec_of(dir: &Path, topic: &str) -> &'static str {
     let topics = std::fs::read_dir(dir.join("data/topics")).unwrap().flatten();
     let prefix = format!("{topic}~");
     let folder =
