@@ -13,6 +13,7 @@ mod guest;
 mod idempotency;
 mod ingest;
 mod listener;
+mod parts;
 mod problem;
 mod query;
 mod read;

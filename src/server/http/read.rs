@@ -24,16 +24,20 @@ const MOST_RECORDS: usize = 10_000;
 /// The longest wait.
 const LONGEST_WAIT: Millis = Millis(60_000);
 /// What keeps a stream open that has nothing to say, and how often.
-const ALIVE: &[u8] = b": nothing new\n\n";
-const EVERY: Duration = Duration::from_secs(15);
+pub const ALIVE: &[u8] = b": nothing new\n\n";
+pub const EVERY: Duration = Duration::from_secs(15);
 /// The header with which a stream goes on, and the one with the cursor for the next request.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NEXT: HeaderName = HeaderName::from_static("tidelog-next");
 
+/// How an answer of many comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
+    /// All together.
     List,
+    /// One a line.
     Lines,
+    /// Server-sent events.
     Events,
 }
 
@@ -73,7 +77,8 @@ pub async fn read(caller: &Arc<Caller>, topic: &str, request: &Request<Incoming>
     Ok(answer)
 }
 
-fn form(headers: &HeaderMap) -> Form {
+/// The form that a client accepts.
+pub fn form(headers: &HeaderMap) -> Form {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let first = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
     for kind in first {

@@ -7,6 +7,9 @@
 //! | an error reply | 422, with `code` |
 //! | nobody responds on the topic, or those who do have no room | 503, at once |
 //! | nothing came in time | 504 |
+//!
+//! A reply may come in parts: they are one body then, each behind the one before, with the headers of the last word. Whoever
+//! accepts events or lines gets each part as it comes ([`parts`](super::parts)).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +22,12 @@ use tokio::sync::oneshot;
 
 use super::answer::{Answer, Caller, content, granted};
 use super::body::{self, Taken};
-use super::durable;
 use super::problem::Problem;
 use super::query::{Query, topic_name};
-use super::records;
+use super::read::{Form, form};
+use super::{durable, parts, records};
 use crate::base::{ErrorKind, Millis, TopicName};
-use crate::broker::{Asker, Broker, Content, Ending, LiveRequest};
+use crate::broker::{Asker, Content, Ending, LiveRequest};
 use crate::record::Header;
 use crate::server::budget::{Account, Grant};
 
@@ -55,18 +58,20 @@ pub async fn ask(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) 
     let (head, body) = request.into_parts();
     let Taken { bytes, grant } = body::take(caller, body).await?;
     let headers = records::headers_of(&head.headers);
-    let broker = &caller.shared.broker;
+    let content = Content { headers, body: bytes, hold: Some(Box::new(grant)) };
+    let request = LiveRequest { topic, itinerary, timeout: timeout.as_duration(), content };
+    match form(&head.headers) {
+        Form::List => {}
+        form => return parts::ask(caller, form, request).await,
+    }
     let (sender, receiver) = oneshot::channel();
     let waiting = Waiting {
         account: caller.outgoing.clone(),
         state: Mutex::new(State { parts: Vec::new(), held: Vec::new(), lost: false, sender: Some(sender) }),
     };
-    let id = broker.new_asker();
     // Whoever goes away gives up what was asked.
-    let _abandon = Abandon { broker, id };
-    let content = Content { headers, body: bytes, hold: Some(Box::new(grant)) };
-    let request = LiveRequest { topic, itinerary, timeout: timeout.as_duration(), content };
-    broker.ask_live(id, Arc::new(waiting), request);
+    let asker = Asking::new(caller);
+    asker.ask(Arc::new(waiting), request);
     tokio::select! {
         answer = receiver => {
             answer.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal, "the request ended without an outcome")))
@@ -84,14 +89,32 @@ fn itinerary(then: Option<&str>) -> Result<VecDeque<TopicName>, Problem> {
     Ok(topics)
 }
 
-struct Abandon<'a> {
-    broker: &'a Broker,
+/// A requester; what it has asked is given up when it is dropped.
+pub struct Asking {
+    caller: Arc<Caller>,
     id: u64,
 }
 
-impl Drop for Abandon<'_> {
+impl Asking {
+    /// One who has not asked yet.
+    pub fn new(caller: &Arc<Caller>) -> Self {
+        Self { caller: Arc::clone(caller), id: caller.shared.broker.new_asker() }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Asks; `waiting` is told what comes of it, perhaps before this returns.
+    pub fn ask(&self, waiting: Arc<dyn Asker>, request: LiveRequest) {
+        self.caller.shared.broker.ask_live(self.id, waiting, request);
+    }
+}
+
+impl Drop for Asking {
     fn drop(&mut self) {
-        self.broker.abandon_live(self.id);
+        self.caller.shared.broker.abandon_live(self.id);
     }
 }
 
@@ -207,7 +230,8 @@ pub fn timed_out(step: u32, topic: String) -> Problem {
         .with("topic", topic)
 }
 
-fn refused(ending: Ending) -> Problem {
+/// Anything but a reply.
+pub fn refused(ending: Ending) -> Problem {
     match ending {
         Ending::Error { code, text, step, topic } => failed(code, text, step, topic.to_string()),
         Ending::NoResponder { step, topic } => {

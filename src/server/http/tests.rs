@@ -1,5 +1,7 @@
 //! Byte-level tests against a real server on a free port.
 
+mod parts;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
