@@ -17,6 +17,7 @@ use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
 use super::push::Pushes;
 use super::queue::{Keeper, Queues};
+use super::receipts::Receipts;
 use super::requests::{Durable, Live};
 use super::routes::Routes;
 use super::stream::Streams;
@@ -51,6 +52,7 @@ pub struct Broker {
     pub(crate) classics: Classics,
     pub(crate) live: Arc<Live>,
     pub(crate) requests: Arc<Durable>,
+    pub(crate) receipts: Arc<Receipts>,
     pub(crate) transactions: Arc<Transactions>,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
@@ -74,6 +76,7 @@ impl Broker {
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
         let live = Live::new(Arc::clone(&clock));
         let requests = Arc::new(Durable::restore(&catalog));
+        let receipts = Arc::new(Receipts::restore(&catalog));
         let transactions = Arc::new(Transactions::restore(&catalog, clock.as_ref()));
         let mut broker = Self {
             config,
@@ -98,6 +101,7 @@ impl Broker {
             classics: Classics::default(),
             live,
             requests,
+            receipts,
             transactions,
             here: tokio::sync::Semaphore::new(HERE),
         };
@@ -118,6 +122,7 @@ impl Broker {
         Keeper::start(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
         broker.resume_requests();
+        broker.resume_receipts();
         broker.tell_of_given_up();
         broker.resume_transactions();
         *lock(&broker.compaction) = Some(Compaction::start(&broker)?);
@@ -185,6 +190,7 @@ impl Broker {
             upkeep.stop();
         }
         self.requests.stop();
+        self.receipts.stop();
         if let Some(compaction) = lock(&self.compaction).take() {
             compaction.stop();
         }

@@ -47,6 +47,12 @@ pub struct Metrics {
     pub requests_finished: Counter,
     /// Replies to durable requests that had been decided, or that nobody knows.
     pub replies_late: Counter,
+    /// Receipts asked for that are to be POSTed.
+    pub receipts_asked: Counter,
+    /// Of these, those that their endpoint has.
+    pub receipts_delivered: Counter,
+    /// Of these, those that are not sent any more.
+    pub receipts_given_up: Counter,
     /// Logs compacted, each time.
     pub compactions: Counter,
     /// Attempts at it that failed.
@@ -91,6 +97,9 @@ impl Metrics {
             requests_opened: Counter::default(),
             requests_finished: Counter::default(),
             replies_late: Counter::default(),
+            receipts_asked: Counter::default(),
+            receipts_delivered: Counter::default(),
+            receipts_given_up: Counter::default(),
             compactions: Counter::default(),
             compaction_failures: Counter::default(),
             compaction_records_removed: Counter::default(),
@@ -123,6 +132,9 @@ impl Metrics {
         registry.register("requests_opened", "Durable requests taken in", metrics.requests_opened.clone());
         registry.register("requests_finished", "Durable requests that ended", metrics.requests_finished.clone());
         registry.register("replies_late", "Replies that decided nothing", metrics.replies_late.clone());
+        registry.register("receipts_asked", "Receipts to be POSTed", metrics.receipts_asked.clone());
+        registry.register("receipts_delivered", "Receipts POSTed", metrics.receipts_delivered.clone());
+        registry.register("receipts_given_up", "Receipts not sent any more", metrics.receipts_given_up.clone());
         metrics.register_compaction(&mut registry);
         registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());

@@ -20,6 +20,7 @@ mod partition;
 mod produce;
 mod push;
 mod queue;
+mod receipts;
 mod records;
 mod requests;
 mod routes;
@@ -39,11 +40,13 @@ pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
 pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
 
+pub use crate::catalog::Processed;
 pub use queue::{
     DELIVER_AT, DeadLetterTopic, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue,
-    MemberId, Processed, QueueMember, RecordAt, Redrive, Redriven, ResetPartition, ResetQueue, ResetTo, Settled,
+    MAX_ASKED, MemberId, QueueMember, RecordAt, Redrive, Redriven, ResetPartition, ResetQueue, ResetTo, Settled,
     Settlement, Verdict,
 };
+pub use receipts::{LONGEST as LONGEST_RECEIPT, RECEIPT_STATES, ReceiptCounts, ReceiptFilter, receipt_state};
 pub use requests::{
     Asker, CALLBACK_ERROR, CALLBACK_URL, CORRELATION_ID, Content, DEAD_CALLBACKS, DEADLINE, DurableRequest, ERROR,
     ERROR_CODE, Ending, ITINERARY, LastWord, LiveRequest, LiveResponder, OUTCOME, Port, Post, REPLIES, REPLY_TO,

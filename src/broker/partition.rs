@@ -1,15 +1,19 @@
 //! Topics and partitions as they are open.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::base::{Offset, TimestampMs, TopicName};
+use crate::base::{ErrorKind, Offset, TimestampMs, TopicName};
 use crate::catalog::{Durability, TopicEntry, TopicSettings};
 use crate::log::{Committer, Compaction, LogConfig, LogError, LogHandle, LogObserver, PartitionLog, StableEnd};
 
 use super::metrics::Metrics;
 use super::{BrokerError, PartitionDescription};
+
+/// How often it is looked whether a sync has come.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// An open topic. Altering it makes a new one over the same partitions.
 pub(crate) struct Topic {
@@ -75,6 +79,23 @@ impl Partition {
     }
 
     /// Wakes all who wait for more.
+    /// Waits until what is written below `end` is durable.
+    ///
+    /// # Errors
+    /// The partition takes no writes, so it never will be.
+    pub(crate) async fn synced(&self, end: Offset) -> Result<(), BrokerError> {
+        let log = self.log()?;
+        while log.with(|log| log.synced_end()) < end {
+            if log.with(|log| log.poisoned().is_some()) {
+                let message = format!("topic '{}' partition {}: a sync failed", self.topic, self.number);
+                return Err(BrokerError::new(ErrorKind::Poisoned, message));
+            }
+            log.request_sync();
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     pub(crate) fn close_readers(&self) {
         self.stable.send_modify(|stable| stable.closed = true);
     }

@@ -21,6 +21,7 @@
 //! | transactional id set, forgotten | `transaction/ID` = the event, or nothing |
 //! | push set | `push/NAME` = the event |
 //! | push deleted | `push/NAME` = nothing |
+//! | receipt set, over | `receipt/TOPIC/PARTITION/OFFSET/GROUP` = the event, or nothing |
 //! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
@@ -37,6 +38,7 @@ use crate::record::{BatchBuilder, BatchOptions};
 
 use super::progress::{Chunk, ConsumerEntry, GroupEntry, MemberEntry, Place, Position};
 use super::pushes::PushEntry;
+use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RoutePlace, RouteProgress};
 use super::transactions::TransactionEntry;
@@ -165,6 +167,13 @@ pub enum Event {
         /// Its name.
         name: GroupName,
     },
+    /// A receipt that is to be POSTed now is like this; `None` once it was.
+    ReceiptSet {
+        /// Of what.
+        place: ReceiptPlace,
+        /// What it is.
+        entry: Option<ReceiptEntry>,
+    },
 }
 
 /// What a value in the journal and in the view is. Append variants only.
@@ -184,6 +193,7 @@ enum Stored {
     TransactionSet(TransactionEntry),
     PushSet(PushEntry),
     ConsumerSet { group: GroupName, member: String, entry: MemberEntry, consumer: ConsumerEntry },
+    ReceiptSet(ReceiptEntry),
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -237,6 +247,7 @@ pub(super) enum Key {
     Request(RequestId),
     Transaction(String),
     Push(GroupName),
+    Receipt(ReceiptPlace),
 }
 
 impl std::fmt::Display for Key {
@@ -258,6 +269,9 @@ impl std::fmt::Display for Key {
             Self::Request(id) => write!(f, "request/{id}"),
             Self::Transaction(id) => write!(f, "transaction/{id}"),
             Self::Push(name) => write!(f, "push/{name}"),
+            Self::Receipt(ReceiptPlace { topic, partition, offset, group }) => {
+                write!(f, "receipt/{topic}/{partition}/{offset}/{group}")
+            }
         }
     }
 }
@@ -279,14 +293,10 @@ impl Key {
             Some(("request", id)) => RequestId::new(id).map(Self::Request).map_err(|_| wrong()),
             Some(("transaction", id)) if !id.is_empty() => Ok(Self::Transaction(id.to_owned())),
             Some(("position", rest)) => place(rest).map(Self::Position).ok_or_else(wrong),
-            Some(("chunk", rest)) => {
-                let numbered = || {
-                    let mut parts = rest.splitn(4, '/');
-                    let (topic, partition, number) = (parts.next()?, parts.next()?, parts.next()?);
-                    let place = place(&format!("{topic}/{partition}/{}", parts.next()?))?;
-                    Some(Self::Chunk(place, number.parse().ok()?))
-                };
-                numbered().ok_or_else(wrong)
+            Some(("chunk", rest)) => numbered(rest).map(|(place, number)| Self::Chunk(place, number)).ok_or_else(wrong),
+            Some(("receipt", rest)) => {
+                let (Place { group, topic, partition }, offset) = numbered(rest).ok_or_else(wrong)?;
+                Ok(Self::Receipt(ReceiptPlace { topic, partition, offset, group }))
             }
             Some(("route", name)) => TopicName::new(name).map(Self::Route).map_err(|_| wrong()),
             Some(("route-position", rest)) => {
@@ -308,6 +318,14 @@ fn place(text: &str) -> Option<Place> {
     Some(Place { group: GroupName::new(parts.next()?).ok()?, topic, partition })
 }
 
+/// Reads `TOPIC/PARTITION/NUMBER/GROUP`.
+fn numbered(text: &str) -> Option<(Place, u64)> {
+    let mut parts = text.splitn(4, '/');
+    let (topic, partition, number) = (parts.next()?, parts.next()?, parts.next()?);
+    let place = place(&format!("{topic}/{partition}/{}", parts.next()?))?;
+    Some((place, number.parse().ok()?))
+}
+
 impl Event {
     /// The key of the thing that it is about.
     pub fn key(&self) -> String {
@@ -327,6 +345,7 @@ impl Event {
             Self::TransactionSet { id, .. } => Key::Transaction(id.clone()),
             Self::PushSet(entry) => Key::Push(entry.name.clone()),
             Self::PushDeleted { name } => Key::Push(name.clone()),
+            Self::ReceiptSet { place, .. } => Key::Receipt(place.clone()),
         };
         key.to_string()
     }
@@ -355,6 +374,7 @@ impl Event {
             Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
             Self::TransactionSet { entry: Some(entry), .. } => Stored::TransactionSet(entry),
             Self::PushSet(entry) => Stored::PushSet(entry),
+            Self::ReceiptSet { entry: Some(entry), .. } => Stored::ReceiptSet(entry),
             Self::GroupDeleted { .. }
             | Self::PushDeleted { .. }
             | Self::RouteDeleted { .. }
@@ -362,6 +382,7 @@ impl Event {
             | Self::MemberSet { entry: None, .. }
             | Self::RequestSet { entry: None, .. }
             | Self::TransactionSet { entry: None, .. }
+            | Self::ReceiptSet { entry: None, .. }
             | Self::PositionSet { position: None, .. }
             | Self::ChunkSet { chunk: None, .. } => return Ok(vec![(self.key(), None)]),
         };
@@ -397,6 +418,7 @@ impl Event {
             Stored::RequestSet(entry) => Self::RequestSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::PushSet(entry) => Self::PushSet(entry),
+            Stored::ReceiptSet(entry) => Self::ReceiptSet { place: entry.place.clone(), entry: Some(entry) },
             Stored::ConsumerSet { group, member, entry, consumer } => {
                 let entry = Some(MemberEntry { consumer: Some(consumer), ..entry });
                 Self::MemberSet { group, member, entry }

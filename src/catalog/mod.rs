@@ -17,6 +17,7 @@ mod event;
 mod journal;
 mod progress;
 mod pushes;
+mod receipts;
 mod requests;
 mod routing;
 mod settings;
@@ -33,6 +34,7 @@ pub use progress::{
     QueueSettings,
 };
 pub use pushes::PushEntry;
+pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};

@@ -8,6 +8,7 @@ use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
 use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
 use super::pushes::PushEntry;
+use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
 use super::routing::Routing;
 use super::transactions::TransactionEntry;
@@ -26,6 +27,7 @@ pub(super) struct State {
     requests: BTreeMap<RequestId, RequestEntry>,
     transactions: BTreeMap<String, TransactionEntry>,
     pushes: BTreeMap<GroupName, PushEntry>,
+    receipts: BTreeMap<ReceiptPlace, ReceiptEntry>,
 }
 
 /// A group and its progress.
@@ -91,6 +93,10 @@ impl State {
 
     pub(super) fn push(&self, name: &GroupName) -> Option<&PushEntry> {
         self.pushes.get(name)
+    }
+
+    pub(super) fn receipts(&self) -> impl ExactSizeIterator<Item = &ReceiptEntry> {
+        self.receipts.values()
     }
 
     pub(super) fn group(&self, name: &GroupName) -> Option<&GroupEntry> {
@@ -260,7 +266,8 @@ impl State {
             | Event::RequestSet { .. }
             | Event::TransactionSet { .. }
             | Event::PushSet(_)
-            | Event::PushDeleted { .. } => Ok(()),
+            | Event::PushDeleted { .. }
+            | Event::ReceiptSet { .. } => Ok(()),
         }
     }
 
@@ -309,6 +316,8 @@ impl State {
             Event::TransactionSet { id, entry: None } => drop(self.transactions.remove(&id)),
             Event::PushSet(entry) => drop(self.pushes.insert(entry.name.clone(), entry)),
             Event::PushDeleted { name } => drop(self.pushes.remove(&name)),
+            Event::ReceiptSet { place, entry: Some(entry) } => drop(self.receipts.insert(place, entry)),
+            Event::ReceiptSet { place, entry: None } => drop(self.receipts.remove(&place)),
         }
     }
 
@@ -337,6 +346,7 @@ impl State {
                 Key::Request(id) => drop(self.requests.remove(&id)),
                 Key::Transaction(id) => drop(self.transactions.remove(&id)),
                 Key::Push(name) => drop(self.pushes.remove(&name)),
+                Key::Receipt(place) => drop(self.receipts.remove(&place)),
             }
             return Ok(());
         };
@@ -392,6 +402,9 @@ impl State {
         }
         for entry in self.pushes.values() {
             changes.extend(Event::PushSet(entry.clone()).changes()?);
+        }
+        for entry in self.receipts.values() {
+            changes.extend(Event::ReceiptSet { place: entry.place.clone(), entry: Some(entry.clone()) }.changes()?);
         }
         Ok(changes)
     }

@@ -16,6 +16,7 @@ use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
 use super::progress::{GroupEntry, MemberEntry};
 use super::pushes::PushEntry;
+use super::receipts::ReceiptEntry;
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RouteProgress};
 use super::state::{Progress, State};
@@ -247,6 +248,11 @@ impl Catalog {
     /// The push subscription of this name.
     pub fn push(&self, name: &GroupName) -> Option<&PushEntry> {
         self.state.push(name)
+    }
+
+    /// Every receipt that is to be POSTed.
+    pub fn receipts(&self) -> impl ExactSizeIterator<Item = &ReceiptEntry> {
+        self.state.receipts()
     }
 
     /// The group of this name.

@@ -22,6 +22,7 @@ mod position;
 mod produce;
 mod progress;
 mod push;
+mod receipts;
 mod replay;
 mod reply;
 mod request;
@@ -32,6 +33,7 @@ mod stream_consume;
 mod template;
 mod topic;
 mod verify;
+mod wait_for;
 
 #[cfg(test)]
 mod tests;
@@ -96,6 +98,8 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Route(route::RouteArgs),
     /// Sends records to HTTP endpoints, as webhooks
     Push(push::PushArgs),
+    /// Lists receipts that the server is to POST
+    Receipts(receipts::ReceiptsArgs),
     /// Lists, shows and sends back what could not be delivered
     DeadLetter(dead_letter::DeadLetterArgs),
     /// Checks a data directory offline, every batch
@@ -140,6 +144,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Group(args) => block_on(group::run(args)),
         Command::Route(args) => block_on(route::run(args)),
         Command::Push(args) => block_on(push::run(args)),
+        Command::Receipts(args) => block_on(receipts::run(args)),
         Command::DeadLetter(args) => block_on(dead_letter::run(args)),
         Command::Verify(args) => verify::run(args),
         Command::Dump(args) => dump::run(args),

@@ -1,6 +1,6 @@
 //! `tidelog produce`: records from the command line, a file or stdin, one a line, streamed in constant memory.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -11,11 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use futures_util::StreamExt;
 use tidelog::base::{self, Clock, ErrorKind, Millis, SystemClock, TopicName, limits};
-use tidelog::client::{
-    Ack, Admin, Client, ClientError, Message, Producer, Receipt, ReceiptOutcome, RecordAt, RecordMetadata,
-};
+use tidelog::client::{Ack, Admin, Client, ClientError, Message, Producer, Receipt, RecordAt, RecordMetadata};
 use tidelog::record::Compression;
 use tokio::sync::mpsc;
 
@@ -27,18 +24,16 @@ use super::output::{self, Out, count, grouped};
 use super::position::parse_pair;
 use super::progress::{Progress, Unit};
 use super::route::{ShownTrace, print_trace};
+use super::wait_for;
 
 /// Records whose acknowledgement is awaited; the client bounds their bytes, this bounds their number.
 const RECORDS_IN_FLIGHT: usize = 64 * 1024;
 
-/// Records waited for at a time.
-const WAITED_FOR: usize = 10_000;
+/// Records whose receipts are asked for at once.
+const RECEIPTS: usize = 1000;
 
 /// How long a record that is to be explained may take to be routed.
 const EXPLAIN_WAIT: Duration = Duration::from_secs(10);
-
-/// How long `--wait-for` says nothing.
-const SILENCE: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,6 +41,7 @@ Examples:
   tidelog produce orders --file orders.jsonl          one record a line; on disk when the command returns
   tail -f app.log | tidelog produce logs              sends each line as it comes
   tidelog produce orders 'hello' --wait-for erp       returns when the group has acked it
+  tidelog produce orders 'hello' --receipt-of erp --receipt-to https://crm.example/receipts
   tidelog produce orders 'later' --delay 1h --expires-in 2h
   printf 'k1:a\\nk2:b\\n' | tidelog produce users --key-separator : --header source=crm --json
   tidelog produce orders --explain 'hello'             where the routes send it, and why
@@ -120,6 +116,15 @@ pub struct ProduceArgs {
     /// Wait at most so long for the group
     #[arg(long, value_name = "DURATION", requires = "wait_for")]
     wait_timeout: Option<Millis>,
+    /// Have the server POST what becomes of each record in this group
+    #[arg(long, value_name = "GROUP", requires = "receipt_to")]
+    receipt_of: Option<String>,
+    /// Where to POST it
+    #[arg(long, value_name = "URL", requires = "receipt_of")]
+    receipt_to: Option<String>,
+    /// After this time, POST that nothing has become of it
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
+    receipt_timeout: Millis,
     /// Print {"topic","partition","offset","timestamp"} for each record
     #[arg(long)]
     json: bool,
@@ -138,6 +143,11 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
     if args.ack == AckArg::None && args.wait_for.is_some() {
         return Err(Failure::Usage(
             "with --ack none nobody knows where a record is, so --wait-for cannot wait".to_owned(),
+        ));
+    }
+    if args.ack == AckArg::None && args.receipt_of.is_some() {
+        return Err(Failure::Usage(
+            "with --ack none nobody knows where a record is, so there are no receipts".to_owned(),
         ));
     }
     let (mut lines, length) = open_input(&args)?;
@@ -165,6 +175,8 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
         failed: 0,
         stopped: None,
         stored: Vec::new(),
+        to_ask: Vec::new(),
+        client: client.clone(),
         args,
     };
     let worked = sending.run(&mut lines).await;
@@ -174,109 +186,8 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
     let (json, quiet, timeout) = (sending.args.json, sending.args.quiet, sending.args.wait_timeout);
     sending.finish()?;
     match group {
-        Some(group) => wait_for(&client, &group, stored, timeout, json, quiet).await,
+        Some(group) => wait_for::run(&client, &group, stored, timeout, json, quiet).await,
         None => Ok(()),
-    }
-}
-
-/// Waits for what becomes of the records in a group.
-async fn wait_for(
-    client: &Client,
-    group: &str,
-    records: Vec<RecordAt>,
-    timeout: Option<Millis>,
-    json: bool,
-    quiet: bool,
-) -> Result<(), Failure> {
-    let total = records.len() as u64;
-    let mut progress = Progress::new(Unit::Records, Some(total), "waiting for the group");
-    let topics: BTreeSet<String> = records.iter().map(|record| record.topic.to_string()).collect();
-    let mut out = output::stdout();
-    let (mut done, mut others) = (0, BTreeMap::new());
-    let mut outcomes = futures_util::stream::iter(records)
-        .map(async |record| (client.processed(group, record.clone()).await, record))
-        .buffer_unordered(WAITED_FOR);
-    let wait = async {
-        while let Some((outcome, record)) = outcomes.next().await {
-            let name = match outcome? {
-                ReceiptOutcome::Acked => "acked",
-                ReceiptOutcome::DeadLettered => "dead_lettered",
-                ReceiptOutcome::NotWanted => "not_wanted",
-                ReceiptOutcome::Expired => "expired",
-            };
-            if json {
-                let (topic, partition, offset) = (record.topic, record.partition, record.offset);
-                let line = serde_json::json!({
-                    "topic": topic, "partition": partition, "offset": offset, "group": group, "outcome": name,
-                });
-                output::json_line(&mut out, &line)?;
-            }
-            progress.advance(1);
-            done += 1;
-            if name != "acked" {
-                *others.entry(name).or_insert(0u64) += 1;
-            }
-        }
-        Ok::<(), Failure>(())
-    };
-    // Who has to wait is told for what.
-    let wait = async {
-        tokio::pin!(wait);
-        tokio::select! {
-            waited = &mut wait => return waited,
-            () = tokio::time::sleep(SILENCE) => {}
-        }
-        if !quiet {
-            let why = why_it_waits(client, group, &topics).await;
-            output::complain(&format!("waiting until group '{group}' has done {}{why}", count(total, "record")));
-        }
-        wait.await
-    };
-    let waited = match timeout {
-        Some(limit) => tokio::time::timeout(limit.as_duration(), wait).await,
-        None => Ok(wait.await),
-    };
-    drop(outcomes);
-    progress.finish();
-    out.flush()?;
-    match waited {
-        Err(_) => {
-            let left = count(total - done, "record");
-            return Err(Failure::Failed(format!(
-                "group '{group}' has not done {left} of {} within {}",
-                grouped(total),
-                timeout.unwrap_or(Millis(0))
-            )));
-        }
-        Ok(outcome) => outcome?,
-    }
-    if others.is_empty() {
-        if !quiet {
-            output::complain(&format!("group '{group}' has acked {}", count(total, "record")));
-        }
-        return Ok(());
-    }
-    let others: Vec<String> = others.iter().map(|(name, times)| format!("{} {name}", grouped(*times))).collect();
-    Err(Failure::Failed(format!(
-        "group '{group}' has not acked all of {}: {}",
-        count(total, "record"),
-        others.join(", ")
-    )))
-}
-
-/// What keeps a group from doing records of these topics, if that is plain.
-async fn why_it_waits(client: &Client, group: &str, topics: &BTreeSet<String>) -> String {
-    match client.admin().describe_group(group).await {
-        Ok(described) => {
-            let mut others = topics.iter().filter(|topic| described.partitions.iter().all(|at| at.topic != **topic));
-            match others.next() {
-                Some(topic) => format!("; it does not read topic '{topic}'"),
-                None if described.members.is_empty() => "; it has no members now".to_owned(),
-                None => String::new(),
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => "; there is no such group yet".to_owned(),
-        Err(_) => String::new(),
     }
 }
 
@@ -332,6 +243,9 @@ struct Sending {
     stopped: Option<String>,
     /// Where the records are, if a group is waited for.
     stored: Vec<RecordAt>,
+    /// Where those are whose receipts are still to be asked for.
+    to_ask: Vec<RecordAt>,
+    client: Client,
 }
 
 impl Sending {
@@ -345,6 +259,7 @@ impl Sending {
                 (sent, result) = next_outcome(&mut self.in_flight), if !self.in_flight.is_empty() => {
                     self.settle(&sent, result)?;
                     self.explain().await?;
+                    self.ask_receipts().await?;
                     if self.in_flight.is_empty() {
                         self.out.flush()?;
                     }
@@ -362,6 +277,7 @@ impl Sending {
             let (sent, result) = next_outcome(&mut self.in_flight).await;
             self.settle(&sent, result)?;
             self.explain().await?;
+            self.ask_receipts().await?;
         }
         self.out.flush()?;
         match flushed {
@@ -436,11 +352,11 @@ impl Sending {
             Ok(record) => {
                 self.acknowledged += 1;
                 self.bytes += sent.bytes;
-                if self.args.wait_for.is_some()
-                    && let Some(offset) = record.offset
-                {
-                    let topic = record.topic.as_ref().to_owned();
-                    self.stored.push(RecordAt { topic, partition: record.partition, offset });
+                if let Some(offset) = record.offset {
+                    let topic = || record.topic.as_ref().to_owned();
+                    let at = || RecordAt { topic: topic(), partition: record.partition, offset };
+                    self.stored.extend(self.args.wait_for.is_some().then(at));
+                    self.to_ask.extend(self.args.receipt_of.is_some().then(at));
                 }
                 if self.args.json {
                     let line = ReceiptLine {
@@ -458,6 +374,23 @@ impl Sending {
             Err(error) => self.refuse(sent.line, &error.to_string(), of_the_record(&error)),
         }
         Ok(())
+    }
+
+    /// Asks for the receipts of what was acknowledged, when it is worth a request.
+    async fn ask_receipts(&mut self) -> Result<(), Failure> {
+        let (Some(group), Some(url)) = (&self.args.receipt_of, &self.args.receipt_to) else { return Ok(()) };
+        if self.to_ask.is_empty() || self.to_ask.len() < RECEIPTS && !self.in_flight.is_empty() {
+            return Ok(());
+        }
+        let records = std::mem::take(&mut self.to_ask);
+        let unasked = count(records.len() as u64, "record");
+        let asked = self.client.ask_receipts(group, url, records, self.args.receipt_timeout.as_duration()).await;
+        asked.map_err(|error| {
+            let acknowledged = count(self.acknowledged, "record");
+            Failure::Failed(format!(
+                "{acknowledged} acknowledged, but no receipts asked for the last {unasked}: {error}"
+            ))
+        })
     }
 
     /// Tells where the records went that were acknowledged.

@@ -6,8 +6,9 @@ use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
     AlterTopic, CancelRequest, CommitPosition, CommitPositions, CreateTopic, DeadLetterTopic, DeleteGroup, DeleteTopic,
     DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary, ListDeadLetters, ListGroups,
-    ListOffsets, ListRequests, ListTopics, Metrics, OffsetAt, Positions, Redrive, RedriveOk, RequestInfo, ResetGroup,
-    ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
+    ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt, Positions, ReceiptAt, ReceiptInfo, Redrive,
+    RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription,
+    TopicSummary,
 };
 
 use super::ClientError;
@@ -118,6 +119,15 @@ impl Admin {
     pub async fn list_requests(&self, wanted: ListRequests) -> Result<(Vec<RequestInfo>, bool), ClientError> {
         let listed = self.link.ask(&wanted, Again::Yes).await?;
         Ok((listed.requests, listed.more))
+    }
+
+    /// Receipts that are to be POSTed, by topic, partition, offset and group, and where to go on if there are more.
+    pub async fn list_receipts(
+        &self,
+        wanted: ListReceipts,
+    ) -> Result<(Vec<ReceiptInfo>, Option<ReceiptAt>), ClientError> {
+        let listed = self.link.ask(&wanted, Again::Yes).await?;
+        Ok((listed.receipts, listed.next))
     }
 
     /// Ends a durable request without a reply, unless it has ended already; what it is then.

@@ -6,14 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::base::PartitionId;
-use crate::protocol::{ReceiptOutcome, RecordAt};
+use crate::protocol::{AskReceipts, ReceiptOutcome, RecordAt};
 
-use super::link::Link;
+use super::link::{Again, Link};
 use super::processed::Hubs;
 use super::{
     Admin, ClientError, ConsumerBuilder, GroupConsumerBuilder, Outcome, ProducerBuilder, Pull, QueueConsumerBuilder,
     RequestBuilder, RequestInfo, ResponderBuilder,
 };
+
+/// Receipts that one request asks for.
+const RECEIPTS_AT_ONCE: usize = 10_000;
 
 /// What a client was told when it was built.
 #[derive(Debug, Clone)]
@@ -122,6 +125,30 @@ impl Client {
     /// The server refuses: there is no such topic or partition.
     pub async fn processed(&self, group: impl AsRef<str>, record: RecordAt) -> Result<ReceiptOutcome, ClientError> {
         Hubs::outcome(&self.link, group.as_ref(), record).await
+    }
+
+    /// Asks that what becomes of records in a group is POSTed to a URL, a receipt for each record; after `timeout` a receipt
+    /// says that nothing has. When this returns, the server keeps that through a restart. The same again is the same.
+    ///
+    /// # Errors
+    /// The server refuses: there is no such topic or record, the URL makes no sense, too many receipts wait. Those before the
+    /// one that it refuses may have been asked for.
+    pub async fn ask_receipts(
+        &self,
+        group: impl Into<String>,
+        url: impl Into<String>,
+        records: impl IntoIterator<Item = RecordAt>,
+        timeout: Duration,
+    ) -> Result<(), ClientError> {
+        let (group, url) = (group.into(), url.into());
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let records = records.by_ref().take(RECEIPTS_AT_ONCE).collect();
+            let request = AskReceipts { group: group.clone(), url: url.clone(), records, timeout_ms };
+            self.link.ask(&request, Again::Yes).await?;
+        }
+        Ok(())
     }
 
     /// The address it was built for.

@@ -182,6 +182,10 @@ kinds! {
     97 Redrive "redrive";
     /// [`super::ListDeadLetters`].
     98 ListDeadLetters "list_dead_letters";
+    /// [`super::AskReceipts`].
+    99 AskReceipts "ask_receipts";
+    /// [`super::ListReceipts`].
+    100 ListReceipts "list_receipts";
 }
 
 impl Kind {

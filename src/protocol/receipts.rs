@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::kind::request;
 use super::{Kind, Message, Request};
 
 /// Asks what became of records in a group, and waits until that is known of one of them.
@@ -65,6 +66,83 @@ pub enum ReceiptOutcome {
     NotWanted,
     /// It expired before a member was given it.
     Expired,
+    /// It was deleted before the group had done it.
+    Deleted,
+}
+
+/// Asks that what becomes of records in a group is POSTed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskReceipts {
+    /// The group; it need not exist yet.
+    pub group: String,
+    /// Where the receipts are sent.
+    pub url: String,
+    /// The records, at most 10,000; each gets a receipt of its own.
+    pub records: Vec<RecordAt>,
+    /// After this time a receipt says that the group has not processed the record.
+    pub timeout_ms: u64,
+}
+
+/// It is durable that they were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskReceiptsOk {}
+
+request!(AskReceipts, AskReceiptsOk);
+
+/// Asks for receipts that are to be POSTed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReceipts {
+    /// Only those in this state: `waiting`, `sending` or `given_up`.
+    pub state: Option<String>,
+    /// Only those of this group.
+    pub group: Option<String>,
+    /// Only those behind this one, as an answer said.
+    pub after: Option<ReceiptAt>,
+}
+
+/// Receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListReceiptsOk {
+    /// The receipts, by topic, partition, offset and group.
+    pub receipts: Vec<ReceiptInfo>,
+    /// Where to go on; nothing at the end.
+    pub next: Option<ReceiptAt>,
+}
+
+request!(ListReceipts, ListReceiptsOk);
+
+/// A record of a certain incarnation of a topic, and a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptAt {
+    /// The topic's id, 32 hexadecimal digits.
+    pub topic_id: String,
+    /// The partition.
+    pub partition: u32,
+    /// The offset.
+    pub offset: u64,
+    /// The group.
+    pub group: String,
+}
+
+/// A receipt that is to be POSTed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptInfo {
+    /// The record.
+    pub record: RecordAt,
+    /// The group.
+    pub group: String,
+    /// Where it goes.
+    pub url: String,
+    /// `waiting`, `sending` or `given_up`.
+    pub state: String,
+    /// When it was asked for, in milliseconds since the Unix epoch.
+    pub asked_ms: i64,
+    /// When it says that the group has not processed the record, if it has not by then.
+    pub until_ms: i64,
+    /// What it says, once that is known: `acked`, `dead_lettered`, `not_wanted`, `expired`, `deleted` or `timed_out`.
+    pub outcome: Option<String>,
+    /// Why it is not sent any more.
+    pub given_up: Option<String>,
 }
 
 /// Sends dead letters back to where they came from.

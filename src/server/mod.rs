@@ -15,6 +15,7 @@ mod metrics;
 mod native;
 pub mod outgoing;
 mod push;
+mod receipts;
 mod shared;
 mod tasks;
 #[cfg(test)]
@@ -32,7 +33,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::base::{Clock, ErrorKind, SystemClock};
-use crate::broker::{Broker, BrokerError};
+use crate::broker::{Broker, BrokerError, Post};
+use crate::catalog::ReceiptEntry;
 use crate::disk::{Disk, RealDisk};
 use accept::Door;
 use budget::Budget;
@@ -160,8 +162,10 @@ impl Server {
         let addresses = open_doors("native listener", sockets, native::DOOR, &shared, &mut listeners)?;
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
         let http_addresses = open_doors("HTTP listener", http_sockets, http::DOOR, &shared, &mut listeners)?;
-        let callbacks = callbacks::run(Arc::clone(&shared), secret.clone());
+        let callbacks = webhooks::courier::run::<Post>(Arc::clone(&shared), secret.clone());
         tasks::spawn("callbacks", callbacks.map(Ok::<_, std::convert::Infallible>));
+        let receipts = webhooks::courier::run::<ReceiptEntry>(Arc::clone(&shared), secret.clone());
+        tasks::spawn("receipts", receipts.map(Ok::<_, std::convert::Infallible>));
         let pushes = push::run(Arc::clone(&shared), secret);
         let pushes = tasks::spawn("pushes", pushes.map(Ok::<_, std::convert::Infallible>));
         Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners, pushes })

@@ -9,6 +9,7 @@
 //! done ------|==leased==|  done  |=waiting=|------ not looked at yet
 //! ```
 
+mod gone;
 mod kept;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use crate::base::{Offset, TimestampMs};
 use crate::catalog::{CHUNK_OFFSETS, Progress, QueueSettings};
 
+use gone::Gone;
 pub(crate) use kept::Keep;
 
 /// A member of a group, unique as long as the broker runs.
@@ -111,6 +113,8 @@ pub(crate) struct Machine {
     kept_floor: Option<Offset>,
     kept_chunks: BTreeSet<u64>,
     pub(crate) redeliveries: u64,
+    /// What was deleted before it was done.
+    gone: Gone,
     /// By how much the records that members have out grew or shrank since it was asked for.
     out: HashMap<MemberId, i64>,
 }
@@ -132,6 +136,7 @@ impl Machine {
             kept_floor,
             kept_chunks: BTreeSet::new(),
             redeliveries: 0,
+            gone: Gone::default(),
             out: HashMap::new(),
         };
         for (&number, chunk) in progress.into_iter().flat_map(|progress| &progress.chunks) {
@@ -308,6 +313,7 @@ impl Machine {
             while at < span.end {
                 while there.next_if(|offset| *offset < at).is_some() {}
                 if there.peek() != Some(&at) {
+                    self.gone.add(at, at + 1);
                     self.done(at, Span { end: at + 1, ..span }, now);
                     at += 1;
                     continue;
@@ -442,9 +448,22 @@ impl Machine {
     /// The log begins at `start` now: what was below is gone, and so done.
     pub(crate) fn forget_below(&mut self, start: Offset, now: TimestampMs) {
         for (from, span) in self.carve(0, start) {
+            self.gone.add(from, span.end);
             self.done(from, span, now);
         }
+        let mut from = self.cursor;
+        let known: Vec<_> = self.known_done.range(..start).map(|(from, to)| (*from, *to)).collect();
+        for (done, to) in known {
+            self.gone.add(from, done);
+            from = from.max(to);
+        }
+        self.gone.add(from, start);
         self.pass(start);
+    }
+
+    /// Whether the record is done only because it was deleted, as far as is remembered.
+    pub(crate) fn is_gone(&self, offset: Offset) -> bool {
+        self.gone.contains(offset)
     }
 
     fn settle(&mut self, from: Offset, to: Offset, mut each: impl FnMut(&mut Self, Offset, Span) -> bool) -> Settled {

@@ -38,7 +38,7 @@ pub(crate) use group::dead_letters;
 pub use group::{Handed, Settlement, Verdict};
 pub(crate) use keeper::Keeper;
 pub use machine::{MemberId, Settled};
-pub use receipts::{Processed, RecordAt};
+pub use receipts::{MAX_ASKED, RecordAt};
 pub use redrive::{DeadLetterTopic, Redrive, Redriven};
 
 /// Longest lease and longest wait between deliveries, in milliseconds: a week.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicName};
-use crate::catalog::GroupKind;
+use crate::catalog::{GroupKind, Processed};
 use crate::expr::{Filter, Input};
 
 use super::super::broker::{blocking, lock};
@@ -28,19 +28,6 @@ pub struct RecordAt {
     pub partition: PartitionId,
     /// The offset.
     pub offset: Offset,
-}
-
-/// What became of a record in a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Processed {
-    /// It was acked, or lies below the group's committed position.
-    Acked,
-    /// The group gave up: it is in the dead-letter topic.
-    DeadLettered,
-    /// The group's filter does not select it.
-    NotWanted,
-    /// It expired before a member was given it.
-    Expired,
 }
 
 impl Broker {
@@ -117,9 +104,12 @@ impl Broker {
             let id = self.topic(record.topic.as_str())?.entry.id;
             let partition = lock(&group.inside).partitions.get(&(id, record.partition)).cloned();
             if let Some(partition) = partition
-                && lock(&partition.machine).is_done(record.offset)
+                && let Some(gone) = {
+                    let machine = lock(&partition.machine);
+                    machine.is_done(record.offset).then(|| machine.is_gone(record.offset))
+                }
             {
-                found.push((record, partition));
+                found.push((record, partition, gone));
             }
         }
         if found.is_empty() {
@@ -130,15 +120,16 @@ impl Broker {
         self.know_graves(&group).await?;
         let filter = lock(&group.inside).filter.clone();
         let mut done = Vec::new();
-        for (record, partition) in found {
+        for (record, partition, gone) in found {
             let buried = {
                 let graves = group.graves.lock().await;
                 let place = (partition.place.topic, record.partition, record.offset);
                 graves.as_ref().is_some_and(|graves| graves.contains(&place))
             };
-            let outcome = match buried {
-                true => Processed::DeadLettered,
-                false => self.ending(filter.as_deref(), record, &partition).await,
+            let outcome = match (buried, gone) {
+                (true, _) => Processed::DeadLettered,
+                (false, true) => Processed::Deleted,
+                (false, false) => self.ending(filter.as_deref(), record, &partition).await,
             };
             done.push((record.clone(), outcome));
         }

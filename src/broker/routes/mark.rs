@@ -2,7 +2,6 @@
 //! the last record, which says what it was made of.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::{ErrorKind, Offset, ProducerId, limits};
 use crate::log::{LastBatch, LogHandle};
@@ -12,9 +11,6 @@ use crate::route;
 use super::super::BrokerError;
 use super::super::broker::blocking;
 use super::super::partition::Partition;
-
-/// How often it is looked whether a sync has come.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// Which of a route's outputs: the source record's offset, and which of the records made of it. Outputs of one source partition
 /// are written to each destination partition in this order.
@@ -64,7 +60,7 @@ pub(super) async fn written(partition: &Arc<Partition>, producer: ProducerId) ->
         (None, Some(last), _) => last,
     };
     // A killed server may have left it written and not synced; what counts as done must survive a power cut.
-    synced(partition, last.last_offset + 1).await?;
+    partition.synced(last.last_offset + 1).await?;
     let reading = log.clone();
     let read = blocking(move || {
         let plan = reading.with(|log| log.plan_read(last.last_offset, 1, log.written_end()))?;
@@ -82,23 +78,6 @@ pub(super) async fn written(partition: &Arc<Partition>, producer: ProducerId) ->
             Err(BrokerError::new(ErrorKind::Internal, message))
         }
     }
-}
-
-/// Waits until what is written below `end` is durable.
-///
-/// # Errors
-/// The partition takes no writes, so it never will be.
-pub(super) async fn synced(partition: &Partition, end: Offset) -> Result<(), BrokerError> {
-    let log = partition.log()?;
-    while log.with(|log| log.synced_end()) < end {
-        if log.with(|log| log.poisoned().is_some()) {
-            let message = format!("topic '{}' partition {}: a sync failed", partition.topic, partition.number);
-            return Err(BrokerError::new(ErrorKind::Poisoned, message));
-        }
-        log.request_sync();
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(())
 }
 
 fn last_mark(batches: bytes::Bytes, at: Offset) -> Option<Mark> {

@@ -365,7 +365,7 @@ impl Runner {
                 if topic.entry.id != self.reading.place.topic {
                     return Ok(());
                 }
-                mark::synced(topic.partition(self.reading.place.partition)?, end).await
+                topic.partition(self.reading.place.partition)?.synced(end).await
             };
             match synced.await {
                 Ok(()) => return Ok(()),

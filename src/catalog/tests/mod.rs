@@ -152,6 +152,25 @@ fn push(of: &str) -> Event {
     })
 }
 
+fn receipt(group: &str, offset: u64) -> Event {
+    let place = ReceiptPlace { topic: TopicId(7), partition: 300, offset, group: GroupName::new(group).unwrap() };
+    let entry = ReceiptEntry {
+        place: place.clone(),
+        topic: name("erp.orders"),
+        url: "https://crm.example.com/receipts".into(),
+        asked_ms: NOW,
+        until_ms: NOW + 604_800_000,
+        news: Some(ReceiptNews { processed: Some(Processed::DeadLettered), at_ms: NOW + 5 }),
+        given_up: Some(GivenUp { reason: "the endpoint answers 500".into(), at_ms: NOW + 9 }),
+    };
+    Event::ReceiptSet { place, entry: Some(entry) }
+}
+
+fn receipt_over(group: &str, offset: u64) -> Event {
+    let Event::ReceiptSet { place, .. } = receipt(group, offset) else { unreachable!() };
+    Event::ReceiptSet { place, entry: None }
+}
+
 fn disk_of(sim: &SimDisk) -> Arc<dyn Disk> {
     Arc::new(sim.clone())
 }
@@ -191,6 +210,9 @@ fn script() -> Vec<Event> {
         push("erp/hook"),
         push("erp/other"),
         Event::PushDeleted { name: GroupName::new("erp/other").unwrap() },
+        receipt("erp/billing", 12),
+        receipt("erp/billing", 13),
+        receipt_over("erp/billing", 12),
     ]
 }
 

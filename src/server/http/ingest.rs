@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -14,10 +15,14 @@ use super::idempotency::IdempotencyKey;
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records;
-use crate::base::{PartitionId, TopicName};
-use crate::broker::{AckLevel, BrokerError, Produced, TopicMetadata};
+use crate::base::{GroupName, Millis, PartitionId, TopicName};
+use crate::broker::{AckLevel, Broker, BrokerError, MAX_ASKED, Produced, RecordAt, TopicMetadata};
 use crate::record::json::NewRecord;
 use crate::record::{BatchBuilder, Record, partition_for_key};
+use crate::server::outgoing::Url;
+
+/// After this time a receipt says that nothing has become of a record, unless the query says another.
+const RECEIPT_TIMEOUT: Millis = Millis(7 * 86_400_000);
 
 /// Where the next record without a key goes.
 static TURN: AtomicUsize = AtomicUsize::new(0);
@@ -28,13 +33,15 @@ static TURN: AtomicUsize = AtomicUsize::new(0);
 /// The request is wrong, or the broker refuses; `appended` then says what had been appended to other partitions.
 pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
     let topic = topic_name(topic)?;
-    let query = Query::read(request.uri().query(), &["ack", "key", "partition", "format"])?;
+    let known = ["ack", "key", "partition", "format", "receipt_of", "receipt_to", "receipt_timeout"];
+    let query = Query::read(request.uri().query(), &known)?;
     let ack = match query.get("ack") {
         None | Some("durable") => AckLevel::Durable,
         Some("written") => AckLevel::Written,
         Some("none") => AckLevel::None,
         Some(other) => return Err(Problem::wrong(format!("ack={other}: use durable, written or none"))),
     };
+    let wanted = Wanted::read(&query, ack)?;
     let (head, body) = request.into_parts();
     let key = IdempotencyKey::read(&head.headers)?;
     let Taken { bytes, grant } = body::take(caller, body).await?;
@@ -45,7 +52,7 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
     // Whoever goes away after asking has asked all the same: what was begun is done to its end.
     let work = async move {
         let _held = grant;
-        produce(&caller, &topic, placed, key, ack).await
+        produce(&caller, &topic, placed, key, (ack, wanted)).await
     };
     finished("HTTP append", work).await
 }
@@ -84,7 +91,7 @@ async fn produce(
     topic: &TopicName,
     placed: Placed,
     key: Option<IdempotencyKey>,
-    ack: AckLevel,
+    (ack, wanted): (AckLevel, Option<Wanted>),
 ) -> Result<Answer, Problem> {
     let broker = &caller.shared.broker;
     let mut appends = Vec::new();
@@ -124,7 +131,50 @@ async fn produce(
     match failed {
         Some(error) if lines.is_empty() => Err(problem(error)),
         Some(error) => Err(problem(error).with("appended", lines)),
-        None => Ok(json(StatusCode::OK, &json!({ "topic": topic, "records": lines }))),
+        None => {
+            if let Some(wanted) = wanted {
+                let asked = wanted.ask(broker, topic, &done).await;
+                asked.map_err(|error| problem(error).with("appended", lines.clone()))?;
+            }
+            Ok(json(StatusCode::OK, &json!({ "topic": topic, "records": lines })))
+        }
+    }
+}
+
+/// Receipts that are wanted of what is appended.
+struct Wanted {
+    group: GroupName,
+    url: Url,
+    timeout: Duration,
+}
+
+impl Wanted {
+    fn read(query: &Query, ack: AckLevel) -> Result<Option<Self>, Problem> {
+        let (Some(group), Some(url)) = (query.get("receipt_of"), query.parse("receipt_to")?) else {
+            let (of, to, timeout) = ("receipt_of", "receipt_to", "receipt_timeout");
+            return match [of, to, timeout].into_iter().any(|name| query.get(name).is_some()) {
+                true => Err(Problem::wrong(format!("a receipt needs both {of}=GROUP and {to}=URL"))),
+                false => Ok(None),
+            };
+        };
+        if ack == AckLevel::None {
+            return Err(Problem::wrong("with ack=none nobody knows where a record is, so there are no receipts"));
+        }
+        let group = GroupName::new(group).map_err(|error| Problem::wrong(error.to_string()))?;
+        let timeout: Millis = query.parse("receipt_timeout")?.unwrap_or(RECEIPT_TIMEOUT);
+        Ok(Some(Self { group, url, timeout: timeout.as_duration() }))
+    }
+
+    async fn ask(&self, broker: &Arc<Broker>, topic: &TopicName, done: &[Appended]) -> Result<(), BrokerError> {
+        let mut records = Vec::new();
+        for (partition, places, produced) in done {
+            let at = |offset| RecordAt { topic: topic.clone(), partition: *partition, offset };
+            records.extend((produced.base_offset..).take(places.len()).map(at));
+        }
+        for records in records.chunks(MAX_ASKED) {
+            broker.ask_receipts(&self.group, &self.url.to_string(), records, self.timeout).await?;
+        }
+        Ok(())
     }
 }
 

@@ -6,22 +6,26 @@ use std::time::Duration;
 use super::mapping::{Refusal, topic_name};
 use super::members::group_name;
 use super::session::{Answer, Session};
-use crate::base::ErrorKind;
-use crate::broker::{Processed, RecordAt, Redrive};
+use crate::base::{ErrorKind, TopicId};
+use crate::broker::{Processed, RECEIPT_STATES, ReceiptFilter, RecordAt, Redrive, receipt_state};
+use crate::catalog::{ReceiptEntry, ReceiptPlace};
 use crate::protocol as wire;
+use crate::server::outgoing::Url;
+use crate::server::receipts::outcome_name;
 
 /// The longest wait for a receipt; whoever wants to wait longer asks again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Receipts of one answer.
+const LISTED: usize = 1000;
+/// What a list may hold: an answer must fit a frame.
+const LIST_BYTES: usize = 512 * 1024;
 /// Dead letters of one request.
 const REDRIVEN: u32 = 10_000;
 
 /// What became of records in a group.
 pub async fn processed(session: Arc<Session>, request: wire::Processed) -> Result<Answer<wire::ProcessedOk>, Refusal> {
     let group = group_name(&request.group)?;
-    let record = |of: &wire::RecordAt| {
-        Ok(RecordAt { topic: topic_name(&of.topic)?, partition: of.partition, offset: of.offset })
-    };
-    let records: Result<Vec<_>, Refusal> = request.records.iter().map(record).collect();
+    let records: Result<Vec<_>, Refusal> = request.records.iter().map(record_at).collect();
     let wait = Duration::from_millis(request.wait_ms.into()).min(LONGEST_WAIT);
     let records = records?;
     let done = tokio::select! {
@@ -35,9 +39,78 @@ pub async fn processed(session: Arc<Session>, request: wire::Processed) -> Resul
             Processed::DeadLettered => wire::ReceiptOutcome::DeadLettered,
             Processed::NotWanted => wire::ReceiptOutcome::NotWanted,
             Processed::Expired => wire::ReceiptOutcome::Expired,
+            Processed::Deleted => wire::ReceiptOutcome::Deleted,
         },
     });
     Ok(wire::ProcessedOk { done: done.collect() }.into())
+}
+
+fn record_at(of: &wire::RecordAt) -> Result<RecordAt, Refusal> {
+    Ok(RecordAt { topic: topic_name(&of.topic)?, partition: of.partition, offset: of.offset })
+}
+
+/// Asks that what becomes of records in a group is POSTed.
+pub async fn ask(session: Arc<Session>, request: wire::AskReceipts) -> Result<Answer<wire::AskReceiptsOk>, Refusal> {
+    let group = group_name(&request.group)?;
+    let url: Url = request.url.parse().map_err(|error: String| Refusal::new(ErrorKind::InvalidRequest, error))?;
+    let records: Result<Vec<_>, Refusal> = request.records.iter().map(record_at).collect();
+    let timeout = Duration::from_millis(request.timeout_ms);
+    session.shared.broker.ask_receipts(&group, &url.to_string(), &records?, timeout).await?;
+    Ok(wire::AskReceiptsOk {}.into())
+}
+
+/// Receipts that are to be POSTed.
+pub async fn list(session: Arc<Session>, request: wire::ListReceipts) -> Result<Answer<wire::ListReceiptsOk>, Refusal> {
+    if let Some(state) = request.state.as_ref().filter(|state| !RECEIPT_STATES.contains(&state.as_str())) {
+        let message = format!("'{state}' is no state of a receipt; there are {}", RECEIPT_STATES.join(", "));
+        return Err(Refusal::new(ErrorKind::InvalidRequest, message));
+    }
+    let place = |at: wire::ReceiptAt| {
+        let wrong = || Refusal::new(ErrorKind::InvalidRequest, format!("'{}' is no topic id", at.topic_id));
+        let topic = TopicId::parse(&at.topic_id).ok_or_else(wrong)?;
+        Ok::<_, Refusal>(ReceiptPlace {
+            topic,
+            partition: at.partition,
+            offset: at.offset,
+            group: group_name(&at.group)?,
+        })
+    };
+    let filter = ReceiptFilter {
+        state: request.state,
+        group: request.group.as_deref().map(group_name).transpose()?,
+        after: request.after.map(place).transpose()?,
+        limit: LISTED,
+    };
+    let (entries, more) = session.shared.broker.list_receipts(&filter);
+    let mut bytes = 0;
+    let fits = |entry: &&ReceiptEntry| {
+        let reason = entry.given_up.as_ref().map_or(0, |given_up| given_up.reason.len());
+        bytes += entry.topic.as_str().len() + 2 * entry.place.group.as_str().len() + entry.url.len() + reason + 256;
+        bytes <= LIST_BYTES
+    };
+    let receipts: Vec<_> = entries.iter().take_while(fits).map(receipt).collect();
+    let last = entries.get(receipts.len().saturating_sub(1)).filter(|_| more || receipts.len() < entries.len());
+    let next = last.map(|ReceiptEntry { place, .. }| wire::ReceiptAt {
+        topic_id: place.topic.to_string(),
+        partition: place.partition,
+        offset: place.offset,
+        group: place.group.to_string(),
+    });
+    Ok(wire::ListReceiptsOk { receipts, next }.into())
+}
+
+fn receipt(entry: &ReceiptEntry) -> wire::ReceiptInfo {
+    let ReceiptPlace { partition, offset, group, .. } = &entry.place;
+    wire::ReceiptInfo {
+        record: wire::RecordAt { topic: entry.topic.to_string(), partition: *partition, offset: *offset },
+        group: group.to_string(),
+        url: entry.url.clone(),
+        state: receipt_state(entry).to_owned(),
+        asked_ms: entry.asked_ms,
+        until_ms: entry.until_ms,
+        outcome: entry.news.as_ref().map(|news| outcome_name(news.processed).to_owned()),
+        given_up: entry.given_up.as_ref().map(|given_up| given_up.reason.clone()),
+    }
 }
 
 /// Sends dead letters back.

@@ -155,6 +155,8 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::Respond => start(session, frame, ticket, exchange::respond).await,
         Kind::StopResponding => start(session, frame, ticket, exchange::stop_responding).await,
         Kind::Processed => start(session, frame, ticket, receipts::processed).await,
+        Kind::AskReceipts => start(session, frame, ticket, receipts::ask).await,
+        Kind::ListReceipts => start(session, frame, ticket, receipts::list).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,
         Kind::ListDeadLetters => start(session, frame, ticket, receipts::dead_letters).await,
         Kind::AwaitReply => start(session, frame, ticket, durable::await_reply).await,

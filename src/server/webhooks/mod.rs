@@ -3,7 +3,11 @@
 //!
 //! Knows nothing of what is told; whoever calls decides whether and when to try again.
 
+pub mod courier;
+mod lanes;
 pub mod patience;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

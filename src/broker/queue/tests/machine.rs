@@ -159,11 +159,36 @@ fn delayed_skipped_and_vanished_records() {
     assert_eq!(redeliver(&mut machine, A, 500), Some((3, 4, 0)));
     machine.forget_below(9, 500);
     assert_eq!(machine.floor(), 9);
+    assert!(machine.is_gone(3) && !machine.is_gone(4) && !machine.is_gone(9));
     // What is gone from the log when it is due again is done.
     machine.release(A, 9, 10, 600);
     let due = machine.due(600).unwrap();
     machine.lease_due(due, &[], A, 600);
     assert_eq!(machine.floor(), 10);
+    assert!(machine.is_gone(9) && !machine.is_gone(10));
+}
+
+#[test]
+fn what_is_deleted_before_it_is_done_is_told_from_what_is_done() {
+    let mut before = Machine::new(rules(), None, 0);
+    for offset in 0..20 {
+        before.admit(seen(offset), A, 0);
+    }
+    before.ack(A, 0, 5, 0);
+    before.ack(A, 8, 10, 0);
+    before.ack(A, 15, 20, 0);
+    let mut progress = Progress::default();
+    keep(&mut progress, before.take_changes(0));
+    // One goes on, the other is after a restart.
+    let after = Machine::new(rules(), Some(&progress), 0);
+    for mut machine in [before, after] {
+        machine.forget_below(12, 0);
+        let gone: Vec<_> = (0..30).filter(|offset| machine.is_gone(*offset)).collect();
+        assert_eq!(gone, [5, 6, 7, 10, 11]);
+        machine.forget_below(25, 0);
+        let gone: Vec<_> = (0..30).filter(|offset| machine.is_gone(*offset)).collect();
+        assert_eq!(gone, [5, 6, 7, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24]);
+    }
 }
 
 /// A million records done above a floor are a few spans; kept, they are small too.

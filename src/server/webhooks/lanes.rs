@@ -1,4 +1,4 @@
-//! Which callback is POSTed next. Pure: what there is, what became of it, and `now` in.
+//! Which of the news is POSTed next. Pure: what there is, what became of it, and `now` in.
 //!
 //! Each endpoint has a lane of its own, so that one which is away or hangs holds up nobody else: after a call without an
 //! answer its lane rests, for longer each time, and then tries one at a time until there is an answer again.
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::server::webhooks::patience::{FIRST, Patience, pause};
+use super::patience::{FIRST, Patience, pause};
 
 /// The longest wait, if the endpoint does not ask for more.
 const LONGEST: Duration = Duration::from_secs(300);

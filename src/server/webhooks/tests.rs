@@ -1,7 +1,7 @@
 use super::lanes::*;
-use super::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,349 @@
+//! The table against a plain model, and receipts through power cuts on the simulated disk.
+//! `TIDELOG_ROUNDS=n` cuts it that many times for each seed (12 if not set).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::table::{NotAsked, Table};
+use super::*;
+use crate::base::{SystemClock, TopicId, TopicPattern, limits};
+use crate::broker::*;
+use crate::catalog::{Processed, QueueSettings};
+use crate::disk::{Disk, RealDisk, SimDisk, SimOptions};
+use crate::record::{BatchBuilder, BatchOptions, Batches, Record, read_records};
+
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(60);
+/// Records that are a multiple of it are never acked.
+const POISON: u64 = 7;
+
+fn group(name: &str) -> GroupName {
+    GroupName::new(name).unwrap()
+}
+
+fn entry(offset: u64, until_ms: TimestampMs) -> ReceiptEntry {
+    let name = if offset.is_multiple_of(2) { "even" } else { "odd" };
+    let place = ReceiptPlace { topic: TopicId(1), partition: 0, offset, group: group(name) };
+    let (topic, url) = (TopicName::new("t").unwrap(), "http://a/".to_owned());
+    ReceiptEntry { place, topic, url, asked_ms: 0, until_ms, news: None, given_up: None }
+}
+
+#[test]
+fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut table = Table::default();
+    // What each says, of those that are neither delivered nor given up.
+    let mut model: BTreeMap<u64, Option<Option<Processed>>> = BTreeMap::new();
+    let mut durable: BTreeSet<u64> = BTreeSet::new();
+    let mut given_up: BTreeMap<u64, i64> = BTreeMap::new();
+    for now in 0..20_000i64 {
+        let offset = random.u64(..40);
+        let place = entry(offset, 0).place;
+        match random.u32(..9) {
+            0 | 1 => {
+                let asked = table.ask(entry(offset, now + random.i64(1..100)));
+                assert_eq!(asked, Ok(None));
+                given_up.remove(&offset);
+                model.entry(offset).or_insert(None);
+            }
+            2 => {
+                let other = ReceiptEntry { url: "http://b/".to_owned(), ..entry(offset, now + 5) };
+                if model.contains_key(&offset) {
+                    assert_eq!(table.ask(other), Err(NotAsked::Elsewhere("http://a/".to_owned())));
+                }
+            }
+            3 => {
+                let processed = random.choice([Some(Processed::Acked), Some(Processed::Expired), None]).unwrap();
+                let open = model.get(&offset) == Some(&None);
+                assert_eq!(table.decide(&place, processed, now), open);
+                if open {
+                    model.insert(offset, Some(processed));
+                }
+            }
+            4 => {
+                let deciding = table.deciding();
+                let of_model = model.iter().filter(|(at, says)| says.is_some() && !durable.contains(at));
+                assert_eq!(
+                    deciding.iter().map(|place| place.offset).collect::<BTreeSet<_>>(),
+                    of_model.map(|(at, _)| *at).collect()
+                );
+                durable.extend(deciding.iter().map(|place| place.offset));
+                table.decided(deciding);
+            }
+            5 => {
+                for sent in table.take_to_send() {
+                    let at = sent.place.offset;
+                    assert!(durable.contains(&at));
+                    assert_eq!(sent.news.unwrap().processed, model[&at].unwrap());
+                    if random.bool() {
+                        assert!(table.delivered(&sent.place));
+                    } else {
+                        assert!(table.give_up(&sent.place, "no".to_owned(), now));
+                        given_up.insert(at, now);
+                    }
+                    durable.remove(&at);
+                    model.remove(&at);
+                }
+            }
+            6 => {
+                let forgotten = table.forget(now - 50);
+                for place in forgotten {
+                    assert!(given_up.remove(&place.offset).unwrap() < now - 50);
+                }
+                assert!(given_up.values().all(|at| *at >= now - 50));
+            }
+            7 => {
+                let waiting: BTreeSet<u64> = table
+                    .waiting()
+                    .into_iter()
+                    .flat_map(|(of, entries)| entries.into_iter().map(move |entry| (of.clone(), entry)))
+                    .map(|(of, entry)| {
+                        assert_eq!(of, entry.place.group);
+                        entry.place.offset
+                    })
+                    .collect();
+                assert_eq!(waiting, model.iter().filter(|(_, says)| says.is_none()).map(|(at, _)| *at).collect());
+                assert_eq!(table.next_until().is_some(), !waiting.is_empty());
+            }
+            _ => {
+                let kept = table.after(None).filter(|entry| {
+                    // What was decided and not kept is decided again.
+                    entry.news.is_none() || entry.given_up.is_some() || durable.contains(&entry.place.offset)
+                });
+                let undecided = model.iter().filter(|(at, says)| says.is_some() && !durable.contains(at));
+                let undecided: Vec<u64> = undecided.map(|(at, _)| *at).collect();
+                let again = undecided.iter().map(|at| entry(*at, now + 9));
+                let kept: Vec<_> = kept.cloned().chain(again).collect();
+                table = Table::restore(kept);
+                model.extend(undecided.iter().map(|at| (*at, None)));
+            }
+        }
+        let counts = table.counts();
+        assert_eq!(counts.waiting, model.values().filter(|says| says.is_none()).count());
+        assert_eq!((counts.sending, counts.given_up), (model.len() - counts.waiting, given_up.len()));
+    }
+}
+
+#[test]
+fn what_was_given_up_first_makes_room() {
+    let mut table = Table::default();
+    let last = HELD as u64;
+    (0..last).for_each(|offset| assert_eq!(table.ask(entry(offset, 100)), Ok(None)));
+    assert_eq!(table.ask(entry(last, 100)), Err(NotAsked::Full));
+    for offset in [5, 4] {
+        table.decide(&entry(offset, 0).place, None, 1);
+        table.decided(table.deciding());
+        table.give_up(&entry(offset, 0).place, "no".to_owned(), 10 - offset.cast_signed());
+    }
+    assert_eq!(table.ask(entry(last, 100)), Ok(Some(entry(5, 0).place)));
+    assert_eq!(table.ask(entry(last + 1, 100)), Ok(Some(entry(4, 0).place)));
+    assert_eq!(table.ask(entry(last + 2, 100)), Err(NotAsked::Full));
+}
+
+fn start(disk: Arc<dyn Disk>, dir: &Path) -> Result<Arc<Broker>, BrokerError> {
+    let config = BrokerConfig { data_dir: dir.to_owned(), ..BrokerConfig::default() };
+    Broker::open(config, disk, Arc::new(SystemClock::new()))
+}
+
+fn records(batches: bytes::Bytes) -> Vec<Record> {
+    let read = |batch: Result<(_, bytes::Bytes), _>| {
+        read_records(&batch.unwrap().1, limits::MAX_DECOMPRESSED_BYTES).unwrap().map(Result::unwrap)
+    };
+    Batches::new(batches).flat_map(read).collect()
+}
+
+fn number(record: &Record) -> u64 {
+    std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().parse().unwrap()
+}
+
+/// Acks what comes, but poison, until the broker is gone.
+async fn work(broker: Arc<Broker>) {
+    let join = JoinQueue {
+        group: group("erp"),
+        settings: Some(QueueSettings { backoff_ms: 1, backoff_max_ms: 1, max_deliveries: 20, ..Default::default() }),
+        topics: vec![TopicPattern::new("orders").unwrap()],
+        filter: None,
+        start: OffsetAt::Beginning,
+        prefetch: 5,
+        client: "test".into(),
+    };
+    let Ok(member) = broker.join_queue(join).await else { return };
+    while let Ok(Some(handed)) = tokio::time::timeout(LONG, member.next()).await {
+        member.sent(handed.batch.len());
+        let mut says = Vec::new();
+        for record in records(handed.batch.clone()) {
+            let poison = number(&record).is_multiple_of(POISON);
+            let verdict = if poison { Verdict::Nack { delay_ms: Some(0), reason: None } } else { Verdict::Ack };
+            let (from, to) = (record.offset, record.offset + 1);
+            says.push(Settlement { topic: handed.topic.clone(), partition: handed.partition, from, to, verdict });
+        }
+        let _ = member.settle(&says, false).await;
+    }
+}
+
+/// What endpoints have got: what each receipt said, each time.
+type Got = Arc<Mutex<BTreeMap<ReceiptPlace, Vec<Option<Processed>>>>>;
+
+/// An endpoint, which now and then fails to say that it has something.
+async fn endpoint(broker: Arc<Broker>, got: Got, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut again = Vec::new();
+    while !broker.receipts.is_stopped() {
+        again.extend(broker.take_receipts());
+        for entry in std::mem::take(&mut again) {
+            got.lock().unwrap().entry(entry.place.clone()).or_default().push(entry.news.as_ref().unwrap().processed);
+            if random.u32(..3) > 0 {
+                broker.receipt_delivered(&entry.place);
+            } else {
+                again.push(entry);
+            }
+        }
+        if again.is_empty() {
+            broker.receipts_come().await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+async fn cut_again_and_again(seed: u64, durability: &str) {
+    println!("seed {seed}");
+    let rounds = std::env::var("TIDELOG_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(12);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = SimDisk::new(SimOptions { seed, capacity: None });
+    let broker = start(Arc::new(sim.clone()), dir.path()).unwrap();
+    let settings = vec![("durability".to_owned(), durability.to_owned())];
+    let topic = TopicName::new("orders").unwrap();
+    let new = NewTopic { name: topic.clone(), partitions: Some(1), settings, if_not_exists: false };
+    broker.create_topic(new).await.unwrap();
+    let (mut running, mut value) = (Some(broker), 0);
+    let (got, erp) = (Got::default(), group("erp"));
+    // What was asked for, and what the record is.
+    let mut asked: BTreeMap<u64, u64> = BTreeMap::new();
+    for _ in 0..rounds {
+        sim.cut_power_at(random.u64(1..400));
+        let broker = match running.take() {
+            Some(broker) => Some(broker),
+            None => start(Arc::new(sim.clone()), dir.path()).ok(),
+        };
+        if let Some(broker) = broker {
+            let working = tokio::spawn(work(Arc::clone(&broker)));
+            let listening = tokio::spawn(endpoint(Arc::clone(&broker), Arc::clone(&got), random.u64(..)));
+            for _ in 0..40 {
+                let mut builder = BatchBuilder::new(BatchOptions::default());
+                let (first, count) = (value + 1, random.u64(1..5));
+                for _ in 0..count {
+                    value += 1;
+                    builder.push(5, Some(b"k"), Some(value.to_string().as_bytes()), &[]);
+                }
+                let produced = broker.produce("orders", 0, builder.build(), AckLevel::Written);
+                let Ok(produced) = tokio::time::timeout(LONG, produced).await.unwrap() else { break };
+                let at = |delta| (produced.base_offset + delta, first + delta);
+                let of: Vec<(u64, u64)> = (0..count).map(at).collect();
+                let at = |offset: &(u64, u64)| RecordAt { topic: topic.clone(), partition: 0, offset: offset.0 };
+                let places: Vec<_> = of.iter().map(at).collect();
+                let asking = broker.ask_receipts(&erp, "http://crm/", &places, LONG);
+                if tokio::time::timeout(LONG, asking).await.unwrap().is_err() {
+                    break;
+                }
+                asked.extend(of);
+            }
+            broker.shutdown().await;
+            working.await.unwrap();
+            listening.await.unwrap();
+        }
+        sim = sim.reboot();
+        if random.bool() {
+            // The view is no part of what must survive.
+            let _ = RealDisk.remove_dir_all(&dir.path().join("view"));
+        }
+    }
+    let broker = start(Arc::new(sim.clone()), dir.path()).unwrap();
+    let working = tokio::spawn(work(Arc::clone(&broker)));
+    let listening = tokio::spawn(endpoint(Arc::clone(&broker), Arc::clone(&got), 1));
+    let all_told = tokio::time::timeout(LONG, async {
+        while broker.receipt_counts() != ReceiptCounts::default() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    all_told.await.unwrap();
+    let got = got.lock().unwrap().clone();
+    for (offset, value) in &asked {
+        let said = got.iter().find(|(place, _)| place.offset == *offset).map(|(_, said)| said.as_slice());
+        let expected = if value.is_multiple_of(POISON) { Processed::DeadLettered } else { Processed::Acked };
+        let said = said.unwrap_or_else(|| panic!("seed {seed}: no receipt of {value} at {offset}"));
+        assert!(said.iter().all(|said| *said == Some(expected)), "seed {seed}: {value} at {offset}: {said:?}");
+    }
+    let times: usize = got.values().map(Vec::len).sum();
+    println!("{} receipts asked for, told of {} in {times} calls", asked.len(), got.len());
+    broker.shutdown().await;
+    working.await.unwrap();
+    listening.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_receipt_that_was_asked_for_comes_and_says_what_became_of_its_record_through_power_cuts() {
+    for (seed, durability) in [(0, "sync"), (1, "interval"), (2, "sync"), (3, "interval")] {
+        cut_again_and_again(seed, durability).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_is_processed_is_told_too_and_what_is_not_there_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(Arc::new(RealDisk), dir.path()).unwrap();
+    let topics = ["orders", "gone"].map(|name| TopicName::new(name).unwrap());
+    for topic in &topics {
+        broker.metadata(topic, true).await.unwrap();
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        builder.push(5, None, Some(b"1"), &[]);
+        broker.produce(topic.as_str(), 0, builder.build(), AckLevel::Durable).await.unwrap();
+    }
+    let at = |topic: &TopicName, offset| [RecordAt { topic: topic.clone(), partition: 0, offset }];
+    let (ask, erp) = (
+        async |records: &[RecordAt], url: &str, timeout| {
+            broker.ask_receipts(&group("erp"), url, records, timeout).await.map_err(|error| error.to_string())
+        },
+        "http://crm/",
+    );
+    ask(&at(&topics[0], 0), erp, Duration::from_millis(100)).await.unwrap();
+    ask(&at(&topics[1], 0), erp, LONG).await.unwrap();
+    ask(&at(&topics[1], 0), erp, LONG).await.unwrap();
+    for (records, url, timeout, said) in [
+        (&at(&topics[0], 1)[..], erp, LONG, "has no record at offset 1 yet: it ends at 1"),
+        (&at(&TopicName::new("none").unwrap(), 1), erp, LONG, "there is no topic 'none'"),
+        (&at(&topics[1], 0), "http://other/", LONG, "goes to http://crm/ already"),
+        (&at(&topics[0], 0), erp, Duration::ZERO, "allowed are 1 s to"),
+    ] {
+        let error = ask(records, url, timeout).await.unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    broker.delete_topic(&topics[1]).await.unwrap();
+    let mut said = BTreeMap::new();
+    while said.len() < 2 {
+        tokio::time::timeout(LONG, broker.receipts_come()).await.unwrap();
+        said.extend(broker.take_receipts().into_iter().map(|entry| (entry.topic.to_string(), entry)));
+    }
+    assert_eq!(said["orders"].news.as_ref().unwrap().processed, None);
+    assert_eq!(said["gone"].news.as_ref().unwrap().processed, Some(Processed::Deleted));
+    broker.give_up_receipt(&said["orders"].place, "the endpoint answers 410".to_owned());
+    let (listed, more) = broker.list_receipts(&ReceiptFilter { limit: 1, ..ReceiptFilter::default() });
+    assert_eq!((listed.len(), more), (1, true));
+    let after = listed.last().map(|entry| entry.place.clone());
+    let (listed, more) = broker.list_receipts(&ReceiptFilter { limit: 1, after, ..ReceiptFilter::default() });
+    assert_eq!((listed.len(), more), (1, false));
+    broker.shutdown().await;
+    drop(broker);
+
+    // What was not delivered is sent again, and what was given up is not.
+    let broker = start(Arc::new(RealDisk), dir.path()).unwrap();
+    let again = broker.take_receipts();
+    assert_eq!(again.iter().map(|entry| entry.topic.as_str()).collect::<Vec<_>>(), ["gone"]);
+    let counts = ReceiptCounts { waiting: 0, sending: 1, given_up: 1 };
+    assert_eq!(broker.receipt_counts(), counts);
+    broker.receipt_delivered(&again[0].place);
+    broker.shutdown().await;
+}

@@ -1,0 +1,106 @@
+//! `tidelog receipts`: receipts that the server is to POST.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tidelog::client::{ListReceipts, ReceiptInfo};
+
+use super::connection::ServerArgs;
+use super::failure::Failure;
+use super::output::{self, rfc3339, table};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidelog produce orders 'hello' --receipt-of erp --receipt-to https://crm.example/receipts
+  tidelog receipts list                               those that wait, are being sent, or were given up
+  tidelog receipts list --state given-up --json
+
+A receipt is gone from the list once its endpoint has answered with a status from 200 to 299. One that was given up stays for
+as long as ended requests do.";
+
+/// Options of `receipts`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ReceiptsArgs {
+    #[command(subcommand)]
+    command: ReceiptsCommand,
+    /// Print JSON objects, one a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum ReceiptsCommand {
+    /// Lists receipts that are to be POSTed
+    List {
+        /// Only those in this state: waiting, sending or given-up
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this group
+        #[arg(long)]
+        group: Option<String>,
+        /// So many at the most
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+}
+
+/// Runs `receipts`.
+pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
+    let client = args.server.connect().await?;
+    let ReceiptsCommand::List { state, group, limit } = args.command;
+    let state = state.map(|state| state.replace('-', "_"));
+    let mut out = output::stdout();
+    let (mut receipts, mut after) = (Vec::<ReceiptInfo>::new(), None);
+    loop {
+        let wanted = ListReceipts { state: state.clone(), group: group.clone(), after: after.take() };
+        let (page, next) = client.admin().list_receipts(wanted).await?;
+        receipts.extend(page);
+        after = next;
+        if after.is_none() || receipts.len() > limit as usize {
+            break;
+        }
+    }
+    let more = receipts.len() > limit as usize || after.is_some();
+    receipts.truncate(limit as usize);
+    if args.json {
+        for receipt in &receipts {
+            let object = json!({
+                "topic": receipt.record.topic,
+                "partition": receipt.record.partition,
+                "offset": receipt.record.offset,
+                "group": receipt.group,
+                "state": receipt.state,
+                "url": receipt.url,
+                "asked": receipt.asked_ms,
+                "until": receipt.until_ms,
+                "outcome": receipt.outcome,
+                "given_up": receipt.given_up,
+            });
+            output::json_line(&mut out, &object)?;
+        }
+    } else {
+        let row = |receipt: &ReceiptInfo| {
+            vec![
+                receipt.record.topic.clone(),
+                receipt.record.partition.to_string(),
+                receipt.record.offset.to_string(),
+                receipt.group.clone(),
+                receipt.state.replace('_', "-"),
+                receipt.outcome.clone().unwrap_or_default(),
+                rfc3339(receipt.until_ms),
+                receipt.url.clone(),
+                receipt.given_up.clone().unwrap_or_default(),
+            ]
+        };
+        let header = ["topic", "partition", "offset", "group", "state", "outcome", "until", "url", "given up because"];
+        writeln!(out, "{}", table(&header, &[1, 2], receipts.iter().map(row).collect()))?;
+    }
+    if more {
+        output::complain(&format!("there are more than {limit}; see --limit"));
+    }
+    Ok(out.flush()?)
+}
