@@ -17,6 +17,9 @@ pub mod catalog;
 pub mod client;
 pub mod disk;
 pub mod expr;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod log;
 pub mod protocol;
 pub mod record;

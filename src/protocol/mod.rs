@@ -4,6 +4,8 @@
 
 mod codec;
 mod error;
+#[cfg(any(fuzzing, test))]
+mod every;
 mod frame;
 mod groups;
 mod kind;
@@ -17,6 +19,8 @@ mod topics;
 
 pub use codec::{decode_body, encode_body};
 pub use error::FrameError;
+#[cfg(any(fuzzing, test))]
+pub use every::decode_every;
 pub use frame::{Frame, FrameDecoder, FrameHeader, encode_frame, flags};
 pub use groups::*;
 pub use kind::{Kind, Message, Request};

@@ -237,3 +237,34 @@ fn records_without_a_key_are_found_in_every_codec() {
     header::seal(&mut horizon);
     assert_eq!(check_produced(&horizon, 1 << 20), Err(BatchError::Horizon));
 }
+
+#[test]
+fn no_damage_to_a_batch_makes_reading_panic_and_what_is_accepted_can_be_read() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let rounds: usize = number("TIDELOG_ROUNDS").unwrap_or(1);
+    let seed = number("TIDELOG_SEED").unwrap_or(31) as u64;
+    println!("TIDELOG_SEED={seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    for codec in Compression::ALL.repeat(rounds) {
+        let good = batch(codec, 1 + rng.u32(..3));
+        crate::fuzz::record_batch(&good);
+        for length in 0..good.len() {
+            crate::fuzz::record_batch(&good[..length]);
+        }
+        for at in 0..good.len() {
+            for number in [[0xff; 4], [0x80, 0, 0, 0], [0x7f, 0xff, 0xff, 0xff], rng.u32(..).to_be_bytes()] {
+                let mut bad = good.clone();
+                let end = bad.len().min(at + 4);
+                bad[at..end].copy_from_slice(&number[..end - at]);
+                crate::fuzz::record_batch(&bad);
+            }
+            let mut bad = good.clone();
+            bad[at] ^= 1 << rng.u8(..8);
+            crate::fuzz::record_batch(&bad);
+        }
+        for _ in 0..100 {
+            let noise: Vec<u8> = (0..rng.usize(..200)).map(|_| rng.u8(..)).collect();
+            crate::fuzz::record_payload(&noise);
+        }
+    }
+}

@@ -22,6 +22,9 @@ mod tasks;
 mod tests;
 mod webhooks;
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use kafka::fuzz as kafka_fuzz;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;

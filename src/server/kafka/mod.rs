@@ -13,6 +13,8 @@ mod consumers;
 mod errors;
 mod fetch;
 mod framing;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 mod group_admin;
 mod groups;
 mod metadata;

@@ -25,7 +25,7 @@ const ZSTD_SINCE: i16 = 7;
 type ByPartition<T> = Vec<(String, Vec<(i32, T)>)>;
 
 /// What was asked, with the batches still in the request.
-struct Request {
+pub struct Request {
     acks: i16,
     topics: ByPartition<Option<Range<usize>>>,
 }
@@ -95,7 +95,11 @@ pub fn begin(session: &Arc<Session>, asked: Asked, mut body: BytesMut, grant: Gr
     }))
 }
 
-fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
+/// Reads a request.
+///
+/// # Errors
+/// It cannot be followed.
+pub fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
     let mut reader = Reader::new(body, asked.flexible);
     // A transactional id; whether a batch is part of a transaction, and of which, it says itself.
     reader.optional_text()?;

@@ -18,6 +18,8 @@ use crate::server::budget::Grant;
 
 /// Bytes of a request that carries no batches.
 const CONTROL_BYTES: usize = 4 * 1024 * 1024;
+/// Key, version and correlation id.
+const HEAD_BYTES: usize = 8;
 /// An answer from this size on takes its bytes from the budget.
 const LARGE_ANSWER: usize = 16 * 1024;
 
@@ -26,43 +28,71 @@ const LARGE_ANSWER: usize = 16 * 1024;
 ///
 /// # Errors
 /// What ends the connection.
-pub fn begin(session: &Arc<Session>, mut frame: BytesMut, grant: Grant) -> Result<Pending, Hangup> {
-    let mut reader = Reader::new(&frame, false);
-    let (key, version, correlation) = (reader.i16()?, reader.i16()?, reader.i32()?);
-    let unknown = Hangup::Unknown { key, version };
-    let Some(api) = Api::of(key) else { return Err(unknown) };
+pub fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Result<Pending, Hangup> {
+    let (api, asked) = asked(&frame)?;
     session.shared.metrics.request(api.name);
-    if key == api::API_VERSIONS {
-        return Ok(Box::pin(std::future::ready(Ok(Some(versions(api, version, correlation))))));
+    if asked.key == api::API_VERSIONS {
+        let answer = versions(api, asked.version, asked.correlation);
+        return Ok(Box::pin(std::future::ready(Ok(Some(answer)))));
     }
+    let opened = open(api, asked, frame)?;
+    match asked.key {
+        api::PRODUCE => {
+            produce::begin(session, asked, opened.body, grant).map_err(|error| malformed(api, asked.version, &error))
+        }
+        api::FETCH => {
+            let wanted = fetch::parse(&opened.body, asked).map_err(|error| malformed(api, asked.version, &error))?;
+            drop(grant);
+            Ok(Box::pin(fetch::answer(session.clone(), asked, wanted)))
+        }
+        _ => control(opened, Answering { session, grant }),
+    }
+}
+
+/// A request whose head has been read. What is not walked by hand has been walked by its shape.
+struct Opened {
+    api: &'static Api,
+    asked: Asked,
+    /// Who the client says it is.
+    client: String,
+    body: BytesMut,
+}
+
+/// The beginning of a request's head, which is the same in all versions.
+fn asked(frame: &[u8]) -> Result<(&'static Api, Asked), Hangup> {
+    let mut reader = Reader::new(frame, false);
+    let (key, version, correlation) = (reader.i16()?, reader.i16()?, reader.i32()?);
+    let api = Api::of(key).ok_or(Hangup::Unknown { key, version })?;
+    Ok((api, Asked { key, version, flexible: api.is_flexible(version), correlation }))
+}
+
+/// The rest of the head, and the look at what follows that decoding relies on.
+fn open(api: &'static Api, asked: Asked, mut frame: BytesMut) -> Result<Opened, Hangup> {
+    let Asked { key, version, flexible, .. } = asked;
     if !api.has(version) {
-        return Err(unknown);
+        return Err(Hangup::Unknown { key, version });
     }
-    let flexible = api.is_flexible(version);
+    let mut reader = Reader::new(&frame, false);
+    reader.bytes(HEAD_BYTES)?;
     let client = reader.optional_text()?.unwrap_or_default().to_owned();
     reader.set_flexible(flexible);
     reader.tags()?;
     let at = reader.position();
     let body = frame.split_off(at);
-    let asked = Asked { key, version, flexible, correlation };
-    match api.shape {
-        Some(fields) => {
-            if body.len() > CONTROL_BYTES {
-                return Err(Hangup::Large { name: api.name, bytes: body.len(), limit: CONTROL_BYTES });
-            }
-            let body = body.freeze();
-            shape::walk(&mut Reader::new(&body, flexible), version, fields)
-                .map_err(|error| malformed(api, version, &error))?;
-            control(Control { session, api, asked, client, body, grant })
+    if let Some(fields) = api.shape {
+        if body.len() > CONTROL_BYTES {
+            return Err(Hangup::Large { name: api.name, bytes: body.len(), limit: CONTROL_BYTES });
         }
-        None if key == api::PRODUCE => {
-            produce::begin(session, asked, body, grant).map_err(|error| malformed(api, version, &error))
-        }
-        None => {
-            let wanted = fetch::parse(&body, asked).map_err(|error| malformed(api, version, &error))?;
-            drop(grant);
-            Ok(Box::pin(fetch::answer(session.clone(), asked, wanted)))
-        }
+        shape::walk(&mut Reader::new(&body, flexible), version, fields)
+            .map_err(|error| malformed(api, version, &error))?;
+    }
+    Ok(Opened { api, asked, client, body })
+}
+
+impl Opened {
+    /// Decodes the body; what is left of it is what no version has a field for.
+    fn decode<Q: Decodable>(&self, body: &mut Bytes) -> Result<Q, Hangup> {
+        Q::decode(body, self.asked.version).map_err(|error| malformed(self.api, self.asked.version, &error))
     }
 }
 
@@ -84,75 +114,88 @@ fn versions(api: &Api, version: i16, correlation: i32) -> Response {
     Asked::finish(head, [body], None)
 }
 
-/// A request that carries no batches, known to be well formed.
-struct Control<'a> {
-    session: &'a Arc<Session>,
-    api: &'static Api,
-    asked: Asked,
-    /// Who the client says it is.
-    client: String,
-    body: Bytes,
-    grant: Grant,
+/// What is to be done with a request of the crate's structs.
+trait Taker {
+    /// What comes of it.
+    type Taken;
+
+    /// Takes a request of type `Q`, which `handle` answers.
+    fn take<Q, A, H, F>(self, opened: Opened, handle: H) -> Result<Self::Taken, Hangup>
+    where
+        Q: Decodable + Send + 'static,
+        A: Encodable + Send + 'static,
+        H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
+        F: Future<Output = A> + Send + 'static;
 }
 
-fn control(control: Control<'_>) -> Result<Pending, Hangup> {
-    match control.asked.key {
-        api::LIST_OFFSETS => control.run(offsets::list),
-        api::METADATA => control.run(metadata::metadata),
-        api::CREATE_TOPICS => control.run(topics::create),
-        api::DELETE_TOPICS => control.run(topics::delete),
-        api::INIT_PRODUCER_ID => control.run(produce::init_producer_id),
-        api::DESCRIBE_CLUSTER => control.run(metadata::describe_cluster),
-        api::FIND_COORDINATOR => control.run(groups::find_coordinator),
+/// Which struct a kind has, and who answers it.
+fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
+    match opened.asked.key {
+        api::LIST_OFFSETS => taker.take(opened, offsets::list),
+        api::METADATA => taker.take(opened, metadata::metadata),
+        api::CREATE_TOPICS => taker.take(opened, topics::create),
+        api::DELETE_TOPICS => taker.take(opened, topics::delete),
+        api::INIT_PRODUCER_ID => taker.take(opened, produce::init_producer_id),
+        api::DESCRIBE_CLUSTER => taker.take(opened, metadata::describe_cluster),
+        api::FIND_COORDINATOR => taker.take(opened, groups::find_coordinator),
         api::JOIN_GROUP => {
-            let client = control.client.clone();
-            control.run(move |session, version, request| groups::join(session, version, request, client))
+            let client = opened.client.clone();
+            taker.take(opened, move |session, version, request| groups::join(session, version, request, client))
         }
         api::CONSUMER_GROUP_HEARTBEAT => {
-            let client = control.client.clone();
-            control.run(move |session, version, request| consumers::heartbeat(session, version, request, client))
+            let client = opened.client.clone();
+            taker.take(opened, move |session, version, request| consumers::heartbeat(session, version, request, client))
         }
-        api::CONSUMER_GROUP_DESCRIBE => control.run(consumers::describe),
-        api::SYNC_GROUP => control.run(groups::sync),
-        api::HEARTBEAT => control.run(groups::heartbeat),
-        api::LEAVE_GROUP => control.run(groups::leave),
-        api::OFFSET_COMMIT => control.run(positions::commit),
-        api::OFFSET_FETCH => control.run(positions::fetch),
-        api::OFFSET_DELETE => control.run(positions::delete),
-        api::LIST_GROUPS => control.run(group_admin::list),
-        api::DESCRIBE_GROUPS => control.run(group_admin::describe),
-        api::DELETE_GROUPS => control.run(group_admin::delete),
-        api::ADD_PARTITIONS_TO_TXN => control.run(transactions::add_partitions),
-        api::ADD_OFFSETS_TO_TXN => control.run(transactions::add_offsets),
-        api::END_TXN => control.run(transactions::end),
-        api::TXN_OFFSET_COMMIT => control.run(transactions::commit_offsets),
-        api::DESCRIBE_PRODUCERS => control.run(transactions::describe_producers),
-        api::DESCRIBE_TRANSACTIONS => control.run(transactions::describe),
-        api::LIST_TRANSACTIONS => control.run(transactions::list),
-        api::DESCRIBE_CONFIGS => control.run(admin::describe_configs),
-        api::ALTER_CONFIGS => control.run(admin::alter_configs),
-        api::INCREMENTAL_ALTER_CONFIGS => control.run(admin::incremental_alter_configs),
-        api::CREATE_PARTITIONS => control.run(admin::create_partitions),
-        api::DELETE_RECORDS => control.run(admin::delete_records),
-        api::OFFSET_FOR_LEADER_EPOCH => control.run(offsets::for_leader_epoch),
-        api::DESCRIBE_LOG_DIRS => control.run(admin::describe_log_dirs),
-        api::DESCRIBE_TOPIC_PARTITIONS => control.run(metadata::describe_topic_partitions),
-        key => Err(Hangup::Unknown { key, version: control.asked.version }),
+        api::CONSUMER_GROUP_DESCRIBE => taker.take(opened, consumers::describe),
+        api::SYNC_GROUP => taker.take(opened, groups::sync),
+        api::HEARTBEAT => taker.take(opened, groups::heartbeat),
+        api::LEAVE_GROUP => taker.take(opened, groups::leave),
+        api::OFFSET_COMMIT => taker.take(opened, positions::commit),
+        api::OFFSET_FETCH => taker.take(opened, positions::fetch),
+        api::OFFSET_DELETE => taker.take(opened, positions::delete),
+        api::LIST_GROUPS => taker.take(opened, group_admin::list),
+        api::DESCRIBE_GROUPS => taker.take(opened, group_admin::describe),
+        api::DELETE_GROUPS => taker.take(opened, group_admin::delete),
+        api::ADD_PARTITIONS_TO_TXN => taker.take(opened, transactions::add_partitions),
+        api::ADD_OFFSETS_TO_TXN => taker.take(opened, transactions::add_offsets),
+        api::END_TXN => taker.take(opened, transactions::end),
+        api::TXN_OFFSET_COMMIT => taker.take(opened, transactions::commit_offsets),
+        api::DESCRIBE_PRODUCERS => taker.take(opened, transactions::describe_producers),
+        api::DESCRIBE_TRANSACTIONS => taker.take(opened, transactions::describe),
+        api::LIST_TRANSACTIONS => taker.take(opened, transactions::list),
+        api::DESCRIBE_CONFIGS => taker.take(opened, admin::describe_configs),
+        api::ALTER_CONFIGS => taker.take(opened, admin::alter_configs),
+        api::INCREMENTAL_ALTER_CONFIGS => taker.take(opened, admin::incremental_alter_configs),
+        api::CREATE_PARTITIONS => taker.take(opened, admin::create_partitions),
+        api::DELETE_RECORDS => taker.take(opened, admin::delete_records),
+        api::OFFSET_FOR_LEADER_EPOCH => taker.take(opened, offsets::for_leader_epoch),
+        api::DESCRIBE_LOG_DIRS => taker.take(opened, admin::describe_log_dirs),
+        api::DESCRIBE_TOPIC_PARTITIONS => taker.take(opened, metadata::describe_topic_partitions),
+        key => Err(Hangup::Unknown { key, version: opened.asked.version }),
     }
 }
 
-impl Control<'_> {
-    /// Decodes the request; `handle` is run when its turn comes.
-    fn run<Q, A, H, F>(self, handle: H) -> Result<Pending, Hangup>
+/// Answers a request when its turn comes.
+struct Answering<'a> {
+    session: &'a Arc<Session>,
+    grant: Grant,
+}
+
+impl Taker for Answering<'_> {
+    type Taken = Pending;
+
+    fn take<Q, A, H, F>(self, mut opened: Opened, handle: H) -> Result<Pending, Hangup>
     where
         Q: Decodable + Send + 'static,
         A: Encodable + Send + 'static,
         H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
         F: Future<Output = A> + Send + 'static,
     {
-        let Self { session, api, asked, mut body, grant, .. } = self;
+        let Self { session, grant } = self;
         let session = session.clone();
-        let request = Q::decode(&mut body, asked.version).map_err(|error| malformed(api, asked.version, &error))?;
+        let mut body = std::mem::take(&mut opened.body).freeze();
+        let request = opened.decode::<Q>(&mut body)?;
+        let asked = opened.asked;
         Ok(Box::pin(async move {
             let answer = handle(session.clone(), asked.version, request).await;
             drop((body, grant));
@@ -163,5 +206,56 @@ impl Control<'_> {
             }
             Ok(Some(response))
         }))
+    }
+}
+
+/// Decodes a request as [`begin`] does, and does nothing with it: for fuzz targets, and tests of many requests.
+///
+/// # Errors
+/// What would end the connection.
+///
+/// # Panics
+/// Decoding has read on where the walk by the shape had ended, or has ended before: a count may be believed then.
+#[cfg(any(fuzzing, test))]
+pub fn decode(frame: BytesMut) -> Result<(), Hangup> {
+    let (api, asked) = asked(&frame)?;
+    if asked.key == api::API_VERSIONS {
+        versions(api, asked.version, asked.correlation);
+        return Ok(());
+    }
+    let opened = open(api, asked, frame)?;
+    match asked.key {
+        api::PRODUCE => {
+            produce::parse(&opened.body, asked).map(drop).map_err(|error| malformed(api, asked.version, &error))
+        }
+        api::FETCH => {
+            fetch::parse(&opened.body, asked).map(drop).map_err(|error| malformed(api, asked.version, &error))
+        }
+        _ => control(opened, Decoding),
+    }
+}
+
+/// Decodes a request, and no more.
+#[cfg(any(fuzzing, test))]
+struct Decoding;
+
+#[cfg(any(fuzzing, test))]
+impl Taker for Decoding {
+    type Taken = ();
+
+    fn take<Q, A, H, F>(self, mut opened: Opened, _: H) -> Result<(), Hangup>
+    where
+        Q: Decodable + Send + 'static,
+        A: Encodable + Send + 'static,
+        H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
+        F: Future<Output = A> + Send + 'static,
+    {
+        let mut body = std::mem::take(&mut opened.body).freeze();
+        let mut walk = Reader::new(&body, opened.asked.flexible);
+        let walked = shape::walk(&mut walk, opened.asked.version, opened.api.shape.unwrap_or_default());
+        let (walked, whole) = (walked.map(|()| walk.position()), body.len());
+        opened.decode::<Q>(&mut body)?;
+        assert_eq!(walked, Ok(whole - body.len()), "{} version {}", opened.api.name, opened.asked.version);
+        Ok(())
     }
 }

@@ -85,11 +85,12 @@ fn walk_value(reader: &mut Reader<'_>, version: i16, kind: &Kind) -> Result<(), 
                 walk(reader, version, fields)?;
             }
         }
-        Kind::Maybe(fields) => {
-            if reader.i8()? >= 0 {
-                walk(reader, version, fields)?;
-            }
-        }
+        // The crate takes every other number for a missing structure, and would read on at another place.
+        Kind::Maybe(fields) => match reader.i8()? {
+            1 => walk(reader, version, fields)?,
+            -1 => {}
+            other => return Err(WireError::Presence(other)),
+        },
     }
     Ok(())
 }

@@ -18,6 +18,9 @@ pub enum WireError {
     /// A varint of more than five bytes.
     #[error("a varint that does not end")]
     Varint,
+    /// A structure that is neither there nor missing.
+    #[error("a structure that may be missing begins with {0}, which is neither 1 nor -1")]
+    Presence(i8),
     /// More elements than a request may have.
     #[error("more than {0} elements in one request")]
     Many(usize),
