@@ -128,7 +128,7 @@ async fn a_receipt_says_what_became_of_the_record_signed_and_again_until_it_is_t
     until("it is given up", || listed(&server, &[]).len() == 1).await;
     let given_up = &listed(&server, &["--state", "given-up"])[0];
     assert_eq!((&given_up["outcome"], &given_up["offset"]), (&"acked".into(), &gone.offset.into()));
-    assert!(given_up["given_up"].as_str().unwrap().contains("410"), "{given_up}");
+    assert!(given_up["trouble"].as_str().unwrap().contains("410"), "{given_up}");
     let table = tidelog(&["receipts", "list", "--server", server.address()]).ok();
     assert!(String::from_utf8_lossy(&table.stdout).contains("given-up"));
     assert!(

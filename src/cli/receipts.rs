@@ -13,11 +13,11 @@ use super::output::{self, rfc3339, table};
 const EXAMPLES: &str = "\
 Examples:
   tidelog produce orders 'hello' --receipt-of erp --receipt-to https://crm.example/receipts
-  tidelog receipts list                               those that wait, are being sent, or were given up
+  tidelog receipts list
   tidelog receipts list --state given-up --json
 
-A receipt is gone from the list once its endpoint has answered with a status from 200 to 299. One that was given up stays for
-as long as ended requests do.";
+A receipt waits for the group, is sent, or was given up. It is gone from the list once its
+endpoint has answered 2xx; one that was given up stays for a day (request_retention).";
 
 /// Options of `receipts`.
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
                 "asked": receipt.asked_ms,
                 "until": receipt.until_ms,
                 "outcome": receipt.outcome,
-                "given_up": receipt.given_up,
+                "trouble": receipt.trouble,
             });
             output::json_line(&mut out, &object)?;
         }
@@ -93,10 +93,10 @@ pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
                 receipt.outcome.clone().unwrap_or_default(),
                 rfc3339(receipt.until_ms),
                 receipt.url.clone(),
-                receipt.given_up.clone().unwrap_or_default(),
+                receipt.trouble.clone().unwrap_or_default(),
             ]
         };
-        let header = ["topic", "partition", "offset", "group", "state", "outcome", "until", "url", "given up because"];
+        let header = ["topic", "partition", "offset", "group", "state", "outcome", "until", "url", "trouble"];
         writeln!(out, "{}", table(&header, &[1, 2], receipts.iter().map(row).collect()))?;
     }
     if more {

@@ -141,8 +141,8 @@ pub struct ReceiptInfo {
     pub until_ms: i64,
     /// What it says, once that is known: `acked`, `dead_lettered`, `not_wanted`, `expired`, `deleted` or `timed_out`.
     pub outcome: Option<String>,
-    /// Why it is not sent any more.
-    pub given_up: Option<String>,
+    /// Why it has not been delivered yet, or was given up.
+    pub trouble: Option<String>,
 }
 
 /// Sends dead letters back to where they came from.

@@ -94,6 +94,10 @@ impl News for ReceiptEntry {
         webhook.headers(body, now_ms, secret)
     }
 
+    fn not_yet(&self, broker: &Broker, reason: &str) {
+        broker.receipt_not_yet(&self.place, reason);
+    }
+
     fn delivered(&self, broker: &Broker) -> Result<(), BrokerError> {
         broker.receipt_delivered(&self.place);
         Ok(())

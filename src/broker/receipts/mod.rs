@@ -211,6 +211,11 @@ impl Broker {
         }
     }
 
+    /// It could not be delivered, and is tried again.
+    pub fn receipt_not_yet(&self, place: &ReceiptPlace, reason: &str) {
+        lock(&self.receipts.table).not_yet(place, reason);
+    }
+
     /// It is given up, which the list of receipts says for a while.
     pub fn give_up_receipt(&self, place: &ReceiptPlace, reason: String) {
         if lock(&self.receipts.table).give_up(place, reason, self.clock.now_ms()) {
@@ -219,15 +224,16 @@ impl Broker {
         }
     }
 
-    /// Receipts by topic, partition, offset and group, and whether there are more.
-    pub fn list_receipts(&self, filter: &ReceiptFilter) -> (Vec<ReceiptEntry>, bool) {
+    /// Receipts by topic, partition, offset and group, each with why it has not been delivered; and whether there are more.
+    pub fn list_receipts(&self, filter: &ReceiptFilter) -> (Vec<(ReceiptEntry, Option<String>)>, bool) {
         let table = lock(&self.receipts.table);
         let wanted = |entry: &&ReceiptEntry| {
             filter.state.as_ref().is_none_or(|state| state == receipt_state(entry))
                 && filter.group.as_ref().is_none_or(|group| *group == entry.place.group)
         };
         let from = table.after(filter.after.as_ref()).filter(wanted);
-        let mut found: Vec<_> = from.take(filter.limit.saturating_add(1)).cloned().collect();
+        let with_trouble = |entry: &ReceiptEntry| (entry.clone(), table.trouble(&entry.place).map(str::to_owned));
+        let mut found: Vec<_> = from.take(filter.limit.saturating_add(1)).map(with_trouble).collect();
         let more = found.len() > filter.limit;
         found.truncate(filter.limit);
         (found, more)

@@ -40,6 +40,8 @@ pub(crate) struct Table {
     /// They are to be sent, and nobody has been told yet.
     to_send: Vec<ReceiptPlace>,
     given_up: BTreeSet<(TimestampMs, ReceiptPlace)>,
+    /// Why those could not be delivered that are tried again.
+    troubles: BTreeMap<ReceiptPlace, String>,
 }
 
 impl Table {
@@ -101,6 +103,7 @@ impl Table {
         let Some(entry) = self.entries.remove(place) else { return false };
         self.no_longer_waits(place, entry.until_ms);
         self.deciding.remove(place);
+        self.troubles.remove(place);
         if let Some(given_up) = entry.given_up {
             self.given_up.remove(&(given_up.at_ms, place.clone()));
         }
@@ -154,10 +157,24 @@ impl Table {
         self.remove(place)
     }
 
+    /// It could not be delivered, and is tried again.
+    pub(crate) fn not_yet(&mut self, place: &ReceiptPlace, reason: &str) {
+        if self.entries.contains_key(place) {
+            self.troubles.insert(place.clone(), reason.to_owned());
+        }
+    }
+
+    /// Why it has not been delivered, as far as is known.
+    pub(crate) fn trouble(&self, place: &ReceiptPlace) -> Option<&str> {
+        let given_up = self.entries.get(place).and_then(|entry| entry.given_up.as_ref());
+        given_up.map(|given_up| given_up.reason.as_str()).or_else(|| self.troubles.get(place).map(String::as_str))
+    }
+
     /// It is not sent any more; whether there was such a one.
     pub(crate) fn give_up(&mut self, place: &ReceiptPlace, reason: String, now: TimestampMs) -> bool {
         let Some(entry) = self.entries.get_mut(place).filter(|entry| entry.given_up.is_none()) else { return false };
         entry.given_up = Some(GivenUp { reason, at_ms: now });
+        self.troubles.remove(place);
         self.given_up.insert((now, place.clone()));
         true
     }

@@ -332,7 +332,7 @@ async fn what_never_is_processed_is_told_too_and_what_is_not_there_is_refused() 
     broker.give_up_receipt(&said["orders"].place, "the endpoint answers 410".to_owned());
     let (listed, more) = broker.list_receipts(&ReceiptFilter { limit: 1, ..ReceiptFilter::default() });
     assert_eq!((listed.len(), more), (1, true));
-    let after = listed.last().map(|entry| entry.place.clone());
+    let after = listed.last().map(|(entry, _)| entry.place.clone());
     let (listed, more) = broker.list_receipts(&ReceiptFilter { limit: 1, after, ..ReceiptFilter::default() });
     assert_eq!((listed.len(), more), (1, false));
     broker.shutdown().await;

@@ -83,14 +83,14 @@ pub async fn list(session: Arc<Session>, request: wire::ListReceipts) -> Result<
     };
     let (entries, more) = session.shared.broker.list_receipts(&filter);
     let mut bytes = 0;
-    let fits = |entry: &&ReceiptEntry| {
-        let reason = entry.given_up.as_ref().map_or(0, |given_up| given_up.reason.len());
+    let fits = |(entry, trouble): &&(ReceiptEntry, Option<String>)| {
+        let reason = trouble.as_ref().map_or(0, String::len);
         bytes += entry.topic.as_str().len() + 2 * entry.place.group.as_str().len() + entry.url.len() + reason + 256;
         bytes <= LIST_BYTES
     };
     let receipts: Vec<_> = entries.iter().take_while(fits).map(receipt).collect();
     let last = entries.get(receipts.len().saturating_sub(1)).filter(|_| more || receipts.len() < entries.len());
-    let next = last.map(|ReceiptEntry { place, .. }| wire::ReceiptAt {
+    let next = last.map(|(ReceiptEntry { place, .. }, _)| wire::ReceiptAt {
         topic_id: place.topic.to_string(),
         partition: place.partition,
         offset: place.offset,
@@ -99,7 +99,7 @@ pub async fn list(session: Arc<Session>, request: wire::ListReceipts) -> Result<
     Ok(wire::ListReceiptsOk { receipts, next }.into())
 }
 
-fn receipt(entry: &ReceiptEntry) -> wire::ReceiptInfo {
+fn receipt((entry, trouble): &(ReceiptEntry, Option<String>)) -> wire::ReceiptInfo {
     let ReceiptPlace { partition, offset, group, .. } = &entry.place;
     wire::ReceiptInfo {
         record: wire::RecordAt { topic: entry.topic.to_string(), partition: *partition, offset: *offset },
@@ -109,7 +109,7 @@ fn receipt(entry: &ReceiptEntry) -> wire::ReceiptInfo {
         asked_ms: entry.asked_ms,
         until_ms: entry.until_ms,
         outcome: entry.news.as_ref().map(|news| outcome_name(news.processed).to_owned()),
-        given_up: entry.given_up.as_ref().map(|given_up| given_up.reason.clone()),
+        trouble: trouble.clone(),
     }
 }
 

@@ -56,6 +56,9 @@ pub trait News: Clone + std::fmt::Debug + Send + Sync + 'static {
         secret: Option<&WebhookSecret>,
     ) -> HeaderMap;
 
+    /// It could not be delivered, and is tried again.
+    fn not_yet(&self, _broker: &Broker, _reason: &str) {}
+
     /// Its endpoint has it.
     ///
     /// # Errors
@@ -132,6 +135,7 @@ async fn send<N: News>(
             if age >= limit.0 {
                 return give_up(shared, news, format!("{reason}; tried for {limit}, {} times", turn.tries + 1)).await;
             }
+            news.not_yet(&shared.broker, &reason);
             tracing::info!(of, url, tries = turn.tries + 1, reason, "{} not delivered yet", N::WHAT);
             became
         }
