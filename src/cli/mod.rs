@@ -116,8 +116,16 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    // Clap ends the process itself: status 2 on wrong usage, 0 after --help and --version.
-    match run(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if is_wrong_usage(&error) => {
+            output::complain(&in_one_line(&error.render().to_string()));
+            return ExitCode::from(2);
+        }
+        // Help, and the version.
+        Err(error) => error.exit(),
+    };
+    match run(cli.command) {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
             output::complain(&message);
@@ -128,6 +136,30 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn is_wrong_usage(error: &clap::Error) -> bool {
+    error.use_stderr() && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+/// What clap says in several lines: what is wrong, tips, and where the help is.
+fn in_one_line(error: &str) -> String {
+    let (said, usage) = error.split_once("Usage:").unwrap_or((error, ""));
+    let (said, _) = said.split_once("For more information").unwrap_or((said, ""));
+    let mut line = String::new();
+    for part in said.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        let after = match line.chars().next_back() {
+            None => "",
+            Some(':') => " ",
+            Some(_) => "; ",
+        };
+        line.push_str(after);
+        line.push_str(part.strip_prefix("error: ").unwrap_or(part));
+    }
+    let command = usage.split_whitespace().take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+    let command: Vec<&str> = command.collect();
+    let command = if command.is_empty() { "tidelog".to_owned() } else { command.join(" ") };
+    format!("{line}; see '{command} --help'")
 }
 
 fn run(command: Command) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use clap::CommandFactory;
+use clap::{CommandFactory, Parser};
 use tidelog::client::StartAt;
 use tidelog::record::Header;
 
@@ -12,6 +12,7 @@ use super::json::{Headers, Text};
 use super::output::{grouped, size};
 use super::position::{Until, parse_from, parse_pair, parse_rate, parse_to};
 use super::template::{Parts, Template};
+use super::{Cli, in_one_line, is_wrong_usage};
 
 /// Hands out its bytes in pieces of one size.
 struct Pieces<'a>(&'a [u8], usize);
@@ -145,4 +146,35 @@ fn json_has_text_where_it_is_text_and_base64_where_not() {
 fn numbers_are_written_for_people() {
     assert_eq!([grouped(0), grouped(999), grouped(1000), grouped(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
     assert_eq!([size(512), size(1536)], ["512 B", "1.5 KiB"]);
+}
+
+#[test]
+fn wrong_usage_is_told_in_one_line_that_says_where_the_help_is() {
+    let said = |args: &[&str]| {
+        let error = Cli::try_parse_from(args).unwrap_err();
+        assert!(is_wrong_usage(&error), "{error}");
+        in_one_line(&error.render().to_string())
+    };
+    for (args, line) in [
+        (
+            &["tidelog", "produce", "orders", "--receipt-of", "erp"][..],
+            "the following required arguments were not provided: --receipt-to <URL>; see 'tidelog produce --help'",
+        ),
+        (
+            &["tidelog", "produce", "orders", "--hedaer", "a=b"],
+            "unexpected argument '--hedaer' found; tip: a similar argument exists: '--header'; see 'tidelog produce --help'",
+        ),
+        (
+            &["tidelog", "requests", "list", "--limit", "0"],
+            "invalid value '0' for '--limit <LIMIT>': 0 is not in 1..=4294967295; see 'tidelog --help'",
+        ),
+        (
+            &["tidelog", "sevre"],
+            "unrecognized subcommand 'sevre'; tip: a similar subcommand exists: 'serve'; see 'tidelog --help'",
+        ),
+    ] {
+        assert_eq!(said(args).split_whitespace().collect::<Vec<_>>().join(" "), line);
+    }
+    assert!(!is_wrong_usage(&Cli::try_parse_from(["tidelog", "produce", "--help"]).unwrap_err()));
+    assert!(!is_wrong_usage(&Cli::try_parse_from(["tidelog"]).unwrap_err()));
 }
