@@ -108,24 +108,29 @@ impl Client {
         tokio::time::timeout(PATIENCE, read).await.expect("no answer")
     }
 
-    /// The answer to a request of this kind, with its correlation id.
+    /// The answer to a request of this kind, with its correlation id. It is as long as it says, without nulls where the
+    /// version has none, and without tagged fields that say nothing (trap 2): written again it is the same.
     pub async fn answer<Q: Request>(&mut self, version: i16) -> (i32, Q::Response)
     where
-        Q::Response: Decodable,
+        Q::Response: Decodable + Encodable,
     {
         let mut answer = self.next().await.expect("the connection ended instead of an answer");
         let correlation = answer.get_i32();
         if ApiKey::try_from(Q::KEY).unwrap().response_header_version(version) == 1 {
             assert_eq!(answer.get_u8(), 0, "a tagged field in the head");
         }
+        let whole = answer.clone();
         let response = Q::Response::decode(&mut answer, version).unwrap();
         assert!(!answer.has_remaining(), "{} bytes behind the answer", answer.remaining());
+        let mut again = BytesMut::new();
+        response.encode(&mut again, version).unwrap();
+        assert!(again == whole, "key {} in version {version}: {whole:02x?} instead of {again:02x?}", Q::KEY);
         (correlation, response)
     }
 
     pub async fn call<Q: Request>(&mut self, version: i16, request: &Q) -> Q::Response
     where
-        Q::Response: Decodable,
+        Q::Response: Decodable + Encodable,
     {
         let sent = self.send(version, request).await;
         let (correlation, response) = self.answer::<Q>(version).await;

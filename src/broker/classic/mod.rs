@@ -206,6 +206,10 @@ impl Broker {
         name: &GroupName,
         join: ClassicJoin,
     ) -> Result<ClassicJoined, ClassicRefusal> {
+        // Members are in memory alone: a group that is not in use has none of this name, and is not made for it.
+        if !join.member.is_empty() && self.classic(name).is_none() {
+            return Err(ClassicRefusal::Group(ClassicError::UnknownMember, join.member));
+        }
         loop {
             let group = self.classic_in_use(name).await.map_err(ClassicRefusal::Broker)?;
             let (now, join) = (self.clock.monotonic_ms(), join.clone());

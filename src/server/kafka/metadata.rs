@@ -20,6 +20,11 @@ use super::errors;
 use super::session::{NODE_ID, Session};
 use crate::base::{ErrorKind, TopicId, TopicName};
 
+/// What may be described of a cluster: what serves clients.
+const BROKERS: i8 = 1;
+/// And what does not.
+const CONTROLLERS: i8 = 2;
+
 /// The id on the wire of an incarnation of a topic.
 pub fn uuid(id: TopicId) -> uuid::Uuid {
     uuid::Uuid::from_u128(id.0)
@@ -109,10 +114,12 @@ pub async fn describe_cluster(
     _version: i16,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    if request.endpoint_type != 1 {
+    if request.endpoint_type != BROKERS {
         // Controllers are not for clients.
+        let mismatch = request.endpoint_type == CONTROLLERS;
+        let code = if mismatch { errors::MISMATCHED_ENDPOINT_TYPE } else { errors::UNSUPPORTED_ENDPOINT_TYPE };
         return DescribeClusterResponse::default()
-            .with_error_code(errors::INVALID_REQUEST)
+            .with_error_code(code)
             .with_error_message(Some(StrBytes::from_static_str("only brokers are described")));
     }
     let (host, port) = session.advertised();
@@ -121,7 +128,7 @@ pub async fn describe_cluster(
         .with_host(StrBytes::from_string(host))
         .with_port(port.into());
     DescribeClusterResponse::default()
-        .with_endpoint_type(1)
+        .with_endpoint_type(BROKERS)
         .with_cluster_id(StrBytes::from_string(session.broker().server_id()))
         .with_controller_id(NODE_ID.into())
         .with_brokers(vec![broker])
