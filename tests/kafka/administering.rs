@@ -5,14 +5,21 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource as IncrementalResource, AlterableConfig as Change,
 };
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
     AlterConfigsRequest, CreatePartitionsRequest, DeleteRecordsRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
-    DescribeTopicPartitionsRequest, IncrementalAlterConfigsRequest, OffsetForLeaderEpochRequest,
+    DescribeTopicPartitionsRequest, FetchRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
 };
+use tidelog::client::{Client as Native, Message};
+use tidelog::record::Batches;
 
 use super::client::{Client, Running, batch, text};
 use super::producing::produce;
@@ -217,6 +224,53 @@ async fn the_epoch_ends_where_the_partition_ends() {
             let end = &answer.topics[0].partitions[0];
             assert_eq!((end.error_code, end.leader_epoch, end.end_offset), expected);
         }
+    }
+    running.stop().await;
+}
+
+/// Trap 6: the epoch is the same in every answer, in every batch whatever door it came through, and after a restart.
+#[tokio::test]
+async fn there_is_one_epoch_for_ever() {
+    let mut running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    produce(&mut client, 9, "t", batch(&["a"])).await;
+    let native = Native::connect(running.server.addresses()[0].to_string()).await.unwrap();
+    let producer = native.producer().build().await.unwrap();
+    producer.send_and_wait(Message::to("t").value("b")).await.unwrap();
+    drop((producer, native));
+    for _ in 0..2 {
+        let metadata = client.call(12, &MetadataRequest::default().with_topics(None)).await;
+        assert_eq!(metadata.topics[0].partitions[0].leader_epoch, 0);
+        for version in 4..=9 {
+            let part = ListOffsetsPartition::default().with_timestamp(-1).with_current_leader_epoch(0);
+            let topic = ListOffsetsTopic::default().with_name(name("t")).with_partitions(vec![part]);
+            let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+            let part = client.call(version, &request).await.topics[0].partitions[0].clone();
+            assert_eq!((part.error_code, part.offset, part.leader_epoch), (0, 2, 0));
+        }
+        let part = FetchPartition::default().with_partition_max_bytes(1 << 20).with_current_leader_epoch(0);
+        let topic = FetchTopic::default().with_topic(name("t")).with_partitions(vec![part]);
+        let fetch =
+            FetchRequest::default().with_replica_id((-1).into()).with_max_bytes(1 << 20).with_topics(vec![topic]);
+        let part = client.call(12, &fetch.with_session_epoch(-1)).await.responses[0].partitions[0].clone();
+        let batches = Batches::new(part.records.unwrap()).map(|batch| batch.unwrap().0.leader_epoch);
+        assert_eq!(batches.collect::<Vec<_>>(), [0, 0]);
+        let part = OffsetCommitRequestPartition::default().with_committed_offset(1).with_committed_leader_epoch(0);
+        let part = part.with_committed_metadata(Some(text("")));
+        let topic = OffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![part]);
+        let commit = OffsetCommitRequest::default().with_group_id(text("g").into()).with_topics(vec![topic]);
+        assert_eq!(client.call(8, &commit).await.topics[0].partitions[0].error_code, 0);
+        for version in 5..=7 {
+            let topic = OffsetFetchRequestTopic::default().with_name(name("t")).with_partition_indexes(vec![0, 1]);
+            let request = OffsetFetchRequest::default().with_group_id(text("g").into()).with_topics(Some(vec![topic]));
+            let parts = client.call(version, &request).await.topics[0].partitions.clone();
+            let epochs = parts.iter().map(|part| (part.committed_offset, part.committed_leader_epoch));
+            assert_eq!(epochs.collect::<Vec<_>>(), [(1, 0), (-1, -1)]);
+        }
+        let dir = running.stop().await;
+        running = Running::start_in(dir, |_| {}).await;
+        client = running.client().await;
     }
     running.stop().await;
 }

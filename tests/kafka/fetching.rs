@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest, MetadataRequest};
+use kafka_protocol::messages::{DeleteTopicsRequest, FetchRequest, FetchResponse, ListOffsetsRequest, MetadataRequest};
 use tidelog::record::{BatchHeader, Batches};
 use uuid::Uuid;
 
@@ -77,6 +77,15 @@ async fn records_are_read_in_every_version() {
     let mut unknown = fetch("", vec![part(0, 0, 1 << 20)]);
     unknown.topics[0].topic_id = Uuid::from_u128(9);
     assert_eq!(one(&mut client, 13, &unknown).await.error_code, 100);
+    // The id is that of this topic, not of the next one of its name.
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![name("t")]);
+    assert_eq!(client.call(5, &request).await.responses[0].error_code, 0);
+    create_topic(&mut client, "t", 1).await;
+    let now = topic_id(&mut client, "t").await;
+    for (id, code) in [(id, 100), (now, 0)] {
+        unknown.topics[0].topic_id = id;
+        assert_eq!(one(&mut client, 17, &unknown).await.error_code, code);
+    }
     running.stop().await;
 }
 
@@ -133,6 +142,7 @@ async fn limits_are_kept_and_nobody_is_stuck() {
     running.stop().await;
 }
 
+/// Trap 13: what is waited for is what the request says, of all its partitions together.
 #[tokio::test]
 async fn a_long_poll_ends_with_an_append_an_error_or_its_time_and_never_before() {
     let running = Running::start().await;

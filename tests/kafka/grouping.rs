@@ -285,6 +285,94 @@ async fn a_connection_that_ends_in_a_round_does_not_hold_the_others_up_for_ever(
     running.stop().await;
 }
 
+/// Longer than any test: only what is tested ends a wait.
+fn for_long(join: JoinGroupRequest) -> JoinGroupRequest {
+    join.with_session_timeout_ms(1_800_000).with_rebalance_timeout_ms(1_800_000)
+}
+
+/// Trap 10: a round waits for members that are to join again, and for nobody who has left meanwhile.
+#[tokio::test]
+async fn who_leaves_in_a_round_is_not_waited_for() {
+    let running = Running::start().await;
+    for version in 1..=9 {
+        let (mut leaves, mut waits) = (running.client().await, running.client().await);
+        let join_as = |id: &str| for_long(join(id));
+        let mut first = leaves.call(version, &join_as("")).await;
+        if version >= 4 {
+            first = leaves.call(version, &join_as(&first.member_id)).await;
+        }
+        assert_eq!(synced(&mut leaves, version.min(5), &first, Bytes::new()).await, 0, "version {version}");
+        let mut id = String::new();
+        if version >= 4 {
+            id = waits.call(version, &join_as("")).await.member_id.to_string();
+        }
+        let sent = waits.send(version, &join_as(&id)).await;
+        // The round has begun when the first one hears of it.
+        let beat = HeartbeatRequest::default().with_group_id(group("g")).with_member_id(first.member_id.clone());
+        let beat = beat.with_generation_id(first.generation_id);
+        while leaves.call(version.min(4), &beat).await.error_code != 27 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let leave = LeaveGroupRequest::default().with_group_id(group("g"));
+        assert_eq!(leaves.call(0, &leave.clone().with_member_id(first.member_id)).await.error_code, 0);
+        let (correlation, second) = waits.answer::<JoinGroupRequest>(version).await;
+        assert_eq!((correlation, second.error_code, second.members.len()), (sent, 0, 1), "version {version}");
+        assert_eq!(waits.call(0, &leave.with_member_id(second.member_id)).await.error_code, 0);
+    }
+    running.stop().await;
+}
+
+/// Trap 10: the first version says no time for a round, and others may say none. It is that of the session.
+#[tokio::test]
+async fn a_round_without_a_time_of_its_own_takes_as_long_as_a_session() {
+    let running = Running::start().await;
+    for (version, rebalance) in [(0, -1), (1, -1), (3, 0)] {
+        let (mut silent, mut waits) = (running.client().await, running.client().await);
+        let join = join("").with_group_id(group(&format!("g{version}")));
+        let join = join.with_session_timeout_ms(1_000).with_rebalance_timeout_ms(rebalance);
+        assert_eq!(silent.call(version, &join).await.error_code, 0);
+        let second = waits.call(version, &join).await;
+        // Or both were in the first round, if this test was held up.
+        assert!(second.error_code == 0 && second.generation_id <= 2, "version {version}: {second:?}");
+    }
+    running.stop().await;
+}
+
+/// Trap 15: what offers the versions of static members has them. Who takes a place over has the share of who was there,
+/// without a round, and who was there hears that another one is.
+#[tokio::test]
+async fn a_place_by_name_is_taken_over_at_once() {
+    let running = Running::start().await;
+    for version in 5..=9 {
+        let (mut old, mut new) = (running.client().await, running.client().await);
+        let place = for_long(join("")).with_group_instance_id(Some(text("place")));
+        let first = old.call(version, &place).await;
+        assert_eq!(first.error_code, 0, "an id is not asked for first where there is a name");
+        assert_eq!(synced(&mut old, version.min(5), &first, Bytes::from_static(b"share")).await, 0);
+        let second = new.call(version, &place).await;
+        assert_eq!((second.error_code, second.generation_id), (0, first.generation_id), "version {version}");
+        assert_ne!(second.member_id, first.member_id);
+        assert_eq!(second.skip_assignment, version >= 9);
+        let sync = SyncGroupRequest::default()
+            .with_group_id(group("g"))
+            .with_generation_id(second.generation_id)
+            .with_member_id(second.member_id.clone())
+            .with_group_instance_id(Some(text("place")));
+        assert_eq!(new.call(3, &sync).await.assignment, Bytes::from_static(b"share"));
+        let beat = HeartbeatRequest::default().with_group_id(group("g")).with_generation_id(first.generation_id);
+        let beat = beat.with_group_instance_id(Some(text("place")));
+        let codes = [first.member_id.clone(), second.member_id.clone()].map(|id| beat.clone().with_member_id(id));
+        assert_eq!(old.call(4, &codes[0]).await.error_code, 82);
+        assert_eq!(new.call(4, &codes[1]).await.error_code, 0);
+        let late = commit(&first.member_id, first.generation_id, 1, "").with_group_instance_id(Some(text("place")));
+        assert_eq!(committed(&mut old, 8, &late).await, 82);
+        let who = MemberIdentity::default().with_group_instance_id(Some(text("place")));
+        let leave = LeaveGroupRequest::default().with_group_id(group("g")).with_members(vec![who]);
+        assert_eq!(new.call(4, &leave).await.members[0].error_code, 0);
+    }
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn wishes_that_cannot_be_are_refused() {
     let running = Running::start().await;

@@ -1,9 +1,12 @@
 //! Produce: ack levels, batches that are refused, and producers that send again.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
-use kafka_protocol::messages::{DescribeClusterRequest, InitProducerIdRequest, ProduceRequest};
+use kafka_protocol::messages::{
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, InitProducerIdRequest, ProduceRequest,
+};
 use tidelog::client::{Client as Native, StartAt};
 use tidelog::record::{BatchOptions, Compression};
 
@@ -23,6 +26,7 @@ pub async fn produce(client: &mut Client, version: i16, topic: &str, records: By
     answer.responses[0].partition_responses[0].clone()
 }
 
+/// Trap 14: no version is without compression, but for zstd, which is younger than the first of them.
 #[tokio::test]
 async fn batches_are_appended_in_every_version_and_with_every_compression() {
     let running = Running::start().await;
@@ -231,6 +235,36 @@ async fn a_batch_that_comes_again_is_answered_as_before_and_not_appended() {
     assert_eq!(produce(&mut client, 9, "t", numbered(77, 0, 0)).await.base_offset, 10, "sequences begin again at 0");
     let transactional = InitProducerIdRequest::default().with_transactional_id(Some(text("t").into()));
     assert_ne!(client.call(4, &transactional).await.error_code, 0);
+    running.stop().await;
+}
+
+/// Trap 5: a producer goes on although all that it wrote is deleted, also where nothing is known of it any more.
+#[tokio::test]
+async fn a_producer_whose_records_are_deleted_goes_on() {
+    let mut running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    let one = client.call(4, &InitProducerIdRequest::default().with_transactional_id(None)).await.producer_id.0;
+    for sequence in 0..9 {
+        assert_eq!(produce(&mut client, 9, "t", numbered(one, 0, sequence)).await.base_offset, i64::from(sequence));
+        // From the middle on it is restarted, and from then on nothing is left of what was written before.
+        if sequence >= 3 {
+            let part = DeleteRecordsPartition::default().with_offset(-1);
+            let topic = DeleteRecordsTopic::default().with_name(name("t")).with_partitions(vec![part]);
+            let answer = client.call(2, &DeleteRecordsRequest::default().with_topics(vec![topic])).await;
+            assert_eq!(answer.topics[0].partitions[0].low_watermark, i64::from(sequence) + 1);
+        }
+        if sequence >= 5 {
+            let dir = running.stop().await;
+            running = Running::start_in(dir, |_| {}).await;
+            client = running.client().await;
+        }
+    }
+    // One that is deleted with its topic begins anew in the next of that name, wherever it was.
+    let request = DeleteTopicsRequest::default().with_topic_names(vec![name("t")]);
+    assert_eq!(client.call(5, &request).await.responses[0].error_code, 0);
+    create_topic(&mut client, "t", 1).await;
+    assert_eq!(produce(&mut client, 9, "t", numbered(one, 0, 9)).await.base_offset, 0);
     running.stop().await;
 }
 

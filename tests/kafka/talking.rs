@@ -46,8 +46,8 @@ async fn no_tagged_field_is_written() {
     running.stop().await;
 }
 
-/// Trap 3: clients of some years take a higher minimum as a broker without compression.
-/// Traps 4, 7, 8: what must be offered together, is.
+/// Trap 3: clients of some years take a higher minimum as a broker without compression. Traps 4, 7, 8: what must be offered
+/// together, is, and every version that clients insist on.
 #[tokio::test]
 async fn the_versions_offered_are_those_that_clients_need_together() {
     let running = Running::start().await;
@@ -61,6 +61,47 @@ async fn the_versions_offered_are_those_that_clients_need_together() {
     assert!(range(22).is_some(), "producers are idempotent by default");
     let (metadata, fetch) = (range(3).unwrap().1, range(1).unwrap().1);
     assert!(metadata >= 10 && fetch >= 13, "topic ids are offered on both sides");
+    assert!(range(0).unwrap().1 <= 12 && range(9).unwrap().1 <= 9, "later ones know topics by their ids alone");
+    // Versions that some client speaks whatever is offered, or that are all it has: librdkafka, aiokafka, kafkajs, sarama as of
+    // Kafka 2.8, and the least that Java clients of Kafka 4 ask for.
+    let spoken = [
+        (0, 3..=8),
+        (1, 4..=11),
+        (2, 1..=5),
+        (3, 0..=9),
+        (8, 2..=8),
+        (9, 1..=7),
+        (10, 0..=3),
+        (11, 0..=7),
+        (12, 0..=4),
+        (13, 0..=4),
+        (14, 0..=5),
+        (15, 0..=5),
+        (16, 0..=4),
+        (18, 0..=3),
+        (19, 2..=6),
+        (20, 1..=5),
+        (21, 0..=2),
+        (22, 0..=4),
+        (23, 2..=3),
+        (24, 0..=2),
+        (25, 0..=2),
+        (26, 0..=2),
+        (28, 0..=3),
+        (32, 1..=3),
+        (33, 0..=1),
+        (37, 0..=3),
+        (42, 0..=2),
+        (44, 0..=1),
+        (47, 0..=0),
+        (60, 0..=0),
+        (68, 1..=1),
+        (69, 0..=0),
+    ];
+    for (key, versions) in spoken {
+        let (min, max) = range(key).unwrap_or_else(|| panic!("key {key} is not offered"));
+        assert!(min <= *versions.start() && *versions.end() <= max, "key {key}: {versions:?} is not in {min}..={max}");
+    }
     for key in [4, 5, 6, 7, 27, 52, 53, 54, 56, 58, 59, 62, 63, 64, 67, 70, 71, 72, 73, 80, 87] {
         assert!(range(key).is_none(), "key {key} is not for clients");
     }

@@ -34,6 +34,7 @@ fn ask(topics: &[&str]) -> MetadataRequest {
     MetadataRequest::default().with_topics(Some(topics))
 }
 
+/// Traps 6 and 8: every version of Metadata, with the one epoch from the version on that has a place for it.
 #[tokio::test]
 async fn metadata_names_all_some_or_none_and_creates_what_it_may() {
     let running = Running::start().await;
@@ -71,6 +72,7 @@ async fn metadata_names_all_some_or_none_and_creates_what_it_may() {
     running.stop().await;
 }
 
+/// Trap 15: where the schema allows null, clients do not.
 #[tokio::test]
 async fn topics_are_created_as_asked_or_refused_with_the_right_code() {
     let running = Running::start().await;
@@ -80,7 +82,7 @@ async fn topics_are_created_as_asked_or_refused_with_the_right_code() {
         let answer = create(&mut client, version, wanted).await;
         assert_eq!(answer.topics[0].error_code, 0);
         if version >= 5 {
-            // Trap 15: a list of settings, never null.
+            // A list of settings, never null.
             assert!(answer.topics[0].configs.as_ref().unwrap().iter().any(|config| &*config.name == "retention.ms"));
             assert_eq!((answer.topics[0].num_partitions, answer.topics[0].replication_factor), (2, 1));
         }

@@ -141,6 +141,7 @@ async fn native(running: &Running, topic: &str) -> Vec<String> {
     records.into_iter().map(value).collect()
 }
 
+/// Trap 12: where the committed part ends, and the aborted transactions of what was fetched, sorted, and for nobody else.
 #[tokio::test]
 async fn what_is_committed_counts_and_what_is_aborted_does_not() {
     let running = Running::start().await;
@@ -182,6 +183,7 @@ async fn what_is_committed_counts_and_what_is_aborted_does_not() {
     running.stop().await;
 }
 
+/// Trap 12: nor does the end of the committed part go back.
 #[tokio::test]
 async fn all_of_it_holds_after_a_restart_also_in_the_middle_of_a_transaction() {
     let mut running = Running::start().await;
@@ -325,6 +327,7 @@ async fn positions_hold_when_their_transaction_is_committed_and_not_before() {
     running.stop().await;
 }
 
+/// Trap 5: after its time is over a producer is not refused for ever.
 #[tokio::test]
 async fn a_transaction_that_is_open_for_too_long_is_aborted() {
     let running = Running::start().await;
