@@ -1,13 +1,20 @@
 //! Other people's clients against the real program. They run where `TIDELOG_FOREIGN` is set, after `tests/kafka/install.sh`;
 //! elsewhere a line says that they did not.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tidelog::client::Client;
+use tidelog::record::Batches;
+use tokio::task::block_in_place;
+
 use super::client::Running;
-use super::topics::create_topic;
+
+mod crossing;
+mod kcat;
 
 fn wanted(what: &str) -> bool {
     let wanted = std::env::var_os("TIDELOG_FOREIGN").is_some();
@@ -23,15 +30,31 @@ fn root() -> PathBuf {
 
 fn python(script: &str) -> Command {
     let mut command = Command::new(root().join("target/foreign/py/bin/python"));
+    command.arg(root().join("tests/kafka/foreign").join(script)).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+fn node(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", root().join("target/foreign/js/node_modules"));
     command.arg(root().join("tests/kafka/foreign").join(script));
     command
 }
 
 /// Runs a client to its end, which must come in time.
 #[track_caller]
-fn run(mut command: Command) -> String {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+fn run(command: Command) -> String {
+    String::from_utf8(run_with(command, Vec::new())).unwrap()
+}
+
+/// The same, with something on stdin, and bytes as they come.
+#[track_caller]
+fn run_with(mut command: Command, input: Vec<u8>) -> Vec<u8> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let id = child.id();
+    let mut stdin = child.stdin.take().unwrap();
+    // A client that fails does not read all of it.
+    std::thread::spawn(move || stdin.write_all(&input));
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
     let output = receiver.recv_timeout(Duration::from_secs(240)).unwrap_or_else(|_| {
@@ -40,127 +63,86 @@ fn run(mut command: Command) -> String {
     });
     let output = output.unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    output.stdout
 }
 
-async fn against(what: &str, command: impl FnOnce(String) -> Command + Send + 'static) {
+async fn against(what: &str, mut command: Command) {
     if !wanted(what) {
         return;
     }
     let running = Running::start().await;
-    let address = running.server.kafka_addresses()[0].to_string();
-    let output = tokio::task::spawn_blocking(move || run(command(address))).await.unwrap();
-    assert_eq!(output.trim(), "ok");
+    command.arg(running.server.kafka_addresses()[0].to_string());
+    assert_eq!(block_in_place(|| run(command)).trim(), "ok");
     running.stop().await;
-}
-
-fn script(name: &'static str) -> impl FnOnce(String) -> Command + Send + 'static {
-    move |address| {
-        let mut command = python(name);
-        command.arg(address);
-        command
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn confluent_kafka() {
-    against("confluent-kafka", script("confluent.py")).await;
+    against("confluent-kafka", python("confluent.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn confluent_kafka_in_transactions() {
-    against("transactions of confluent-kafka", script("transactions.py")).await;
+    against("transactions of confluent-kafka", python("transactions.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_python() {
-    against("kafka-python", script("kafka_python.py")).await;
+    against("kafka-python", python("kafka_python.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aiokafka() {
-    against("aiokafka", script("aio.py")).await;
+    against("aiokafka", python("aio.py")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kafkajs() {
-    against("kafkajs", |address| {
-        let mut command = Command::new("node");
-        command.env("NODE_PATH", root().join("target/foreign/js/node_modules"));
-        command.arg(root().join("tests/kafka/foreign/kafkajs.js")).arg(address);
-        command
-    })
-    .await;
+    against("kafkajs", node("kafkajs.js")).await;
 }
 
-/// Records cross between the doors unchanged, both ways; a Kafka consumer answers a request of the native door.
+const ROUTE: &str = r#"
+[[route]]
+name = "invoices"
+from = "billing.invoices"
+otherwise = "billing.unrouted"
+
+[[route.to]]
+when = 'value.region == "emea"'
+topic = "crm.emea"
+headers = { by = '"the route"' }
+
+[[route.to]]
+when = 'value.region == "apac"'
+topic = "crm.apac"
+"#;
+
+/// Kafka clients answer requests of the native door, feed a route, and see what it makes.
 #[tokio::test(flavor = "multi_thread")]
-async fn records_and_requests_cross_between_the_doors() {
+async fn requests_are_answered_and_routes_are_fed_and_seen_by_kafka_clients() {
     if !wanted("confluent-kafka beside the native door") {
         return;
     }
     let running = Running::start().await;
-    let mut command = python("crossing.py");
+    let native = running.server.addresses()[0].to_string();
+    let admin = Client::connect(native.as_str()).await.unwrap().admin();
+    admin.apply_routes(ROUTE.to_owned(), false, false).await.unwrap();
+    let mut command = python("patterns.py");
     command.arg(running.server.kafka_addresses()[0].to_string());
-    command.arg(running.server.addresses()[0].to_string()).arg(env!("CARGO_BIN_EXE_tidelog"));
-    let output = tokio::task::spawn_blocking(move || run(command)).await.unwrap();
-    assert_eq!(output.trim(), "ok");
+    command.arg(native).arg(env!("CARGO_BIN_EXE_tidelog"));
+    assert_eq!(block_in_place(|| run(command)).trim(), "ok");
     running.stop().await;
 }
 
-fn kcat(address: &str, args: &[&str], input: &str) -> String {
-    let mut child = Command::new("kcat")
-        .args(["-b", address])
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "kcat {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Traps 2 and 3, with the client that they were measured with: Debian's kcat with librdkafka 2.0.2. What it compresses,
-/// it says itself, and the batches in the log are looked at.
-#[tokio::test(flavor = "multi_thread")]
-async fn kcat_produces_with_every_compression_and_reads_it_back() {
-    if !wanted("kcat") {
-        return;
-    }
-    let running = Running::start().await;
-    let address = running.server.kafka_addresses()[0].to_string();
-    let lines: String = (0..500).map(|number| format!("key{number}:value {number}\n")).collect();
-    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-        create_topic(&mut running.client().await, codec, 1).await;
-        let (address, lines) = (address.clone(), lines.clone());
-        tokio::task::spawn_blocking(move || {
-            let setting = format!("compression.codec={codec}");
-            // All in one batch: of a single record it sends what is smaller, which may be the record as it is.
-            let produce = ["-P", "-t", codec, "-K", ":", "-H", "h=v", "-X", &setting, "-X", "linger.ms=500"];
-            kcat(&address, &produce, &lines);
-            let read = kcat(&address, &["-C", "-t", codec, "-e", "-q", "-f", "%k:%s\n"], "");
-            assert_eq!(read, lines, "{codec}");
-            let headers = kcat(&address, &["-C", "-t", codec, "-e", "-q", "-c", "1", "-f", "%h"], "");
-            assert_eq!(headers, "h=v");
-        })
-        .await
-        .unwrap();
-        assert_eq!(codec_of(running.dir.path(), codec), codec, "it was not compressed");
-    }
-    running.stop().await;
-}
-
-/// The codec of the first batch of a topic, from the log itself.
-pub fn codec_of(dir: &Path, topic: &str) -> &'static str {
+/// The codecs of a topic's batches, from the log itself.
+pub fn codecs_in(dir: &Path, topic: &str) -> BTreeSet<&'static str> {
     let topics = std::fs::read_dir(dir.join("data/topics")).unwrap().flatten();
     let prefix = format!("{topic}~");
     let folder =
         topics.map(|entry| entry.path()).find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix));
     let log = std::fs::read(folder.unwrap().join("0/00000000000000000000.log")).unwrap();
-    tidelog::record::BatchHeader::parse(&log).unwrap().compression().unwrap().name()
+    let batches = Batches::new(log.into()).map_while(Result::ok);
+    batches.map(|(header, _)| header.compression().unwrap().name()).collect()
 }
 
 /// A real server, to be killed.

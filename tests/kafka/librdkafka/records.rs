@@ -11,7 +11,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::super::client::Running;
-use super::super::foreign::codec_of;
+use super::super::foreign::codecs_in;
 use super::{CODECS, Content, PATIENCE, awkward, config, consumer, contents, create, producer, take};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +36,7 @@ async fn with_every_compression_what_is_produced_is_consumed() {
             got.push(Content::seen(&message));
         }
         assert!(got == sent, "{codec}: other records came back");
-        assert_eq!(codec_of(running.dir.path(), codec), codec, "it was not compressed");
+        assert!(codecs_in(running.dir.path(), codec).contains(codec), "it was not compressed");
     }
     running.stop().await;
 }
