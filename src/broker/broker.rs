@@ -74,7 +74,8 @@ impl Broker {
         let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
-        let live = Live::new(Arc::clone(&clock));
+        let metrics = Arc::new(Metrics::new());
+        let live = Live::new(Arc::clone(&clock), Arc::clone(&metrics));
         let requests = Arc::new(Durable::restore(&catalog));
         let receipts = Arc::new(Receipts::restore(&catalog));
         let transactions = Arc::new(Transactions::restore(&catalog, clock.as_ref()));
@@ -85,7 +86,7 @@ impl Broker {
             dir,
             files,
             committer,
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             catalog: Mutex::new(catalog),
             topics: RwLock::default(),
             names: RwLock::default(),

@@ -3,14 +3,30 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::Broker;
+use super::broker::lock;
 use super::observe::Observed;
+use super::requests::Ending;
 use crate::log::Cleaned;
+use crate::record::Marker;
+
+const COMMITTED: &str = "committed";
+const ABORTED: &str = "aborted";
+/// What becomes of a request in memory.
+const LIVE_OUTCOMES: [&str; 5] = ["replied", "failed", "no_responder", "timed_out", "overloaded"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
 
 /// The broker's metrics, and the registry to which every other part adds its own.
 pub struct Metrics {
@@ -70,6 +86,14 @@ pub struct Metrics {
     pub sync_seconds: Histogram,
     /// Appends that one sync answered.
     pub sync_appends: Histogram,
+    /// Syncs that failed.
+    pub sync_failures: Counter,
+    /// Segments that retention deleted.
+    pub retained: Counter,
+    transactions: Family<OutcomeLabel, Counter>,
+    live_requests: Family<OutcomeLabel, Counter>,
+    /// Held while what is only set when somebody asks is set and written down.
+    asked: Mutex<()>,
     /// Topics.
     pub topics: Gauge,
     /// Partitions.
@@ -109,14 +133,19 @@ impl Metrics {
             observed: Observed::default(),
             sync_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
+            sync_failures: Counter::default(),
+            retained: Counter::default(),
+            transactions: Family::default(),
+            live_requests: Family::default(),
+            asked: Mutex::default(),
             topics: Gauge::default(),
             partitions: Gauge::default(),
         };
         registry.register("batches_in", "Batches appended", metrics.batches_in.clone());
         registry.register("records_in", "Records appended", metrics.records_in.clone());
-        registry.register("bytes_in", "Bytes appended", metrics.bytes_in.clone());
+        registry.register("appended_bytes", "Bytes appended", metrics.bytes_in.clone());
         registry.register("duplicates", "Batches that had been appended before", metrics.duplicates.clone());
-        registry.register("bytes_out", "Bytes read", metrics.bytes_out.clone());
+        registry.register("read_bytes", "Bytes read", metrics.bytes_out.clone());
         registry.register("filtered", "Records that a filter was asked about", metrics.filtered.clone());
         registry.register(
             "filter_failures",
@@ -138,11 +167,26 @@ impl Metrics {
         metrics.register_compaction(&mut registry);
         registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
+        registry.register("sync_failures", "Syncs that failed", metrics.sync_failures.clone());
+        registry.register("retention_segments", "Segments that retention deleted", metrics.retained.clone());
+        metrics.register_outcomes(&mut registry);
         registry.register("topics", "Topics", metrics.topics.clone());
         registry.register("partitions", "Partitions of all topics", metrics.partitions.clone());
         metrics.observed.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
+    }
+
+    fn register_outcomes(&self, registry: &mut Registry) {
+        registry.register("transactions", "Transactions that ended, by outcome", self.transactions.clone());
+        registry.register("live_requests_ended", "Requests in memory by outcome", self.live_requests.clone());
+        // Those that have not been seen are none, not unknown.
+        for outcome in [COMMITTED, ABORTED] {
+            drop(self.transactions.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for outcome in LIVE_OUTCOMES {
+            drop(self.live_requests.get_or_create(&OutcomeLabel { outcome }));
+        }
     }
 
     fn register_compaction(&self, registry: &mut Registry) {
@@ -157,9 +201,9 @@ impl Metrics {
             "Records that compaction removed",
             self.compaction_records_removed.clone(),
         );
-        registry.register("compaction_bytes_read", "Bytes that compaction read", self.compaction_bytes_read.clone());
+        registry.register("compaction_read_bytes", "Bytes that compaction read", self.compaction_bytes_read.clone());
         registry.register(
-            "compaction_bytes_freed",
+            "compaction_freed_bytes",
             "Bytes by which compaction made segments smaller",
             self.compaction_bytes_freed.clone(),
         );
@@ -175,16 +219,54 @@ impl Metrics {
         self.compaction_seconds.observe(took.as_secs_f64());
     }
 
+    /// Counts a transaction that has ended.
+    pub(crate) fn transaction(&self, marker: Marker) {
+        let outcome = match marker {
+            Marker::Commit => COMMITTED,
+            Marker::Abort => ABORTED,
+        };
+        self.transactions.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts a request in memory that has ended.
+    pub(crate) fn live_request(&self, ending: &Ending) {
+        let [replied, failed, nobody, late, full] = LIVE_OUTCOMES;
+        let outcome = match ending {
+            Ending::Reply(_) => replied,
+            Ending::Error { .. } => failed,
+            Ending::NoResponder { .. } => nobody,
+            Ending::TimedOut { .. } => late,
+            Ending::Overloaded(_) => full,
+        };
+        self.live_requests.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
     /// Adds metrics of another part.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Everything in the Prometheus text format (OpenMetrics).
-    pub fn encode(&self) -> String {
+    /// Everything that is counted, in the Prometheus text format (OpenMetrics), and `more` behind it. What is only set when
+    /// somebody asks is as it was then: [`Broker::metrics_text`] asks.
+    pub fn encode(&self, more: Option<&Registry>) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _ = encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        let _ = encode_registry(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(more) = more {
+            let _ = encode_registry(&mut text, more);
+        }
+        let _ = encode_eof(&mut text);
         text
+    }
+}
+
+impl Broker {
+    /// Everything as it is now; `set` sets what other parts only set when somebody asks. Blocks for as long as some locks take.
+    pub fn metrics_text(&self, set: impl FnOnce(), more: Option<&Registry>) -> String {
+        // Two who ask at a time would each find half of what is being set.
+        let _asked = lock(&self.metrics.asked);
+        self.observe();
+        set();
+        self.metrics.encode(more)
     }
 }

@@ -14,6 +14,7 @@ mod fetch;
 mod filtered;
 mod groups;
 mod hold;
+mod lag;
 mod metrics;
 mod observe;
 mod partition;

@@ -78,7 +78,6 @@ impl Partition {
         self.stable.subscribe()
     }
 
-    /// Wakes all who wait for more.
     /// Waits until what is written below `end` is durable.
     ///
     /// # Errors
@@ -96,6 +95,7 @@ impl Partition {
         Ok(())
     }
 
+    /// Wakes all who wait for more.
     pub(crate) fn close_readers(&self) {
         self.stable.send_modify(|stable| stable.closed = true);
     }
@@ -150,6 +150,10 @@ impl LogObserver for Observer {
     fn synced(&self, micros: u64, appends: usize) {
         self.metrics.sync_seconds.observe(micros as f64 / 1e6);
         self.metrics.sync_appends.observe(appends as f64);
+    }
+
+    fn sync_failed(&self) {
+        self.metrics.sync_failures.inc();
     }
 }
 

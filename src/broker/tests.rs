@@ -194,7 +194,7 @@ async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_aft
         assert!(std::time::Instant::now() < deadline, "{described:?}, journal {}", size());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let metrics = broker.metrics().encode();
+    let metrics = broker.metrics().encode(None);
     assert!(
         metrics.contains("tidelog_compaction_records_removed_total") && metrics.contains("tidelog_compactions_total")
     );

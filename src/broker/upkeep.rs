@@ -87,7 +87,10 @@ fn retain(broker: &Broker, partition: &Partition, now: Option<i64>) {
     match log.with(|log| log.begin_retain(now)) {
         Err(error) => tracing::warn!(%topic, partition = number, %error, "retention could not delete"),
         Ok(0) => {}
-        Ok(gone) => tracing::info!(%topic, partition = number, segments = gone, "retention deleted segments"),
+        Ok(gone) => {
+            broker.metrics.retained.inc_by(gone as u64);
+            tracing::info!(%topic, partition = number, segments = gone, "retention deleted segments");
+        }
     }
     // Also those that were still read the last time.
     for segment in log.with(|log| log.take_unused()) {

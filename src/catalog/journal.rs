@@ -47,6 +47,11 @@ impl Journal {
         Ok((Self { log }, notes))
     }
 
+    /// Bytes in its segment files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.log.stats().bytes
+    }
+
     /// The first offset.
     pub(super) fn start(&self) -> Offset {
         self.log.start_offset()

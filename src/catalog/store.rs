@@ -205,6 +205,11 @@ impl Catalog {
         Ok(changes)
     }
 
+    /// Bytes in the journal's segment files.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal.bytes()
+    }
+
     /// Every topic, by name.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = &TopicEntry> {
         self.state.topics()

@@ -54,6 +54,8 @@ pub trait LogObserver: Send + Sync {
     fn stable_end(&self, end: Offset, committed: Offset);
     /// A sync took `micros` microseconds and answered `appends` appends.
     fn synced(&self, micros: u64, appends: usize);
+    /// A sync failed: the partition takes no writes until it has been verified.
+    fn sync_failed(&self);
 }
 
 /// Settings of a [`Committer`].
@@ -501,7 +503,10 @@ impl Shared {
         }
         match &result {
             Ok(()) => inner.observer.stable_end(stable, committed),
-            Err(error) => tracing::error!(%error, "the partition takes no more writes until it has been verified"),
+            Err(error) => {
+                tracing::error!(%error, "the partition takes no more writes until it has been verified");
+                inner.observer.sync_failed();
+            }
         }
         for waiting in answered {
             // What a sync covered before a failure is durable all the same.

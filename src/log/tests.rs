@@ -565,6 +565,7 @@ struct Deaf;
 impl LogObserver for Deaf {
     fn stable_end(&self, _: Offset, _: Offset) {}
     fn synced(&self, _: u64, _: usize) {}
+    fn sync_failed(&self) {}
 }
 
 #[test]

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::config::ServerConfig;
 use crate::base::ErrorKind;
 
 /// Counters and gauges of the listeners.
@@ -31,8 +32,11 @@ pub struct ServerMetrics {
     pub held_in: Gauge,
     /// Bytes of answers in memory.
     pub held_out: Gauge,
+    /// Kafka connections open now.
+    pub kafka_connections: Gauge,
     /// HTTP connections open now.
     pub http_connections: Gauge,
+    limits: Family<LimitLabel, Gauge>,
     http_requests: Family<PathLabel, Counter>,
     http_answers: Family<StatusLabel, Counter>,
     requests: Family<KindLabel, Counter>,
@@ -54,7 +58,32 @@ struct StatusLabel {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    what: &'static str,
+}
+
 impl ServerMetrics {
+    /// Connections of all listeners.
+    pub fn all_connections(&self) -> i64 {
+        self.connections.get() + self.kafka_connections.get() + self.http_connections.get()
+    }
+
+    /// Sets what the operator allows, to be held against what there is.
+    pub fn set_limits(&self, config: &ServerConfig) {
+        let half = config.max_total_bytes.as_usize() / 2;
+        for (what, limit) in [
+            ("connections", config.max_connections),
+            ("http_connections", config.http_max_connections),
+            ("inbound_bytes", half),
+            ("outbound_bytes", half),
+            ("segment_files_open", config.max_open_files),
+            ("outgoing_calls_in_flight", config.outgoing_calls),
+        ] {
+            self.limits.get_or_create(&LimitLabel { what }).set(i64::try_from(limit).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Counts an HTTP request to something at this path.
     pub fn http_request(&self, path: &'static str) {
         self.http_requests.get_or_create(&PathLabel { path }).inc();
@@ -77,7 +106,8 @@ impl ServerMetrics {
 
     /// Adds everything to a registry.
     pub fn register(self: &Arc<Self>, registry: &mut Registry) {
-        registry.register("connections", "Connections open now", self.connections.clone());
+        registry.register("connections", "Native connections open now", self.connections.clone());
+        registry.register("kafka_connections", "Kafka connections open now", self.kafka_connections.clone());
         registry.register("connections_accepted", "Connections accepted", self.accepted.clone());
         registry.register("connections_refused", "Connections refused at the limit", self.refused.clone());
         registry.register("subscriptions", "Subscriptions open now", self.subscriptions.clone());
@@ -91,6 +121,7 @@ impl ServerMetrics {
         registry.register("inbound_bytes", "Bytes of requests in memory", self.held_in.clone());
         registry.register("outbound_bytes", "Bytes of answers in memory", self.held_out.clone());
         registry.register("http_connections", "HTTP connections open now", self.http_connections.clone());
+        registry.register("limit", "The most that is allowed of what a gauge of this name tells", self.limits.clone());
         registry.register("http_requests", "HTTP requests by path", self.http_requests.clone());
         registry.register("http_answers", "HTTP answers by status", self.http_answers.clone());
         registry.register("requests", "Requests by kind", self.requests.clone());

@@ -14,6 +14,7 @@ pub mod logging;
 mod metrics;
 mod native;
 pub mod outgoing;
+pub mod process;
 mod push;
 mod receipts;
 mod shared;
@@ -44,6 +45,7 @@ use budget::Budget;
 use config::{ConfigError, ServerConfig};
 use metrics::ServerMetrics;
 use outgoing::Outgoing;
+use process::ProcessMetrics;
 use shared::Shared;
 
 /// Connections that are told at a time that there is no room for them.
@@ -143,7 +145,11 @@ impl Server {
         let broker = open_broker(&config, disk, clock.clone()).await?;
         broker.start_routes();
         let metrics = Arc::new(ServerMetrics::default());
-        broker.metrics().register(|registry| metrics.register(registry));
+        broker.metrics().register(|registry| {
+            metrics.register(registry);
+            calls.register(registry);
+        });
+        metrics.set_limits(&config);
         let (stop, stopping) = watch::channel(false);
         let half = config.max_total_bytes.as_usize() / 2;
         let shared = Arc::new(Shared {
@@ -152,6 +158,7 @@ impl Server {
             started_at_ms,
             started_monotonic_ms,
             metrics,
+            process: ProcessMetrics::new(started_at_ms),
             calls,
             incoming: Budget::new(half),
             outgoing: Budget::new(half),
@@ -216,7 +223,7 @@ impl Server {
         match tokio::time::timeout(patience, ended).await {
             Ok(_) => tracing::debug!("all connections have ended"),
             Err(_) => tracing::warn!(
-                connections = self.shared.metrics.connections.get() + self.shared.metrics.http_connections.get(),
+                connections = self.shared.metrics.all_connections(),
                 "connections did not end in time; their requests are cut off"
             ),
         }

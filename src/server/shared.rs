@@ -9,6 +9,7 @@ use super::budget::Budget;
 use super::config::ServerConfig;
 use super::metrics::ServerMetrics;
 use super::outgoing::Outgoing;
+use super::process::ProcessMetrics;
 use crate::base::{Clock, TimestampMs};
 use crate::broker::Broker;
 
@@ -26,6 +27,8 @@ pub struct Shared {
     pub started_monotonic_ms: u64,
     /// What is counted.
     pub metrics: Arc<ServerMetrics>,
+    /// What the process uses.
+    pub process: ProcessMetrics,
     /// Who makes calls to other people's HTTP endpoints.
     pub calls: Arc<Outgoing>,
     /// Bytes of requests.
@@ -54,11 +57,14 @@ impl Shared {
         *self.stopping.borrow()
     }
 
-    /// Brings the gauges that are read from elsewhere up to date. Blocks as [`Broker::refresh_metrics`].
-    pub fn refresh_metrics(&self) {
-        self.broker.refresh_metrics();
-        self.metrics.held_in.set(i64::try_from(self.incoming.used()).unwrap_or(i64::MAX));
-        self.metrics.held_out.set(i64::try_from(self.outgoing.used()).unwrap_or(i64::MAX));
+    /// All metrics as they are now, in the Prometheus text format. Blocks as [`Broker::metrics_text`].
+    pub fn metrics_text(&self) -> String {
+        let set = || {
+            self.metrics.held_in.set(i64::try_from(self.incoming.used()).unwrap_or(i64::MAX));
+            self.metrics.held_out.set(i64::try_from(self.outgoing.used()).unwrap_or(i64::MAX));
+            self.process.refresh();
+        };
+        self.broker.metrics_text(set, Some(self.process.registry()))
     }
 }
 

@@ -12,12 +12,15 @@
 mod administering;
 mod client;
 mod consuming;
+#[path = "../common/endpoint.rs"]
+mod endpoint;
 mod fetching;
 mod foreign;
 mod grouping;
 mod hostile;
 #[cfg(feature = "librdkafka")]
 mod librdkafka;
+mod metrics;
 mod producing;
 mod refusing;
 mod talking;

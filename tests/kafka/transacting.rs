@@ -26,7 +26,7 @@ use super::producing::produce;
 use super::topics::{create_topic, name};
 
 /// Who writes: transactional id, producer id, epoch, and the next sequence number.
-struct Writer {
+pub struct Writer {
     id: &'static str,
     producer: i64,
     epoch: i16,
@@ -47,11 +47,11 @@ async fn init(client: &mut Client, id: &'static str, held: (i64, i16)) -> Result
 }
 
 impl Writer {
-    async fn new(client: &mut Client, id: &'static str) -> Self {
+    pub async fn new(client: &mut Client, id: &'static str) -> Self {
         init(client, id, (-1, -1)).await.unwrap()
     }
 
-    async fn add(&self, client: &mut Client, topic: &str, partitions: &[i32]) -> Vec<i16> {
+    pub async fn add(&self, client: &mut Client, topic: &str, partitions: &[i32]) -> Vec<i16> {
         let topic = AddPartitionsToTxnTopic::default().with_name(name(topic)).with_partitions(partitions.to_vec());
         let request = AddPartitionsToTxnRequest::default()
             .with_v3_and_below_transactional_id(text(self.id).into())
@@ -83,7 +83,7 @@ impl Writer {
         produce(client, 9, topic, batch).await.error_code
     }
 
-    async fn end(&self, client: &mut Client, commit: bool) -> i16 {
+    pub async fn end(&self, client: &mut Client, commit: bool) -> i16 {
         let request = EndTxnRequest::default()
             .with_transactional_id(text(self.id).into())
             .with_producer_id(self.producer.into())

@@ -132,7 +132,7 @@ async fn a_subscriber_that_takes_nothing_is_held_for_as_far_as_its_credit_goes()
         raw.produced(correlation).await;
     }
     let metrics = async |raw: &mut crate::harness::Raw| raw.call(1, &Metrics {}).await.unwrap().text;
-    let read = async |raw: &mut crate::harness::Raw| gauge(&metrics(raw).await, "tidelog_bytes_out_total");
+    let read = async |raw: &mut crate::harness::Raw| gauge(&metrics(raw).await, "tidelog_read_bytes_total");
     let before = read(&mut raw).await;
     // Credit for four batches; whoever grants no more gets no more, however long the topic is.
     let mut slow = Vec::new();

@@ -9,6 +9,7 @@
 //! done ------|==leased==|  done  |=waiting=|------ not looked at yet
 //! ```
 
+mod counts;
 mod gone;
 mod kept;
 
@@ -183,22 +184,6 @@ impl Machine {
             return self.known_done.range(..=offset).next_back().is_some_and(|(_, end)| *end > offset);
         }
         self.spans.range(..=offset).next_back().is_none_or(|(_, span)| span.end <= offset)
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for (from, span) in &self.spans {
-            match span.state {
-                State::Leased { .. } => counts.leased += span.end - from,
-                State::Waiting { .. } | State::Blocked => counts.waiting += span.end - from,
-            }
-        }
-        counts
-    }
-
-    /// Records at or above the cursor and below `end` that are done, as was read at the start.
-    pub(crate) fn known_done_below(&self, end: Offset) -> u64 {
-        self.known_done.range(..end).map(|(from, to)| to.min(&end) - from).sum()
     }
 
     /// By how much the records that each member has out grew or shrank since this was asked last.

@@ -169,6 +169,12 @@ impl Queues {
         Ok(inside.partitions.values().cloned().collect())
     }
 
+    /// Members of a group; none if nobody has taken it into use.
+    pub(crate) fn member_count(&self, name: &GroupName) -> usize {
+        let group = lock(&self.groups).get(name).cloned();
+        group.map_or(0, |group| lock(&group.inside).members.len())
+    }
+
     pub(crate) fn close(&self) {
         for group in lock(&self.groups).values() {
             group.stop(None);

@@ -12,6 +12,7 @@ use crate::base::{Clock, TopicName};
 
 use super::super::Broker;
 use super::super::broker::lock;
+use super::super::metrics::Metrics;
 use super::exchange::{Effect, End, Exchange, NewRequest, ResponderId, Word};
 use super::{Content, Ending, LastWord};
 
@@ -56,6 +57,7 @@ pub(crate) struct Live {
     /// Until when the task that ends what is too late sleeps; changed only under the lock of the exchange.
     armed: AtomicU64,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     ids: AtomicU64,
     /// There is an earlier deadline than the one that is slept for.
     earlier: Arc<Notify>,
@@ -69,11 +71,12 @@ pub struct LiveResponder {
 }
 
 impl Live {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             exchange: Mutex::default(),
             armed: AtomicU64::new(u64::MAX),
             clock,
+            metrics,
             ids: AtomicU64::new(0),
             earlier: Arc::default(),
             timer: OnceLock::new(),
@@ -115,7 +118,11 @@ impl Live {
                         }
                     }
                     Effect::Part { to, payload } => to.part(payload),
-                    Effect::Finish { to, end } => to.finish(ending(end)),
+                    Effect::Finish { to, end } => {
+                        let ending = ending(end);
+                        self.metrics.live_request(&ending);
+                        to.finish(ending);
+                    }
                 }
             }
             effects = more;

@@ -272,6 +272,17 @@ impl Machine {
         gone
     }
 
+    /// All requests that are known.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Requests that ended and whose callback is not delivered.
+    pub(crate) fn callbacks_waiting(&self) -> usize {
+        let waiting = |entry: &&RequestEntry| entry.outcome.is_some() && entry.writing.is_some();
+        self.entries.values().filter(waiting).count()
+    }
+
     /// Requests that are open.
     pub(crate) fn open_count(&self) -> usize {
         self.deadlines.len()

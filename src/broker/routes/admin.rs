@@ -355,6 +355,11 @@ impl Broker {
         self.routes.all().iter().map(|active| self.describe_active(active).summary).collect()
     }
 
+    /// All routes in full, by name.
+    pub(crate) fn describe_routes(&self) -> Vec<RouteDescription> {
+        self.routes.all().iter().map(|active| self.describe_active(active)).collect()
+    }
+
     /// One route in full.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicName, TopicPat
 use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position};
 
 use super::super::broker::{blocking, lock};
+use super::super::lag::Distance;
 use super::super::queue::{GroupDescription, GroupMember, GroupPartition, ResetPartition, ResetQueue, ResetTo};
 use super::super::{Broker, BrokerError};
 use super::machine::{At, Id, Look};
@@ -70,6 +71,24 @@ impl Broker {
             })
         });
         GroupDescription { partitions: partitions.collect(), entry, dead_letter: None, members }
+    }
+
+    /// How far it is behind the end of each of its partitions. Blocks.
+    pub(crate) fn stream_distances(&self, entry: &GroupEntry) -> Vec<Distance> {
+        let distance = |((topic, partition), position): ((TopicName, PartitionId), Option<Offset>)| {
+            let (start, end) = self.ends(&topic, partition)?.ok()?;
+            let lag = end.saturating_sub(position.unwrap_or(start).max(start));
+            Some(Distance { topic, partition, lag, in_flight: 0, waiting: 0, delayed: 0 })
+        };
+        self.stream_places(entry).into_iter().filter_map(distance).collect()
+    }
+
+    /// How many members the group has, of whichever protocol.
+    pub(crate) fn stream_member_count(&self, name: &GroupName) -> usize {
+        let now = self.clock.monotonic_ms();
+        let group = self.streams.get(name);
+        let looks = group.and_then(|group| group.with(self, |machine| machine.look(now).len())).unwrap_or_default();
+        looks + self.classic_look(name).map_or(0, |look| look.members.len())
     }
 
     /// The partitions that the group has a position in or wants.

@@ -39,6 +39,7 @@ pub(super) async fn finish(broker: Arc<Broker>, ending: Ending) {
         return;
     }
     lock(&broker.transactions.machine).finish(entry);
+    broker.metrics.transaction(ending.marker);
     broker.transactions.done.send_modify(|done| *done += 1);
 }
 

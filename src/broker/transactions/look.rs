@@ -54,6 +54,14 @@ impl Broker {
         entries.into_iter().map(|entry| self.look_at(entry)).collect()
     }
 
+    /// Transactions that have begun and not ended, and transactional ids.
+    pub(crate) fn transaction_counts(&self) -> (usize, usize) {
+        let over = [TransactionPhase::Empty, TransactionPhase::Committed, TransactionPhase::Aborted];
+        let machine = lock(&self.transactions.machine);
+        let open = machine.entries().filter(|entry| !over.contains(&entry.phase)).count();
+        (open, machine.entries().count())
+    }
+
     fn look_at(&self, entry: TransactionEntry) -> TransactionLook {
         let named = |(topic, partition)| Some((self.topic_named(topic)?, partition));
         TransactionLook {

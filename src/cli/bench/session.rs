@@ -136,7 +136,7 @@ impl Session {
         let metrics = client.admin().metrics().await?;
         let value = |name: &str| value_of(&metrics, name);
         Ok(LogCounters {
-            bytes_in: value("tidelog_bytes_in_total"),
+            bytes_in: value("tidelog_appended_bytes_total"),
             records_in: value("tidelog_records_in_total"),
             syncs: value("tidelog_sync_seconds_count"),
         })

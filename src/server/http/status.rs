@@ -48,10 +48,7 @@ pub async fn ready(caller: &Arc<Caller>) -> Result<Answer, Problem> {
 /// `GET /metrics`.
 pub async fn metrics(caller: &Arc<Caller>) -> Answer {
     let shared = caller.shared.clone();
-    let counted = tokio::task::spawn_blocking(move || {
-        shared.refresh_metrics();
-        shared.broker.metrics().encode()
-    });
+    let counted = tokio::task::spawn_blocking(move || shared.metrics_text());
     match counted.await {
         Ok(text) => {
             let grant = caller.outgoing.take(text.len()).await;

@@ -51,7 +51,7 @@ enum End {
 pub const DOOR: Door = Door {
     serve: spawn,
     places: |shared| &shared.connections,
-    taken: |metrics| &metrics.connections,
+    taken: |metrics| &metrics.kafka_connections,
     no_room: |_| None,
 };
 

@@ -5,6 +5,7 @@
 
 mod connector;
 mod error;
+mod metrics;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prometheus_client::registry::Registry;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,6 +31,7 @@ use crate::base::TopicName;
 use crate::catalog::Callback;
 use connector::Connector;
 pub use error::{CallError, CallFailure};
+use metrics::CallMetrics;
 pub use policy::Policy;
 
 /// Bytes of an answer that are read at most; a connection with more to say is closed.
@@ -157,6 +160,7 @@ pub struct Outgoing {
     client: OnceLock<Result<HttpClient, CallError>>,
     total: Arc<Semaphore>,
     endpoints: Mutex<HashMap<String, Arc<Semaphore>>>,
+    metrics: CallMetrics,
 }
 
 impl Outgoing {
@@ -173,7 +177,14 @@ impl Outgoing {
             return Err("there is no certificate in it".to_owned());
         }
         let total = Arc::new(Semaphore::new(config.total));
-        Ok(Self { config, authorities, client: OnceLock::new(), total, endpoints: Mutex::default() })
+        Ok(Self {
+            config,
+            authorities,
+            client: OnceLock::new(),
+            total,
+            endpoints: Mutex::default(),
+            metrics: CallMetrics::default(),
+        })
     }
 
     /// Time for a whole call, if the caller doesn't say less.
@@ -186,6 +197,19 @@ impl Outgoing {
     /// # Errors
     /// There was no answer.
     pub async fn call(&self, call: Call) -> Result<Reply, CallError> {
+        let (began, under_way) = (Instant::now(), self.metrics.begin());
+        let result = self.make(call).await;
+        drop(under_way);
+        self.metrics.ended(&result, began.elapsed());
+        result
+    }
+
+    /// Adds what is counted of calls to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    async fn make(&self, call: Call) -> Result<Reply, CallError> {
         let allowed = call.timeout.min(self.config.timeout);
         let deadline = Instant::now() + allowed;
         let endpoint = call.url.endpoint().to_ascii_lowercase();
