@@ -53,9 +53,21 @@ impl Future for ProduceFuture {
 impl Broker {
     /// Checks a batch and queues it for its partition before it returns: the order of calls is the order in the log.
     pub fn produce(&self, topic: &str, partition: PartitionId, batch: BytesMut, ack: AckLevel) -> ProduceFuture {
+        self.produce_at(topic, partition, batch, ack, Place::CommitThread)
+    }
+
+    /// The same at a place; what is done by the caller is there when this returns.
+    pub fn produce_at(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        batch: BytesMut,
+        ack: AckLevel,
+        place: Place,
+    ) -> ProduceFuture {
         let (sender, receiver) = oneshot::channel();
         // Nobody listens any more: the append stands all the same.
-        self.produce_then(topic, partition, batch, ack, Place::CommitThread, move |outcome| drop(sender.send(outcome)));
+        self.produce_then(topic, partition, batch, ack, place, move |outcome| drop(sender.send(outcome)));
         ProduceFuture(receiver)
     }
 

@@ -50,6 +50,35 @@ async fn batches_are_appended_in_every_version_and_with_every_compression() {
     running.stop().await;
 }
 
+/// Who waits for each answer is served by the thread that reads; then several requests come at once, and one at a time again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_waits_for_each_answer_and_one_that_does_not_are_told_the_same() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 2).await;
+    let mut offset = 0;
+    for _ in 0..3 {
+        for _ in 0..20 {
+            let answer = produce(&mut client, 9, "t", batch(&["a"])).await;
+            assert_eq!((answer.error_code, answer.base_offset), (0, offset));
+            offset += 1;
+        }
+        let refused = produce(&mut client, 9, "nowhere", batch(&["a"])).await;
+        assert_eq!(refused.error_code, 3);
+        let mut sent = Vec::new();
+        for _ in 0..20 {
+            sent.push(client.send(9, &produce_request(-1, vec![("t", 0, Some(batch(&["a", "b"])))])).await);
+        }
+        for expected in sent {
+            let (correlation, answer) = client.answer::<ProduceRequest>(9).await;
+            let answer = &answer.responses[0].partition_responses[0];
+            assert_eq!((correlation, answer.error_code, answer.base_offset), (expected, 0, offset));
+            offset += 2;
+        }
+    }
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn several_partitions_in_one_request_are_answered_one_by_one() {
     let running = Running::start().await;

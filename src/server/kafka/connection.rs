@@ -83,15 +83,18 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Resu
     let (queue, pending) = mpsc::channel(config.max_requests_in_flight);
     let writer = Writer {
         socket: write,
+        session: session.clone(),
         metrics: shared.metrics.clone(),
         patience: config.write_timeout.as_duration(),
         pieces: VecDeque::new(),
         grants: Vec::new(),
+        collected: 0,
     };
     let mut writing = Box::pin(writer.run(pending));
     let reading = async {
         loop {
             let (frame, grant) = reader.next().await.map_err(End::Read)?;
+            session.arrived(reader.waited());
             let pending = requests::begin(&session, frame, grant)?;
             if queue.send(pending).await.is_err() {
                 return Ok(());
@@ -124,10 +127,13 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Resu
 /// The writing half: answers in order, small ones together.
 struct Writer {
     socket: OwnedWriteHalf,
+    session: Arc<Session>,
     metrics: Arc<ServerMetrics>,
     patience: Duration,
     pieces: VecDeque<Bytes>,
     grants: Vec<Grant>,
+    /// Requests whose answers these are.
+    collected: usize,
 }
 
 impl Writer {
@@ -163,6 +169,7 @@ impl Writer {
                     return Err(hangup.into());
                 }
             };
+            self.collected += 1;
             let Some(Response { pieces, grant }) = response else { continue };
             self.pieces.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
             self.grants.extend(grant);
@@ -194,6 +201,7 @@ impl Writer {
         }
         // What the answers held is free again.
         self.grants.clear();
+        self.session.answered(std::mem::take(&mut self.collected));
         Ok(())
     }
 

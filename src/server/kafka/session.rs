@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
@@ -12,6 +13,9 @@ use crate::server::shared::Shared;
 
 /// This server's number among its own kind, of which there is one.
 pub const NODE_ID: i32 = 1;
+
+/// Requests in a row that came alone, from which on a client is believed to wait for each answer.
+const ALONE: u32 = 8;
 
 /// Why a connection is ended: by Kafka's rules, what has no answer to carry an error is told this way.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +70,10 @@ pub struct Session {
     pub reached: SocketAddr,
     /// The client's own address.
     pub peer: SocketAddr,
+    /// Requests whose answers have not been sent.
+    unanswered: AtomicUsize,
+    /// Requests in a row that came alone.
+    alone: AtomicU32,
     closing: watch::Sender<bool>,
 }
 
@@ -73,7 +81,33 @@ impl Session {
     /// The session of a new connection.
     pub fn new(shared: Arc<Shared>, reached: SocketAddr, peer: SocketAddr) -> Arc<Self> {
         let outgoing = shared.outgoing.account(shared.config.max_connection_bytes.as_usize());
-        Arc::new(Self { shared, outgoing, reached, peer, closing: watch::Sender::new(false) })
+        Arc::new(Self {
+            shared,
+            outgoing,
+            reached,
+            peer,
+            unanswered: AtomicUsize::new(0),
+            alone: AtomicU32::new(0),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    /// Notes that a request has come, and whether the client had sent nothing ahead of it.
+    pub fn arrived(&self, waited_for: bool) {
+        let first = self.unanswered.fetch_add(1, Ordering::Relaxed) == 0;
+        let alone = if waited_for && first { self.alone.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.alone.store(alone, Ordering::Relaxed);
+    }
+
+    /// Notes that the answers of so many requests are sent, or that they have none.
+    pub fn answered(&self, requests: usize) {
+        self.unanswered.fetch_sub(requests, Ordering::Relaxed);
+    }
+
+    /// Whether the client asks one thing at a time and waits for the answer, so that the connection may be left alone
+    /// until its request is done.
+    pub fn one_at_a_time(&self) -> bool {
+        self.alone.load(Ordering::Relaxed) >= ALONE
     }
 
     /// The one that does the work.
