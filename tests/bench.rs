@@ -200,6 +200,37 @@ fn compaction_is_measured_alone_and_beside_others() {
 }
 
 #[test]
+#[cfg(feature = "librdkafka")]
+fn librdkafka_is_measured_beside_the_native_client() {
+    let numbers = ["messages", "seconds", "ratio", "server_rss_mib", "server_cpu", "client_cpu"];
+    let tiny = ["--messages", "500", "--rounds", "2", "--seconds", "0.1", "--rate", "100"];
+    let run = bench(&[&["kafka", "--size", "300,8"][..], &tiny].concat(), &numbers);
+    assert_eq!(run["messages"], 4_000);
+    let works = ["produce", "fetch", "acknowledge", "acknowledge_paced", "end_to_end"];
+    let cases = run["cases"].as_array().unwrap();
+    for (case, (size, work)) in cases.iter().zip([300, 8].iter().flat_map(|size| works.map(|work| (size, work)))) {
+        assert_eq!((&case["size"], &case["work"]), (&(*size).into(), &work.into()), "{run}");
+        let figure = if ["produce", "fetch"].contains(&work) { "messages_per_s" } else { "p99_us" };
+        for of in ["native", "librdkafka", "ratio"] {
+            assert!(case[of][figure].as_f64().unwrap() > 0.0, "{case}");
+        }
+    }
+    assert_eq!(cases.len(), 10);
+    // A server that runs is told both of its doors; settings go to librdkafka.
+    let refused = tidelog(&["bench", "kafka", "--server", "127.0.0.1:1"]).fails(2);
+    assert!(refused.stderr().contains("--kafka-server"), "{}", refused.stderr());
+    let refused = tidelog(&["bench", "kafka", "--setting", "linger.ms=soon", "--messages", "1"]).fails(1);
+    assert!(refused.reason().contains("linger.ms"), "{}", refused.reason());
+}
+
+#[test]
+#[cfg(not(feature = "librdkafka"))]
+fn without_librdkafka_it_says_how_to_get_it() {
+    let refused = tidelog(&["bench", "kafka"]).fails(2);
+    assert!(refused.reason().contains("--features librdkafka"), "{}", refused.reason());
+}
+
+#[test]
 fn topics_and_connections_are_measured() {
     bench(&["topics", "--topics", "3", "--messages", "60"], &THROUGHPUT);
     bench(&["connections", "--connections", "20", "--messages", "20"], &LATENCY);

@@ -94,6 +94,19 @@ impl ServerProcess {
     /// # Errors
     /// As [`ServerProcess::start`].
     pub async fn start_with(data_dir: &Path, listen: &str, flags: &[String]) -> Result<Self, Failure> {
+        Ok(Self::start_doors(data_dir, listen, "off", flags).await?.0)
+    }
+
+    /// The same with a Kafka listener, unless that is `off`; and where it is.
+    ///
+    /// # Errors
+    /// As [`ServerProcess::start`].
+    pub async fn start_doors(
+        data_dir: &Path,
+        listen: &str,
+        kafka_listen: &str,
+        flags: &[String],
+    ) -> Result<(Self, Option<SocketAddr>), Failure> {
         let program = std::env::current_exe()
             .map_err(|error| Failure::Failed(format!("cannot find this program's own file: {error}")))?;
         let started = Instant::now();
@@ -101,7 +114,7 @@ impl ServerProcess {
             .arg("serve")
             .arg("--data-dir")
             .arg(data_dir)
-            .args(["--listen", listen, "--kafka-listen", "off", "--http-listen", "off"])
+            .args(["--listen", listen, "--kafka-listen", kafka_listen, "--http-listen", "off"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -111,15 +124,19 @@ impl ServerProcess {
         let mut guard = Guard(Some(child));
         let Some(child) = &mut guard.0 else { return Err(Failure::Failed("the server is gone".to_owned())) };
         let log = child.stderr.take().map(remember_lines).unwrap_or_default();
-        let ready = child.stdout.take().map(find_address);
+        let doors = if kafka_listen == "off" { 1 } else { 2 };
+        let ready = child.stdout.take().map(|output| find_addresses(output, doors));
         let Some(ready) = ready else { return Err(Failure::Failed("the server has no standard output".to_owned())) };
-        let address = match tokio::time::timeout(READY_WITHIN, ready).await {
-            Ok(Ok(address)) => address,
+        let addresses = match tokio::time::timeout(READY_WITHIN, ready).await {
+            Ok(Ok(addresses)) => addresses,
             Ok(Err(_)) => return Err(not_started("ended before it was ready", &log)),
             Err(_) => return Err(not_started(&format!("was not ready within {READY_WITHIN:?}"), &log)),
         };
         let child = guard.0.take().ok_or_else(|| Failure::Failed("the server is gone".to_owned()))?;
-        Ok(Self { child, address, ready_after: started.elapsed() })
+        // The native listener says where it is before the Kafka listener does.
+        let address = addresses.first().copied();
+        let address = address.ok_or_else(|| Failure::Failed("the server has no address".to_owned()))?;
+        Ok((Self { child, address, ready_after: started.elapsed() }, addresses.get(1).copied()))
     }
 
     /// The process id.
@@ -167,18 +184,23 @@ fn remember_lines(from: impl std::io::Read + Send + 'static) -> Arc<Mutex<VecDeq
     lines
 }
 
-/// The first address in the lines read. The rest is read and dropped, so that the server never meets a closed pipe.
-fn find_address(from: impl std::io::Read + Send + 'static) -> oneshot::Receiver<SocketAddr> {
+/// The first so many addresses in the lines read. The rest is read and dropped, so that the server never meets a closed pipe.
+fn find_addresses(from: impl std::io::Read + Send + 'static, count: usize) -> oneshot::Receiver<Vec<SocketAddr>> {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {
-        let mut sender = Some(sender);
+        let (mut sender, mut found) = (Some(sender), Vec::new());
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             let address = line.split_whitespace().find_map(|word| word.parse().ok());
             if let Some(address) = address
+                && found.len() < count
+            {
+                found.push(address);
+            }
+            if found.len() == count
                 && let Some(sender) = sender.take()
             {
                 // Nobody waits any more when the start has timed out.
-                let _ = sender.send(address);
+                let _ = sender.send(found.clone());
             }
         }
     });

@@ -46,7 +46,7 @@ pub async fn run(options: &Options) -> Result<Outcome, Failure> {
     let sent = measure(&client).await?;
     let seconds = started.elapsed().as_secs_f64();
     let usage = session.usage(&meters);
-    let bare = Bare::measure(&session, options, sent.messages).await?;
+    let bare = Bare::measure(&session, options.size, options.ack, sent.messages).await?;
     let mut notes =
         vec![format!("{} connections made in {:.2} s", grouped(idle.len() as u64), connected.as_secs_f64())];
     if let (Some(before), Some(after)) = (before, usage.server_rss_mib) {

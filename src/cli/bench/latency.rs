@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tidelog::client::{Ack, Consumer, Message, Producer, Receipt, StartAt};
+use tidelog::client::{Ack, Client, Consumer, Message, Producer, Receipt, StartAt};
 use tokio::sync::mpsc;
 
 use super::latencies::Latencies;
@@ -20,11 +20,11 @@ use super::{Options, ack_name};
 use crate::cli::failure::Failure;
 
 /// Messages before measuring begins.
-const WARM_UP: u64 = 200;
+pub const WARM_UP: u64 = 200;
 /// The number of a message that does not count.
-const UNCOUNTED: u64 = u64::MAX;
+pub const UNCOUNTED: u64 = u64::MAX;
 /// From building everything to the first message.
-const LEAD: Duration = Duration::from_millis(20);
+pub const LEAD: Duration = Duration::from_millis(20);
 /// Bytes of a batch around one value: header of the batch and of the record.
 const ENVELOPE: usize = 70;
 
@@ -40,9 +40,9 @@ impl Bare {
     ///
     /// # Errors
     /// Those of the sockets and the disk.
-    pub async fn measure(session: &Session, options: &Options, messages: u64) -> Result<Self, Failure> {
+    pub async fn measure(session: &Session, size: u32, ack: Ack, messages: u64) -> Result<Self, Failure> {
         let folder = session.workspace.path().to_owned();
-        let (size, durable) = (options.size as usize, options.ack == Ack::Durable);
+        let (size, durable) = (size as usize, ack == Ack::Durable);
         let measured = tokio::task::spawn_blocking(move || {
             let bytes = size + ENVELOPE;
             let volume = Volume::of(messages.saturating_mul(bytes as u64));
@@ -93,7 +93,7 @@ async fn closed(session: Session, options: &Options, topic: Arc<str>, in_flight:
     let sent = produce(clients, &load, "measuring").await?;
     let seconds = started.elapsed().as_secs_f64();
     let usage = session.usage(&meters);
-    let bare = Bare::measure(&session, options, sent.messages).await?;
+    let bare = Bare::measure(&session, options.size, options.ack, sent.messages).await?;
     Ok(Outcome {
         work: "latency",
         title: format!(
@@ -115,25 +115,14 @@ async fn closed(session: Session, options: &Options, topic: Arc<str>, in_flight:
 /// At a steady rate, to a consumer that is there.
 async fn open(session: Session, options: &Options, topic: Arc<str>) -> Result<Outcome, Failure> {
     let messages = options.messages.unwrap_or((options.rate as f64 * options.seconds()) as u64).max(1);
-    let (writer, reader) = (session.client().await?, session.client().await?);
-    let consumer = reader.consumer().topic(topic.as_ref()).from(StartAt::End).build().await?;
-    let producer = writer.producer().ack(options.ack).linger(Duration::ZERO).build().await?;
-    let partitions = options.partitions();
-    let filler = value(options.size as usize);
-    for number in 0..WARM_UP {
-        let message = Message::to(topic.clone()).value(numbered(UNCOUNTED, &filler));
-        producer.send_and_wait(message.partition((number % u64::from(partitions)) as u32)).await?;
-    }
+    let work = Work { topic, partitions: options.partitions(), messages, size: options.size, ack: options.ack };
+    let (sender, consumer) = work.prepare(session.client().await?, session.client().await?).await?;
     let meters = session.meters();
     let start = Instant::now() + LEAD;
-    let schedule = Schedule::new(start, options.rate);
-    let sender = Sender { producer, topic, partitions, messages, schedule, filler };
-    // The first error of either ends both.
-    let received = receive(consumer, messages, schedule);
-    let ((late, acknowledged), latency) = tokio::try_join!(sender.run(), received)?;
+    let EndToEnd { late, acknowledged, latency } = sender.run_to(consumer, Schedule::new(start, options.rate)).await?;
     let seconds = start.elapsed().as_secs_f64();
     let usage = session.usage(&meters);
-    let bare = Bare::measure(&session, options, messages).await?;
+    let bare = Bare::measure(&session, options.size, options.ack, messages).await?;
     let mut notes = Vec::new();
     if options.ack != Ack::None {
         let at = |quantile| acknowledged.at(quantile);
@@ -160,8 +149,49 @@ async fn open(session: Session, options: &Options, topic: Arc<str>) -> Result<Ou
     })
 }
 
+/// Messages that are sent on time to a consumer.
+pub struct Work {
+    /// Where to.
+    pub topic: Arc<str>,
+    /// Its partitions.
+    pub partitions: u32,
+    /// How many.
+    pub messages: u64,
+    /// Bytes of a value, 8 at least.
+    pub size: u32,
+    /// What counts as acknowledged.
+    pub ack: Ack,
+}
+
+/// Latencies of a message, each from when it was due.
+pub struct EndToEnd {
+    /// Until it was sent.
+    pub late: Latencies,
+    /// Until it was acknowledged.
+    pub acknowledged: Latencies,
+    /// Until a consumer had it.
+    pub latency: Latencies,
+}
+
+impl Work {
+    /// A consumer that waits, and a producer that has sent before.
+    ///
+    /// # Errors
+    /// Those of the clients.
+    pub async fn prepare(self, writer: Client, reader: Client) -> Result<(Sender, Consumer), Failure> {
+        let consumer = reader.consumer().topic(self.topic.as_ref()).from(StartAt::End).build().await?;
+        let producer = writer.producer().ack(self.ack).linger(Duration::ZERO).build().await?;
+        let filler = value(self.size as usize);
+        for number in 0..WARM_UP {
+            let message = Message::to(self.topic.clone()).value(numbered(UNCOUNTED, &filler));
+            producer.send_and_wait(message.partition((number % u64::from(self.partitions)) as u32)).await?;
+        }
+        Ok((Sender { producer, work: self, filler }, consumer))
+    }
+}
+
 /// A value that begins with a number.
-fn numbered(number: u64, filler: &[u8]) -> Bytes {
+pub fn numbered(number: u64, filler: &[u8]) -> Bytes {
     let mut value = BytesMut::with_capacity(filler.len());
     value.put_u64(number);
     value.put_slice(&filler[8..]);
@@ -169,28 +199,35 @@ fn numbered(number: u64, filler: &[u8]) -> Bytes {
 }
 
 /// Sends on time, to the partitions in turn.
-struct Sender {
+pub struct Sender {
     producer: Producer,
-    topic: Arc<str>,
-    partitions: u32,
-    messages: u64,
-    schedule: Schedule,
+    work: Work,
     filler: Bytes,
 }
 
 impl Sender {
+    /// Sends all of it, until the consumer has it.
+    ///
+    /// # Errors
+    /// The first error of either ends both.
+    pub async fn run_to(self, consumer: Consumer, schedule: Schedule) -> Result<EndToEnd, Failure> {
+        let received = receive(consumer, self.work.messages, schedule);
+        let ((late, acknowledged), latency) = tokio::try_join!(self.run(schedule), received)?;
+        Ok(EndToEnd { late, acknowledged, latency })
+    }
+
     /// How late each was sent, and when it was acknowledged, both from when it was due.
-    async fn run(self) -> Result<(Latencies, Latencies), Failure> {
+    async fn run(self, schedule: Schedule) -> Result<(Latencies, Latencies), Failure> {
         let producer = self.producer.clone();
         let (mut receipts, mut collectors) = (Vec::new(), tokio::task::JoinSet::new());
-        for _ in 0..self.partitions {
+        for _ in 0..self.work.partitions {
             // Answers of one partition come in order. The producer's memory bounds how many are waited for.
             let (sender, receiver) = mpsc::unbounded_channel();
             receipts.push(sender);
-            collectors.spawn(collect(receiver, self.schedule));
+            collectors.spawn(collect(receiver, schedule));
         }
         let runtime = tokio::runtime::Handle::current();
-        let late = tokio::task::spawn_blocking(move || self.send_all(&runtime, &receipts));
+        let late = tokio::task::spawn_blocking(move || self.send_all(schedule, &runtime, &receipts));
         let late = late.await.map_err(Failure::failed)??;
         let mut acknowledged = Latencies::default();
         while let Some(one) = collectors.join_next().await {
@@ -202,15 +239,16 @@ impl Sender {
 
     fn send_all(
         self,
+        schedule: Schedule,
         runtime: &tokio::runtime::Handle,
         receipts: &[mpsc::UnboundedSender<(u64, Receipt)>],
     ) -> Result<Latencies, Failure> {
         let (pacer, mut late) = (Pacer::new(), Latencies::default());
-        for number in 0..self.messages {
-            pacer.wait(self.schedule.due(number));
-            let partition = (number % u64::from(self.partitions)) as u32;
-            let message = Message::to(self.topic.clone()).value(numbered(number, &self.filler));
-            late.since(self.schedule.due(number));
+        for number in 0..self.work.messages {
+            pacer.wait(schedule.due(number));
+            let partition = (number % u64::from(self.work.partitions)) as u32;
+            let message = Message::to(self.work.topic.clone()).value(numbered(number, &self.filler));
+            late.since(schedule.due(number));
             let receipt = runtime.block_on(self.producer.send(message.partition(partition)))?;
             if receipts[partition as usize].send((number, receipt)).is_err() {
                 // Its collector has met an error, and tells.

@@ -4,6 +4,7 @@ mod compact;
 mod connections;
 mod filter;
 mod groups;
+mod kafka;
 mod latencies;
 mod latency;
 mod limits;
@@ -25,7 +26,7 @@ mod topics;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use tidelog::client::Ack;
@@ -57,6 +58,7 @@ Examples:
   tidelog bench groups                                memory of 2,000 queue groups, and of records that are not acked
   tidelog bench slow-consumer                         a reader beside consumers that take nothing
   tidelog bench compact                               1,000,000 keys, 10 updates each: compaction, and what others notice
+  tidelog bench kafka                                 librdkafka at the Kafka listener beside the native client: minutes
   tidelog bench filter                                a header, a key prefix, a JSON field: the cost of each record
   tidelog bench route --messages 200000               1, 10 and 100 rules on headers and JSON; lag behind the answer
 
@@ -105,6 +107,9 @@ enum Work {
     /// Reads a topic without a filter and with several, and says what each costs the server for a record
     #[command(mut_arg("size", |size| size.default_value("300")))]
     Filter(Options),
+    /// librdkafka at the Kafka listener beside the native client, on one server, in turn: produce, fetch and latencies
+    /// (needs a program that was built with the feature librdkafka)
+    Kafka(kafka::KafkaOptions),
     /// Routes records by 1, 10 and 100 rules on headers and on JSON, and measures how far routing lags behind the producer's
     /// answer
     Route(Options),
@@ -214,8 +219,10 @@ fn ack_name(ack: Ack) -> &'static str {
 }
 
 impl Work {
-    fn options(&self) -> &Options {
-        match self {
+    /// What all of them take, but one.
+    fn options(&self) -> Option<&Options> {
+        let options = match self {
+            Self::Kafka(_) => return None,
             Self::Produce(options)
             | Self::Consume(options)
             | Self::Latency(options)
@@ -230,7 +237,19 @@ impl Work {
             | Self::Compact(options)
             | Self::Filter(options)
             | Self::Route(options) => options,
+        };
+        Some(options)
+    }
+
+    fn json(&self) -> bool {
+        match self {
+            Self::Kafka(options) => options.json,
+            _ => self.options().is_some_and(|options| options.json),
         }
+    }
+
+    fn plot(&self) -> Option<&Path> {
+        self.options()?.plot.as_deref()
     }
 
     /// What cannot be told before anything is begun is told by the work itself.
@@ -245,7 +264,7 @@ impl Work {
                 | Self::Compact(_)
                 | Self::Groups(_)
         );
-        let nobody_answers = self.options().ack == Ack::None;
+        let nobody_answers = self.options().is_some_and(|options| options.ack == Ack::None);
         let wrong = |why: &str| Err(Failure::Usage(why.to_owned()));
         match self {
             Self::Produce(options) if options.plot.is_some() && nobody_answers => {
@@ -260,9 +279,7 @@ impl Work {
             Self::Route(_) if nobody_answers => {
                 wrong("bench route measures from the acknowledgement, and there are none with --ack none")
             }
-            _ if without_latencies && self.options().plot.is_some() => {
-                wrong("--plot draws latencies, and this work has none")
-            }
+            _ if without_latencies && self.plot().is_some() => wrong("--plot draws latencies, and this work has none"),
             _ => Ok(()),
         }
     }
@@ -281,6 +298,7 @@ impl Work {
             Self::Subscribers(options) => subscribers::run(options).await,
             Self::SlowConsumer(options) => slow_consumer::run(Session::open(options, &[]).await?, options).await,
             Self::Compact(options) => compact::run(options).await,
+            Self::Kafka(options) => kafka::run(options).await,
             Self::Filter(options) => filter::run(Session::open(options, &[]).await?, options).await,
             Self::Route(options) => route::run(Session::open(options, &[]).await?, options).await,
         }
@@ -309,7 +327,7 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
         }
     });
     runtime.shutdown_timeout(SHUTDOWN);
-    let (outcome, options) = (measured?, args.work.options());
-    outcome.print(&mut output::stdout(), options.json)?;
-    options.plot.as_ref().map_or(Ok(()), |path| plot::write(path, &outcome))
+    let outcome = measured?;
+    outcome.print(&mut output::stdout(), args.work.json())?;
+    args.work.plot().map_or(Ok(()), |path| plot::write(path, &outcome))
 }

@@ -39,6 +39,8 @@ pub struct Load {
     pub ack: Ack,
     /// Bytes at which a batch is full.
     pub batch_bytes: Option<u32>,
+    /// How long a batch that is not full waits; not at all where messages in flight are bounded.
+    pub linger: Option<Duration>,
 }
 
 /// What became of it.
@@ -62,6 +64,7 @@ impl Load {
             in_flight: options.in_flight,
             ack: options.ack,
             batch_bytes: options.batch_bytes,
+            linger: None,
         }
     }
 
@@ -141,6 +144,8 @@ async fn one_connection(
     if load.in_flight.is_some() {
         // Nothing more comes while the window is full.
         producer = producer.linger(Duration::ZERO);
+    } else if let Some(linger) = load.linger {
+        producer = producer.linger(linger);
     }
     if let Some(bytes) = load.batch_bytes {
         producer = producer.batch_bytes(bytes as usize);

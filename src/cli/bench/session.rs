@@ -71,6 +71,20 @@ impl Session {
         Ok(Self { address, server, workspace })
     }
 
+    /// The same with the address of a Kafka listener: that of the server whose two addresses were given, or of one that is
+    /// started.
+    #[cfg(feature = "librdkafka")]
+    pub async fn with_kafka(addresses: Option<(&str, &str)>) -> Result<(Self, String), Failure> {
+        let workspace = Workspace::new("bench", false)?;
+        if let Some((address, kafka)) = addresses {
+            return Ok((Self { address: address.to_owned(), server: None, workspace }, kafka.to_owned()));
+        }
+        let any = "127.0.0.1:0";
+        let (server, kafka) = ServerProcess::start_doors(&workspace.data_dir(), any, any, &[]).await?;
+        let kafka = kafka.ok_or_else(|| Failure::Failed("the server has no Kafka listener".to_owned()))?;
+        Ok((Self { address: server.address.to_string(), server: Some(server), workspace }, kafka.to_string()))
+    }
+
     /// A connection of its own.
     pub async fn client(&self) -> Result<Client, Failure> {
         Ok(Client::builder().server(self.address.as_str()).name("tidelog-bench").build().await?)
