@@ -12,7 +12,7 @@ address = sys.argv[1]
 
 def consumer(*topics, **more):
     return AIOKafkaConsumer(*topics, bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False,
-                            heartbeat_interval_ms=300, max_partition_fetch_bytes=4_000_000, **more)
+                            heartbeat_interval_ms=300, session_timeout_ms=60_000, max_partition_fetch_bytes=4_000_000, **more)
 
 
 async def take(reader, count):

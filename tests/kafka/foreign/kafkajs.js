@@ -19,7 +19,8 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
 });
 const CODECS = { none: "None", gzip: "GZIP", snappy: "Snappy", lz4: "LZ4", zstd: "ZSTD" };
 
-const kafka = new Kafka({ brokers: [process.argv[2]], logLevel: logLevel.ERROR });
+const patient = { connectionTimeout: PATIENCE, requestTimeout: PATIENCE };
+const kafka = new Kafka({ brokers: [process.argv[2]], logLevel: logLevel.ERROR, ...patient });
 
 async function wait(what, check) {
   const end = Date.now() + PATIENCE;
