@@ -55,7 +55,8 @@ if sys.argv[2:] == ["cross"]:
     sys.exit()
 
 admin = AdminClient(base)
-done(admin.create_topics([NewTopic("rd", 3, 1, config={"retention.ms": "3600000"})], operation_timeout=PATIENCE))
+# Records of long ago: a bound on their age would let them go while this runs.
+done(admin.create_topics([NewTopic("rd", 3, 1, config={"retention.bytes": "3600000000"})], operation_timeout=PATIENCE))
 producer = Producer({**base, "enable.idempotence": True})
 for number in range(600):
     producer.produce("rd", key=f"{number}", value=f"{number}", timestamp=1_000_000 + 1_000 * number)
@@ -110,11 +111,11 @@ done(admin.create_partitions([NewPartitions("rd", 5)], operation_timeout=PATIENC
 assert len(admin.list_topics("rd", PATIENCE).topics["rd"].partitions) == 5
 resource = ConfigResource(ResourceType.TOPIC, "rd")
 configs = list(admin.describe_configs([resource]).values())[0].result(PATIENCE)
-assert configs["retention.ms"].value == "3600000" and configs["cleanup.policy"].value == "delete"
-resource.add_incremental_config(ConfigEntry("retention.ms", "7200000", incremental_operation=AlterConfigOpType.SET))
+assert configs["retention.bytes"].value == "3600000000" and configs["cleanup.policy"].value == "delete"
+resource.add_incremental_config(ConfigEntry("retention.bytes", "7200000000", incremental_operation=AlterConfigOpType.SET))
 done(admin.incremental_alter_configs([resource]))
 configs = list(admin.describe_configs([ConfigResource(ResourceType.TOPIC, "rd")]).values())[0].result(PATIENCE)
-assert configs["retention.ms"].value == "7200000"
+assert configs["retention.bytes"].value == "7200000000"
 of_server = list(admin.describe_configs([ConfigResource(ResourceType.BROKER, "1")]).values())[0].result(PATIENCE)
 assert of_server["num.partitions"]
 assert "rd-group" in [group.group_id for group in admin.list_consumer_groups().result(PATIENCE).valid]
