@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tidelog::base::{Millis, TopicName, TopicPattern};
-use tidelog::client::{NewPush, PushDescription, QueueRules, StartAt};
+use tidelog::client::{ListPushes, NewPush, PushDescription, QueueRules, StartAt};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
@@ -180,12 +180,16 @@ pub async fn run(args: PushArgs) -> Result<(), Failure> {
     match args.command {
         PushCommand::Create(create) => print(&admin.create_push(create.push()).await?, json),
         PushCommand::List => {
-            let (pushes, more) = admin.list_pushes().await?;
-            list(&pushes, json)?;
-            if more {
-                output::complain("there are more; see them with 'tidelog group list'");
+            let mut all: Vec<PushDescription> = Vec::new();
+            loop {
+                let after = all.last().map(|push| push.name.clone());
+                let (mut page, more) = admin.list_pushes(ListPushes { after, ..ListPushes::default() }).await?;
+                if !more || page.is_empty() {
+                    all.append(&mut page);
+                    return list(&all, json);
+                }
+                all.append(&mut page);
             }
-            Ok(())
         }
         PushCommand::Describe { name } => print(&admin.describe_push(name).await?, json),
         PushCommand::Pause { name } => done(&admin.pause_push(name).await?, "paused", json),

@@ -93,9 +93,10 @@ impl Admin {
         Ok(self.link.ask(&request, again).await?.push)
     }
 
-    /// All push subscriptions, by name, and whether there are more than fit an answer.
-    pub async fn list_pushes(&self) -> Result<(Vec<PushDescription>, bool), ClientError> {
-        let listed = self.link.ask(&ListPushes {}, Again::Yes).await?;
+    /// Push subscriptions, by name, and whether there are more than `limit` (at most 1000) or than fit an answer. With the name
+    /// of the last one as `after` it goes on there.
+    pub async fn list_pushes(&self, wanted: ListPushes) -> Result<(Vec<PushDescription>, bool), ClientError> {
+        let listed = self.link.ask(&wanted, Again::Yes).await?;
         Ok((listed.pushes, listed.more))
     }
 

@@ -39,16 +39,28 @@ pub struct CreatePushOk {
 
 request!(CreatePush, CreatePushOk);
 
-/// Asks for all push subscriptions.
+/// Asks for push subscriptions, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListPushes {}
+pub struct ListPushes {
+    /// Only those behind this name: the last of the page before. It need not be there any more.
+    pub after: Option<String>,
+    /// So many at the most.
+    pub limit: u32,
+}
 
-/// All push subscriptions, by name.
+impl Default for ListPushes {
+    /// As many as one answer holds, from the first one on.
+    fn default() -> Self {
+        Self { after: None, limit: 1000 }
+    }
+}
+
+/// Push subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListPushesOk {
-    /// Those that fit an answer.
+    /// Those asked for, as many as fit an answer, and at least one if there is one.
     pub pushes: Vec<PushDescription>,
-    /// Whether there are more.
+    /// There are more.
     pub more: bool,
 }
 

@@ -101,9 +101,9 @@ async fn answer(mut stream: TcpStream, seen: Arc<Mutex<Vec<Got>>>) {
                 "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n"
             }
             "/picky" if bad => "HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\n\r\nnot for me!",
-            "/busy" if before == 0 => "HTTP/1.1 503 Service Unavailable\r\nretry-after: 3\r\ncontent-length: 0\r\n\r\n",
+            "/busy" if before == 0 => "HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n",
             "/slow" => {
-                tokio::time::sleep(Duration::from_secs(8)).await;
+                tokio::time::sleep(Duration::from_secs(5)).await;
                 "HTTP/1.1 204 No Content\r\n\r\n"
             }
             "/hang" => std::future::pending().await,

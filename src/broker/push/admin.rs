@@ -1,6 +1,5 @@
 //! What people do with push subscriptions: create, list, describe, pause, resume, delete.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -124,20 +123,19 @@ impl Broker {
         self.pushes.of(name)
     }
 
-    /// Every push subscription with how it is doing, by name.
-    pub async fn list_pushes(self: &Arc<Self>) -> Vec<PushDescription> {
+    /// Push subscriptions behind a name, with how they are doing, by name: so many at the most, and whether there are more.
+    pub async fn list_pushes(self: &Arc<Self>, after: Option<GroupName>, limit: usize) -> (Vec<PushDescription>, bool) {
         let broker = Arc::clone(self);
         blocking(move || {
-            let (pushes, groups) = {
+            let (found, more) = {
                 let catalog = lock(&broker.catalog);
-                let pushes: Vec<PushEntry> = catalog.pushes().cloned().collect();
-                let groups: BTreeMap<GroupName, GroupEntry> = pushes
-                    .iter()
-                    .filter_map(|push| Some((push.name.clone(), catalog.group(&push.name)?.clone())))
-                    .collect();
-                (pushes, groups)
+                let behind = |push: &&PushEntry| after.as_ref().is_none_or(|after| push.name > *after);
+                let mut wanted = catalog.pushes().filter(behind);
+                let named = |push: &PushEntry| Some((push.clone(), catalog.group(&push.name)?.clone()));
+                let found: Vec<(PushEntry, GroupEntry)> = wanted.by_ref().take(limit).filter_map(named).collect();
+                (found, wanted.next().is_some())
             };
-            pushes.into_iter().filter_map(|push| Some(broker.look_at_push(groups.get(&push.name)?, push))).collect()
+            (found.into_iter().map(|(push, group)| broker.look_at_push(&group, push)).collect(), more)
         })
         .await
     }

@@ -248,6 +248,9 @@ pub static FIELDS: &[Field] = &[
     field("outgoing_timeout", "time for a webhook from its begin to the answer's head", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.outgoing_timeout)
     }),
+    field("outgoing_pause", "first pause after a webhook that failed; doubles each time", "duration", 1, DAY_MS, |c| {
+        Slot::Millis(&mut c.outgoing_pause)
+    }),
     field("outgoing_calls", "webhooks under way at a time", "calls", 1, 65_536, |c| Slot::Count(&mut c.outgoing_calls)),
     field(
         "outgoing_calls_per_endpoint",

@@ -112,6 +112,8 @@ pub struct ServerConfig {
     pub outgoing_connect_timeout: Millis,
     /// Time for a whole outgoing call.
     pub outgoing_timeout: Millis,
+    /// The first pause after an outgoing call that failed; it doubles with every further one.
+    pub outgoing_pause: Millis,
     /// Outgoing calls at a time.
     pub outgoing_calls: usize,
     /// Outgoing calls at a time to one endpoint.
@@ -196,6 +198,7 @@ impl Default for ServerConfig {
             outgoing_secret_file: NONE.to_owned(),
             outgoing_connect_timeout: Millis(5_000),
             outgoing_timeout: Millis(30_000),
+            outgoing_pause: Millis(1_000),
             outgoing_calls: 1024,
             outgoing_calls_per_endpoint: 32,
             topic_defaults: TopicSettings::default(),

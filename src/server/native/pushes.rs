@@ -12,6 +12,8 @@ use crate::server::outgoing::Url;
 
 /// What a list may hold: an answer must fit a frame.
 const LIST_BYTES: usize = 512 * 1024;
+/// Push subscriptions of a list, at most.
+const LISTED: u32 = 1000;
 /// Characters of an error that are sent.
 const ERROR_CHARS: usize = 500;
 
@@ -35,18 +37,21 @@ pub async fn create(session: Arc<Session>, request: wire::CreatePush) -> Result<
     Ok(wire::CreatePushOk { push: description(push) }.into())
 }
 
-/// All of them.
-pub async fn list(session: Arc<Session>, _: wire::ListPushes) -> Result<Answer<wire::ListPushesOk>, Refusal> {
-    let all = session.shared.broker.list_pushes().await;
-    let (count, mut bytes) = (all.len(), 0);
+/// A page of them.
+pub async fn list(session: Arc<Session>, request: wire::ListPushes) -> Result<Answer<wire::ListPushesOk>, Refusal> {
+    let after = request.after.as_deref().map(group_name).transpose()?;
+    let limit = request.limit.clamp(1, LISTED) as usize;
+    let (found, more) = session.shared.broker.list_pushes(after, limit).await;
+    let (count, mut bytes) = (found.len(), 0);
+    // One fits always: what it holds is bounded far below a frame.
     let fits = |push: &wire::PushDescription| {
         let topics: usize = push.topics.iter().map(|topic| topic.len() + 8).sum();
         let filter = push.filter.as_ref().map_or(0, String::len);
         bytes += push.name.len() + push.url.len() + topics + filter + 4 * ERROR_CHARS + 1024;
         bytes <= LIST_BYTES
     };
-    let pushes: Vec<_> = all.into_iter().map(description).take_while(fits).collect();
-    Ok(wire::ListPushesOk { more: pushes.len() < count, pushes }.into())
+    let pushes: Vec<_> = found.into_iter().map(description).take_while(fits).collect();
+    Ok(wire::ListPushesOk { more: more || pushes.len() < count, pushes }.into())
 }
 
 /// One of them.

@@ -24,7 +24,7 @@ use crate::record::read_records;
 use crate::server::budget::{Account, Grant};
 use crate::server::outgoing::Url;
 use crate::server::shared::Shared;
-use crate::server::webhooks::patience::{FIRST, Patience, pause};
+use crate::server::webhooks::patience::{Patience, pause};
 use crate::server::webhooks::{self, OVERHEAD, Said};
 
 /// Bytes that wait to be taken into hand, beyond which the group hands out nothing more.
@@ -104,7 +104,8 @@ impl Runner {
     pub fn new(shared: Arc<Shared>, secret: Arc<Option<WebhookSecret>>, entry: PushEntry) -> Self {
         let account = shared.outgoing.account(shared.config.max_connection_bytes.as_usize());
         let stats = shared.broker.push_stats(&entry.name);
-        Self { shared, secret, entry, stats, account, patience: Patience::default(), answered_at: None }
+        let patience = Patience::new(shared.config.outgoing_pause.as_duration());
+        Self { shared, secret, entry, stats, account, patience, answered_at: None }
     }
 
     /// Runs until it is told to stop.
@@ -334,7 +335,7 @@ impl Session<'_> {
                 runner.patience.silent(fastrand::f64(), now);
             }
             Said::Unreachable(_) => runner.patience.silent(fastrand::f64(), now),
-            Said::NoTurn => runner.patience.wait(FIRST, now),
+            Said::NoTurn => runner.patience.wait(runner.shared.config.outgoing_pause.as_duration(), now),
             _ => {}
         }
         let rests = self.runner.patience.rests_until().is_some_and(|until| until > now);

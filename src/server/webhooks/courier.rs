@@ -83,7 +83,8 @@ struct Sent<N> {
 pub async fn run<N: News>(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
     let config = &shared.config;
     let account = shared.outgoing.account(config.max_connection_bytes.as_usize());
-    let mut lanes = Lanes::new(config.outgoing_calls, config.outgoing_calls_per_endpoint);
+    let mut lanes =
+        Lanes::new(config.outgoing_calls, config.outgoing_calls_per_endpoint, config.outgoing_pause.as_duration());
     let mut under_way: JoinSet<Sent<N>> = JoinSet::new();
     let secret = Arc::new(secret);
     loop {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::patience::{FIRST, Patience, pause};
+use super::patience::{Patience, pause};
 
-/// The longest wait, if the endpoint does not ask for more.
-const LONGEST: Duration = Duration::from_secs(300);
+/// The longest wait, if the endpoint does not ask for more, in first ones.
+const LONGEST: u32 = 300;
 
 /// What became of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Lanes<T> {
     under_way: usize,
     at_once: usize,
     in_one_lane: usize,
+    /// The first wait after a failure; it doubles from there.
+    first: Duration,
 }
 
 #[derive(Debug)]
@@ -55,9 +57,9 @@ pub struct Turn<T> {
 }
 
 impl<T> Lanes<T> {
-    /// No lanes yet; so many calls at a time, in all and to one endpoint.
-    pub fn new(at_once: usize, in_one_lane: usize) -> Self {
-        Self { lanes: BTreeMap::new(), last: String::new(), count: 0, under_way: 0, at_once, in_one_lane }
+    /// No lanes yet; so many calls at a time, in all and to one endpoint, and so long a first wait after a failure.
+    pub fn new(at_once: usize, in_one_lane: usize, first: Duration) -> Self {
+        Self { lanes: BTreeMap::new(), last: String::new(), count: 0, under_way: 0, at_once, in_one_lane, first }
     }
 
     /// Something new, to be sent as soon as it can be.
@@ -67,7 +69,8 @@ impl<T> Lanes<T> {
 
     fn wait(&mut self, endpoint: &str, from: Instant, turn: Turn<T>) {
         self.count += 1;
-        let empty = || Lane { waiting: BTreeMap::new(), under_way: 0, patience: Patience::default() };
+        let patience = Patience::new(self.first);
+        let empty = || Lane { waiting: BTreeMap::new(), under_way: 0, patience };
         self.lanes.entry(endpoint.to_owned()).or_insert_with(empty).waiting.insert((from, self.count), turn);
     }
 
@@ -100,6 +103,7 @@ impl<T> Lanes<T> {
     /// What became of one that was sent; what is not over is sent again later. `jitter` is between 0 and 1.
     pub fn became(&mut self, endpoint: &str, turn: Turn<T>, became: &Became, jitter: f64, now: Instant) {
         self.under_way = self.under_way.saturating_sub(1);
+        let (first, longest) = (self.first, self.first.saturating_mul(LONGEST));
         let Some(lane) = self.lanes.get_mut(endpoint) else { return };
         lane.under_way = lane.under_way.saturating_sub(1);
         match became {
@@ -116,15 +120,15 @@ impl<T> Lanes<T> {
                 return;
             }
             Became::Refused(asked) => {
-                let wait = pause(tries, FIRST, LONGEST, jitter);
+                let wait = pause(tries, first, longest, jitter);
                 // It speaks of itself, not of this one callback.
                 if let Some(asked) = asked {
                     lane.patience.wait(*asked, now);
                 }
                 (tries.saturating_add(1), wait.max(asked.unwrap_or_default()))
             }
-            Became::Silent => (tries.saturating_add(1), pause(tries, FIRST, LONGEST, jitter)),
-            Became::NoTurn => (tries, FIRST),
+            Became::Silent => (tries.saturating_add(1), pause(tries, first, longest, jitter)),
+            Became::NoTurn => (tries, first),
         };
         self.wait(endpoint, now + wait, Turn { what, tries });
     }

@@ -4,20 +4,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The first wait after a failure; it doubles from there.
-pub const FIRST: Duration = Duration::from_secs(1);
-/// The longest rest after a silence.
-const LONGEST_REST: Duration = Duration::from_secs(60);
+/// The longest rest after a silence, in first ones.
+const LONGEST_REST: u32 = 60;
 
 /// What is known of an endpoint: it rests after a call without an answer, for longer each time, and is then tried with one
 /// call at a time until there is an answer again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Patience {
+    /// The first rest after a silence; it doubles from there.
+    first: Duration,
     silences: u32,
     rests_until: Option<Instant>,
 }
 
 impl Patience {
+    /// With an endpoint of which nothing is known.
+    pub fn new(first: Duration) -> Self {
+        Self { first, silences: 0, rests_until: None }
+    }
+
     /// It has spoken.
     pub fn answered(&mut self) {
         self.silences = 0;
@@ -27,7 +32,7 @@ impl Patience {
     /// A call had no answer. Those that were under way together count as one. `jitter` is between 0 and 1.
     pub fn silent(&mut self, jitter: f64, now: Instant) {
         if self.rests_until.is_none_or(|until| until <= now) {
-            self.rests_until = Some(now + pause(self.silences, FIRST, LONGEST_REST, jitter));
+            self.rests_until = Some(now + pause(self.silences, self.first, self.first * LONGEST_REST, jitter));
             self.silences = self.silences.saturating_add(1);
         }
     }

@@ -12,7 +12,7 @@ fn all_now(lanes: &mut Lanes<u32>, now: Instant) -> Vec<(String, Turn<u32>)> {
 #[tokio::test]
 async fn lanes_take_turns_and_have_bounds() {
     let now = Instant::now();
-    let mut lanes = Lanes::new(5, 3);
+    let mut lanes = Lanes::new(5, 3, SECOND);
     for number in 0..4 {
         lanes.put("a", number, now);
         lanes.put("b", 10 + number, now);
@@ -31,7 +31,7 @@ async fn lanes_take_turns_and_have_bounds() {
 #[tokio::test]
 async fn a_silent_endpoint_rests_and_is_then_tried_one_at_a_time_while_others_go_on() {
     let mut now = Instant::now();
-    let mut lanes = Lanes::new(100, 10);
+    let mut lanes = Lanes::new(100, 10, SECOND);
     (0..20).for_each(|number| lanes.put("away", number, now));
     for (name, turn) in all_now(&mut lanes, now) {
         lanes.became(&name, turn, &Became::Silent, 1.0, now);
@@ -55,7 +55,7 @@ async fn a_silent_endpoint_rests_and_is_then_tried_one_at_a_time_while_others_go
 #[tokio::test]
 async fn what_is_refused_comes_again_later_each_time_and_not_before_it_may() {
     let mut now = Instant::now();
-    let mut lanes = Lanes::new(100, 10);
+    let mut lanes = Lanes::new(100, 10, SECOND);
     lanes.put("a", 1, now);
     for (tries, wait) in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300].into_iter().enumerate() {
         let (name, turn) = lanes.next(now).unwrap();
@@ -78,7 +78,7 @@ async fn what_is_refused_comes_again_later_each_time_and_not_before_it_may() {
 async fn nothing_is_lost_whatever_becomes_of_it() {
     let mut random = fastrand::Rng::with_seed(5);
     let mut now = Instant::now();
-    let mut lanes = Lanes::new(20, 4);
+    let mut lanes = Lanes::new(20, 4, SECOND);
     let mut tries: BTreeMap<u32, u32> = BTreeMap::new();
     (0..500).for_each(|number| lanes.put(&format!("e{}", number % 30), number, now));
     let mut over = std::collections::BTreeSet::new();
