@@ -15,8 +15,10 @@ pub enum Processed {
     NotWanted,
     /// It expired before a member was given it.
     Expired,
-    /// It was deleted before the group had done it.
+    /// It was deleted, compacted or aborted before the group had done it.
     Deleted,
+    /// The group started behind it, or was moved there.
+    Skipped,
 }
 
 /// A record, and the group that is to process it.

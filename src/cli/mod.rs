@@ -98,7 +98,7 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Route(route::RouteArgs),
     /// Sends records to HTTP endpoints, as webhooks
     Push(push::PushArgs),
-    /// Lists receipts that the server is to POST
+    /// Lists and cancels receipts that the server is to POST
     Receipts(receipts::ReceiptsArgs),
     /// Lists, shows and sends back what could not be delivered
     DeadLetter(dead_letter::DeadLetterArgs),

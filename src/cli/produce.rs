@@ -29,6 +29,10 @@ use super::wait_for;
 /// Records whose acknowledgement is awaited; the client bounds their bytes, this bounds their number.
 const RECORDS_IN_FLIGHT: usize = 64 * 1024;
 
+const RECEIPT_TIMEOUT_HELP: &str = "After this time, POST that nothing has become of it [default: 7d]";
+/// That time, if it is not said.
+const RECEIPT_TIMEOUT: Millis = Millis(7 * 86_400_000);
+
 /// Records whose receipts are asked for at once.
 const RECEIPTS: usize = 1000;
 
@@ -122,9 +126,8 @@ pub struct ProduceArgs {
     /// Where to POST it
     #[arg(long, value_name = "URL", requires = "receipt_of")]
     receipt_to: Option<String>,
-    /// After this time, POST that nothing has become of it
-    #[arg(long, value_name = "DURATION", default_value = "7d")]
-    receipt_timeout: Millis,
+    #[arg(long, value_name = "DURATION", requires = "receipt_of", help = RECEIPT_TIMEOUT_HELP)]
+    receipt_timeout: Option<Millis>,
     /// Print {"topic","partition","offset","timestamp"} for each record
     #[arg(long)]
     json: bool,
@@ -136,6 +139,12 @@ pub struct ProduceArgs {
     quiet: bool,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+impl ProduceArgs {
+    fn receipt_timeout(&self) -> Duration {
+        self.receipt_timeout.unwrap_or(RECEIPT_TIMEOUT).as_duration()
+    }
 }
 
 /// Runs `produce`.
@@ -157,6 +166,10 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
         AckArg::Written => Ack::Written,
         AckArg::Durable => Ack::Durable,
     };
+    if let (Some(group), Some(url)) = (&args.receipt_of, &args.receipt_to) {
+        // What makes no sense is said before anything is sent.
+        client.ask_receipts(group, url, [], args.receipt_timeout()).await?;
+    }
     let producer = client.producer().ack(ack).compression(args.compression).build().await?;
     let unit = if length.is_some() { Unit::Bytes } else { Unit::Records };
     let admin = args.explain.then(|| client.admin());
@@ -384,13 +397,26 @@ impl Sending {
         }
         let records = std::mem::take(&mut self.to_ask);
         let unasked = count(records.len() as u64, "record");
-        let asked = self.client.ask_receipts(group, url, records, self.args.receipt_timeout.as_duration()).await;
-        asked.map_err(|error| {
-            let acknowledged = count(self.acknowledged, "record");
-            Failure::Failed(format!(
-                "{acknowledged} acknowledged, but no receipts asked for the last {unasked}: {error}"
-            ))
-        })
+        let mut told = self.args.quiet;
+        loop {
+            let asked = self.client.ask_receipts(group, url, records.clone(), self.args.receipt_timeout()).await;
+            match asked {
+                Ok(()) => return Ok(()),
+                // There is room again when others are taken.
+                Err(error) if error.kind() == ErrorKind::Overloaded && self.stopped.is_none() => {
+                    if !std::mem::replace(&mut told, true) {
+                        self.progress.complain(&format!("waiting to ask for receipts: {error}"));
+                    }
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                // What is under way is still sent, and told of.
+                Err(error) => {
+                    let why = format!("no receipts asked for of the last {unasked} acknowledged: {error}");
+                    self.stopped.get_or_insert(why);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Tells where the records went that were acknowledged.

@@ -14,7 +14,8 @@ const EXAMPLES: &str = "\
 Examples:
   tidelog produce orders 'hello' --receipt-of erp --receipt-to https://crm.example/receipts
   tidelog receipts list
-  tidelog receipts list --state given-up --json
+  tidelog receipts list --state given_up --json
+  tidelog receipts cancel --group erp --url https://crm.example/receipts
 
 A receipt waits for the group, is sent, or was given up. It is gone from the list once its
 endpoint has answered 2xx; one that was given up stays for a day (request_retention).";
@@ -36,7 +37,7 @@ pub struct ReceiptsArgs {
 enum ReceiptsCommand {
     /// Lists receipts that are to be POSTed
     List {
-        /// Only those in this state: waiting, sending or given-up
+        /// Only those in this state: waiting, sending or given_up
         #[arg(long)]
         state: Option<String>,
         /// Only those of this group
@@ -46,13 +47,34 @@ enum ReceiptsCommand {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
+    /// Has receipts of a group not sent any more, those that wait and those that are being sent
+    Cancel {
+        /// The group
+        #[arg(long)]
+        group: String,
+        /// Only those that go to this URL
+        #[arg(long)]
+        url: Option<String>,
+    },
 }
 
 /// Runs `receipts`.
 pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
     let client = args.server.connect().await?;
-    let ReceiptsCommand::List { state, group, limit } = args.command;
-    let state = state.map(|state| state.replace('-', "_"));
+    let (state, group, limit) = match args.command {
+        ReceiptsCommand::List { state, group, limit } => (state, group, limit),
+        ReceiptsCommand::Cancel { group, url } => {
+            let cancelled = client.admin().cancel_receipts(&group, url).await?;
+            if args.json {
+                let mut out = output::stdout();
+                output::json_line(&mut out, &json!({ "group": group, "cancelled": cancelled }))?;
+                out.flush()?;
+            } else {
+                output::complain(&format!("{} of group '{group}' cancelled", output::count(cancelled, "receipt")));
+            }
+            return Ok(());
+        }
+    };
     let mut out = output::stdout();
     let (mut receipts, mut after) = (Vec::<ReceiptInfo>::new(), None);
     loop {
@@ -89,7 +111,7 @@ pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
                 receipt.record.partition.to_string(),
                 receipt.record.offset.to_string(),
                 receipt.group.clone(),
-                receipt.state.replace('_', "-"),
+                receipt.state.clone(),
                 receipt.outcome.clone().unwrap_or_default(),
                 rfc3339(receipt.until_ms),
                 receipt.url.clone(),

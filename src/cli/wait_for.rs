@@ -43,6 +43,7 @@ pub async fn run(
                 ReceiptOutcome::NotWanted => "not_wanted",
                 ReceiptOutcome::Expired => "expired",
                 ReceiptOutcome::Deleted => "deleted",
+                ReceiptOutcome::Skipped => "skipped",
             };
             if json {
                 let (topic, partition, offset) = (record.topic, record.partition, record.offset);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AlterTopic, CancelRequest, CommitPosition, CommitPositions, CreateTopic, DeadLetterTopic, DeleteGroup, DeleteTopic,
-    DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary, ListDeadLetters, ListGroups,
-    ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt, Positions, ReceiptAt, ReceiptInfo, Redrive,
-    RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription,
-    TopicSummary,
+    AlterTopic, CancelReceipts, CancelRequest, CommitPosition, CommitPositions, CreateTopic, DeadLetterTopic,
+    DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary,
+    ListDeadLetters, ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt, Positions,
+    ReceiptAt, ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo,
+    ServerInfoOk, Setting, TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -128,6 +128,11 @@ impl Admin {
     ) -> Result<(Vec<ReceiptInfo>, Option<ReceiptAt>), ClientError> {
         let listed = self.link.ask(&wanted, Again::Yes).await?;
         Ok((listed.receipts, listed.next))
+    }
+
+    /// Nobody wants the receipts of a group any more, or those of it that go to a URL; how many those were.
+    pub async fn cancel_receipts(&self, group: impl Into<String>, url: Option<String>) -> Result<u64, ClientError> {
+        Ok(self.link.ask(&CancelReceipts { group: group.into(), url }, Again::Yes).await?.cancelled)
     }
 
     /// Ends a durable request without a reply, unless it has ended already; what it is then.

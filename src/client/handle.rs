@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Receipts that one request asks for.
-const RECEIPTS_AT_ONCE: usize = 10_000;
+const RECEIPTS_AT_ONCE: usize = 1000;
 
 /// What a client was told when it was built.
 #[derive(Debug, Clone)]
@@ -128,7 +128,8 @@ impl Client {
     }
 
     /// Asks that what becomes of records in a group is POSTed to a URL, a receipt for each record; after `timeout` a receipt
-    /// says that nothing has. When this returns, the server keeps that through a restart. The same again is the same.
+    /// says that nothing has. When this returns, the server keeps that through a restart. The same again is the same. Of no
+    /// records, the server only says whether group, URL and time make sense.
     ///
     /// # Errors
     /// The server refuses: there is no such topic or record, the URL makes no sense, too many receipts wait. Those before the
@@ -143,12 +144,14 @@ impl Client {
         let (group, url) = (group.into(), url.into());
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         let mut records = records.into_iter().peekable();
-        while records.peek().is_some() {
-            let records = records.by_ref().take(RECEIPTS_AT_ONCE).collect();
-            let request = AskReceipts { group: group.clone(), url: url.clone(), records, timeout_ms };
+        loop {
+            let some = records.by_ref().take(RECEIPTS_AT_ONCE).collect();
+            let request = AskReceipts { group: group.clone(), url: url.clone(), records: some, timeout_ms };
             self.link.ask(&request, Again::Yes).await?;
+            if records.peek().is_none() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// The address it was built for.

@@ -15,8 +15,8 @@ use super::link::{Again, Link, pause};
 
 /// How long the server may wait with an answer; shorter than a request may take.
 const WAIT: Duration = Duration::from_secs(10);
-/// Records of one request.
-const AT_ONCE: usize = 10_000;
+/// Records of one request: with names of any length they fit a frame.
+const AT_ONCE: usize = 3_000;
 /// Requests under way at a time.
 const REQUESTS: usize = 8;
 /// How long the first of several may wait for others.

@@ -237,6 +237,10 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<ListReceipts>(body);
             same::<ListReceiptsOk>(body);
         }
+        Kind::CancelReceipts => {
+            same::<CancelReceipts>(body);
+            same::<CancelReceiptsOk>(body);
+        }
     }
     same::<ErrorBody>(body);
 }

@@ -186,6 +186,8 @@ kinds! {
     99 AskReceipts "ask_receipts";
     /// [`super::ListReceipts`].
     100 ListReceipts "list_receipts";
+    /// [`super::CancelReceipts`].
+    101 CancelReceipts "cancel_receipts";
 }
 
 impl Kind {

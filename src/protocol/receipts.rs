@@ -66,8 +66,10 @@ pub enum ReceiptOutcome {
     NotWanted,
     /// It expired before a member was given it.
     Expired,
-    /// It was deleted before the group had done it.
+    /// It was deleted, compacted or aborted before the group had done it.
     Deleted,
+    /// The group started behind it, or was moved there.
+    Skipped,
 }
 
 /// Asks that what becomes of records in a group is POSTed.
@@ -111,6 +113,24 @@ pub struct ListReceiptsOk {
 
 request!(ListReceipts, ListReceiptsOk);
 
+/// Nobody wants the receipts of a group any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelReceipts {
+    /// The group.
+    pub group: String,
+    /// Only those that go to this URL.
+    pub url: Option<String>,
+}
+
+/// They are not sent any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelReceiptsOk {
+    /// How many those were.
+    pub cancelled: u64,
+}
+
+request!(CancelReceipts, CancelReceiptsOk);
+
 /// A record of a certain incarnation of a topic, and a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptAt {
@@ -139,7 +159,8 @@ pub struct ReceiptInfo {
     pub asked_ms: i64,
     /// When it says that the group has not processed the record, if it has not by then.
     pub until_ms: i64,
-    /// What it says, once that is known: `acked`, `dead_lettered`, `not_wanted`, `expired`, `deleted` or `timed_out`.
+    /// What it says, once that is known: `acked`, `dead_lettered`, `not_wanted`, `expired`, `deleted`, `skipped` or
+    /// `timed_out`.
     pub outcome: Option<String>,
     /// Why it has not been delivered yet, or was given up.
     pub trouble: Option<String>,

@@ -13,6 +13,7 @@ use crate::record::Record;
 
 impl News for Post {
     const WHAT: &'static str = "callback";
+    const GONE: &'static str = "the reply is gone: its retention is over";
 
     /// The callback as a record.
     type Content = Record;

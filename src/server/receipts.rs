@@ -14,7 +14,7 @@ use crate::base::TimestampMs;
 use crate::broker::{Broker, BrokerError, Processed, WebhookSecret};
 use crate::catalog::{ReceiptEntry, ReceiptPlace};
 
-/// What a receipt says: `acked`, `dead_lettered`, `not_wanted`, `expired`, `deleted`, or, when nothing became of the record
+/// What a receipt says: `acked`, `dead_lettered`, `not_wanted`, `expired`, `deleted`, `skipped`, or, when nothing became of the record
 /// until its time was over, `timed_out`.
 pub fn outcome_name(processed: Option<Processed>) -> &'static str {
     match processed {
@@ -23,15 +23,17 @@ pub fn outcome_name(processed: Option<Processed>) -> &'static str {
         Some(Processed::NotWanted) => "not_wanted",
         Some(Processed::Expired) => "expired",
         Some(Processed::Deleted) => "deleted",
+        Some(Processed::Skipped) => "skipped",
         None => "timed_out",
     }
 }
 
-/// The same for the same record and group, whenever it is sent. Names of groups may hold what a header cannot.
-fn id(place: &ReceiptPlace) -> String {
+/// The same for the same news of a record and group, whenever it is sent. Names of groups may hold what a header cannot.
+fn id(entry: &ReceiptEntry) -> String {
+    let place = &entry.place;
     let hash = Sha256::digest(place.group.as_str().as_bytes());
     let group: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("receipt-{}-{}-{}-{group}", place.topic, place.partition, place.offset)
+    format!("receipt-{}-{}-{}-{group}-{}", place.topic, place.partition, place.offset, outcome(entry))
 }
 
 fn outcome(entry: &ReceiptEntry) -> &'static str {
@@ -40,6 +42,7 @@ fn outcome(entry: &ReceiptEntry) -> &'static str {
 
 impl News for ReceiptEntry {
     const WHAT: &'static str = "receipt";
+    const GONE: &'static str = "it was cancelled";
 
     type Content = ();
 
@@ -64,8 +67,8 @@ impl News for ReceiptEntry {
         self.news.as_ref().map_or(self.asked_ms, |news| news.at_ms)
     }
 
-    async fn content(&self, _: &Broker) -> Result<Option<()>, BrokerError> {
-        Ok(Some(()))
+    async fn content(&self, broker: &Broker) -> Result<Option<()>, BrokerError> {
+        Ok(broker.is_receipt_wanted(&self.place).then_some(()))
     }
 
     fn body(&self, (): &()) -> Bytes {
@@ -85,7 +88,7 @@ impl News for ReceiptEntry {
     fn headers(&self, (): &(), body: &Bytes, now_ms: TimestampMs, secret: Option<&WebhookSecret>) -> HeaderMap {
         let ReceiptPlace { partition, .. } = &self.place;
         let webhook = Webhook {
-            id: &id(&self.place),
+            id: &id(self),
             source: &format!("/topics/{}/partitions/{partition}", self.topic),
             kind: &format!("tidelog.receipt.{}", outcome(self)),
             time_ms: self.since_ms(),

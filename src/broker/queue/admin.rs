@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, TopicPattern, limits};
-use crate::catalog::{Event, GroupEntry, Place, Position};
+use crate::catalog::{Event, GroupEntry, Place, Position, Processed};
 use crate::record::{Batches, read_records};
 
 use super::super::broker::{blocking, lock};
@@ -218,6 +218,16 @@ impl Broker {
         let group = lock(&self.queues.groups).get(&reset.group).cloned();
         refuse_members(group.as_deref(), reset.force)?;
         let now = self.clock.now_ms();
+        let mut passed = Vec::new();
+        for (place, change) in changes {
+            let at = (place.topic, place.partition);
+            let partition = group.as_ref().and_then(|group| lock(&group.inside).partitions.get(&at).cloned());
+            let ending = |offset| {
+                let machine = lock(&partition.as_ref()?.machine);
+                machine.is_done(offset).then(|| machine.ending(offset).unwrap_or(Processed::Acked))
+            };
+            passed.extend(self.receipts.skip(place, change.to, ending, now));
+        }
         let mut catalog = lock(&self.catalog);
         let mut events = Vec::new();
         for (place, change) in changes {
@@ -229,8 +239,12 @@ impl Broker {
                 events.push(Event::ChunkSet { place: place.clone(), number, chunk: None });
             }
         }
-        catalog.commit_all(events, now)?;
+        events.extend(self.receipts.events(&passed));
+        let committed = catalog.commit_all(events, now);
+        self.receipts.committed(passed, committed.is_ok());
+        committed?;
         drop(catalog);
+        self.receipts.group_moved(&reset.group);
         // What is in memory is of the old position: the next who asks takes the group into use anew.
         lock(&self.queues.groups).remove(&reset.group);
         if let Some(group) = group {

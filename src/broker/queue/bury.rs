@@ -148,7 +148,7 @@ impl Dispatcher {
             let inside = records.iter().filter(|record| (due_now.from..due_now.to).contains(&record.offset));
             let inside: Vec<Record> = inside.cloned().collect();
             let there: Vec<Offset> = inside.iter().map(|record| record.offset).collect();
-            let leased = self.with(|machine, now| machine.lease_due(due_now, &there, BURIAL, now));
+            let leased = self.with(|machine, now| machine.lease_due(due_now, (&there, &[]), BURIAL, now));
             let leased = inside.into_iter().filter(|record| leased.binary_search(&record.offset).is_ok());
             for record in leased {
                 bytes += record.weight();
@@ -253,11 +253,15 @@ impl Dispatcher {
             }
             let (broker, place) = (Arc::clone(&self.broker), self.partition.place.clone());
             let found = blocking(move || intent.search(&broker, &place)).await?;
+            let (id, number) = (self.partition.place.topic, self.partition.place.partition);
+            if let Some(graves) = self.group.graves.lock().await.as_mut() {
+                found.iter().for_each(|(offset, _)| graves.add((id, number, *offset)));
+            }
             for (offset, record) in &found {
                 if self.is_request(record) {
                     self.tell_requester(record, "given up").await;
                 }
-                self.with(|machine, now| machine.mark_done(*offset, now));
+                self.with(|machine, now| machine.mark_buried(*offset, now));
             }
             if !found.is_empty() {
                 tracing::info!(group = %self.group.name, topic = %self.partition.topic, found = found.len(), "dead letters had been written before a failure");

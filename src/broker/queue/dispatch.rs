@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::base::{ErrorKind, Offset, TimestampMs};
-use crate::catalog::Expired;
+use crate::catalog::{Expired, Processed};
 use crate::expr::Input;
 use crate::record::{BatchBuilder, BatchOptions, Record};
 
@@ -212,14 +212,16 @@ impl Dispatcher {
                 // A request that nobody waits for any more is nothing to be told of.
                 let over = self.broker.is_request_over(&record, now);
                 let expired = matches && !over && time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
-                if expired && !dead_letters {
-                    self.partition.expired(record.offset);
-                }
+                let skip = match (matches, over || expired && !dead_letters) {
+                    (false, _) => Some(Processed::NotWanted),
+                    (true, true) => Some(Processed::Expired),
+                    (true, false) => None,
+                };
                 let seen = Seen {
                     offset: record.offset,
                     key: record.key.as_ref().filter(|_| ordered).map(hash),
                     deliver_at: time_of(&record, DELIVER_AT),
-                    skip: !matches || over || expired && !dead_letters,
+                    skip,
                     condemned: expired,
                 };
                 if machine.admit(seen, promise.member.id, now) {
@@ -245,30 +247,26 @@ impl Dispatcher {
             records.iter().filter(|record| (due.from..due.to).contains(&record.offset)).cloned().collect();
         let mut due = Due { to: due.to.min(next.max(due.from + 1)), ..due };
         let now = self.broker.clock.now_ms();
-        let (mut handed, mut expired, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let dead_letters = self.expired_are_dead_letters()?;
+        let (mut handed, mut condemned, mut expired, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for record in records.into_iter().filter(|record| record.offset < due.to) {
             if handed.len() >= promise.records || bytes >= HANDED_BYTES {
                 due.to = record.offset;
                 break;
             }
-            if self.broker.is_request_over(&record, now) {
-                continue;
-            }
-            if time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now) {
-                expired.push(record.offset);
+            let over = self.broker.is_request_over(&record, now);
+            if over || time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now) {
+                if over || !dead_letters { &mut expired } else { &mut condemned }.push(record.offset);
                 continue;
             }
             bytes += record.weight();
             handed.push(record);
         }
-        if self.expired_are_dead_letters()? {
-            self.with(|machine, now| expired.iter().for_each(|offset| machine.condemn(*offset, now)));
-        } else {
-            // They are not among those that are there, and so done.
-            expired.iter().for_each(|offset| self.partition.expired(*offset));
-        }
         let there: Vec<Offset> = handed.iter().map(|record| record.offset).collect();
-        let leased = self.with(|machine, now| machine.lease_due(due, &there, promise.member.id, now));
+        let leased = self.with(|machine, now| {
+            condemned.iter().for_each(|offset| machine.condemn(*offset, now));
+            machine.lease_due(due, (&there, &expired), promise.member.id, now)
+        });
         handed.retain(|record| leased.binary_search(&record.offset).is_ok());
         self.broker.metrics.redelivered.inc_by(handed.len() as u64);
         self.hand(&promise, due.failed + 1, &handed);

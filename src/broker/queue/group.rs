@@ -1,6 +1,6 @@
 //! Queue groups with their members: who has how much out, and what a member says about it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -24,8 +24,7 @@ use super::machine::{Machine, MemberId, Settled};
 
 /// Bytes that wait to be sent to a member, beyond which it gets nothing more.
 pub(super) const QUEUED_BYTES: usize = 4 * 1024 * 1024;
-/// Reasons of failures that are remembered for a partition, for its dead letters, and records that have expired, for those
-/// who ask what became of them.
+/// Reasons of failures that are remembered for a partition, for its dead letters.
 const REMEMBERED: usize = 10_000;
 
 /// Records handed to a member, all of them for the same time.
@@ -97,8 +96,6 @@ pub(crate) struct QueuePartition {
     pub(crate) intent: Mutex<String>,
     /// Held while dead letters are written or looked for; what is held of the logs that they go to.
     pub(crate) burying: tokio::sync::Mutex<Vec<Hold>>,
-    /// Records that were passed over because they had expired, as far as is remembered.
-    expired: Mutex<BTreeSet<Offset>>,
 }
 
 pub(crate) struct Member {
@@ -190,19 +187,6 @@ impl QueuePartition {
     pub(crate) fn reason(&self, offset: Offset) -> Option<String> {
         lock(&self.reasons).remove(&offset)
     }
-
-    /// A record has expired and is passed over.
-    pub(crate) fn expired(&self, offset: Offset) {
-        let mut expired = lock(&self.expired);
-        expired.insert(offset);
-        if expired.len() > REMEMBERED {
-            expired.pop_first();
-        }
-    }
-
-    pub(crate) fn is_expired(&self, offset: Offset) -> bool {
-        lock(&self.expired).contains(&offset)
-    }
 }
 
 impl QueueGroup {
@@ -278,7 +262,6 @@ impl QueueGroup {
                 reasons: Mutex::default(),
                 intent: Mutex::new(intent),
                 burying: tokio::sync::Mutex::new(holds),
-                expired: Mutex::default(),
             });
             // Whoever was here in between had the same to begin with.
             let added = {

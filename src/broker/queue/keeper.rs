@@ -140,21 +140,34 @@ impl Keeper {
         let pending = broker.groups.pending.snapshot();
         let now = broker.clock.now_ms();
         let mut events: Vec<Event> = pending.events().collect();
-        let mut taken = Vec::new();
+        let (mut taken, mut decided) = (Vec::new(), Vec::new());
+        for event in &events {
+            if let Event::PositionSet { place, position: Some(position) } = event {
+                decided.extend(broker.receipts.decide_below(place, position.offset, now));
+            }
+        }
         for partition in dirty {
             partition.noted.store(false, Ordering::Release);
             if partition.is_closed() {
                 continue;
             }
-            let changes = lock(&partition.machine).take_changes(now);
+            let changes = {
+                let mut machine = lock(&partition.machine);
+                let changes = machine.take_changes(now);
+                decided.extend(broker.receipts.decide_in(&partition.place, &machine, &changes, now));
+                changes
+            };
             let intent = lock(&partition.intent).clone();
             events.extend(changes.iter().map(|change| event_of(&partition.place, change, &intent, now)));
             taken.push((partition, changes));
         }
-        let result = if events.is_empty() { Ok(()) } else { lock(&broker.catalog).commit_all(events, now) };
+        events.extend(broker.receipts.events(&decided));
+        let nothing = events.is_empty();
+        let result = if nothing { Ok(()) } else { lock(&broker.catalog).commit_all(events, now) };
         if result.is_ok() {
             broker.groups.pending.kept(&pending);
         }
+        broker.receipts.committed(decided, result.is_ok());
         let failure = result.err().map(|error| {
             tracing::warn!(%error, "progress of groups cannot be kept; trying again");
             for (partition, changes) in &taken {
@@ -171,7 +184,10 @@ impl Keeper {
             // Who no longer waits need not know.
             let _ = answer.send(outcome);
         }
-        self.commits.send_modify(|commits| *commits += 1);
+        // Who looks whenever something was committed would look for ever, as looking waits for a commit too.
+        if !nothing {
+            self.commits.send_modify(|commits| *commits += 1);
+        }
         failure.is_none()
     }
 }

@@ -10,15 +10,16 @@
 //! ```
 
 mod counts;
-mod gone;
+mod due;
+mod endings;
 mod kept;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::base::{Offset, TimestampMs};
-use crate::catalog::{CHUNK_OFFSETS, Progress, QueueSettings};
+use crate::catalog::{CHUNK_OFFSETS, Processed, Progress, QueueSettings};
 
-use gone::Gone;
+use endings::Endings;
 pub(crate) use kept::Keep;
 
 /// A member of a group, unique as long as the broker runs.
@@ -65,8 +66,8 @@ pub(crate) struct Seen {
     pub(crate) key: Option<u64>,
     /// When it may be delivered, if it says so.
     pub(crate) deliver_at: Option<TimestampMs>,
-    /// It is not for this group.
-    pub(crate) skip: bool,
+    /// What becomes of it, if the group does not get it.
+    pub(crate) skip: Option<Processed>,
     /// It is to be a dead letter, whatever its deliveries.
     pub(crate) condemned: bool,
 }
@@ -114,8 +115,7 @@ pub(crate) struct Machine {
     kept_floor: Option<Offset>,
     kept_chunks: BTreeSet<u64>,
     pub(crate) redeliveries: u64,
-    /// What was deleted before it was done.
-    gone: Gone,
+    endings: Endings,
     /// By how much the records that members have out grew or shrank since it was asked for.
     out: HashMap<MemberId, i64>,
 }
@@ -137,7 +137,7 @@ impl Machine {
             kept_floor,
             kept_chunks: BTreeSet::new(),
             redeliveries: 0,
-            gone: Gone::default(),
+            endings: Endings::default(),
             out: HashMap::new(),
         };
         for (&number, chunk) in progress.into_iter().flat_map(|progress| &progress.chunks) {
@@ -156,6 +156,9 @@ impl Machine {
             }
         }
         machine.pass_done();
+        if kept_floor.is_none() {
+            machine.endings.add(0, start, Processed::Skipped);
+        }
         machine
     }
 
@@ -227,7 +230,11 @@ impl Machine {
         if offset < self.cursor {
             return false;
         }
-        let done = skip || self.is_done(offset);
+        let done = self.is_done(offset);
+        if let Some(ending) = skip.filter(|_| !done) {
+            self.endings.add(offset, offset + 1, ending);
+        }
+        let done = skip.is_some() || done;
         let failed = self.known_failed.get(&offset).copied();
         self.pass(offset);
         // It may lead further, over what was known to be done.
@@ -262,6 +269,12 @@ impl Machine {
     /// The cursor passes everything below `to`: there are no more records there.
     pub(crate) fn pass(&mut self, to: Offset) {
         if to > self.cursor {
+            let mut from = self.cursor;
+            for (&done, &end) in self.known_done.range(from..to) {
+                self.endings.add(from, done, Processed::Deleted);
+                from = end;
+            }
+            self.endings.add(from, to, Processed::Deleted);
             // A batch's gap can be wide; chunks that nothing was kept of need not be looked at.
             self.touch(self.cursor.max(to.saturating_sub(CHUNK_OFFSETS)), to);
             self.cursor = to;
@@ -283,62 +296,9 @@ impl Machine {
         }
     }
 
-    /// Leases what was due to a member (or to [`BURIAL`]), and says which records that were: one may have been acked
-    /// meanwhile. A record of it that is not named among `there` is gone from the log, and so done.
-    pub(crate) fn lease_due(&mut self, due: Due, there: &[Offset], member: MemberId, now: TimestampMs) -> Vec<Offset> {
-        let mut leased = Vec::with_capacity(there.len());
-        let deadline = self.deadline(now);
-        let mut there = there.iter().copied().peekable();
-        for (from, span) in self.carve(due.from, due.to) {
-            if !matches!(span.state, State::Waiting { .. }) {
-                self.put(from, span);
-                continue;
-            }
-            let mut at = from;
-            while at < span.end {
-                while there.next_if(|offset| *offset < at).is_some() {}
-                if there.peek() != Some(&at) {
-                    self.gone.add(at, at + 1);
-                    self.done(at, Span { end: at + 1, ..span }, now);
-                    at += 1;
-                    continue;
-                }
-                let begin = at;
-                while at < span.end && there.next_if_eq(&at).is_some() {
-                    leased.push(at);
-                    at += 1;
-                }
-                self.put(begin, Span { end: at, state: State::Leased { member, deadline }, ..span });
-                if member != BURIAL {
-                    self.redeliveries += at - begin;
-                }
-            }
-        }
-        leased
-    }
-
-    /// What was due waits for longer.
-    pub(crate) fn put_off(&mut self, due: Due, until: TimestampMs) {
-        for (from, span) in self.carve(due.from, due.to) {
-            let waits = matches!(span.state, State::Waiting { .. });
-            self.put(from, if waits { Span { state: State::Waiting { due: until }, ..span } } else { span });
-        }
-    }
-
-    /// A record that waits is to be a dead letter, whatever its deliveries.
-    pub(crate) fn condemn(&mut self, offset: Offset, now: TimestampMs) {
-        for (from, span) in self.carve(offset, offset + 1) {
-            let waits = matches!(span.state, State::Waiting { .. });
-            let condemned = Span { failed: CONDEMNED, state: State::Waiting { due: now }, ..span };
-            if waits {
-                self.touch(from, span.end);
-            }
-            self.put(from, if waits { condemned } else { span });
-        }
-    }
-
-    /// A record is done, whatever was known of it.
-    pub(crate) fn mark_done(&mut self, offset: Offset, now: TimestampMs) {
+    /// A record is a dead letter, whatever was known of it.
+    pub(crate) fn mark_buried(&mut self, offset: Offset, now: TimestampMs) {
+        self.endings.add(offset, offset + 1, Processed::DeadLettered);
         if offset >= self.cursor {
             if !self.is_done(offset) {
                 self.known_done.insert(offset, offset + 1);
@@ -361,6 +321,9 @@ impl Machine {
     pub(crate) fn ack(&mut self, member: MemberId, from: Offset, to: Offset, now: TimestampMs) -> Settled {
         self.settle(from, to, |machine, at, span| match span.state {
             State::Leased { member: with, .. } if with == member => {
+                if member == BURIAL {
+                    machine.endings.add(at, span.end, Processed::DeadLettered);
+                }
                 machine.done(at, span, now);
                 true
             }
@@ -433,22 +396,15 @@ impl Machine {
     /// The log begins at `start` now: what was below is gone, and so done.
     pub(crate) fn forget_below(&mut self, start: Offset, now: TimestampMs) {
         for (from, span) in self.carve(0, start) {
-            self.gone.add(from, span.end);
+            self.endings.add(from, span.end, Processed::Deleted);
             self.done(from, span, now);
         }
-        let mut from = self.cursor;
-        let known: Vec<_> = self.known_done.range(..start).map(|(from, to)| (*from, *to)).collect();
-        for (done, to) in known {
-            self.gone.add(from, done);
-            from = from.max(to);
-        }
-        self.gone.add(from, start);
         self.pass(start);
     }
 
-    /// Whether the record is done only because it was deleted, as far as is remembered.
-    pub(crate) fn is_gone(&self, offset: Offset) -> bool {
-        self.gone.contains(offset)
+    /// What became of a record that is done, unless it was acked, as far as is remembered.
+    pub(crate) fn ending(&self, offset: Offset) -> Option<Processed> {
+        self.endings.of(offset)
     }
 
     fn settle(&mut self, from: Offset, to: Offset, mut each: impl FnMut(&mut Self, Offset, Span) -> bool) -> Settled {

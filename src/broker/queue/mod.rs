@@ -37,6 +37,7 @@ use group::QueueGroup;
 pub(crate) use group::dead_letters;
 pub use group::{Handed, Settlement, Verdict};
 pub(crate) use keeper::Keeper;
+pub(crate) use machine::{Keep, Machine};
 pub use machine::{MemberId, Settled};
 pub use receipts::{MAX_ASKED, RecordAt};
 pub use redrive::{DeadLetterTopic, Redrive, Redriven};

@@ -1,20 +1,22 @@
 //! Receipts: what became of a record in a group. They are not kept anywhere: what a group has done is durable, and says it,
 //! also to whoever asks after a restart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicName};
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicId, TopicName};
 use crate::catalog::{GroupKind, Processed};
-use crate::expr::{Filter, Input};
+use crate::expr::Input;
+use crate::record::Record;
 
 use super::super::broker::{blocking, lock};
 use super::super::{Broker, BrokerError, Isolation};
+use super::dispatch::READ_BYTES;
 use super::graves::Graves;
-use super::group::{QueueGroup, QueuePartition};
+use super::group::QueueGroup;
 
 /// Records asked about at a time.
 pub const MAX_ASKED: usize = 10_000;
@@ -28,6 +30,17 @@ pub struct RecordAt {
     pub partition: PartitionId,
     /// The offset.
     pub offset: Offset,
+}
+
+/// What is known of records in a group.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// Those that are done, durably.
+    pub(crate) done: Vec<(RecordAt, Processed)>,
+    /// Those that are not. Of others it is not known: the group does not read them, or not yet.
+    pub(crate) undone: HashSet<RecordAt>,
+    /// Why it is not known of some that are done what became of them.
+    pub(crate) failed: Option<BrokerError>,
 }
 
 impl Broker {
@@ -66,74 +79,129 @@ impl Broker {
         group: &GroupName,
         records: &[RecordAt],
     ) -> Result<Vec<(RecordAt, Processed)>, BrokerError> {
-        let kind = lock(&self.catalog).group(group).map(|entry| entry.kind.clone());
-        match kind {
-            None => Ok(Vec::new()),
-            Some(GroupKind::Stream) => self.below_positions(group, records).await,
-            Some(GroupKind::Queue(_)) => self.done_in_queue(group, records).await,
+        let Looked { done, failed, .. } = self.look_at_records(group, records, |_| {}).await?;
+        match failed {
+            Some(error) if done.is_empty() => Err(error),
+            _ => Ok(done),
         }
     }
 
-    async fn below_positions(
+    /// Looks at what became of records. Each that is not done is named to `undone`, at a moment at which nothing becomes done:
+    /// what does later is part of a later commit of the group's progress.
+    pub(crate) async fn look_at_records(
         self: &Arc<Self>,
         group: &GroupName,
         records: &[RecordAt],
-    ) -> Result<Vec<(RecordAt, Processed)>, BrokerError> {
-        let mut done = Vec::new();
+        undone: impl FnMut(&RecordAt),
+    ) -> Result<Looked, BrokerError> {
+        let kind = lock(&self.catalog).group(group).map(|entry| entry.kind.clone());
+        match kind {
+            None => Ok(Looked::default()),
+            Some(GroupKind::Stream) => Ok(self.look_at_positions(group, records, undone).await),
+            Some(GroupKind::Queue(_)) => self.look_at_queue(group, records, undone).await,
+        }
+    }
+
+    async fn look_at_positions(
+        self: &Arc<Self>,
+        group: &GroupName,
+        records: &[RecordAt],
+        mut undone: impl FnMut(&RecordAt),
+    ) -> Looked {
+        let mut looked = Looked::default();
         let positions = self.positions(group, None).await;
         let positions: HashMap<_, _> =
             positions.iter().map(|at| ((at.topic.clone(), at.partition), at.offset)).collect();
         for record in records {
-            let position = positions.get(&(record.topic.clone(), record.partition));
-            if position.is_some_and(|position| *position > record.offset) {
-                done.push((record.clone(), Processed::Acked));
+            match positions.get(&(record.topic.clone(), record.partition)) {
+                Some(position) if *position > record.offset => looked.done.push((record.clone(), Processed::Acked)),
+                _ => {
+                    undone(record);
+                    looked.undone.insert(record.clone());
+                }
             }
         }
-        Ok(done)
+        looked
     }
 
-    async fn done_in_queue(
+    async fn look_at_queue(
         self: &Arc<Self>,
         name: &GroupName,
         records: &[RecordAt],
-    ) -> Result<Vec<(RecordAt, Processed)>, BrokerError> {
+        mut undone: impl FnMut(&RecordAt),
+    ) -> Result<Looked, BrokerError> {
         let (broker, of) = (Arc::clone(self), name.clone());
         let group = blocking(move || broker.queue_group(&of)).await?;
+        let mut looked = Looked::default();
         let mut found = Vec::new();
         for record in records {
             let id = self.topic(record.topic.as_str())?.entry.id;
             let partition = lock(&group.inside).partitions.get(&(id, record.partition)).cloned();
-            if let Some(partition) = partition
-                && let Some(gone) = {
-                    let machine = lock(&partition.machine);
-                    machine.is_done(record.offset).then(|| machine.is_gone(record.offset))
+            let Some(partition) = partition.filter(|partition| !partition.is_closed()) else { continue };
+            let ending = {
+                let machine = lock(&partition.machine);
+                if !machine.is_done(record.offset) {
+                    undone(record);
+                    looked.undone.insert(record.clone());
+                    continue;
                 }
-            {
-                found.push((record, partition, gone));
-            }
+                machine.ending(record.offset)
+            };
+            found.push((record, partition, ending));
         }
         if found.is_empty() {
-            return Ok(Vec::new());
+            return Ok(looked);
         }
         // What is done in memory is said only when it is on the disk.
         self.queues.keeper.kept().await?;
-        self.know_graves(&group).await?;
+        found.retain(|(_, partition, _)| !partition.is_closed());
+        let mut unknown = Vec::new();
+        for (record, partition, ending) in found {
+            match ending {
+                Some(ending) => looked.done.push((record.clone(), ending)),
+                None => unknown.push((record, partition.place.topic)),
+            }
+        }
+        looked.failed = self.look_back(&group, unknown, &mut looked.done).await.err();
+        Ok(looked)
+    }
+
+    /// What became of records that are done, of which no more is remembered: dead letters are known by their topic, and what
+    /// the group did not want by its filter, as it is now.
+    async fn look_back(
+        self: &Arc<Self>,
+        group: &QueueGroup,
+        mut unknown: Vec<(&RecordAt, TopicId)>,
+        done: &mut Vec<(RecordAt, Processed)>,
+    ) -> Result<(), BrokerError> {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.know_graves(group).await?;
         let filter = lock(&group.inside).filter.clone();
-        let mut done = Vec::new();
-        for (record, partition, gone) in found {
+        unknown.sort_unstable();
+        let mut window = Window::default();
+        for (record, topic) in unknown {
             let buried = {
                 let graves = group.graves.lock().await;
-                let place = (partition.place.topic, record.partition, record.offset);
-                graves.as_ref().is_some_and(|graves| graves.contains(&place))
+                graves.as_ref().is_some_and(|graves| graves.contains(&(topic, record.partition, record.offset)))
             };
-            let outcome = match (buried, gone) {
+            let ending = match (buried, &filter) {
                 (true, _) => Processed::DeadLettered,
-                (false, true) => Processed::Deleted,
-                (false, false) => self.ending(filter.as_deref(), record, &partition).await,
+                (false, None) => Processed::Acked,
+                (false, Some(filter)) => match window.find(self, record).await? {
+                    // One that retention has deleted is done, whatever it was.
+                    None => Processed::Acked,
+                    Some(found) => {
+                        let (topic, partition) = (record.topic.as_str(), record.partition);
+                        let input = Input { topic, partition, offset: record.offset, record: found };
+                        if filter.matches(&input).unwrap_or(false) { Processed::Acked } else { Processed::NotWanted }
+                    }
+                },
             };
-            done.push((record.clone(), outcome));
+            done.push((record.clone(), ending));
         }
-        Ok(done)
+        Ok(())
     }
 
     async fn know_graves(&self, group: &QueueGroup) -> Result<(), BrokerError> {
@@ -143,20 +211,32 @@ impl Broker {
         }
         Ok(())
     }
+}
 
-    async fn ending(&self, filter: Option<&Filter>, at: &RecordAt, partition: &QueuePartition) -> Processed {
-        if partition.is_expired(at.offset) {
-            return Processed::Expired;
+/// Records that were read together: those asked about are often neighbours.
+#[derive(Default)]
+struct Window {
+    of: Option<(TopicName, PartitionId, Offset)>,
+    records: Vec<Record>,
+    end: Offset,
+}
+
+impl Window {
+    /// The record, if it is still there. Asked for in order, each is read once.
+    async fn find(&mut self, broker: &Broker, at: &RecordAt) -> Result<Option<&Record>, BrokerError> {
+        let inside = self.of.as_ref().is_some_and(|(topic, partition, begin)| {
+            (topic, *partition) == (&at.topic, at.partition) && (*begin..self.end).contains(&at.offset)
+        });
+        if !inside {
+            let read =
+                broker.records_from(at.topic.as_str(), at.partition, at.offset, READ_BYTES, Isolation::Committed).await;
+            (self.records, self.end) = match read {
+                Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => return Ok(None),
+                other => other?,
+            };
+            self.of = Some((at.topic.clone(), at.partition, at.offset));
         }
-        let Some(filter) = filter else { return Processed::Acked };
-        // One that retention has deleted is done, whatever it was.
-        let Ok((records, _)) =
-            self.records_from(at.topic.as_str(), at.partition, at.offset, 1, Isolation::Uncommitted).await
-        else {
-            return Processed::Acked;
-        };
-        let Some(record) = records.first().filter(|record| record.offset == at.offset) else { return Processed::Acked };
-        let input = Input { topic: at.topic.as_str(), partition: at.partition, offset: at.offset, record };
-        if filter.matches(&input).unwrap_or(false) { Processed::Acked } else { Processed::NotWanted }
+        let found = self.records.binary_search_by_key(&at.offset, |record| record.offset);
+        Ok(found.ok().and_then(|found| self.records.get(found)))
     }
 }

@@ -406,7 +406,7 @@ impl Broker {
 fn done_events(part: &mut Part, done: &[Offset], now: TimestampMs) -> Vec<Event> {
     let Some(last) = done.last() else { return Vec::new() };
     for offset in part.machine.cursor()..=*last {
-        part.machine.admit(Seen { offset, key: None, deliver_at: None, skip: false, condemned: false }, MEMBER, 0);
+        part.machine.admit(Seen { offset, key: None, deliver_at: None, skip: None, condemned: false }, MEMBER, 0);
     }
     for &offset in done {
         part.machine.ack(MEMBER, offset, offset + 1, 0);

@@ -158,7 +158,7 @@ impl Broker {
         let progress = catalog.progress(&place.group, (place.topic, place.partition));
         let mut machine = Machine::new(rules.clone(), progress, 0);
         for (offset, record) in &found {
-            machine.mark_done(*offset, now);
+            machine.mark_buried(*offset, now);
             if is_request(&place.group, &topic, record) {
                 lock(&self.queues.unsettled.given_up).push(record.clone());
             }

@@ -1,51 +1,78 @@
-//! Finds out what receipts say: looks at the groups whenever something was committed.
+//! Finds out what receipts say of records that were done before anybody asked, are read by nobody yet, or whose time is over;
+//! what becomes done later is decided with the commit that keeps it ([`Receipts::decide_in`](super::Receipts::decide_in)).
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::base::{GroupName, TimestampMs};
-use crate::catalog::{Processed, ReceiptEntry, ReceiptPlace};
+use crate::catalog::{Processed, ReceiptPlace};
 
 use super::super::broker::lock;
 use super::super::{Broker, BrokerError, MAX_ASKED, RecordAt};
+use super::Receipts;
+use super::table::{Waiting, Which};
 
-/// The shortest rest between two looks.
+/// The shortest rest between two looks; a look takes a tenth of the time at the most.
 const REST: Duration = Duration::from_millis(20);
-/// The longest one; a look takes a tenth of the time at the most.
-const LONGEST_REST: Duration = Duration::from_secs(2);
-/// How often it is looked without a reason.
+/// How often all are looked at, whatever is known of them.
 const SLEEP: Duration = Duration::from_secs(10);
-/// The wait after something did not work.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The wait after something did not work, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// One decider at a time, and another one if it should end before its time.
+struct Running(Arc<Receipts>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.store(false, Ordering::Release);
+    }
+}
+
+struct Decider {
+    /// Decided, but that is not durable yet.
+    unkept: Vec<ReceiptPlace>,
+    /// Groups of which something cannot be found out: when that is tried again, and how long it was waited for.
+    resting: HashMap<GroupName, (Instant, Duration)>,
+    all_at: Instant,
+}
 
 /// Looks until the broker is gone or stops.
 pub(super) async fn run(broker: Weak<Broker>) {
     let Some(live) = broker.upgrade() else { return };
+    let _running = Running(Arc::clone(&live.receipts));
     let (mut commits, mut topics) = (live.queues.keeper.commits.subscribe(), live.topics_version.subscribe());
     drop(live);
+    let mut decider = Decider { unkept: Vec::new(), resting: HashMap::new(), all_at: Instant::now() };
     loop {
         let Some(live) = broker.upgrade().filter(|broker| !broker.receipts.is_stopped()) else { return };
         commits.borrow_and_update();
-        topics.borrow_and_update();
-        let began = Instant::now();
-        let worked = step(&live).await;
-        if live.receipts.is_stopped() {
-            return;
+        if topics.has_changed().unwrap_or(true) {
+            // One may have been deleted.
+            decider.all_at = Instant::now();
+            topics.borrow_and_update();
         }
+        let began = Instant::now();
         let mut wait = SLEEP;
-        if let Err(error) = worked {
+        if let Err(error) = decider.step(&live).await {
+            if live.receipts.is_stopped() {
+                return;
+            }
             tracing::warn!(%error, "receipts cannot be kept; trying again");
-            wait = PAUSE;
+            wait = PAUSE.0;
         }
         if let Some(until) = lock(&live.receipts.table).next_until() {
             let left = u64::try_from(until.saturating_sub(live.clock.now_ms())).unwrap_or(0);
-            wait = wait.min(Duration::from_millis(left.max(1)));
+            // One of a group that rests is over for longer.
+            let least = if decider.resting.is_empty() { REST } else { PAUSE.0 };
+            wait = wait.min(Duration::from_millis(left).max(least));
         }
         let receipts = Arc::clone(&live.receipts);
         drop(live);
-        let rest = (began.elapsed() * 9).clamp(REST, LONGEST_REST);
+        let rest = (began.elapsed() * 9).max(REST);
         tokio::select! {
             changed = commits.changed() => if changed.is_err() { return },
             changed = topics.changed() => if changed.is_err() { return },
@@ -56,67 +83,93 @@ pub(super) async fn run(broker: Weak<Broker>) {
     }
 }
 
-/// Looks once.
-async fn step(broker: &Arc<Broker>) -> Result<(), BrokerError> {
-    let receipts = &broker.receipts;
-    let before = broker
-        .clock
-        .now_ms()
-        .saturating_sub(TimestampMs::try_from(broker.config.request_retention.0).unwrap_or(TimestampMs::MAX));
-    let forgotten = lock(&receipts.table).forget(before);
-    if !forgotten.is_empty() {
-        receipts.keep(broker, &forgotten);
-    }
-    let waiting = lock(&receipts.table).waiting();
-    for (group, entries) in waiting {
-        for entries in entries.chunks(MAX_ASKED) {
-            match look(broker, &group, entries).await {
-                Ok(decided) => {
-                    let now = broker.clock.now_ms();
-                    let mut table = lock(&receipts.table);
-                    for (place, processed) in decided {
-                        table.decide(&place, processed, now);
-                    }
+impl Decider {
+    /// Looks once.
+    async fn step(&mut self, broker: &Arc<Broker>) -> Result<(), BrokerError> {
+        let receipts = &broker.receipts;
+        let kept_for = TimestampMs::try_from(broker.config.request_retention.0).unwrap_or(TimestampMs::MAX);
+        let forgotten = lock(&receipts.table).forget(broker.clock.now_ms().saturating_sub(kept_for));
+        if !forgotten.is_empty() {
+            receipts.keep(broker, &forgotten);
+        }
+        let now = Instant::now();
+        let which = if now >= self.all_at { Which::All } else { Which::Fresh(broker.clock.now_ms()) };
+        if which == Which::All {
+            self.all_at = now + SLEEP;
+        }
+        let waiting = lock(&receipts.table).waiting(which);
+        for (group, all) in waiting {
+            if self.resting.get(&group).is_some_and(|(until, _)| *until > now) {
+                continue;
+            }
+            let mut failed = None;
+            for some in all.chunks(MAX_ASKED) {
+                if let Err(error) = self.look(broker, &group, some).await {
+                    failed = Some(error);
                 }
-                // It is not known of any of them, so the time of none is over yet either.
-                Err(error) => tracing::debug!(%group, %error, "receipts cannot be decided yet"),
+            }
+            match failed {
+                None => drop(self.resting.remove(&group)),
+                Some(error) => {
+                    let before = self.resting.get(&group).map_or(Duration::ZERO, |(_, wait)| *wait);
+                    let wait = (before * 2).clamp(PAUSE.0, PAUSE.1);
+                    tracing::warn!(%group, %error, again_in = ?wait, "it cannot be found out what became of records");
+                    self.resting.insert(group, (now + wait, wait));
+                }
             }
         }
+        if !self.unkept.is_empty() {
+            receipts.keep(broker, &self.unkept);
+            broker.queues.keeper.kept().await?;
+            receipts.committed(std::mem::take(&mut self.unkept), true);
+        }
+        Ok(())
     }
-    let deciding = lock(&receipts.table).deciding();
-    if !deciding.is_empty() {
-        receipts.keep(broker, &deciding);
-        broker.queues.keeper.kept().await?;
-        lock(&receipts.table).decided(deciding);
-        receipts.sends.notify_one();
-    }
-    Ok(())
-}
 
-/// What is known of these: what became of the record, or nothing until its time was over.
-async fn look(
-    broker: &Arc<Broker>,
-    group: &GroupName,
-    entries: &[ReceiptEntry],
-) -> Result<Vec<(ReceiptPlace, Option<Processed>)>, BrokerError> {
-    let now = broker.clock.now_ms();
-    let is_there = |entry: &&ReceiptEntry| broker.topic_named(entry.place.topic).is_some();
-    let (there, gone): (Vec<_>, Vec<_>) = entries.iter().partition(is_there);
-    let mut decided: Vec<_> = gone.iter().map(|entry| (entry.place.clone(), Some(Processed::Deleted))).collect();
-    let at = |entry: &&ReceiptEntry| RecordAt {
-        topic: entry.topic.clone(),
-        partition: entry.place.partition,
-        offset: entry.place.offset,
-    };
-    let records: Vec<_> = there.iter().map(at).collect();
-    let done = broker.processed(group, &records, Duration::ZERO).await?;
-    let done: std::collections::HashMap<_, _> = done.into_iter().collect();
-    for (entry, record) in there.into_iter().zip(records) {
-        match done.get(&record) {
-            Some(processed) => decided.push((entry.place.clone(), Some(*processed))),
-            None if entry.until_ms <= now => decided.push((entry.place.clone(), None)),
-            None => {}
+    /// Decides what is known of these: what became of the record, or nothing until its time was over.
+    async fn look(&mut self, broker: &Arc<Broker>, group: &GroupName, waiting: &[Waiting]) -> Result<(), BrokerError> {
+        let receipts = &broker.receipts;
+        let now = broker.clock.now_ms();
+        let is_there = |one: &&Waiting| broker.topic_named(one.place.topic).is_some();
+        let (there, gone): (Vec<_>, Vec<_>) = waiting.iter().partition(is_there);
+        for one in gone {
+            self.decide(broker, &one.place, Some(Processed::Deleted));
+        }
+        let at = |one: &Waiting| RecordAt {
+            topic: one.topic.clone(),
+            partition: one.place.partition,
+            offset: one.place.offset,
+        };
+        let places: HashMap<RecordAt, &Waiting> = there.into_iter().map(|one| (at(one), one)).collect();
+        let records: Vec<_> = places.keys().cloned().collect();
+        let undone = |record: &RecordAt| {
+            if let Some(one) = places.get(record) {
+                lock(&receipts.table).attach(&one.place);
+            }
+        };
+        let looked = broker.look_at_records(group, &records, undone).await?;
+        let unknown = looked.failed.as_ref().map(ToString::to_string);
+        let done: HashMap<_, _> = looked.done.into_iter().collect();
+        for (record, one) in places {
+            // Another topic of this name may have come meanwhile.
+            if broker.topic_named(one.place.topic).is_none() {
+                continue;
+            }
+            match (done.get(&record), &unknown) {
+                (Some(processed), _) => self.decide(broker, &one.place, Some(*processed)),
+                (None, Some(why)) if !looked.undone.contains(&record) => {
+                    lock(&receipts.table).not_yet(&one.place, why);
+                }
+                (None, _) if one.until_ms <= now => self.decide(broker, &one.place, None),
+                (None, _) => {}
+            }
+        }
+        looked.failed.map_or(Ok(()), Err)
+    }
+
+    fn decide(&mut self, broker: &Broker, place: &ReceiptPlace, processed: Option<Processed>) {
+        if lock(&broker.receipts.table).decide(place, processed, broker.clock.now_ms()) {
+            self.unkept.push(place.clone());
         }
     }
-    Ok(decided)
 }

@@ -16,12 +16,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName};
-use crate::catalog::{Catalog, Event, ReceiptEntry, ReceiptPlace};
+use crate::base::{ErrorKind, GroupName, Millis, Offset, PartitionId, TimestampMs, TopicName};
+use crate::catalog::{CHUNK_OFFSETS, Catalog, Event, Place, Processed, ReceiptEntry, ReceiptPlace};
 
 use super::broker::lock;
+use super::queue::{Keep, Machine};
 use super::{Broker, BrokerError, MAX_ASKED, RecordAt};
-use table::{HELD, NotAsked, Table};
+use table::{Asked, HELD, HELD_URL_BYTES, NotAsked, Table};
 
 pub use table::ReceiptCounts;
 
@@ -65,6 +66,11 @@ pub fn receipt_state(entry: &ReceiptEntry) -> &'static str {
     }
 }
 
+fn full() -> String {
+    let urls = HELD_URL_BYTES / (1024 * 1024);
+    format!("{HELD} receipts are waited for or being sent, or {urls} MiB of their URLs, which is the limit")
+}
+
 impl Receipts {
     /// Takes over what was kept.
     pub(crate) fn restore(catalog: &Catalog) -> Self {
@@ -81,6 +87,82 @@ impl Receipts {
         self.sends.notify_one();
     }
 
+    /// What the receipts say of records that become done in a queue group's partition with `changes`, which are about to be
+    /// committed: it is part of the same commit, so that no crash comes in between.
+    pub(crate) fn decide_in(
+        &self,
+        at: &Place,
+        machine: &Machine,
+        changes: &[Keep],
+        now: TimestampMs,
+    ) -> Vec<ReceiptPlace> {
+        let mut table = lock(&self.table);
+        let mut places = Vec::new();
+        for change in changes {
+            places.extend(match change {
+                Keep::Floor(floor) => table.attached(at, 0..*floor),
+                Keep::Chunk(number, Some(_)) => {
+                    table.attached(at, number * CHUNK_OFFSETS..(number + 1) * CHUNK_OFFSETS)
+                }
+                Keep::Chunk(_, None) => Vec::new(),
+            });
+        }
+        places.retain(|place| {
+            let ending = || machine.ending(place.offset).unwrap_or(Processed::Acked);
+            machine.is_done(place.offset) && table.decide(place, Some(ending()), now)
+        });
+        places
+    }
+
+    /// The same for a group that shares out partitions, and is to be at `position` in one of them.
+    pub(crate) fn decide_below(&self, at: &Place, position: Offset, now: TimestampMs) -> Vec<ReceiptPlace> {
+        let mut table = lock(&self.table);
+        let mut places = table.attached(at, 0..position);
+        places.retain(|place| table.decide(place, Some(Processed::Acked), now));
+        places
+    }
+
+    /// A group is about to be moved to `to`: what lies below it and is not done, is passed over.
+    pub(crate) fn skip(
+        &self,
+        at: &Place,
+        to: Offset,
+        ending: impl Fn(Offset) -> Option<Processed>,
+        now: TimestampMs,
+    ) -> Vec<ReceiptPlace> {
+        let mut table = lock(&self.table);
+        let mut places = table.attached(at, 0..to);
+        places.retain(|place| table.decide(place, Some(ending(place.offset).unwrap_or(Processed::Skipped)), now));
+        places
+    }
+
+    /// The changes that say so.
+    pub(crate) fn events(&self, places: &[ReceiptPlace]) -> Vec<Event> {
+        let table = lock(&self.table);
+        let event = |place: &ReceiptPlace| Event::ReceiptSet { place: place.clone(), entry: table.get(place).cloned() };
+        places.iter().map(event).collect()
+    }
+
+    /// What these say is durable, or could not be made so.
+    pub(crate) fn committed(&self, places: Vec<ReceiptPlace>, is_durable: bool) {
+        if places.is_empty() {
+            return;
+        }
+        let mut table = lock(&self.table);
+        if is_durable {
+            table.decided(places);
+            self.sends.notify_one();
+        } else {
+            table.undecide(&places);
+        }
+    }
+
+    /// A group begins anew somewhere: its receipts are looked at again.
+    pub(crate) fn group_moved(&self, group: &GroupName) {
+        lock(&self.table).detach(group);
+        self.wake.notify_one();
+    }
+
     /// Hands the present state of receipts to the keeper.
     fn keep(&self, broker: &Broker, places: &[ReceiptPlace]) {
         // Under the lock, so that a newer state is never overtaken by an older one.
@@ -93,8 +175,28 @@ impl Receipts {
 }
 
 impl Broker {
+    /// Whether receipts of so many records can be asked for, as far as that can be said before there are records.
+    ///
+    /// # Errors
+    /// As [`Broker::ask_receipts`].
+    pub fn may_ask_receipts(&self, count: usize, timeout: Duration) -> Result<(), BrokerError> {
+        let refuse = |kind, message: String| Err(BrokerError::new(kind, message));
+        if timeout.is_zero() || timeout > LONGEST {
+            let (asked, longest) = (Millis(timeout.as_millis() as u64), Millis(LONGEST.as_millis() as u64));
+            return refuse(
+                ErrorKind::InvalidRequest,
+                format!("a receipt within {asked}; allowed are 1ms to {longest}"),
+            );
+        }
+        if !lock(&self.receipts.table).has_room(count) {
+            return refuse(ErrorKind::Overloaded, full());
+        }
+        Ok(())
+    }
+
     /// Asks for receipts of records that a group is to process: for each, what became of it in the group, or after
-    /// `timeout` that nothing has, is to be POSTed to the URL. When this returns, that is durable. The same again is the same.
+    /// `timeout` that nothing has, is to be POSTed to the URL. When this returns, that is durable. The same again is the same,
+    /// also with another timeout.
     ///
     /// # Errors
     /// Too many records at once or in all, no such topic or record, the receipt goes elsewhere already, the disk's. After
@@ -106,51 +208,28 @@ impl Broker {
         records: &[RecordAt],
         timeout: Duration,
     ) -> Result<(), BrokerError> {
-        let too = |kind, message: String| Err(BrokerError::new(kind, message));
+        let refuse = |kind, message: String| Err(BrokerError::new(kind, message));
         if records.len() > MAX_ASKED {
             let message = format!("receipts of {} records at once; the limit is {MAX_ASKED}", records.len());
-            return too(ErrorKind::TooLarge, message);
+            return refuse(ErrorKind::TooLarge, message);
         }
-        if timeout.is_zero() || timeout > LONGEST {
-            let message =
-                format!("a receipt within {} s; allowed are 1 s to {} s", timeout.as_secs(), LONGEST.as_secs());
-            return too(ErrorKind::InvalidRequest, message);
-        }
-        let now = self.clock.now_ms();
-        let until_ms = now.saturating_add(TimestampMs::try_from(timeout.as_millis()).unwrap_or(TimestampMs::MAX));
-        let mut entries = Vec::with_capacity(records.len());
-        let mut ends: BTreeMap<(&TopicName, PartitionId), Offset> = BTreeMap::new();
-        for RecordAt { topic, partition, offset } in records {
-            let open = self.topic_of(topic)?;
-            let end = open.partition(*partition)?.log()?.with(|log| log.written_end());
-            if *offset >= end {
-                let message = format!(
-                    "topic '{topic}' partition {partition} has no record at offset {offset} yet: it ends at {end}"
-                );
-                return too(ErrorKind::OffsetOutOfRange, message);
-            }
-            let place =
-                ReceiptPlace { topic: open.entry.id, partition: *partition, offset: *offset, group: group.clone() };
-            let behind = ends.entry((topic, *partition)).or_default();
-            *behind = (*behind).max(offset + 1);
-            let (topic, url) = (topic.clone(), url.to_owned());
-            entries.push(ReceiptEntry { place, topic, url, asked_ms: now, until_ms, news: None, given_up: None });
-        }
-        // A power cut takes what is only written, and another record comes to its offset.
-        for ((topic, partition), end) in ends {
-            self.topic_of(topic)?.partition(partition)?.synced(end).await?;
-        }
+        // The same again needs no room.
+        self.may_ask_receipts(0, timeout)?;
+        let entries = self.receipts_of(group, url, records, timeout).await?;
         if self.receipts.is_stopped() {
-            return too(ErrorKind::ShuttingDown, "the server is stopping".to_owned());
+            return refuse(ErrorKind::ShuttingDown, "the server is stopping".to_owned());
         }
-        let mut changed = Vec::with_capacity(entries.len());
-        let mut refused = None;
+        let (mut changed, mut new, mut refused) = (Vec::with_capacity(entries.len()), 0, None);
         {
             let mut table = lock(&self.receipts.table);
             for entry in entries {
                 let place = entry.place.clone();
                 match table.ask(entry) {
-                    Ok(gone) => changed.extend(gone.into_iter().chain([place])),
+                    Ok(Asked::New(gone)) => {
+                        changed.extend(gone.into_iter().chain([place]));
+                        new += 1;
+                    }
+                    Ok(Asked::Same) => {}
                     Err(why) => {
                         refused = Some((place, why));
                         break;
@@ -162,14 +241,12 @@ impl Broker {
         self.receipts.keep(self, &changed);
         self.decide_receipts();
         self.queues.keeper.kept().await?;
-        self.metrics.receipts_asked.inc_by(changed.len() as u64);
+        self.metrics.receipts_asked.inc_by(new);
         self.receipts.wake.notify_one();
         match refused {
             None => Ok(()),
-            Some((_, NotAsked::Full)) => {
-                too(ErrorKind::Overloaded, format!("{HELD} receipts are waited for or being sent, which is the limit"))
-            }
-            Some((at, NotAsked::Elsewhere(url))) => too(
+            Some((_, NotAsked::Full)) => refuse(ErrorKind::Overloaded, full()),
+            Some((at, NotAsked::Elsewhere(url))) => refuse(
                 ErrorKind::InvalidRequest,
                 format!(
                     "the receipt of group '{group}' for partition {} offset {} goes to {url} already",
@@ -177,6 +254,57 @@ impl Broker {
                 ),
             ),
         }
+    }
+
+    /// Receipts to be, of records that are on the disk when this returns.
+    async fn receipts_of(
+        &self,
+        group: &GroupName,
+        url: &str,
+        records: &[RecordAt],
+        timeout: Duration,
+    ) -> Result<Vec<ReceiptEntry>, BrokerError> {
+        let asked_ms = self.clock.now_ms();
+        let until_ms = asked_ms.saturating_add(TimestampMs::try_from(timeout.as_millis()).unwrap_or(TimestampMs::MAX));
+        let mut entries = Vec::with_capacity(records.len());
+        let mut ends: BTreeMap<(&TopicName, PartitionId), Offset> = BTreeMap::new();
+        for RecordAt { topic, partition, offset } in records {
+            let open = self.topic_of(topic)?;
+            let end = open.partition(*partition)?.log()?.with(|log| log.written_end());
+            if *offset >= end {
+                let message = format!(
+                    "topic '{topic}' partition {partition} has no record at offset {offset} yet: it ends at {end}"
+                );
+                return Err(BrokerError::new(ErrorKind::OffsetOutOfRange, message));
+            }
+            let behind = ends.entry((topic, *partition)).or_default();
+            *behind = (*behind).max(offset + 1);
+            let id = open.entry.id;
+            let place = ReceiptPlace { topic: id, partition: *partition, offset: *offset, group: group.clone() };
+            let (topic, url) = (topic.clone(), url.to_owned());
+            entries.push(ReceiptEntry { place, topic, url, asked_ms, until_ms, news: None, given_up: None });
+        }
+        // A power cut takes what is only written, and another record comes to its offset.
+        for ((topic, partition), end) in ends {
+            self.topic_of(topic)?.partition(partition)?.synced(end).await?;
+        }
+        Ok(entries)
+    }
+
+    /// Nobody wants the receipts of a group any more, or those of it that go to a URL. How many those were.
+    ///
+    /// # Errors
+    /// The disk's; then they may be there again after a restart.
+    pub async fn cancel_receipts(&self, group: &GroupName, url: Option<&str>) -> Result<u64, BrokerError> {
+        let places = lock(&self.receipts.table).cancel(group, url);
+        self.receipts.keep(self, &places);
+        self.queues.keeper.kept().await?;
+        Ok(places.len() as u64)
+    }
+
+    /// Whether it is still to be sent.
+    pub fn is_receipt_wanted(&self, place: &ReceiptPlace) -> bool {
+        lock(&self.receipts.table).get(place).is_some()
     }
 
     /// Goes on with the receipts that were kept, if there are any.

@@ -1,12 +1,15 @@
 //! Receipts that are to be POSTed, as a table: which are waited for, what each says, which are to be sent. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
-use crate::base::{GroupName, TimestampMs};
-use crate::catalog::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
+use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
+use crate::catalog::{GivenUp, Place, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
 
 /// Receipts that the table holds; beyond, those that were given up first make room.
 pub(crate) const HELD: usize = 100_000;
+/// Bytes of their URLs that it holds.
+pub(crate) const HELD_URL_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a receipt is not taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,32 @@ pub(crate) enum NotAsked {
     Elsewhere(String),
     /// So many are held.
     Full,
+}
+
+/// What came of asking for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It is held from now on; these made room for it.
+    New(Vec<ReceiptPlace>),
+    /// It was before.
+    Same,
+}
+
+/// One that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) place: ReceiptPlace,
+    pub(crate) topic: TopicName,
+    pub(crate) until_ms: TimestampMs,
+}
+
+/// Which of those that wait are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// All.
+    All,
+    /// Those of which it is not known that they are not done, and those whose time is over.
+    Fresh(TimestampMs),
 }
 
 /// How many receipts are in which state.
@@ -32,11 +61,12 @@ pub struct ReceiptCounts {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     entries: BTreeMap<ReceiptPlace, ReceiptEntry>,
-    /// Those of which it is not known what they say, by group.
-    waiting: BTreeMap<GroupName, BTreeSet<ReceiptPlace>>,
+    url_bytes: usize,
+    /// Those of which it is not known what they say, with when their time is over.
+    waiting: BTreeMap<ReceiptPlace, TimestampMs>,
     untils: BTreeSet<(TimestampMs, ReceiptPlace)>,
-    /// It is known what they say, but that is not durable yet.
-    deciding: BTreeSet<ReceiptPlace>,
+    /// Of these, those that were not done when it was looked: whoever commits a group's progress sees to them.
+    attached: BTreeMap<(GroupName, TopicId, PartitionId), BTreeSet<Offset>>,
     /// They are to be sent, and nobody has been told yet.
     to_send: Vec<ReceiptPlace>,
     given_up: BTreeSet<(TimestampMs, ReceiptPlace)>,
@@ -55,45 +85,51 @@ impl Table {
                 (None, Some(_)) => table.to_send.push(place.clone()),
                 (None, None) => table.wait(&entry),
             }
+            table.url_bytes += entry.url.len();
             table.entries.insert(place, entry);
         }
         table
     }
 
     fn wait(&mut self, entry: &ReceiptEntry) {
-        self.waiting.entry(entry.place.group.clone()).or_default().insert(entry.place.clone());
+        self.waiting.insert(entry.place.clone(), entry.until_ms);
         self.untils.insert((entry.until_ms, entry.place.clone()));
     }
 
-    /// Takes one in. The same again is the same, whatever has become of it; one that was given up begins anew. What had to make
-    /// room for it is named.
-    pub(crate) fn ask(&mut self, entry: ReceiptEntry) -> Result<Option<ReceiptPlace>, NotAsked> {
+    /// Whether so many more can be held.
+    pub(crate) fn has_room(&self, count: usize) -> bool {
+        self.entries.len() - self.given_up.len() + count <= HELD && self.url_bytes <= HELD_URL_BYTES
+    }
+
+    /// Takes one in. The same again is the same, whatever has become of it; one that was given up begins anew.
+    pub(crate) fn ask(&mut self, entry: ReceiptEntry) -> Result<Asked, NotAsked> {
         if let Some(known) = self.entries.get(&entry.place) {
             if known.given_up.is_none() {
                 let same = known.url == entry.url;
-                return if same { Ok(None) } else { Err(NotAsked::Elsewhere(known.url.clone())) };
+                return if same { Ok(Asked::Same) } else { Err(NotAsked::Elsewhere(known.url.clone())) };
             }
             self.remove(&entry.place);
         }
-        let mut gone = None;
-        if self.entries.len() >= HELD {
+        let mut gone = Vec::new();
+        while self.entries.len() >= HELD || self.url_bytes + entry.url.len() > HELD_URL_BYTES {
             let Some((_, oldest)) = self.given_up.first().cloned() else { return Err(NotAsked::Full) };
             self.remove(&oldest);
-            gone = Some(oldest);
+            gone.push(oldest);
         }
         self.wait(&entry);
+        self.url_bytes += entry.url.len();
         self.entries.insert(entry.place.clone(), entry);
-        Ok(gone)
+        Ok(Asked::New(gone))
     }
 
-    fn no_longer_waits(&mut self, place: &ReceiptPlace, until_ms: TimestampMs) -> bool {
-        if !self.untils.remove(&(until_ms, place.clone())) {
-            return false;
-        }
-        if let Some(of_group) = self.waiting.get_mut(&place.group) {
-            of_group.remove(place);
-            if of_group.is_empty() {
-                self.waiting.remove(&place.group);
+    fn no_longer_waits(&mut self, place: &ReceiptPlace) -> bool {
+        let Some(until_ms) = self.waiting.remove(place) else { return false };
+        self.untils.remove(&(until_ms, place.clone()));
+        let at = (place.group.clone(), place.topic, place.partition);
+        if let Some(offsets) = self.attached.get_mut(&at) {
+            offsets.remove(&place.offset);
+            if offsets.is_empty() {
+                self.attached.remove(&at);
             }
         }
         true
@@ -101,8 +137,8 @@ impl Table {
 
     fn remove(&mut self, place: &ReceiptPlace) -> bool {
         let Some(entry) = self.entries.remove(place) else { return false };
-        self.no_longer_waits(place, entry.until_ms);
-        self.deciding.remove(place);
+        self.url_bytes -= entry.url.len();
+        self.no_longer_waits(place);
         self.troubles.remove(place);
         if let Some(given_up) = entry.given_up {
             self.given_up.remove(&(given_up.at_ms, place.clone()));
@@ -114,36 +150,89 @@ impl Table {
         self.entries.get(place)
     }
 
-    /// Those of which it is not known what they say, by group.
-    pub(crate) fn waiting(&self) -> Vec<(GroupName, Vec<ReceiptEntry>)> {
-        let of_group = |places: &BTreeSet<ReceiptPlace>| {
-            places.iter().filter_map(|place| self.entries.get(place)).cloned().collect()
+    /// Those that wait, by group.
+    pub(crate) fn waiting(&self, which: Which) -> BTreeMap<GroupName, Vec<Waiting>> {
+        let is_attached = |place: &ReceiptPlace| {
+            let at = (place.group.clone(), place.topic, place.partition);
+            self.attached.get(&at).is_some_and(|offsets| offsets.contains(&place.offset))
         };
-        self.waiting.iter().map(|(group, places)| (group.clone(), of_group(places))).collect()
+        let wanted = |(place, until_ms): &(&ReceiptPlace, &TimestampMs)| match which {
+            Which::All => true,
+            Which::Fresh(now) => **until_ms <= now || !is_attached(place),
+        };
+        let mut found: BTreeMap<GroupName, Vec<Waiting>> = BTreeMap::new();
+        for (place, until_ms) in self.waiting.iter().filter(wanted) {
+            let Some(entry) = self.entries.get(place) else { continue };
+            let waiting = Waiting { place: place.clone(), topic: entry.topic.clone(), until_ms: *until_ms };
+            found.entry(place.group.clone()).or_default().push(waiting);
+        }
+        found
     }
 
-    /// It is known what one says: `None` for nothing until its time was over. Whether it was waited for.
+    /// One that waits is not done at this moment. Whoever commits the group's progress sees to it from now on.
+    pub(crate) fn attach(&mut self, place: &ReceiptPlace) {
+        if self.waiting.contains_key(place) {
+            let at = (place.group.clone(), place.topic, place.partition);
+            self.attached.entry(at).or_default().insert(place.offset);
+        }
+    }
+
+    /// The group begins anew somewhere: all of its are to be looked at again.
+    pub(crate) fn detach(&mut self, group: &GroupName) {
+        self.attached.retain(|(of, ..), _| of != group);
+    }
+
+    /// Those that are attached, in a stretch of a partition.
+    pub(crate) fn attached(&self, at: &Place, offsets: Range<Offset>) -> Vec<ReceiptPlace> {
+        if self.attached.is_empty() || offsets.is_empty() {
+            return Vec::new();
+        }
+        let found = self.attached.get(&(at.group.clone(), at.topic, at.partition));
+        let place = |offset: &Offset| ReceiptPlace {
+            topic: at.topic,
+            partition: at.partition,
+            offset: *offset,
+            group: at.group.clone(),
+        };
+        found.into_iter().flat_map(|of| of.range(offsets.clone())).map(place).collect()
+    }
+
+    /// It is known what one says: `None` for nothing until its time was over. Whether it was waited for. It is sent once that is
+    /// durable ([`Table::decided`]).
     pub(crate) fn decide(&mut self, place: &ReceiptPlace, processed: Option<Processed>, now: TimestampMs) -> bool {
-        let Some(until_ms) = self.entries.get(place).map(|entry| entry.until_ms) else { return false };
-        if !self.no_longer_waits(place, until_ms) {
+        if !self.no_longer_waits(place) {
             return false;
         }
         if let Some(entry) = self.entries.get_mut(place) {
             entry.news = Some(ReceiptNews { processed, at_ms: now });
         }
-        self.deciding.insert(place.clone());
         true
     }
 
-    /// Those of which what they say is to be durable before they are sent.
-    pub(crate) fn deciding(&self) -> Vec<ReceiptPlace> {
-        self.deciding.iter().cloned().collect()
+    /// What these say could not be kept, so it is not known after all.
+    pub(crate) fn undecide(&mut self, places: &[ReceiptPlace]) {
+        for place in places {
+            let Some(entry) = self.entries.get_mut(place) else { continue };
+            entry.news = None;
+            let entry = entry.clone();
+            self.wait(&entry);
+            self.attach(place);
+        }
     }
 
     /// What these say is durable.
-    pub(crate) fn decided(&mut self, places: Vec<ReceiptPlace>) {
-        let places = places.into_iter().filter(|place| self.deciding.remove(place));
-        self.to_send.extend(places.collect::<Vec<_>>());
+    pub(crate) fn decided(&mut self, places: impl IntoIterator<Item = ReceiptPlace>) {
+        self.to_send.extend(places);
+    }
+
+    /// Nobody wants those of a group any more, or those of it that go to a URL.
+    pub(crate) fn cancel(&mut self, group: &GroupName, url: Option<&str>) -> Vec<ReceiptPlace> {
+        let wanted = |entry: &&ReceiptEntry| entry.place.group == *group && url.is_none_or(|url| entry.url == url);
+        let places: Vec<_> = self.entries.values().filter(wanted).map(|entry| entry.place.clone()).collect();
+        for place in &places {
+            self.remove(place);
+        }
+        places
     }
 
     /// Those that are to be sent; each is named once.

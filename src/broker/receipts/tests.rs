@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::table::{NotAsked, Table};
+use super::table::{Asked, HELD, NotAsked, Table, Which};
 use super::*;
 use crate::base::{SystemClock, TopicId, TopicPattern, limits};
 use crate::broker::*;
@@ -38,13 +38,15 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
     let mut model: BTreeMap<u64, Option<Option<Processed>>> = BTreeMap::new();
     let mut durable: BTreeSet<u64> = BTreeSet::new();
     let mut given_up: BTreeMap<u64, i64> = BTreeMap::new();
+    let mut attached: BTreeSet<u64> = BTreeSet::new();
     for now in 0..20_000i64 {
         let offset = random.u64(..40);
         let place = entry(offset, 0).place;
         match random.u32(..9) {
             0 | 1 => {
                 let asked = table.ask(entry(offset, now + random.i64(1..100)));
-                assert_eq!(asked, Ok(None));
+                let is_new = !model.contains_key(&offset);
+                assert_eq!(asked, Ok(if is_new { Asked::New(Vec::new()) } else { Asked::Same }));
                 given_up.remove(&offset);
                 model.entry(offset).or_insert(None);
             }
@@ -60,17 +62,21 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
                 assert_eq!(table.decide(&place, processed, now), open);
                 if open {
                     model.insert(offset, Some(processed));
+                    attached.remove(&offset);
                 }
             }
             4 => {
-                let deciding = table.deciding();
-                let of_model = model.iter().filter(|(at, says)| says.is_some() && !durable.contains(at));
-                assert_eq!(
-                    deciding.iter().map(|place| place.offset).collect::<BTreeSet<_>>(),
-                    of_model.map(|(at, _)| *at).collect()
-                );
-                durable.extend(deciding.iter().map(|place| place.offset));
-                table.decided(deciding);
+                let decided = model.iter().filter(|(at, says)| says.is_some() && !durable.contains(at));
+                let decided: Vec<u64> = decided.map(|(at, _)| *at).collect();
+                let places: Vec<_> = decided.iter().map(|at| entry(*at, 0).place).collect();
+                if random.bool() {
+                    table.decided(places);
+                    durable.extend(decided);
+                } else {
+                    table.undecide(&places);
+                    attached.extend(&decided);
+                    model.extend(decided.iter().map(|at| (*at, None)));
+                }
             }
             5 => {
                 for sent in table.take_to_send() {
@@ -95,16 +101,29 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
                 assert!(given_up.values().all(|at| *at >= now - 50));
             }
             7 => {
-                let waiting: BTreeSet<u64> = table
-                    .waiting()
-                    .into_iter()
-                    .flat_map(|(of, entries)| entries.into_iter().map(move |entry| (of.clone(), entry)))
-                    .map(|(of, entry)| {
-                        assert_eq!(of, entry.place.group);
-                        entry.place.offset
-                    })
-                    .collect();
-                assert_eq!(waiting, model.iter().filter(|(_, says)| says.is_none()).map(|(at, _)| *at).collect());
+                if model.get(&offset) == Some(&None) {
+                    attached.insert(offset);
+                }
+                table.attach(&place);
+                let found = [Which::All, Which::Fresh(i64::MIN)].map(|which| {
+                    let offsets = table.waiting(which).into_iter().flat_map(|(of, waiting)| {
+                        assert!(waiting.iter().all(|one| one.place.group == of));
+                        waiting.into_iter().map(|one| one.place.offset)
+                    });
+                    offsets.collect::<BTreeSet<_>>()
+                });
+                let waiting: BTreeSet<u64> =
+                    model.iter().filter(|(_, says)| says.is_none()).map(|(at, _)| *at).collect();
+                assert_eq!(found[0], waiting);
+                assert_eq!(found[1], waiting.difference(&attached).copied().collect());
+                let odd = crate::catalog::Place { group: group("odd"), topic: TopicId(1), partition: 0 };
+                let inside = table.attached(&odd, 5..20).into_iter().map(|place| place.offset);
+                let expected = attached.iter().filter(|at| *at % 2 == 1 && (5..20).contains(*at)).copied();
+                assert!(inside.eq(expected));
+                if random.u32(..20) == 0 {
+                    table.detach(&group("odd"));
+                    attached.retain(|at| at.is_multiple_of(2));
+                }
                 assert_eq!(table.next_until().is_some(), !waiting.is_empty());
             }
             _ => {
@@ -118,6 +137,7 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
                 let kept: Vec<_> = kept.cloned().chain(again).collect();
                 table = Table::restore(kept);
                 model.extend(undecided.iter().map(|at| (*at, None)));
+                attached.clear();
             }
         }
         let counts = table.counts();
@@ -130,15 +150,15 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
 fn what_was_given_up_first_makes_room() {
     let mut table = Table::default();
     let last = HELD as u64;
-    (0..last).for_each(|offset| assert_eq!(table.ask(entry(offset, 100)), Ok(None)));
+    (0..last).for_each(|offset| assert_eq!(table.ask(entry(offset, 100)), Ok(Asked::New(Vec::new()))));
     assert_eq!(table.ask(entry(last, 100)), Err(NotAsked::Full));
     for offset in [5, 4] {
         table.decide(&entry(offset, 0).place, None, 1);
-        table.decided(table.deciding());
+        table.decided([entry(offset, 0).place]);
         table.give_up(&entry(offset, 0).place, "no".to_owned(), 10 - offset.cast_signed());
     }
-    assert_eq!(table.ask(entry(last, 100)), Ok(Some(entry(5, 0).place)));
-    assert_eq!(table.ask(entry(last + 1, 100)), Ok(Some(entry(4, 0).place)));
+    assert_eq!(table.ask(entry(last, 100)), Ok(Asked::New(vec![entry(5, 0).place])));
+    assert_eq!(table.ask(entry(last + 1, 100)), Ok(Asked::New(vec![entry(4, 0).place])));
     assert_eq!(table.ask(entry(last + 2, 100)), Err(NotAsked::Full));
 }
 
@@ -316,7 +336,7 @@ async fn what_never_is_processed_is_told_too_and_what_is_not_there_is_refused() 
         (&at(&topics[0], 1)[..], erp, LONG, "has no record at offset 1 yet: it ends at 1"),
         (&at(&TopicName::new("none").unwrap(), 1), erp, LONG, "there is no topic 'none'"),
         (&at(&topics[1], 0), "http://other/", LONG, "goes to http://crm/ already"),
-        (&at(&topics[0], 0), erp, Duration::ZERO, "allowed are 1 s to"),
+        (&at(&topics[0], 0), erp, Duration::ZERO, "allowed are 1ms to"),
     ] {
         let error = ask(records, url, timeout).await.unwrap_err();
         assert!(error.contains(said), "{error}");
@@ -332,6 +352,7 @@ async fn what_never_is_processed_is_told_too_and_what_is_not_there_is_refused() 
     broker.give_up_receipt(&said["orders"].place, "the endpoint answers 410".to_owned());
     let (listed, more) = broker.list_receipts(&ReceiptFilter { limit: 1, ..ReceiptFilter::default() });
     assert_eq!((listed.len(), more), (1, true));
+    assert_eq!(listed[0].1.as_deref(), listed[0].0.given_up.as_ref().map(|given_up| given_up.reason.as_str()));
     let after = listed.last().map(|(entry, _)| entry.place.clone());
     let (listed, more) = broker.list_receipts(&ReceiptFilter { limit: 1, after, ..ReceiptFilter::default() });
     assert_eq!((listed.len(), more), (1, false));
@@ -345,5 +366,124 @@ async fn what_never_is_processed_is_told_too_and_what_is_not_there_is_refused() 
     let counts = ReceiptCounts { waiting: 0, sending: 1, given_up: 1 };
     assert_eq!(broker.receipt_counts(), counts);
     broker.receipt_delivered(&again[0].place);
+    broker.shutdown().await;
+}
+
+/// What a group says of each record of a topic, as endpoints get it.
+async fn told(broker: &Broker, count: usize) -> BTreeMap<u64, Option<Processed>> {
+    let mut told = BTreeMap::new();
+    let all = async {
+        while told.len() < count {
+            for entry in broker.take_receipts() {
+                told.insert(entry.place.offset, entry.news.unwrap().processed);
+                broker.receipt_delivered(&entry.place);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if tokio::time::timeout(LONG, all).await.is_err() {
+        panic!("only {told:?} is told, of {count}");
+    }
+    told
+}
+
+async fn some(broker: &Arc<Broker>, topic: &TopicName, records: u64) -> Vec<RecordAt> {
+    broker.metadata(topic, true).await.unwrap();
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for number in 0..records {
+        builder.push(5, Some(b"k"), Some(number.to_string().as_bytes()), &[]);
+    }
+    let base = broker.produce(topic.as_str(), 0, builder.build(), AckLevel::Durable).await.unwrap().base_offset;
+    (base..base + records).map(|offset| RecordAt { topic: topic.clone(), partition: 0, offset }).collect()
+}
+
+/// A member that acks nothing, which tells what it was handed first.
+async fn joined(broker: &Arc<Broker>, start: OffsetAt) -> QueueMember {
+    let join = JoinQueue {
+        group: group("erp"),
+        settings: None,
+        topics: vec![TopicPattern::new("orders").unwrap()],
+        filter: None,
+        start,
+        prefetch: 100,
+        client: "test".into(),
+    };
+    broker.join_queue(join).await.unwrap()
+}
+
+fn reset(to: ResetTo) -> ResetQueue {
+    ResetQueue { group: group("erp"), topics: Vec::new(), to, dry_run: false, force: true }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_group_starts_behind_or_is_moved_beyond_is_not_told_as_acked() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(Arc::new(RealDisk), dir.path()).unwrap();
+    let topic = TopicName::new("orders").unwrap();
+    let before = some(&broker, &topic, 2).await;
+    broker.ask_receipts(&group("erp"), "http://crm/", &before, LONG).await.unwrap();
+    let member = joined(&broker, OffsetAt::End).await;
+    let skipped = Some(Processed::Skipped);
+    assert_eq!(told(&broker, 2).await, BTreeMap::from([(0, skipped), (1, skipped)]));
+    let after = some(&broker, &topic, 3).await;
+    broker.ask_receipts(&group("erp"), "http://crm/", &after, LONG).await.unwrap();
+    let handed = tokio::time::timeout(LONG, member.next()).await.unwrap().unwrap();
+    let (from, to) = (handed.base_offset, handed.base_offset + 1);
+    let ack = Settlement { topic: topic.clone(), partition: 0, from, to, verdict: Verdict::Ack };
+    member.settle(&[ack], true).await.unwrap();
+    assert_eq!(told(&broker, 1).await, BTreeMap::from([(2, Some(Processed::Acked))]));
+    broker.reset_queue(reset(ResetTo::At(OffsetAt::End))).await.unwrap();
+    assert_eq!(told(&broker, 2).await, BTreeMap::from([(3, skipped), (4, skipped)]));
+    // Back again, it is a matter of what is done from then on.
+    broker.reset_queue(reset(ResetTo::Offset(0))).await.unwrap();
+    broker.ask_receipts(&group("erp"), "http://crm/", &after, LONG).await.unwrap();
+    let member = joined(&broker, OffsetAt::End).await;
+    let mut acked = 0;
+    while acked < 5 {
+        let handed = tokio::time::timeout(LONG, member.next()).await.unwrap().unwrap();
+        let (from, to) = (handed.base_offset, handed.next_offset);
+        let ack = Settlement { topic: topic.clone(), partition: 0, from, to, verdict: Verdict::Ack };
+        acked += member.settle(&[ack], true).await.unwrap().settled;
+    }
+    assert!(told(&broker, 3).await.values().all(|says| *says == Some(Processed::Acked)));
+    let counts = broker.receipt_counts();
+    broker.ask_receipts(&group("nobody"), "http://crm/", &after, LONG).await.unwrap();
+    assert_eq!(broker.cancel_receipts(&group("nobody"), Some("http://other/")).await.unwrap(), 0);
+    assert_eq!(broker.cancel_receipts(&group("nobody"), None).await.unwrap(), 3);
+    assert_eq!(broker.receipt_counts(), counts);
+    broker.shutdown().await;
+}
+
+/// The group and the topic are deleted as soon as the ack is durable, so nobody could find it out afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acked_is_told_though_group_and_topic_are_deleted_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(Arc::new(RealDisk), dir.path()).unwrap();
+    let topic = TopicName::new("orders").unwrap();
+    let records = some(&broker, &topic, 1).await;
+    let member = joined(&broker, OffsetAt::Beginning).await;
+    broker.ask_receipts(&group("erp"), "http://crm/", &records, LONG).await.unwrap();
+    let reader = group("reader");
+    broker.ask_receipts(&reader, "http://crm/", &records, LONG).await.unwrap();
+    let commit = |offset| vec![Commit { topic: topic.clone(), partition: 0, offset, metadata: String::new() }];
+    broker.commit_positions(&reader, Committer::Admin, commit(0), Terms::Forward, true).await.unwrap();
+    let attached = async {
+        while !lock(&broker.receipts.table).waiting(Which::Fresh(0)).is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LONG, attached).await.unwrap();
+    let ack = Settlement { topic: topic.clone(), partition: 0, from: 0, to: 1, verdict: Verdict::Ack };
+    tokio::time::timeout(LONG, member.next()).await.unwrap().unwrap();
+    member.settle(&[ack], true).await.unwrap();
+    broker.commit_positions(&reader, Committer::Admin, commit(1), Terms::Forward, true).await.unwrap();
+    broker.delete_group(&group("erp"), true).await.unwrap();
+    broker.delete_group(&reader, true).await.unwrap();
+    broker.delete_topic(&topic).await.unwrap();
+    broker.shutdown().await;
+    drop(broker);
+    let broker = start(Arc::new(RealDisk), dir.path()).unwrap();
+    let says: Vec<_> = broker.take_receipts().into_iter().map(|entry| entry.news.unwrap().processed).collect();
+    assert_eq!(says, [Some(Processed::Acked); 2]);
     broker.shutdown().await;
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicName, TopicPattern};
-use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position};
+use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position, Processed};
 
 use super::super::broker::{blocking, lock};
 use super::super::lag::Distance;
@@ -174,7 +174,21 @@ impl Broker {
             let position = Position { offset: change.to, metadata: String::new(), time_ms: now };
             events.push(Event::PositionSet { place, position: Some(position) });
         }
-        catalog.commit_all(events, now)?;
+        let mut passed = Vec::new();
+        for event in &events {
+            if let Event::PositionSet { place, position: Some(to) } = event {
+                let progress = catalog.progress(group, (place.topic, place.partition));
+                let was = progress.and_then(|progress| progress.position.as_ref()).map_or(0, |was| was.offset);
+                let ending = |offset| (offset < was).then_some(Processed::Acked);
+                passed.extend(self.receipts.skip(place, to.offset, ending, now));
+            }
+        }
+        events.extend(self.receipts.events(&passed));
+        let committed = catalog.commit_all(events, now);
+        self.receipts.committed(passed, committed.is_ok());
+        committed?;
+        drop(catalog);
+        self.receipts.group_moved(group);
         tracing::info!(%group, partitions = changes.len(), "group reset");
         Ok(())
     }

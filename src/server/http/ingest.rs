@@ -46,6 +46,10 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
     let key = IdempotencyKey::read(&head.headers)?;
     let Taken { bytes, grant } = body::take(caller, body).await?;
     let new = records::read(&head.headers, &query, bytes)?;
+    if let Some(wanted) = &wanted {
+        // Before anything is appended.
+        caller.shared.broker.may_ask_receipts(new.len(), wanted.timeout)?;
+    }
     let metadata = caller.shared.broker.metadata(&topic, true).await?;
     let placed = place(new, &metadata, key.as_ref(), caller.shared.clock.now_ms())?;
     let caller = caller.clone();
@@ -132,11 +136,20 @@ async fn produce(
         Some(error) if lines.is_empty() => Err(problem(error)),
         Some(error) => Err(problem(error).with("appended", lines)),
         None => {
-            if let Some(wanted) = wanted {
-                let asked = wanted.ask(broker, topic, &done).await;
-                asked.map_err(|error| problem(error).with("appended", lines.clone()))?;
+            let asked = match wanted {
+                Some(wanted) => wanted.ask(broker, topic, &done).await,
+                None => Ok(()),
+            };
+            match (asked, &key) {
+                (Ok(()), _) => Ok(json(StatusCode::OK, &json!({ "topic": topic, "records": lines }))),
+                // Sent again, the records are known, and receipts are asked for.
+                (Err(error), Some(_)) => Err(problem(error).with("appended", lines)),
+                // Sent again, they would be there twice.
+                (Err(error), None) => {
+                    let said = json!({ "topic": topic, "records": lines, "receipts_error": error.to_string() });
+                    Ok(json(StatusCode::OK, &said))
+                }
             }
-            Ok(json(StatusCode::OK, &json!({ "topic": topic, "records": lines })))
         }
     }
 }

@@ -40,6 +40,7 @@ pub async fn processed(session: Arc<Session>, request: wire::Processed) -> Resul
             Processed::NotWanted => wire::ReceiptOutcome::NotWanted,
             Processed::Expired => wire::ReceiptOutcome::Expired,
             Processed::Deleted => wire::ReceiptOutcome::Deleted,
+            Processed::Skipped => wire::ReceiptOutcome::Skipped,
         },
     });
     Ok(wire::ProcessedOk { done: done.collect() }.into())
@@ -97,6 +98,16 @@ pub async fn list(session: Arc<Session>, request: wire::ListReceipts) -> Result<
         group: place.group.to_string(),
     });
     Ok(wire::ListReceiptsOk { receipts, next }.into())
+}
+
+/// Nobody wants the receipts of a group any more.
+pub async fn cancel(
+    session: Arc<Session>,
+    request: wire::CancelReceipts,
+) -> Result<Answer<wire::CancelReceiptsOk>, Refusal> {
+    let group = group_name(&request.group)?;
+    let cancelled = session.shared.broker.cancel_receipts(&group, request.url.as_deref()).await?;
+    Ok(wire::CancelReceiptsOk { cancelled }.into())
 }
 
 fn receipt((entry, trouble): &(ReceiptEntry, Option<String>)) -> wire::ReceiptInfo {

@@ -159,6 +159,7 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::Processed => start(session, frame, ticket, receipts::processed).await,
         Kind::AskReceipts => start(session, frame, ticket, receipts::ask).await,
         Kind::ListReceipts => start(session, frame, ticket, receipts::list).await,
+        Kind::CancelReceipts => start(session, frame, ticket, receipts::cancel).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,
         Kind::ListDeadLetters => start(session, frame, ticket, receipts::dead_letters).await,
         Kind::AwaitReply => start(session, frame, ticket, durable::await_reply).await,

@@ -23,6 +23,9 @@ pub trait News: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// What it is, for people.
     const WHAT: &'static str;
 
+    /// Why it is given up when there is no content.
+    const GONE: &'static str;
+
     /// What of it is not in memory all the time.
     type Content: Send + Sync;
 
@@ -127,14 +130,16 @@ async fn send<N: News>(
     let news = &turn.what;
     let (of, url) = (news.name(), news.url());
     match attempt(shared, account, secret, news).await {
-        Ok(Attempt::Taken) => noted::<N>(news.delivered(&shared.broker)),
-        Ok(Attempt::GiveUp(reason)) => give_up(shared, news, reason).await,
+        Ok(Attempt::Taken) => noted::<N>(news.delivered(&shared.broker), Became::Over),
+        Ok(Attempt::GiveUp(reason)) => give_up(shared, news, reason, Became::Over).await,
         Ok(Attempt::NoTurn) => Became::NoTurn,
         Ok(Attempt::Again { reason, became }) => {
             let age = u64::try_from(shared.clock.now_ms().saturating_sub(news.since_ms())).unwrap_or(0);
             let limit = shared.config.callback_give_up_after;
             if age >= limit.0 {
-                return give_up(shared, news, format!("{reason}; tried for {limit}, {} times", turn.tries + 1)).await;
+                // An endpoint that is away has said nothing by that.
+                let over = if became == Became::Silent { Became::GivenUp } else { Became::Over };
+                return give_up(shared, news, format!("{reason}; tried for {limit}"), over).await;
             }
             news.not_yet(&shared.broker, &reason);
             tracing::info!(of, url, tries = turn.tries + 1, reason, "{} not delivered yet", N::WHAT);
@@ -147,15 +152,15 @@ async fn send<N: News>(
     }
 }
 
-async fn give_up<N: News>(shared: &Arc<Shared>, news: &N, reason: String) -> Became {
+async fn give_up<N: News>(shared: &Arc<Shared>, news: &N, reason: String, over: Became) -> Became {
     tracing::warn!(of = news.name(), url = news.url(), reason, "{} given up", N::WHAT);
-    noted::<N>(news.give_up(&shared.broker, reason).await)
+    noted::<N>(news.give_up(&shared.broker, reason).await, over)
 }
 
 /// What could not be noted is done again.
-fn noted<N: News>(result: Result<(), BrokerError>) -> Became {
+fn noted<N: News>(result: Result<(), BrokerError>, over: Became) -> Became {
     match result {
-        Ok(()) => Became::Over,
+        Ok(()) => over,
         Err(error) => {
             tracing::warn!(%error, "what became of a {} cannot be noted; trying again", N::WHAT);
             Became::NoTurn
@@ -181,7 +186,7 @@ async fn attempt<N: News>(
         Err(reason) => return Ok(Attempt::GiveUp(reason)),
     };
     let Some(content) = news.content(&shared.broker).await? else {
-        return Ok(Attempt::GiveUp("what it tells is gone: its retention is over".to_owned()));
+        return Ok(Attempt::GiveUp(N::GONE.to_owned()));
     };
     let body = news.body(&content);
     let _grant = account.take(body.len() + OVERHEAD).await;

@@ -22,6 +22,8 @@ pub enum Became {
     Refused(Option<Duration>),
     /// There was no answer.
     Silent,
+    /// There was no answer, and it is over all the same.
+    GivenUp,
     /// There was no turn; that says nothing about the endpoint.
     NoTurn,
 }
@@ -108,12 +110,12 @@ impl<T> Lanes<T> {
         lane.under_way = lane.under_way.saturating_sub(1);
         match became {
             Became::Over | Became::Refused(_) => lane.patience.answered(),
-            Became::Silent => lane.patience.silent(jitter, now),
+            Became::Silent | Became::GivenUp => lane.patience.silent(jitter, now),
             Became::NoTurn => {}
         }
         let Turn { what, tries } = turn;
         let (tries, wait) = match became {
-            Became::Over => {
+            Became::Over | Became::GivenUp => {
                 if lane.waiting.is_empty() && lane.under_way == 0 && !lane.patience.is_doubtful() {
                     self.lanes.remove(endpoint);
                 }

@@ -46,6 +46,11 @@ async fn a_silent_endpoint_rests_and_is_then_tried_one_at_a_time_while_others_go
         assert_eq!(tried.len(), 1);
         lanes.became(&tried[0].0, tried[0].1.clone(), &Became::Silent, 1.0, now);
     }
+    // One that is given up says nothing of the endpoint.
+    now += SECOND * 60;
+    let tried = all_now(&mut lanes, now).remove(0);
+    lanes.became(&tried.0, tried.1, &Became::GivenUp, 1.0, now);
+    assert_eq!(all_now(&mut lanes, now), []);
     now += SECOND * 60;
     let tried = all_now(&mut lanes, now).remove(0);
     lanes.became(&tried.0, tried.1, &Became::Over, 1.0, now);
@@ -93,14 +98,15 @@ async fn nothing_is_lost_whatever_becomes_of_it() {
         }
         let (name, turn) = under_way.swap_remove(random.usize(..under_way.len()));
         assert_eq!(turn.tries, tries.get(&turn.what).copied().unwrap_or(0));
-        let became = match random.u32(..5) {
+        let became = match random.u32(..6) {
             0 => Became::NoTurn,
             1 => Became::Silent,
+            5 => Became::GivenUp,
             2 => Became::Refused(random.bool().then_some(SECOND)),
             _ => Became::Over,
         };
         match became {
-            Became::Over => assert!(over.insert(turn.what)),
+            Became::Over | Became::GivenUp => assert!(over.insert(turn.what)),
             Became::NoTurn => {}
             _ => *tries.entry(turn.what).or_default() += 1,
         }

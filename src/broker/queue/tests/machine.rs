@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::machine::{Keep, MAX_SPANS, Machine, Seen};
+use super::super::machine::{BURIAL, Keep, MAX_SPANS, Machine, Seen};
 use crate::base::Offset;
-use crate::catalog::{Position, Progress, QueueSettings};
+use crate::catalog::{Position, Processed, Progress, QueueSettings};
 
 const A: u64 = 1;
 const B: u64 = 2;
@@ -12,7 +12,7 @@ fn rules() -> QueueSettings {
 }
 
 fn seen(offset: Offset) -> Seen {
-    Seen { offset, key: None, deliver_at: None, skip: false, condemned: false }
+    Seen { offset, key: None, deliver_at: None, skip: None, condemned: false }
 }
 
 fn keep(progress: &mut Progress, kept: Vec<Keep>) {
@@ -30,7 +30,7 @@ fn keep(progress: &mut Progress, kept: Vec<Keep>) {
 fn redeliver(machine: &mut Machine, member: u64, now: i64) -> Option<(Offset, Offset, u32)> {
     let due = machine.due(now)?;
     let there: Vec<Offset> = (due.from..due.to).collect();
-    machine.lease_due(due, &there, member, now);
+    machine.lease_due(due, (&there, &[]), member, now);
     Some((due.from, due.to, due.failed))
 }
 
@@ -74,7 +74,7 @@ fn what_is_acked_while_it_is_being_handed_out_again_is_not_handed_out() {
     let due = machine.due(1).unwrap();
     // Between the look at what is due and the lease.
     assert_eq!(machine.ack(A, 1, 2, 1).settled, 1);
-    assert_eq!(machine.lease_due(due, &[0, 1, 2], B, 1), [0, 2]);
+    assert_eq!(machine.lease_due(due, (&[0, 1, 2], &[]), B, 1), [0, 2]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn records_of_a_key_wait_for_the_one_before_while_others_go_on() {
 fn delayed_skipped_and_vanished_records() {
     let mut machine = Machine::new(rules(), None, 3);
     assert!(!machine.admit(Seen { deliver_at: Some(500), ..seen(3) }, A, 0));
-    assert!(!machine.admit(Seen { skip: true, ..seen(4) }, A, 0));
+    assert!(!machine.admit(Seen { skip: Some(Processed::NotWanted), ..seen(4) }, A, 0));
     // 5 to 8 are not in the log.
     assert!(machine.admit(Seen { deliver_at: Some(-5), ..seen(9) }, A, 0));
     assert_eq!((machine.floor(), machine.cursor()), (3, 10));
@@ -159,13 +159,16 @@ fn delayed_skipped_and_vanished_records() {
     assert_eq!(redeliver(&mut machine, A, 500), Some((3, 4, 0)));
     machine.forget_below(9, 500);
     assert_eq!(machine.floor(), 9);
-    assert!(machine.is_gone(3) && !machine.is_gone(4) && !machine.is_gone(9));
+    let endings = |machine: &Machine| (0..11).map(|offset| machine.ending(offset)).collect::<Vec<_>>();
+    let (skipped, gone) = (Some(Processed::Skipped), Some(Processed::Deleted));
+    let begin = [skipped, skipped, skipped, gone, Some(Processed::NotWanted), gone, gone, gone, gone];
+    assert_eq!(endings(&machine), [&begin[..], &[None, None]].concat());
     // What is gone from the log when it is due again is done.
     machine.release(A, 9, 10, 600);
     let due = machine.due(600).unwrap();
-    machine.lease_due(due, &[], A, 600);
+    machine.lease_due(due, (&[], &[9]), A, 600);
     assert_eq!(machine.floor(), 10);
-    assert!(machine.is_gone(9) && !machine.is_gone(10));
+    assert_eq!(endings(&machine), [&begin[..], &[Some(Processed::Expired), None]].concat());
 }
 
 #[test]
@@ -183,10 +186,10 @@ fn what_is_deleted_before_it_is_done_is_told_from_what_is_done() {
     let after = Machine::new(rules(), Some(&progress), 0);
     for mut machine in [before, after] {
         machine.forget_below(12, 0);
-        let gone: Vec<_> = (0..30).filter(|offset| machine.is_gone(*offset)).collect();
+        let gone: Vec<_> = (0..30).filter(|offset| machine.ending(*offset) == Some(Processed::Deleted)).collect();
         assert_eq!(gone, [5, 6, 7, 10, 11]);
         machine.forget_below(25, 0);
-        let gone: Vec<_> = (0..30).filter(|offset| machine.is_gone(*offset)).collect();
+        let gone: Vec<_> = (0..30).filter(|offset| machine.ending(*offset) == Some(Processed::Deleted)).collect();
         assert_eq!(gone, [5, 6, 7, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24]);
     }
 }
@@ -253,7 +256,7 @@ fn random_events_agree_with_a_table_of_every_record() {
                 6..9 => {
                     while let Some(due) = machine.due(now) {
                         let there: Vec<Offset> = (due.from..due.to).collect();
-                        machine.lease_due(due, &there, member, now);
+                        machine.lease_due(due, (&there, &[]), member, now);
                         for offset in there {
                             assert!(!matches!(table[&offset], Record::Out(..) | Record::Done), "{offset} is out");
                             table.insert(offset, Record::Out(member, due.failed + 1));
@@ -338,4 +341,22 @@ fn random_events_agree_with_a_table_of_every_record() {
             assert_eq!(machine.floor(), first.map_or(machine.cursor(), |(at, _)| *at), "seed {seed}");
         }
     }
+}
+
+#[test]
+fn what_is_condemned_while_it_is_due_again_becomes_a_dead_letter() {
+    let mut machine = Machine::new(rules(), None, 0);
+    for offset in 0..3 {
+        machine.admit(seen(offset), A, 0);
+    }
+    machine.nack(A, (0, 3), Some(10), 0);
+    let due = machine.due(10).unwrap();
+    // The second one has expired, which is a reason for a dead letter here.
+    machine.condemn(1, 10);
+    assert_eq!(machine.lease_due(due, (&[0, 2], &[]), A, 10), [0, 2]);
+    let due = machine.due(10).unwrap();
+    assert_eq!((due.from, due.to, due.dead), (1, 2, true));
+    assert_eq!(machine.lease_due(due, (&[1], &[]), BURIAL, 10), [1]);
+    machine.ack(BURIAL, 1, 2, 10);
+    assert_eq!((machine.ending(0), machine.ending(1)), (None, Some(Processed::DeadLettered)));
 }
