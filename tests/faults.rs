@@ -149,26 +149,27 @@ async fn a_full_disk_refuses_with_words_keeps_what_it_has_and_goes_on_when_there
         client.producer().delivery_timeout(Duration::from_millis(400)).batch_bytes(20_000).build().await.unwrap();
     let mut sent = 0;
     let mut acknowledged = Vec::new();
-    let error = loop {
+    loop {
         let mut receipts = Vec::new();
         for number in sent..sent + 100 {
             let message = Message::to("orders").value(format!("{number:06} {}", "x".repeat(1_000)));
             receipts.push((number, producer.send(message).await.unwrap()));
         }
         sent += 100;
-        let mut failed = None;
+        let mut refused = false;
         for (number, receipt) in receipts {
-            match receipt.await {
+            match receipt.await.map_err(|error| error.to_string().to_lowercase()) {
                 Ok(_) => acknowledged.push(number),
-                Err(error) => failed = Some(error),
+                Err(error) if error.contains("no space") => refused = true,
+                // On a busy machine there may be no answer in so short a time.
+                Err(error) => assert!(error.contains("whether they are stored is unknown"), "{error}"),
             }
         }
-        if let Some(error) = failed {
-            break error;
+        if refused {
+            break;
         }
         assert!(sent < 40_000, "24 MiB were never full");
-    };
-    assert!(error.to_string().to_lowercase().contains("no space"), "{error}");
+    }
     let there = numbers(&client, "orders").await;
     assert!(acknowledged.len() > 5_000, "{}", acknowledged.len());
     let lost: Vec<_> = acknowledged.iter().filter(|number| there.binary_search(number).is_err()).collect();

@@ -82,6 +82,9 @@ impl Batch {
                 None => ClientError::new(ErrorKind::TimedOut, format!("{what}; they were not sent")),
             },
             Fate::Refused(error) => {
+                // A gap in the numbers is what became of those before it, and says nothing of why.
+                let is_gap = error.kind() == ErrorKind::OutOfOrderSequence;
+                let error = trouble.filter(|_| is_gap).unwrap_or(error);
                 ClientError::caused(ErrorKind::TimedOut, format!("{what}; they are not stored: {error}"), error.clone())
             }
             Fate::Unknown(error) => ClientError::caused(
