@@ -28,6 +28,11 @@ pub const QUEUE_BACKOFF_MS: (u64, u64) = (1_000, 60_000);
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC: u32 = 1024;
 
+/// Partitions that one Kafka Fetch may name; a partition named beyond, or twice, is refused in its place of the answer. A
+/// client names all the partitions that it is assigned in each Fetch: an honest one needs some thousands. A Fetch that waits
+/// holds about 300 bytes for each.
+pub const FETCH_PARTITIONS: usize = 20_000;
+
 /// Bytes of a RecordBatch v2 header, from base offset to record count.
 pub const BATCH_HEADER_BYTES: usize = 61;
 

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub bytes_in: Counter,
     /// Batches that had been appended before.
     pub duplicates: Counter,
+    /// Times that a partition was read, whatever came of it.
+    pub reads: Counter,
     /// Bytes read.
     pub bytes_out: Counter,
     /// Records that a filter was asked about.
@@ -109,6 +111,7 @@ impl Metrics {
             records_in: Counter::default(),
             bytes_in: Counter::default(),
             duplicates: Counter::default(),
+            reads: Counter::default(),
             bytes_out: Counter::default(),
             filtered: Counter::default(),
             filter_failures: Counter::default(),
@@ -145,6 +148,7 @@ impl Metrics {
         registry.register("records_in", "Records appended", metrics.records_in.clone());
         registry.register("appended_bytes", "Bytes appended", metrics.bytes_in.clone());
         registry.register("duplicates", "Batches that had been appended before", metrics.duplicates.clone());
+        registry.register("reads", "Times that a partition was read for anybody", metrics.reads.clone());
         registry.register("read_bytes", "Bytes read", metrics.bytes_out.clone());
         registry.register("filtered", "Records that a filter was asked about", metrics.filtered.clone());
         registry.register(

@@ -21,6 +21,7 @@ mod partition;
 mod produce;
 mod push;
 mod queue;
+mod reader;
 mod receipts;
 mod records;
 mod requests;
@@ -35,7 +36,6 @@ pub use classic::{
     ClassicError, ClassicJoin, ClassicJoined, ClassicLook, ClassicMember, ClassicRefusal, ClassicShare, ClassicVoice,
 };
 pub use error::BrokerError;
-pub use fetch::PartitionWatch;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
 pub use produce::{Place, ProduceFuture};
@@ -47,6 +47,7 @@ pub use queue::{
     MAX_ASKED, MemberId, QueueMember, RecordAt, Redrive, Redriven, ResetPartition, ResetQueue, ResetTo, Settled,
     Settlement, Verdict,
 };
+pub use reader::{PartitionReader, PartitionWatch, ReadAt, TopicHandle};
 pub use receipts::{LONGEST as LONGEST_RECEIPT, RECEIPT_STATES, ReceiptCounts, ReceiptFilter, receipt_state};
 pub use requests::{
     Asker, CALLBACK_ERROR, CALLBACK_URL, CORRELATION_ID, Content, DEAD_CALLBACKS, DEADLINE, DurableRequest, ERROR,

@@ -55,6 +55,23 @@ async fn topics_and_records_survive_a_restart_and_a_deleted_topic_leaves_nothing
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_may_not_wait_touches_no_timer() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    broker.metadata(&TopicName::new("t").unwrap(), true).await.unwrap();
+    let reading = Arc::clone(&broker);
+    let read = std::thread::spawn(move || {
+        // A timer panics here: the runtime has none.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let fetched = runtime.block_on(reading.fetch(fetch("t", 0, 0))).unwrap();
+        drop(reading);
+        fetched.next_offset
+    });
+    assert_eq!(read.join().unwrap(), 0);
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_reader_is_woken_by_an_append_and_by_a_deletion() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(dir.path()).unwrap();

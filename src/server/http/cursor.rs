@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::answer::Caller;
 use super::problem::Problem;
 use crate::base::{Offset, PartitionId, StartAt, TimestampMs, TopicName, limits};
-use crate::broker::{FetchRequest, OffsetAt};
+use crate::broker::{OffsetAt, PartitionReader, ReadAt};
 use crate::expr::Filter;
 use crate::record::json::{Headers, RecordLine, Text};
 use crate::record::{Batches, read_records};
@@ -46,6 +46,8 @@ pub struct Reading {
     pub filter: Option<Arc<Filter>>,
     /// Where reading goes on.
     pub cursor: Cursor,
+    /// One for each partition of the cursor.
+    readers: Vec<PartitionReader>,
 }
 
 impl fmt::Display for Cursor {
@@ -73,7 +75,9 @@ impl FromStr for Cursor {
             }
         }
         positions.sort_unstable();
-        positions.dedup_by_key(|(partition, _)| *partition);
+        if let Some(pair) = positions.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(format!("partition {} is named twice", pair[0].0));
+        }
         Ok(Self(positions))
     }
 }
@@ -122,6 +126,21 @@ impl Cursor {
 }
 
 impl Reading {
+    /// Finds the partitions of a cursor.
+    ///
+    /// # Errors
+    /// There is no such topic or partition.
+    pub fn new(
+        caller: &Caller,
+        topic: TopicName,
+        filter: Option<Arc<Filter>>,
+        cursor: Cursor,
+    ) -> Result<Self, Problem> {
+        let handle = caller.shared.broker.handle(topic.as_str())?;
+        let readers = cursor.0.iter().map(|(partition, _)| handle.reader(*partition)).collect::<Result<_, _>>()?;
+        Ok(Self { topic, filter, cursor, readers })
+    }
+
     /// Reads on: what there is, at most `max` records and not much more than fits an answer; if there is nothing, what
     /// comes within `wait`. The grant is of what the lines hold.
     ///
@@ -143,16 +162,13 @@ impl Reading {
             if !at_end {
                 continue;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if wait.is_zero() {
                 return Ok((lines, None));
             }
-            let broker = &caller.shared.broker;
-            let waiting = self.cursor.0.iter().map(|(partition, offset)| {
-                Box::pin(broker.wait_beyond(self.topic.as_str(), *partition, *offset, left))
-            });
+            let changed = select_all(self.readers.iter_mut().map(|reader| Box::pin(reader.changed())));
             tokio::select! {
-                (more, ..) = select_all(waiting) => drop(more?),
+                _ = changed => {}
+                () = sleep_until(deadline) => return Ok((lines, None)),
                 () = caller.shared.stopped() => return Ok((lines, None)),
             }
         }
@@ -170,17 +186,12 @@ impl Reading {
                 break;
             }
             let (partition, offset) = self.cursor.0[at];
+            if self.readers[at].is_at_end(offset)? {
+                continue;
+            }
             let mut reading = caller.outgoing.take_some(LEAST_BYTES, READ_BYTES).await;
-            let request = FetchRequest {
-                topic: topic.as_str(),
-                partition,
-                offset,
-                max_bytes: reading.bytes(),
-                min_bytes: 1,
-                max_wait: Duration::ZERO,
-                skip_damaged: false,
-            };
-            let fetched = broker.fetch(request).await?;
+            let read = ReadAt { offset, max_bytes: reading.bytes(), skip_damaged: false };
+            let fetched = self.readers[at].read(read).await?;
             reading.settle(fetched.bytes.len());
             at_end &= fetched.next_offset == offset;
             let batches = match &self.filter {

@@ -61,7 +61,7 @@ pub async fn read(caller: &Arc<Caller>, topic: &str, request: &Request<Incoming>
     let filter = query.get("filter").map(Filter::compile).transpose();
     let filter = filter.map_err(|error| Problem::wrong(format!("filter: {error}")))?.map(Arc::new);
     let cursor = cursor(caller, &topic, &query, request.headers()).await?;
-    let mut reading = Reading { topic, filter, cursor };
+    let mut reading = Reading::new(caller, topic, filter, cursor)?;
     if form == Form::Events {
         return events(caller, reading, max).await;
     }

@@ -27,6 +27,7 @@ use super::configs::{self, Config};
 use super::errors;
 use super::groups::text;
 use super::metadata::kafka_name;
+use super::once::once;
 use super::session::{NODE_ID, Session};
 use super::topics::Refused;
 use crate::base::{TopicName, limits};
@@ -53,8 +54,9 @@ async fn described(session: &Session, name: &str) -> Result<TopicDescription, Re
 pub async fn describe_configs(
     session: Arc<Session>,
     _version: i16,
-    request: DescribeConfigsRequest,
+    mut request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
+    once(&mut request.resources, |resource| (resource.resource_type, resource.resource_name.clone()));
     let mut results = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let result = DescribeConfigsResult::default()
@@ -348,7 +350,11 @@ pub async fn describe_log_dirs(
 ) -> DescribeLogDirsResponse {
     let all = || session.broker().list_topics().into_iter().map(|topic| (topic.name.to_string(), None)).collect();
     let wanted: Vec<(String, Option<Vec<i32>>)> = match request.topics {
-        Some(topics) => topics.into_iter().map(|topic| (topic.topic.to_string(), Some(topic.partitions))).collect(),
+        Some(mut topics) => {
+            // One topic may be named in parts; each part is looked for in all of its partitions.
+            once(&mut topics, |topic| topic.topic.clone());
+            topics.into_iter().map(|topic| (topic.topic.to_string(), Some(topic.partitions))).collect()
+        }
         None => all(),
     };
     let mut topics = Vec::with_capacity(wanted.len());

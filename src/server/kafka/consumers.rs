@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::errors;
 use super::groups::{group_name, text};
 use super::metadata::{kafka_name, uuid};
+use super::once::once;
 use super::session::Session;
 use crate::base::{PartitionId, TopicId, TopicName, TopicRegex};
 use crate::broker::{BrokerError, ConsumerBeat, ConsumerJoin, ConsumerMember, ConsumerShare, GroupProtocol};
@@ -219,8 +220,9 @@ fn owned(topics: Vec<Owned>) -> Result<Vec<(TopicId, PartitionId)>, Refused> {
 pub async fn describe(
     session: Arc<Session>,
     version: i16,
-    request: ConsumerGroupDescribeRequest,
+    mut request: ConsumerGroupDescribeRequest,
 ) -> ConsumerGroupDescribeResponse {
+    once(&mut request.group_ids, |id| id.clone());
     let groups = request.group_ids.into_iter().map(|id| {
         let group = DescribedGroup::default().with_group_id(id.clone());
         let look = match group_name(&id) {

@@ -1,20 +1,21 @@
 //! Fetch, walked and written by hand: batches go out as they lie in the log. There are no fetch sessions: the answer says
 //! so, and clients then name all their partitions in every request.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::errors;
 use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
 use super::wire::{Reader, WireError};
-use crate::base::{TopicId, TopicName};
-use crate::broker::{BrokerError, FetchRequest, Isolation, Marked, PartitionEnds};
+use crate::base::{TopicId, TopicName, limits};
+use crate::broker::{BrokerError, Isolation, Marked, PartitionEnds, PartitionReader, ReadAt};
 use crate::log::Aborted;
 use crate::server::budget::Grant;
 
@@ -66,7 +67,21 @@ struct Found {
     bytes: Bytes,
     /// What of the batches is of aborted transactions; for who asks.
     aborted: Vec<Aborted>,
-    /// Its own limit is reached: no reason to wait for more.
+}
+
+/// A partition of a request, resolved once.
+struct Place {
+    /// What the request says of it.
+    part: WantedPartition,
+    /// None where the request cannot be followed.
+    reader: Option<PartitionReader>,
+    /// Why nothing is read.
+    error: i16,
+    /// The ends when it was looked at last.
+    ends: Option<PartitionEnds>,
+    /// Bytes that can be read. A request that waits for one byte only learns whether there are any.
+    bytes: usize,
+    /// More is there than the partition's own limit allows: no reason to wait for more.
     full: bool,
 }
 
@@ -132,7 +147,7 @@ pub async fn answer(session: Arc<Session>, asked: Asked, mut wanted: Wanted) -> 
         _ => Some(errors::FETCH_SESSION_ID_NOT_FOUND),
     };
     if let Some(code) = refusal {
-        return Ok(Some(encode(asked, code, &wanted, Vec::new(), None)));
+        return Ok(Some(encode(asked, code, &wanted, None)));
     }
     if asked.version >= IDS_SINCE {
         for topic in &mut wanted.topics {
@@ -141,24 +156,35 @@ pub async fn answer(session: Arc<Session>, asked: Asked, mut wanted: Wanted) -> 
         }
     }
     let deadline = Instant::now() + wanted.max_wait.min(LONGEST_WAIT);
+    let mut places = resolve(&session, asked, &wanted).await;
+    let mut changed: Vec<usize> = (0..places.len()).collect();
+    let mut waiting = FuturesUnordered::new();
     loop {
-        // What changes from here on is noticed below.
-        let watches = watches(&session, &wanted);
-        let (found, grant) = read(&session, asked, &wanted).await;
-        let all = || found.iter().flatten();
-        let bytes: usize = all().map(|found| found.bytes.len()).sum();
-        let enough = bytes >= wanted.min_bytes || all().any(|found| found.full || found.error != 0);
-        if enough || Instant::now() >= deadline {
-            return Ok(Some(encode(asked, errors::NONE, &wanted, found, Some(grant))));
+        for at in &changed {
+            look(&session, &mut places[*at], &wanted).await;
+            tokio::task::consume_budget().await;
         }
-        // Who waits holds nothing of the budget, so any number of them may.
-        drop((found, grant));
-        let mut changes: FuturesUnordered<_> =
-            watches.into_iter().map(|mut watch| async move { watch.changed().await }).collect();
+        let in_time = Instant::now() < deadline;
+        if is_enough(&places, &wanted) || !in_time {
+            let (found, grant) = read(&session, &mut places, &wanted).await;
+            // Nothing may be left of what was seen: it has been deleted meanwhile.
+            let any = found.iter().any(|found| !found.bytes.is_empty() || found.error != errors::NONE);
+            if any || !in_time || wanted.min_bytes == 0 {
+                return Ok(Some(encode(asked, errors::NONE, &wanted, Some((found, grant)))));
+            }
+            places.iter_mut().for_each(|place| (place.bytes, place.full) = (0, false));
+        }
+        // A request that waits holds nothing of the budget, so any number of them may.
+        for at in changed.drain(..) {
+            if let Some(watch) = places[at].reader.as_ref().map(PartitionReader::watch) {
+                waiting.push(watch.changed().map(move |()| at));
+            }
+        }
         let waited = async {
-            if changes.next().await.is_none() {
+            match waiting.next().await {
+                Some(at) => changed.push(at),
                 // Nothing to wait for but the end of the time.
-                std::future::pending::<()>().await;
+                None => std::future::pending().await,
             }
             if wanted.min_bytes > 1 {
                 tokio::time::sleep(PAUSE).await;
@@ -168,110 +194,156 @@ pub async fn answer(session: Arc<Session>, asked: Asked, mut wanted: Wanted) -> 
             _ = timeout_at(deadline, waited) => {}
             () = session.closing() => wanted.min_bytes = 0,
         }
+        while let Some(Some(at)) = waiting.next().now_or_never() {
+            changed.push(at);
+        }
     }
 }
 
-fn watches(session: &Session, wanted: &Wanted) -> Vec<crate::broker::PartitionWatch> {
-    let pairs = wanted.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |part| (topic, part)));
-    pairs
-        .filter_map(|(topic, part)| {
-            let partition = u32::try_from(part.partition).ok()?;
-            session.broker().watch_partition(&topic.name, partition).ok()
-        })
-        .collect()
+/// Finds each partition that a request names. One that is named again is refused: each would be read at every change.
+async fn resolve(session: &Session, asked: Asked, wanted: &Wanted) -> Vec<Place> {
+    let mut named = HashSet::new();
+    let mut places = Vec::new();
+    for topic in &wanted.topics {
+        let handle = if asked.version >= IDS_SINCE && topic.name.is_empty() {
+            Err(errors::UNKNOWN_TOPIC_ID)
+        } else if asked.version < IDS_SINCE && TopicName::new(&topic.name).is_err() {
+            Err(errors::INVALID_TOPIC)
+        } else {
+            session.broker().handle(&topic.name).map_err(|error| code(&error))
+        };
+        for part in &topic.partitions {
+            let reader = handle.as_ref().map_err(|code| *code).and_then(|topic_handle| {
+                let number = u32::try_from(part.partition).map_err(|_| errors::UNKNOWN_TOPIC_OR_PARTITION)?;
+                if part.leader_epoch > 0 {
+                    // There has never been another epoch than 0.
+                    return Err(errors::UNKNOWN_LEADER_EPOCH);
+                }
+                let reader = topic_handle.reader(number).map_err(|error| code(&error))?;
+                if named.len() >= limits::FETCH_PARTITIONS || !named.insert((topic.name.as_str(), number)) {
+                    let (topic, limit) = (&topic.name, limits::FETCH_PARTITIONS);
+                    tracing::debug!(topic, number, limit, "a Fetch names a partition twice, or too many");
+                    return Err(errors::INVALID_REQUEST);
+                }
+                Ok(reader)
+            });
+            let error = reader.as_ref().err().copied().unwrap_or(errors::NONE);
+            let reader = reader.ok();
+            places.push(Place { part: *part, reader, error, ends: None, bytes: 0, full: false });
+            tokio::task::consume_budget().await;
+        }
+    }
+    places
 }
 
-/// Reads each partition, in the order of the request, up to its own limit and that of the whole. The first batch of all is
-/// read whatever its size, or its reader could never go on; all others must fit.
-async fn read(session: &Session, asked: Asked, wanted: &Wanted) -> (Vec<Vec<Found>>, Grant) {
+/// Whether what can be read is worth an answer.
+fn is_enough(places: &[Place], wanted: &Wanted) -> bool {
+    let all = || places.iter();
+    let bytes: usize = all().map(|place| place.bytes).sum();
+    bytes >= wanted.min_bytes || all().any(|place| place.full || place.error != errors::NONE)
+}
+
+/// Looks at a partition that may have changed.
+async fn look(session: &Session, place: &mut Place, wanted: &Wanted) {
+    let Some(reader) = place.reader.as_mut().filter(|_| place.error == errors::NONE) else { return };
+    let ends = match reader.look() {
+        Ok(ends) => ends,
+        Err(error) => return place.refuse(code(&error)),
+    };
+    place.ends = Some(ends);
+    let end = if wanted.read_committed { ends.committed } else { ends.stable };
+    let offset = u64::try_from(place.part.offset).ok();
+    let Some(offset) = offset.filter(|offset| (ends.log_start..=ends.stable).contains(offset)) else {
+        place.error = errors::OFFSET_OUT_OF_RANGE;
+        return;
+    };
+    (place.bytes, place.full) = (usize::from(offset < end), false);
+    if place.bytes == 0 || wanted.min_bytes <= 1 {
+        return;
+    }
+    // How much there is only a read tells; what it brings is given back.
+    let own = place.part.own_bytes().clamp(1, MOST_BYTES);
+    let grant = session.outgoing.take_some(own.min(LEAST_BYTES), own).await;
+    let at = ReadAt { offset, max_bytes: grant.bytes(), skip_damaged: false };
+    match reader.read_as(at, wanted.isolation()).await {
+        Ok(Marked { fetched, .. }) => {
+            place.bytes = fetched.bytes.len();
+            place.full = fetched.next_offset < fetched.stable_end;
+        }
+        // The read that answers will say so.
+        Err(_) => place.full = true,
+    }
+}
+
+/// Reads each partition in which something is, in the order of the request, up to its own limit and that of the whole. The
+/// first batch of all is read whatever its size, or its reader could never go on; all others must fit.
+async fn read(session: &Session, places: &mut [Place], wanted: &Wanted) -> (Vec<Found>, Grant) {
     let most = wanted.max_bytes.clamp(1, MOST_BYTES);
-    let mut grant = session.outgoing.take_some(most.min(LEAST_BYTES), most).await;
+    let mut grant = match places.iter().any(|place| place.bytes > 0) {
+        true => session.outgoing.take_some(most.min(LEAST_BYTES), most).await,
+        false => session.outgoing.take(0).await,
+    };
     let mut left = grant.bytes();
     let mut total = 0;
-    let mut topics = Vec::with_capacity(wanted.topics.len());
-    for topic in &wanted.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for part in &topic.partitions {
-            let found = read_one(session, asked, topic, *part, left, total == 0, wanted.isolation()).await;
-            total += found.bytes.len();
-            left = left.saturating_sub(found.bytes.len());
-            partitions.push(found);
-        }
-        topics.push(partitions);
+    let mut all = Vec::with_capacity(places.len());
+    for place in places {
+        let found = read_one(place, left, total == 0, wanted.isolation()).await;
+        total += found.bytes.len();
+        left = left.saturating_sub(found.bytes.len());
+        all.push(found);
+        tokio::task::consume_budget().await;
     }
     grant.settle(total);
-    (topics, grant)
+    (all, grant)
 }
 
-async fn read_one(
-    session: &Session,
-    asked: Asked,
-    topic: &WantedTopic,
-    part: WantedPartition,
-    left: usize,
-    first: bool,
-    isolation: Isolation,
-) -> Found {
-    let WantedPartition { partition, leader_epoch, offset, max_bytes } = part;
-    let refused = |error| Found {
-        partition,
-        error,
-        stable_end: -1,
-        committed_end: -1,
-        log_start: -1,
-        bytes: Bytes::new(),
-        aborted: Vec::new(),
-        full: false,
+async fn read_one(place: &mut Place, left: usize, first: bool, isolation: Isolation) -> Found {
+    let nothing = |place: &Place, error| {
+        let end = |of: fn(PartitionEnds) -> u64| place.ends.map_or(-1, |ends| of(ends) as i64);
+        Found {
+            partition: place.part.partition,
+            error,
+            stable_end: end(|ends| ends.stable),
+            committed_end: end(|ends| ends.committed),
+            log_start: end(|ends| ends.log_start),
+            bytes: Bytes::new(),
+            aborted: Vec::new(),
+        }
     };
-    if asked.version >= IDS_SINCE && topic.name.is_empty() {
-        return refused(errors::UNKNOWN_TOPIC_ID);
+    let room = place.part.own_bytes().min(left);
+    let offset = u64::try_from(place.part.offset).unwrap_or(0);
+    if place.error != errors::NONE || place.bytes == 0 || (room == 0 && !first) {
+        return nothing(place, place.error);
     }
-    if asked.version < IDS_SINCE && TopicName::new(&topic.name).is_err() {
-        return refused(errors::INVALID_TOPIC);
+    let Some(reader) = place.reader.as_mut() else { return nothing(place, place.error) };
+    let at = ReadAt { offset, max_bytes: room.max(1), skip_damaged: false };
+    match reader.read_as(at, isolation).await {
+        Ok(Marked { fetched, ends, aborted }) => {
+            place.ends = Some(ends);
+            match fetched.bytes.len() > room && !first {
+                true => nothing(place, errors::NONE),
+                false => Found { bytes: fetched.bytes, aborted, ..nothing(place, errors::NONE) },
+            }
+        }
+        Err(error) if error.range().is_some() => nothing(place, errors::OFFSET_OUT_OF_RANGE),
+        Err(error) => {
+            place.refuse(code(&error));
+            nothing(place, place.error)
+        }
     }
-    let Ok(number) = u32::try_from(partition) else { return refused(errors::UNKNOWN_TOPIC_OR_PARTITION) };
-    if leader_epoch > 0 {
-        // There has never been another epoch than 0.
-        return refused(errors::UNKNOWN_LEADER_EPOCH);
+}
+
+impl WantedPartition {
+    /// The most that the request wants of this partition.
+    fn own_bytes(&self) -> usize {
+        usize::try_from(self.max_bytes).unwrap_or(0)
     }
-    let own = usize::try_from(max_bytes).unwrap_or(0);
-    let ends = session.broker().partition_ends(&topic.name, number);
-    let ends = match ends {
-        Ok(ends) => ends,
-        Err(error) => return refused(code(&error)),
-    };
-    let nothing = |error, ends: PartitionEnds| Found {
-        error,
-        stable_end: ends.stable as i64,
-        committed_end: ends.committed as i64,
-        log_start: ends.log_start as i64,
-        ..refused(errors::NONE)
-    };
-    let Ok(offset) = u64::try_from(offset) else { return nothing(errors::OFFSET_OUT_OF_RANGE, ends) };
-    let room = own.min(left);
-    if room == 0 && !first && (ends.log_start..=ends.stable).contains(&offset) {
-        return nothing(errors::NONE, ends);
-    }
-    let request = FetchRequest {
-        topic: &topic.name,
-        partition: number,
-        offset,
-        max_bytes: room.max(1),
-        min_bytes: 1,
-        max_wait: Duration::ZERO,
-        skip_damaged: false,
-    };
-    match session.broker().fetch_as(request, isolation).await {
-        Ok(Marked { fetched, ends, .. }) if fetched.bytes.len() > room && !first => nothing(errors::NONE, ends),
-        Ok(Marked { fetched, ends, aborted }) => Found {
-            // More is there than fits the partition's own limit.
-            full: !fetched.bytes.is_empty() && fetched.next_offset < fetched.stable_end,
-            bytes: fetched.bytes,
-            aborted,
-            ..nothing(errors::NONE, ends)
-        },
-        Err(error) if error.range().is_some() => nothing(errors::OFFSET_OUT_OF_RANGE, ends),
-        Err(error) => refused(code(&error)),
+}
+
+impl Place {
+    /// Notes why nothing can be read, or be said of the ends.
+    fn refuse(&mut self, error: i16) {
+        (self.error, self.ends) = (error, None);
     }
 }
 
@@ -286,7 +358,8 @@ fn code(error: &BrokerError) -> i16 {
     }
 }
 
-fn encode(asked: Asked, error: i16, wanted: &Wanted, found: Vec<Vec<Found>>, grant: Option<Grant>) -> Response {
+/// Without anything found, the answer of a request that is refused as a whole.
+fn encode(asked: Asked, error: i16, wanted: &Wanted, found: Option<(Vec<Found>, Grant)>) -> Response {
     let version = asked.version;
     let mut writer = asked.writer();
     let mut pieces = Vec::new();
@@ -295,15 +368,18 @@ fn encode(asked: Asked, error: i16, wanted: &Wanted, found: Vec<Vec<Found>>, gra
         writer.out.put_i16(error);
         writer.out.put_i32(0);
     }
-    writer.count(Some(found.len()));
-    for (topic, partitions) in wanted.topics.iter().zip(found) {
+    let topics = if found.is_some() { wanted.topics.as_slice() } else { &[] };
+    let (found, grant) = found.map_or((Vec::new(), None), |(found, grant)| (found, Some(grant)));
+    let mut found = found.into_iter();
+    writer.count(Some(topics.len()));
+    for topic in topics {
         if version >= IDS_SINCE {
             writer.out.put_u128(topic.id);
         } else {
             writer.text(&topic.name);
         }
-        writer.count(Some(partitions.len()));
-        for found in partitions {
+        writer.count(Some(topic.partitions.len()));
+        for found in found.by_ref().take(topic.partitions.len()) {
             writer.out.put_i32(found.partition);
             writer.out.put_i16(found.error);
             writer.out.put_i64(found.stable_end);

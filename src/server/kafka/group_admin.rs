@@ -14,6 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::errors;
 use super::groups::{group_name, text};
+use super::once::once;
 use super::session::Session;
 use crate::base::GroupName;
 use crate::broker::GroupProtocol;
@@ -59,7 +60,12 @@ pub async fn list(session: Arc<Session>, version: i16, request: ListGroupsReques
 }
 
 /// Answers DescribeGroups. A group that does not exist is dead, which (before version 6) is no error.
-pub async fn describe(session: Arc<Session>, version: i16, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub async fn describe(
+    session: Arc<Session>,
+    version: i16,
+    mut request: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
+    once(&mut request.groups, |id| id.clone());
     let mut groups = Vec::with_capacity(request.groups.len());
     for id in request.groups {
         let group = DescribedGroup::default().with_group_id(id.clone());

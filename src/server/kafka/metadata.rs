@@ -17,6 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::errors;
+use super::once::once;
 use super::session::{NODE_ID, Session};
 use crate::base::{ErrorKind, TopicId, TopicName};
 
@@ -40,10 +41,12 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
     let create = version < 4 || request.allow_auto_topic_creation;
     let topics = match request.topics {
         // An empty list has meant all in the first version, and none since.
-        Some(topics) if !(version == 0 && topics.is_empty()) => {
+        Some(mut topics) if !(version == 0 && topics.is_empty()) => {
+            once(&mut topics, |topic| (topic.name.clone(), topic.topic_id));
             let mut found = Vec::with_capacity(topics.len());
             for topic in topics {
                 found.push(named(&session, topic, create).await);
+                tokio::task::consume_budget().await;
             }
             found
         }

@@ -19,6 +19,7 @@ mod group_admin;
 mod groups;
 mod metadata;
 mod offsets;
+mod once;
 mod positions;
 mod produce;
 mod requests;

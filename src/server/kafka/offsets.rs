@@ -1,5 +1,6 @@
 //! Offsets by their time, and by words for some of them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -25,14 +26,29 @@ const LATEST_TIERED: i64 = -5;
 pub async fn list(session: Arc<Session>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let isolation = if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted };
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut named = HashSet::new();
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
-            partitions.push(list_one(&session, version, &topic.name, &partition, isolation).await);
+            // As Kafka has it: a partition is asked about once.
+            let again = !named.insert((topic.name.clone(), partition.partition_index));
+            partitions.push(match again {
+                true => refused(&partition, errors::INVALID_REQUEST),
+                false => list_one(&session, version, &topic.name, &partition, isolation).await,
+            });
+            tokio::task::consume_budget().await;
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
+}
+
+fn refused(partition: &ListOffsetsPartition, code: i16) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse::default()
+        .with_partition_index(partition.partition_index)
+        .with_timestamp(-1)
+        .with_offset(-1)
+        .with_error_code(code)
 }
 
 async fn list_one(
@@ -44,11 +60,8 @@ async fn list_one(
 ) -> ListOffsetsPartitionResponse {
     // Older versions have no place for the epoch.
     let epoch = if version >= 4 { 0 } else { -1 };
-    let answer = ListOffsetsPartitionResponse::default()
-        .with_partition_index(partition.partition_index)
-        .with_timestamp(-1)
-        .with_offset(-1);
-    let refused = |code| answer.clone().with_error_code(code);
+    let answer = refused(partition, errors::NONE);
+    let refused = |code| refused(partition, code);
     if TopicName::new(topic).is_err() {
         return refused(errors::INVALID_TOPIC);
     }

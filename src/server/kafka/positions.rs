@@ -18,6 +18,7 @@ use super::commits::Commits;
 use super::errors;
 use super::groups::{group_name, text};
 use super::metadata::kafka_name;
+use super::once::{once, once_each};
 use super::session::Session;
 use crate::base::{GroupName, PartitionId, TopicName};
 use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit, Epoch, GroupProtocol};
@@ -152,7 +153,14 @@ async fn positions_of(
 }
 
 /// Answers OffsetFetch: one group, or (from version 8 on) several.
-pub async fn fetch(session: Arc<Session>, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub async fn fetch(session: Arc<Session>, version: i16, mut request: OffsetFetchRequest) -> OffsetFetchResponse {
+    once(&mut request.groups, |group| group.group_id.clone());
+    if let Some(topics) = &mut request.topics {
+        once_each(topics, |topic| topic.name.clone(), |topic| &mut topic.partition_indexes, |number| *number);
+    }
+    for topics in request.groups.iter_mut().filter_map(|group| group.topics.as_mut()) {
+        once_each(topics, |topic| topic.name.clone(), |topic| &mut topic.partition_indexes, |number| *number);
+    }
     let stable = request.require_stable;
     if version < 8 {
         let topics = request

@@ -23,6 +23,7 @@ use super::commits::Commits;
 use super::errors;
 use super::groups::{group_name, text};
 use super::metadata::kafka_name;
+use super::once::{once, once_each};
 use super::positions::as_consumer;
 use super::session::Session;
 use crate::base::{PartitionId, TopicName};
@@ -225,8 +226,9 @@ const STATE_NAMES: [&str; 8] = [
 pub async fn describe(
     session: Arc<Session>,
     _version: i16,
-    request: DescribeTransactionsRequest,
+    mut request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
+    once(&mut request.transactional_ids, |id| id.clone());
     let states = request.transactional_ids.into_iter().map(|id| {
         let answer = TransactionState::default().with_transactional_id(id.clone());
         match session.broker().transaction(&id) {
@@ -290,8 +292,9 @@ pub async fn list(session: Arc<Session>, version: i16, request: ListTransactions
 pub async fn describe_producers(
     session: Arc<Session>,
     _version: i16,
-    request: DescribeProducersRequest,
+    mut request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
+    once_each(&mut request.topics, |topic| topic.name.clone(), |topic| &mut topic.partition_indexes, |number| *number);
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partition_indexes.iter().map(|partition| {
             let answer = PartitionResponse::default().with_partition_index(*partition);

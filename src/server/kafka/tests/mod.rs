@@ -1,6 +1,7 @@
 //! Hostile requests. Bodies are made from the shapes of the requests, so that they are understood at first, and then
 //! damaged: each is answered or ends the connection, and none is a fault of the server or makes it panic.
 
+mod fetching;
 mod maker;
 mod mutants;
 
