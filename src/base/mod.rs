@@ -5,21 +5,26 @@
 mod clock;
 mod error;
 mod group;
+pub mod guard;
+mod health;
 mod ids;
 pub mod limits;
 mod pattern;
 mod regex;
 mod request;
+mod seldom;
 mod start;
 mod units;
 
 pub use clock::{Clock, ManualClock, SystemClock, TimestampMs};
 pub use error::ErrorKind;
 pub use group::{GroupName, GroupNameError};
+pub use health::{Condition, Health, Severity, Trouble};
 pub use ids::{NameError, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName};
 pub use pattern::TopicPattern;
 pub use regex::{TopicRegex, TopicRegexError};
 pub use request::{RequestId, RequestIdError};
+pub use seldom::Seldom;
 pub use start::{StartAt, time_of, whole};
 pub use units::{Bytes, Millis, UnitError};
 

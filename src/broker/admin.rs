@@ -134,6 +134,7 @@ impl Broker {
             };
         }
         let entry = self.entry_of(new)?;
+        self.storage.check()?;
         let partitions = entry.partitions;
         self.make_folders(&entry, 0..partitions)?;
         let mut notes = Vec::new();
@@ -216,6 +217,9 @@ impl Broker {
                     entry.partitions
                 );
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
+            }
+            if partitions > entry.partitions {
+                self.storage.check()?;
             }
             self.make_folders(&entry, entry.partitions..partitions)?;
             entry.partitions = partitions;

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use crate::base::{Clock, ErrorKind, ProducerEpoch, ProducerId, TopicId, TopicName};
+use crate::base::{Clock, ErrorKind, Health, ProducerEpoch, ProducerId, TopicId, TopicName};
 use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Watch, WatchedDisk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
+use super::asked::Asked;
 use super::classic::Classics;
 use super::compaction::Compaction;
 use super::groups::Groups;
@@ -20,9 +21,11 @@ use super::queue::{Keeper, Queues};
 use super::receipts::Receipts;
 use super::requests::{Durable, Live};
 use super::routes::Routes;
+use super::storage::Storage;
 use super::stream::Streams;
 use super::transactions::Transactions;
 use super::upkeep::Upkeep;
+use super::watch::Watcher;
 use super::{BrokerConfig, BrokerError, Startup};
 
 /// The broker: topics, and what can be done with them.
@@ -34,6 +37,10 @@ pub struct Broker {
     pub(crate) files: Arc<FileCache>,
     pub(crate) committer: Committer,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) storage: Storage,
+    pub(crate) asked: Asked,
     /// Held while something is created, altered or deleted, so that these happen one at a time.
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) topics: RwLock<BTreeMap<TopicName, Arc<Topic>>>,
@@ -44,6 +51,7 @@ pub struct Broker {
     startup: Startup,
     upkeep: Mutex<Option<Upkeep>>,
     compaction: Mutex<Option<Compaction>>,
+    watcher: Mutex<Option<Watcher>>,
     pub(crate) queues: Arc<Queues>,
     pub(crate) pushes: Pushes,
     pub(crate) routes: Arc<Routes>,
@@ -69,8 +77,14 @@ impl Broker {
     /// that cannot be opened does not prevent the others.
     pub fn open(config: BrokerConfig, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, BrokerError> {
         let began = std::time::Instant::now();
+        let health = Arc::new(Health::new(Arc::clone(&clock)));
+        let (disk, watch) = WatchedDisk::new(disk, &config.data_dir, config.storage_reserve.0);
+        let disk: Arc<dyn Disk> = disk;
         let dir = DataDir::open(&disk, &config.data_dir, true)?;
-        let (catalog, found) = Catalog::open(Arc::clone(&disk), &dir, clock.now_ms())?;
+        // Before anything is written: on a full disk the start needs the reserve.
+        let storage = Storage::open(Arc::clone(&watch), Arc::clone(&health), config.storage_low_water.0);
+        let (mut catalog, found) = Catalog::open(Arc::clone(&disk), &dir, clock.now_ms())?;
+        catalog.tell(Arc::clone(&health));
         let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
@@ -87,6 +101,10 @@ impl Broker {
             files,
             committer,
             metrics,
+            health,
+            watch,
+            storage,
+            asked: Asked::new(),
             catalog: Mutex::new(catalog),
             topics: RwLock::default(),
             names: RwLock::default(),
@@ -94,6 +112,7 @@ impl Broker {
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
             compaction: Mutex::default(),
+            watcher: Mutex::default(),
             queues: Arc::default(),
             pushes: Pushes::default(),
             routes: Arc::default(),
@@ -120,6 +139,9 @@ impl Broker {
         Streams::load(&broker)?;
         broker.startup.took = began.elapsed();
         let broker = Arc::new(broker);
+        *lock(&broker.watcher) = Some(Watcher::start(&broker)?);
+        broker.storage.start(&broker)?;
+        broker.asked.start(&broker)?;
         Keeper::start(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
         broker.resume_requests();
@@ -150,9 +172,19 @@ impl Broker {
         &self.metrics
     }
 
-    /// Bytes that can still be written, if the file system tells.
+    /// What is wrong with it now; other parts of the server may tell here what is wrong with them.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Bytes that could still be written a second ago, if the file system tells.
     pub fn disk_free_bytes(&self) -> Option<u64> {
-        self.disk.free_bytes(&self.config.data_dir).ok().flatten()
+        self.storage.free_bytes()
+    }
+
+    /// How many topics there are.
+    pub fn topic_count(&self) -> usize {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// A producer identity: a new id, or the next epoch of one to go on with.
@@ -187,6 +219,8 @@ impl Broker {
     }
 
     fn close(&self) {
+        self.storage.stop();
+        self.asked.stop();
         if let Some(upkeep) = lock(&self.upkeep).take() {
             upkeep.stop();
         }
@@ -211,6 +245,9 @@ impl Broker {
             tracing::error!(%error, "the catalog was not closed cleanly");
         }
         self.committer.stop();
+        if let Some(watcher) = lock(&self.watcher).take() {
+            watcher.stop();
+        }
         // Whoever still holds the broker can only be refused by it; the next server need not wait for them.
         self.dir.unlock();
     }
@@ -345,7 +382,7 @@ impl Broker {
                 Err(error)
             }
         };
-        Partition::new(&entry.name, number, log, &self.committer, &self.metrics)
+        Partition::new(&entry.name, number, log, &self.committer, &self.metrics, &self.health)
     }
 
     /// Removes the files of a deleted topic, and then its tombstone.

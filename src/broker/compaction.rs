@@ -69,6 +69,10 @@ fn run(broker: &Weak<Broker>, signal: &Signal, every: Duration) {
         let guard = lock(&signal.lock);
         drop(signal.changed.wait_timeout_while(guard, every, waiting).unwrap_or_else(PoisonError::into_inner));
         let Some(broker) = broker.upgrade().filter(|_| !signal.stop.load(Ordering::Acquire)) else { return };
+        // It makes room by taking some first, and what is left of the reserve is not for that.
+        if broker.storage.is_spent() {
+            continue;
+        }
         // What is held for it is not compacted.
         broker.settle_again();
         let limits = CleanLimits {

@@ -31,6 +31,12 @@ impl BrokerError {
         Self { source: Some(Box::new(cause)), ..Self::new(kind, message) }
     }
 
+    /// The same, with the partition it is about.
+    pub(crate) fn at(mut self, topic: &TopicName, partition: u32) -> Self {
+        self.message = format!("topic '{topic}' partition {partition}: {}", self.message);
+        self
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -11,8 +11,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::Broker;
-use super::broker::lock;
 use super::observe::Observed;
 use super::requests::Ending;
 use crate::log::Cleaned;
@@ -94,8 +92,6 @@ pub struct Metrics {
     pub retained: Counter,
     transactions: Family<OutcomeLabel, Counter>,
     live_requests: Family<OutcomeLabel, Counter>,
-    /// Held while what is only set when somebody asks is set and written down.
-    asked: Mutex<()>,
     /// Topics.
     pub topics: Gauge,
     /// Partitions.
@@ -140,7 +136,6 @@ impl Metrics {
             retained: Counter::default(),
             transactions: Family::default(),
             live_requests: Family::default(),
-            asked: Mutex::default(),
             topics: Gauge::default(),
             partitions: Gauge::default(),
         };
@@ -261,16 +256,5 @@ impl Metrics {
         }
         let _ = encode_eof(&mut text);
         text
-    }
-}
-
-impl Broker {
-    /// Everything as it is now; `set` sets what other parts only set when somebody asks. Blocks for as long as some locks take.
-    pub fn metrics_text(&self, set: impl FnOnce(), more: Option<&Registry>) -> String {
-        // Two who ask at a time would each find half of what is being set.
-        let _asked = lock(&self.metrics.asked);
-        self.observe();
-        set();
-        self.metrics.encode(more)
     }
 }

@@ -5,6 +5,7 @@
 //! tasks over for the time ([`Place::Here`]); no lock is held across an await.
 
 mod admin;
+mod asked;
 #[expect(clippy::module_inception, reason = "the type that gives the module its name")]
 mod broker;
 mod classic;
@@ -26,11 +27,14 @@ mod receipts;
 mod records;
 mod requests;
 mod routes;
+mod storage;
 mod stream;
 mod transactions;
 mod types;
 mod upkeep;
+mod watch;
 
+pub use asked::Encode;
 pub use broker::Broker;
 pub use classic::{
     ClassicError, ClassicJoin, ClassicJoined, ClassicLook, ClassicMember, ClassicRefusal, ClassicShare, ClassicVoice,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,14 +11,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::base::{PartitionId, TopicName};
+use crate::base::{Condition, PartitionId, TopicName};
 use crate::catalog::{GroupEntry, GroupKind};
+use crate::log::LogHandle;
 
-use super::Broker;
-use super::broker::{blocking, lock};
+use super::broker::lock;
 use super::lag::Distance;
 use super::partition::Topic;
 use super::queue::dead_letters;
+use super::{Broker, RouteDescription};
 
 /// Gauges, and counts that are kept elsewhere; set when they are asked for.
 #[derive(Default)]
@@ -40,6 +42,8 @@ pub(crate) struct Observed {
     segment_files: Gauge,
     journal_bytes: Gauge,
     free: Gauge,
+    conditions: Family<ConditionLabel, Gauge>,
+    age: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Default)]
@@ -97,6 +101,11 @@ struct StateLabel {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabel {
+    condition: &'static str,
+}
+
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -120,6 +129,8 @@ impl Observed {
         register("segment_files_open", "Segment files that are kept open", &self.segment_files);
         register("journal_bytes", "Bytes in the journal's segment files", &self.journal_bytes);
         register("disk_free_bytes", "Bytes free on the data directory's disk, -1 if unknown", &self.free);
+        registry.register("condition", "1 while the server has this trouble", self.conditions.clone());
+        registry.register("observed_age_seconds", "Age of the gauges that are looked at", self.age.clone());
         registry.register("receipts", "Receipts to be POSTed by state", self.receipts.clone());
         registry.register("pushes", "Push subscriptions by state", self.pushes.clone());
     }
@@ -148,6 +159,20 @@ impl OfGroups {
         self.dead_letters.clear();
     }
 
+    fn set_all(&self, groups: &[SeenGroup]) {
+        self.clear();
+        for group in groups {
+            for at in &group.distances {
+                self.set(&group.entry, at);
+            }
+            let label = GroupLabel { group: group.entry.name.to_string() };
+            self.members.get_or_create(&label).set(group.members as i64);
+            if let Some(dead) = group.dead_letters {
+                self.dead_letters.get_or_create(&label).set(gauge(dead));
+            }
+        }
+    }
+
     fn set(&self, entry: &GroupEntry, at: &Distance) {
         let labels =
             GroupLabels { group: entry.name.to_string(), topic: at.topic.to_string(), partition: at.partition };
@@ -168,28 +193,46 @@ impl OfTopics {
         registry.register("segments", "Segment files of all topics", self.segments.clone());
     }
 
-    /// Sets what is known of each topic; how many records it has, by its name.
-    fn set(&self, topics: &[Arc<Topic>]) -> HashMap<TopicName, u64> {
+    /// Sets what was seen of each topic.
+    fn set(&self, seen: &[SeenTopic]) {
         self.records.clear();
         self.bytes.clear();
-        let mut segments = 0;
-        let mut found = HashMap::with_capacity(topics.len());
-        for topic in topics {
-            let (mut records, mut bytes) = (0, 0);
-            for log in topic.partitions.iter().filter_map(|partition| partition.log().ok()) {
-                let (span, stats) = log.with(|log| (log.written_end() - log.start_offset(), log.stats()));
-                records += span;
-                bytes += stats.bytes;
-                segments += i64::from(stats.segments);
-            }
-            let label = TopicLabel { topic: topic.entry.name.to_string() };
-            self.records.get_or_create(&label).set(gauge(records));
-            self.bytes.get_or_create(&label).set(gauge(bytes));
-            found.insert(topic.entry.name.clone(), records);
+        for topic in seen {
+            let label = TopicLabel { topic: topic.name.to_string() };
+            self.records.get_or_create(&label).set(gauge(topic.records));
+            self.bytes.get_or_create(&label).set(gauge(topic.bytes));
         }
-        self.segments.set(segments);
-        found
+        self.segments.set(seen.iter().map(|topic| topic.segments).sum());
     }
+}
+
+/// What was seen of a topic.
+struct SeenTopic {
+    name: TopicName,
+    records: u64,
+    bytes: u64,
+    segments: i64,
+}
+
+impl SeenTopic {
+    fn of(topic: &Topic) -> Self {
+        let mut seen = Self { name: topic.entry.name.clone(), records: 0, bytes: 0, segments: 0 };
+        for log in topic.partitions.iter().filter_map(|partition| partition.log().ok()) {
+            let (span, stats) = log.with(|log| (log.written_end() - log.start_offset(), log.stats()));
+            seen.records += span;
+            seen.bytes += stats.bytes;
+            seen.segments += i64::from(stats.segments);
+        }
+        seen
+    }
+}
+
+/// What was seen of a group.
+struct SeenGroup {
+    entry: GroupEntry,
+    distances: Vec<Distance>,
+    members: usize,
+    dead_letters: Option<u64>,
 }
 
 impl OfRoutes {
@@ -202,7 +245,7 @@ impl OfRoutes {
         registry.register("route_failed", "Records that a route could not evaluate", self.failed.clone());
     }
 
-    fn set(&self, broker: &Broker) {
+    fn set(&self, routes: Vec<RouteDescription>) {
         for family in [&self.lag, &self.waiting] {
             family.clear();
         }
@@ -210,7 +253,7 @@ impl OfRoutes {
             family.clear();
         }
         let mut states: HashMap<&str, i64> = HashMap::new();
-        for route in broker.describe_routes() {
+        for route in routes {
             let label = RouteLabel { route: route.summary.name.to_string() };
             *states.entry(route.summary.state).or_default() += 1;
             self.lag.get_or_create(&label).set(gauge(route.summary.lag));
@@ -227,52 +270,64 @@ impl OfRoutes {
 }
 
 impl Broker {
-    /// Sets what is only set when somebody asks. Blocks for as long as a few locks take, and one question to the file system;
-    /// to be called by one at a time, and until what was set has been written down.
+    /// Sets what is only set when somebody asks. Everything is looked at before anything is set, so that what was set last
+    /// stays whole if a lock is held for long. To be called by one at a time.
     pub(super) fn observe(&self) {
         let observed = &self.metrics.observed;
         let topics = self.all_topics();
         let logs = topics.iter().flat_map(|topic| &topic.partitions);
         let depths = logs.map(|partition| partition.log().map_or(0, |log| log.queued() as i64));
         let (sum, most) = depths.fold((0, 0), |(sum, most), depth| (sum + depth, depth.max(most)));
+        let seen: Vec<SeenTopic> = topics.iter().map(|topic| SeenTopic::of(topic)).collect();
+        let groups = self.look_at_groups(&topics, &seen);
+        let routes = self.describe_routes();
+        let journal_bytes = lock(&self.catalog).journal_bytes();
+        let (open, ids) = self.transaction_counts();
+        let pushes = self.pushes();
         observed.queued.set(sum);
         observed.queued_most.set(most);
-        observed.broken.set(broken(&topics).len() as i64);
+        observed.broken.set(broken(&topics));
         observed.segment_files.set(self.files.len() as i64);
-        observed.journal_bytes.set(gauge(lock(&self.catalog).journal_bytes()));
-        observed.free.set(self.disk_free_bytes().map_or(-1, gauge));
-        let records = observed.topics.set(&topics);
-        self.observe_groups(&topics, &records);
-        observed.routes.set(self);
+        observed.journal_bytes.set(gauge(journal_bytes));
+        observed.topics.set(&seen);
+        observed.groups.set_all(&groups);
+        observed.routes.set(routes);
         self.observe_requests();
-        let (open, ids) = self.transaction_counts();
         observed.transactions_open.set(open as i64);
         observed.transactional_ids.set(ids as i64);
-        let pushes = self.pushes();
         let paused = pushes.iter().filter(|push| push.paused.is_some()).count();
         for (state, count) in [("paused", paused), ("running", pushes.len() - paused)] {
             observed.pushes.get_or_create(&StateLabel { state }).set(count as i64);
         }
     }
 
-    fn observe_groups(&self, topics: &[Arc<Topic>], records: &HashMap<TopicName, u64>) {
-        let groups = &self.metrics.observed.groups;
-        groups.clear();
-        for entry in self.list_groups() {
-            for at in self.distances(&entry, topics) {
-                groups.set(&entry, &at);
-            }
-            let label = GroupLabel { group: entry.name.to_string() };
-            let members = match &entry.kind {
-                GroupKind::Stream => self.stream_member_count(&entry.name),
+    /// Sets what needs no lock that is held for long.
+    pub(super) fn observe_health(&self) {
+        let observed = &self.metrics.observed;
+        observed.free.set(self.disk_free_bytes().map_or(-1, gauge));
+        observed.age.set(self.asked.age());
+        let troubles = self.health.troubles();
+        for condition in Condition::ALL {
+            let holds = troubles.iter().any(|trouble| trouble.condition == condition);
+            let label = ConditionLabel { condition: condition.name() };
+            observed.conditions.get_or_create(&label).set(i64::from(holds));
+        }
+    }
+
+    fn look_at_groups(&self, topics: &[Arc<Topic>], seen: &[SeenTopic]) -> Vec<SeenGroup> {
+        let records: HashMap<&TopicName, u64> = seen.iter().map(|topic| (&topic.name, topic.records)).collect();
+        let look = |entry: GroupEntry| {
+            let (members, dead_letters) = match &entry.kind {
+                GroupKind::Stream => (self.stream_member_count(&entry.name), None),
                 GroupKind::Queue(rules) => {
-                    let dead = dead_letters(&entry.name, rules).ok().and_then(|topic| records.get(&topic));
-                    groups.dead_letters.get_or_create(&label).set(gauge(dead.copied().unwrap_or(0)));
-                    self.queues.member_count(&entry.name)
+                    let dead = dead_letters(&entry.name, rules).ok();
+                    let dead = dead.and_then(|topic| records.get(&topic).copied()).unwrap_or(0);
+                    (self.queues.member_count(&entry.name), Some(dead))
                 }
             };
-            groups.members.get_or_create(&label).set(members as i64);
-        }
+            SeenGroup { distances: self.distances(&entry, topics), entry, members, dead_letters }
+        };
+        self.list_groups().into_iter().map(look).collect()
     }
 
     fn observe_requests(&self) {
@@ -293,24 +348,11 @@ impl Broker {
         observed.live_requests.set(requests as i64);
         observed.live_responders.set(responders as i64);
     }
-
-    /// Partitions that take no writes: their topic, number and state.
-    pub async fn broken_partitions(self: &Arc<Self>) -> Vec<(TopicName, PartitionId, String)> {
-        let broker = Arc::clone(self);
-        blocking(move || broken(&broker.all_topics())).await
-    }
 }
 
-fn broken(topics: &[Arc<Topic>]) -> Vec<(TopicName, PartitionId, String)> {
-    let mut broken = Vec::new();
-    for partition in topics.iter().flat_map(|topic| &topic.partitions) {
-        let state = match partition.log() {
-            Ok(log) => log.with(|log| log.poisoned().map(|why| format!("takes no writes: {why}"))),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(state) = state {
-            broken.push((partition.topic.clone(), partition.number, state));
-        }
-    }
-    broken
+/// How many partitions take no writes.
+fn broken(topics: &[Arc<Topic>]) -> i64 {
+    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    let is_broken = |log: &LogHandle| log.with(|log| log.poisoned().is_some());
+    partitions.filter(|partition| partition.log().map_or(true, is_broken)).count() as i64
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::base::{ErrorKind, Offset, TimestampMs, TopicName};
+use crate::base::{Condition, ErrorKind, Health, Offset, TimestampMs, TopicName};
 use crate::catalog::{Durability, TopicEntry, TopicSettings};
 use crate::log::{Committer, Compaction, LogConfig, LogError, LogHandle, LogObserver, PartitionLog, StableEnd};
 
@@ -54,10 +54,16 @@ impl Partition {
         log: Result<PartitionLog, LogError>,
         committer: &Committer,
         metrics: &Arc<Metrics>,
+        health: &Arc<Health>,
     ) -> Arc<Self> {
         let (end, committed) = log.as_ref().map_or((0, 0), |log| (log.stable_end(), log.committed_end()));
         let stable = watch::Sender::new(Stable { end, committed, closed: false });
-        let observer = Arc::new(Observer { stable: stable.clone(), metrics: Arc::clone(metrics) });
+        let observer = Arc::new(Observer {
+            name: format!("{topic}/{number}"),
+            stable: stable.clone(),
+            metrics: Arc::clone(metrics),
+            health: Arc::clone(health),
+        });
         let log = log.map(|log| committer.manage(log, observer)).map_err(|error| error.to_string());
         Arc::new(Self { topic: topic.clone(), number, log, stable })
     }
@@ -133,8 +139,10 @@ impl Partition {
 }
 
 struct Observer {
+    name: String,
     stable: watch::Sender<Stable>,
     metrics: Arc<Metrics>,
+    health: Arc<Health>,
 }
 
 impl LogObserver for Observer {
@@ -154,6 +162,8 @@ impl LogObserver for Observer {
 
     fn sync_failed(&self) {
         self.metrics.sync_failures.inc();
+        // At once; who looks at all partitions again and again sums up, and sees that it is over.
+        self.health.set(Condition::Partitions, format!("{} takes no writes: a sync failed", self.name));
     }
 }
 

@@ -115,6 +115,7 @@ impl Broker {
             if topic.settings.cleanup.compacts() {
                 check_keyed(&batch)?;
             }
+            self.storage.admit(batch.len()).map_err(|error| error.at(&partition.topic, number))?;
             let log = partition.log()?.clone();
             let transaction = header
                 .is_transactional()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Millis, Offset, TimestampMs, TopicId, TopicName};
+use crate::base::{Bytes as ByteCount, Millis, Offset, TimestampMs, TopicId, TopicName};
 use crate::catalog::TopicSettings;
 use crate::log::Aborted;
 
@@ -32,6 +32,12 @@ pub struct BrokerConfig {
     pub commit_threads: usize,
     /// Files kept open without need.
     pub max_open_files: usize,
+    /// Free bytes below which appends are refused.
+    pub storage_low_water: ByteCount,
+    /// Bytes kept for what makes room.
+    pub storage_reserve: ByteCount,
+    /// How long an operation of the disk may take before it counts as hung.
+    pub disk_patience: Millis,
 }
 
 impl Default for BrokerConfig {
@@ -47,6 +53,9 @@ impl Default for BrokerConfig {
             compaction_check: Millis(15_000),
             commit_threads: 8,
             max_open_files: 4_096,
+            storage_low_water: ByteCount(4 * 1024 * 1024),
+            storage_reserve: ByteCount(2 * 1024 * 1024),
+            disk_patience: Millis(5_000),
         }
     }
 }

@@ -90,6 +90,12 @@ impl Journal {
         Ok(self.end())
     }
 
+    /// Writes room for what comes next, and syncs.
+    pub(super) fn make_room(&mut self) -> Result<(), LogError> {
+        self.log.make_room()?;
+        self.log.sync()
+    }
+
     /// Whether a sync failed, so that what it covered is unknown.
     pub(super) fn is_poisoned(&self) -> bool {
         self.log.poisoned().is_some()

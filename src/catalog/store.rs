@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::base::{GroupName, Offset, PartitionId, ProducerId, TimestampMs, TopicId, TopicName};
+use crate::base::{Condition, GroupName, Health, Offset, PartitionId, ProducerId, TimestampMs, TopicId, TopicName};
 use crate::disk::Disk;
 use crate::log::{CleanLimits, Cleaned, LogError, PartitionLog, SharedLog, clean};
 
@@ -66,6 +66,9 @@ pub struct Catalog {
     /// The next producer id that was not handed out; those up to `State::producer_ids` may be.
     next_producer_id: ProducerId,
     closed: bool,
+    /// Where it is told that the journal fails.
+    health: Option<Arc<Health>>,
+    failing: bool,
 }
 
 impl Catalog {
@@ -105,6 +108,8 @@ impl Catalog {
             view: None,
             next_producer_id: 0,
             closed: false,
+            health: None,
+            failing: false,
         };
         match mode {
             ViewMode::Sled => catalog.open_view(dir, &mut startup)?,
@@ -338,7 +343,8 @@ impl Catalog {
         if made.is_empty() {
             return Ok(());
         }
-        let end = self.journal.append(batches(&changes, now_ms), now_ms)?;
+        let appended = self.journal.append(batches(&changes, now_ms), now_ms);
+        let end = self.noted(appended)?;
         for event in made {
             self.state.apply(event);
         }
@@ -347,13 +353,43 @@ impl Catalog {
         Ok(())
     }
 
+    /// Tells whether the journal works there, from now on.
+    pub fn tell(&mut self, health: Arc<Health>) {
+        self.health = Some(health);
+    }
+
+    /// Tells what came of a step of the journal.
+    fn noted<T>(&mut self, result: Result<T, LogError>) -> Result<T, LogError> {
+        if let Some(health) = &self.health {
+            match &result {
+                Ok(_) if self.failing => health.clear(Condition::Journal),
+                Ok(_) => {}
+                Err(error) => health.set(Condition::Journal, format!("the journal cannot be written: {error}")),
+            }
+        }
+        self.failing = result.is_err();
+        result
+    }
+
+    /// Finds out whether the journal can be written, without a change: brings it back after a failed sync, writes room for
+    /// coming events, and syncs.
+    ///
+    /// # Errors
+    /// Those of the journal.
+    pub fn try_journal(&mut self, now_ms: TimestampMs) -> Result<(), CatalogError> {
+        self.make_ready(now_ms)?;
+        let made = self.journal.make_room();
+        Ok(self.noted(made)?)
+    }
+
     /// After a failed sync: brings the journal back, and with it what the failed commits may have left there.
     fn make_ready(&mut self, now_ms: TimestampMs) -> Result<(), CatalogError> {
         if self.closed {
             return Err(CatalogError::Closed);
         }
         if self.journal.is_poisoned() {
-            self.journal.reopen(now_ms)?;
+            let reopened = self.journal.reopen(now_ms);
+            self.noted(reopened)?;
         }
         if self.applied < self.journal.end() {
             let changes = self.catch_up()?;

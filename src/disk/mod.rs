@@ -17,6 +17,7 @@ mod real;
 mod sim;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::io;
 use std::path::Path;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 pub use real::RealDisk;
 pub use sim::{Fault, OpKind, SimDisk, SimOptions};
+pub use watched::{RESERVE_FILE, RunningOperation, Watch, WatchedDisk};
 
 /// How [`Disk::open`] treats a file that is there or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub trait DiskFile: Send + Sync {
     /// Reserves room for the file up to `len` bytes without changing its length, where the file system can; otherwise
     /// does nothing.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Makes the file `len` bytes long, and takes up that much room for it; what is in it is nobody's business.
+    fn occupy(&self, len: u64) -> io::Result<()>;
     /// Cuts the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The length in bytes.

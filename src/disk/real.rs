@@ -131,6 +131,22 @@ impl DiskFile for RealFile {
         allocate(&self.0, len)
     }
 
+    fn occupy(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)?;
+        if reserve_blocks(&self.0, len)? {
+            return Ok(());
+        }
+        // Bytes that no file system makes smaller, where blocks cannot be reserved.
+        let (mut random, mut noise, mut at) = (fastrand::Rng::with_seed(len), vec![0; 256 * 1024], 0);
+        while at < len {
+            let part = usize::try_from(len - at).unwrap_or(usize::MAX).min(noise.len());
+            random.fill(&mut noise[..part]);
+            self.0.write_all_at(&noise[..part], at)?;
+            at += part as u64;
+        }
+        self.0.sync_data()
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
@@ -164,17 +180,23 @@ fn read_at_once(_file: &File, _buf: &mut [u8], _pos: u64) -> io::Result<usize> {
     Err(io::ErrorKind::WouldBlock.into())
 }
 
-#[cfg(target_os = "linux")]
 fn allocate(file: &File, len: u64) -> io::Result<()> {
+    reserve_blocks(file, len).map(drop)
+}
+
+/// Reserves blocks; `false` where the file system cannot.
+#[cfg(target_os = "linux")]
+fn reserve_blocks(file: &File, len: u64) -> io::Result<bool> {
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len) {
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn allocate(_file: &File, _len: u64) -> io::Result<()> {
-    Ok(())
+fn reserve_blocks(_file: &File, _len: u64) -> io::Result<bool> {
+    Ok(false)
 }
 
 struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -268,6 +268,15 @@ impl LogHandle {
     /// long work.
     pub fn with<R>(&self, work: impl FnOnce(&mut PartitionLog) -> R) -> R {
         work(&mut lock(&self.inner.log))
+    }
+
+    /// The same if nobody is at work on the log; `None` otherwise. Never waits.
+    pub fn try_with<R>(&self, work: impl FnOnce(&mut PartitionLog) -> R) -> Option<R> {
+        match self.inner.log.try_lock() {
+            Ok(mut log) => Some(work(&mut log)),
+            Err(TryLockError::Poisoned(log)) => Some(work(&mut log.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Compacts the log on the calling thread, as [`clean`] does, while it is in use, until `stop` is set. `Ok(None)` if

@@ -398,6 +398,25 @@ impl PartitionLog {
         !self.litter
     }
 
+    /// Writes room behind the last batch, as much as one of a few bytes would get, whether or not there is some; made durable
+    /// by the next sync.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn make_room(&mut self) -> Result<(), LogError> {
+        self.check_writable()?;
+        let segment = Arc::clone(&self.active.segment);
+        let (file, position) = (self.dirty_file(&segment)?, self.active.index.covered);
+        let zeros = room::zeros(position, 0, self.config.segment_bytes);
+        if let Err(source) = file.write_at(zeros, position) {
+            self.cut_litter(file.as_ref(), position);
+            return Err(LogError::Io { doing: "cannot write", path: segment.log.clone(), source });
+        }
+        self.active.length = self.active.length.max(position + zeros.len() as u64);
+        self.dir_changes += 1;
+        Ok(())
+    }
+
     /// Cuts off the room behind the last batch; durable with the next sync, which this makes necessary.
     pub(crate) fn cut_room(&mut self) -> Result<(), LogError> {
         let end = self.active.index.covered;

@@ -57,14 +57,16 @@ impl Shared {
         *self.stopping.borrow()
     }
 
-    /// All metrics as they are now, in the Prometheus text format. Blocks as [`Broker::metrics_text`].
-    pub fn metrics_text(&self) -> String {
-        let set = || {
-            self.metrics.held_in.set(i64::try_from(self.incoming.used()).unwrap_or(i64::MAX));
-            self.metrics.held_out.set(i64::try_from(self.outgoing.used()).unwrap_or(i64::MAX));
-            self.process.refresh();
+    /// All metrics as they are now, in the Prometheus text format. See [`Broker::metrics_text`].
+    pub async fn metrics_text(self: &Arc<Self>) -> Arc<str> {
+        let shared = Arc::clone(self);
+        let encode = move || {
+            shared.metrics.held_in.set(i64::try_from(shared.incoming.used()).unwrap_or(i64::MAX));
+            shared.metrics.held_out.set(i64::try_from(shared.outgoing.used()).unwrap_or(i64::MAX));
+            shared.process.refresh();
+            shared.broker.encode_metrics(Some(shared.process.registry()))
         };
-        self.broker.metrics_text(set, Some(self.process.registry()))
+        self.broker.metrics_text(Arc::new(encode)).await
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::base::{ErrorKind, TimestampMs};
+use crate::base::{ErrorKind, Seldom, TimestampMs};
 use crate::catalog::{Event, Place, Position};
 
 use super::super::broker::lock;
@@ -43,6 +43,7 @@ pub(crate) struct Keeper {
     /// Held while changes are collected and committed; who replaces or deletes progress holds it too.
     pub(crate) keeping: Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    told: Seldom,
 }
 
 impl Keeper {
@@ -169,7 +170,9 @@ impl Keeper {
         }
         broker.receipts.committed(decided, result.is_ok());
         let failure = result.err().map(|error| {
-            tracing::warn!(%error, "progress of groups cannot be kept; trying again");
+            if let Some(left_out) = self.told.turn() {
+                tracing::warn!(%error, left_out, "progress of groups cannot be kept; trying again");
+            }
             for (partition, changes) in &taken {
                 lock(&partition.machine).not_kept(changes);
                 self.note(partition);

@@ -170,6 +170,31 @@ pub static FIELDS: &[Field] = &[
     field("max_open_files", "segment files kept open at a time", "files", 16, 1_000_000, |c| {
         Slot::Count(&mut c.max_open_files)
     }),
+    field(
+        "storage_low_water",
+        "free bytes on the disk below which appends and new topics are refused, so that deletion, retention, settings, \
+         commits and acks still have room; the default leaves nearly all of a small disk to appends",
+        "size",
+        0,
+        ANY,
+        |c| Slot::Bytes(&mut c.storage_low_water),
+    ),
+    field(
+        "storage_reserve",
+        "size of a file that takes up room, and gives it to the journal and to checkpoints when the disk is full",
+        "size",
+        0,
+        1024 * 1024 * 1024,
+        |c| Slot::Bytes(&mut c.storage_reserve),
+    ),
+    field(
+        "disk_patience",
+        "how long an operation of the disk may take before the server says that the disk hangs",
+        "duration",
+        10,
+        DAY_MS,
+        |c| Slot::Millis(&mut c.disk_patience),
+    ),
     field("max_connections", "connections at a time; further ones are refused", "connections", 1, 1_000_000, |c| {
         Slot::Count(&mut c.max_connections)
     }),

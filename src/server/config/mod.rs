@@ -84,6 +84,12 @@ pub struct ServerConfig {
     pub commit_threads: usize,
     /// Segment files kept open.
     pub max_open_files: usize,
+    /// Free bytes below which appends are refused.
+    pub storage_low_water: Bytes,
+    /// Bytes kept for what makes room.
+    pub storage_reserve: Bytes,
+    /// How long an operation of the disk may take before it counts as hung.
+    pub disk_patience: Millis,
     /// Connections at a time.
     pub max_connections: usize,
     /// Requests in flight on one connection.
@@ -184,6 +190,9 @@ impl Default for ServerConfig {
             compaction_check: broker.compaction_check,
             commit_threads: broker.commit_threads,
             max_open_files: broker.max_open_files,
+            storage_low_water: broker.storage_low_water,
+            storage_reserve: broker.storage_reserve,
+            disk_patience: broker.disk_patience,
             max_connections: 10_000,
             max_requests_in_flight: 1024,
             max_connection_bytes: Bytes(32 * 1024 * 1024),
@@ -388,6 +397,9 @@ impl ServerConfig {
             compaction_check: self.compaction_check,
             commit_threads: self.commit_threads,
             max_open_files: self.max_open_files,
+            storage_low_water: self.storage_low_water,
+            storage_reserve: self.storage_reserve,
+            disk_patience: self.disk_patience,
         }
     }
 }

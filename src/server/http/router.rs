@@ -11,7 +11,7 @@ use super::answer::{Answer, Caller};
 use super::guest::{self, Names};
 use super::problem::Problem;
 use super::{durable, ingest, read, requests, status};
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, Seldom};
 use crate::server::tasks;
 
 /// Answers a request, whatever happens.
@@ -28,7 +28,10 @@ pub async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
         caller.shared.metrics.error(problem.kind());
         match problem.kind() {
             ErrorKind::Io | ErrorKind::Internal | ErrorKind::Damaged | ErrorKind::StorageFull => {
-                tracing::warn!(path = name, error = problem.detail(), "HTTP request failed");
+                static TOLD: Seldom = Seldom::new();
+                if let Some(left_out) = TOLD.turn() {
+                    tracing::warn!(path = name, error = problem.detail(), left_out, "HTTP requests fail");
+                }
             }
             _ => tracing::debug!(path = name, error = problem.detail(), "HTTP request refused"),
         }
@@ -57,7 +60,7 @@ async fn route(caller: &Arc<Caller>, request: Request<Incoming>) -> Result<Answe
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     match parts.as_slice() {
         ["health"] if reads => Ok(status::health(caller)),
-        ["ready"] if reads => status::ready(caller).await,
+        ["ready"] if reads => status::ready(caller),
         ["metrics"] if reads => Ok(status::metrics(caller).await),
         ["topics", topic] if *request.method() == Method::POST => ingest::append(caller, topic, request).await,
         ["topics", topic] if *request.method() == Method::GET => read::read(caller, topic, &request).await,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer::{Answer, Caller, content, granted, json};
 use super::problem::Problem;
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, Severity, Trouble};
 
 /// The content type that Prometheus asks for.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,33 +27,47 @@ pub fn health(caller: &Caller) -> Answer {
     )
 }
 
-/// `GET /ready`: it takes work. It does not while it stops, or while partitions take no writes.
+/// `GET /ready`: it takes work. It does not while it stops, or while something is wrong that keeps it from working. Takes no
+/// lock that is held during work of the disk.
 ///
 /// # Errors
-/// 503, and why.
-pub async fn ready(caller: &Arc<Caller>) -> Result<Answer, Problem> {
+/// 503, and everything that is wrong.
+pub fn ready(caller: &Arc<Caller>) -> Result<Answer, Problem> {
     let shared = &caller.shared;
     if shared.is_stopping() {
         return Err(Problem::new(ErrorKind::ShuttingDown, "the server is stopping"));
     }
-    let broken = shared.broker.broken_partitions().await;
-    if let Some((topic, partition, state)) = broken.first() {
-        let detail = format!("{} partitions are not in order, the first is {topic}/{partition}: {state}", broken.len());
-        return Err(Problem::new(ErrorKind::Poisoned, detail));
+    let troubles = shared.broker.health().troubles();
+    let conditions: Vec<_> = troubles.iter().map(condition).collect();
+    let failing = |trouble: &&Trouble| trouble.condition.severity() == Severity::Failing;
+    let reasons: Vec<_> = troubles
+        .iter()
+        .filter(failing)
+        .map(|trouble| format!("{}: {}", trouble.condition.name(), trouble.reason))
+        .collect();
+    if !reasons.is_empty() {
+        let problem = Problem::new(ErrorKind::Poisoned, reasons.join("; "));
+        return Err(problem.with_status(StatusCode::SERVICE_UNAVAILABLE).with("conditions", conditions));
     }
-    let topics = shared.broker.list_topics().len();
-    Ok(json(StatusCode::OK, &json!({ "status": "ready", "topics": topics })))
+    let mut body = json!({ "status": "ready", "topics": shared.broker.topic_count() });
+    if !conditions.is_empty() {
+        body["conditions"] = conditions.into();
+    }
+    Ok(json(StatusCode::OK, &body))
+}
+
+fn condition(trouble: &Trouble) -> Value {
+    json!({
+        "condition": trouble.condition.name(),
+        "severity": trouble.condition.severity().name(),
+        "since_ms": trouble.since_ms,
+        "reason": trouble.reason,
+    })
 }
 
 /// `GET /metrics`.
 pub async fn metrics(caller: &Arc<Caller>) -> Answer {
-    let shared = caller.shared.clone();
-    let counted = tokio::task::spawn_blocking(move || shared.metrics_text());
-    match counted.await {
-        Ok(text) => {
-            let grant = caller.outgoing.take(text.len()).await;
-            content(StatusCode::OK, OPEN_METRICS, granted(text.into_bytes(), grant))
-        }
-        Err(error) => Problem::new(ErrorKind::Internal, format!("the metrics failed: {error}")).answer(),
-    }
+    let text = caller.shared.metrics_text().await;
+    let grant = caller.outgoing.take(text.len()).await;
+    content(StatusCode::OK, OPEN_METRICS, granted(text.as_bytes().to_vec(), grant))
 }

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, Seldom};
 use crate::broker::{BrokerError, ClassicError, MemberError, TransactionError};
 use crate::log::LogError;
 use crate::record::BatchError;
@@ -92,7 +92,10 @@ pub fn code(error: &BrokerError) -> i16 {
         ErrorKind::ShuttingDown => LEADER_NOT_AVAILABLE,
         ErrorKind::Overloaded | ErrorKind::TimedOut | ErrorKind::Busy | ErrorKind::Disconnected => REQUEST_TIMED_OUT,
         ErrorKind::Damaged | ErrorKind::StorageFull | ErrorKind::Poisoned | ErrorKind::Io => {
-            tracing::warn!(%error, "request failed");
+            static TOLD: Seldom = Seldom::new();
+            if let Some(left_out) = TOLD.turn() {
+                tracing::warn!(%error, left_out, "requests fail");
+            }
             KAFKA_STORAGE_ERROR
         }
         ErrorKind::Internal => {

@@ -352,11 +352,8 @@ async fn describe_topic(session: Arc<Session>, request: wire::DescribeTopic) -> 
 
 async fn metrics(session: Arc<Session>, _: wire::Metrics) -> Result<Answer<wire::MetricsOk>, Refusal> {
     let _turn = session.long_answers.acquire().await;
-    let shared = session.shared.clone();
-    let counted = tokio::task::spawn_blocking(move || shared.metrics_text());
-    let text =
-        counted.await.map_err(|error| Refusal::new(ErrorKind::Internal, format!("the metrics failed: {error}")))?;
-    let text = if text.len() > METRICS_BYTES { without_topics(&text) } else { text };
+    let text = session.shared.metrics_text().await;
+    let text = if text.len() > METRICS_BYTES { without_topics(&text) } else { String::from(&*text) };
     long(&session, wire::MetricsOk { text }).await
 }
 
@@ -394,9 +391,6 @@ async fn init_producer(
 async fn server_info(session: Arc<Session>, _: wire::ServerInfo) -> Result<Answer<wire::ServerInfoOk>, Refusal> {
     let shared = session.shared.clone();
     let topics = shared.broker.list_topics();
-    // Asking the file system can block; not knowing is no failure.
-    let broker = shared.broker.clone();
-    let free = tokio::task::spawn_blocking(move || broker.disk_free_bytes()).await;
     Ok(wire::ServerInfoOk {
         server_id: shared.broker.server_id(),
         server_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -407,7 +401,7 @@ async fn server_info(session: Arc<Session>, _: wire::ServerInfo) -> Result<Answe
         connections: u64::try_from(shared.metrics.all_connections()).unwrap_or(0),
         recovery_ms: u64::try_from(shared.broker.startup().took.as_millis()).unwrap_or(u64::MAX),
         data_format: DATA_FORMAT,
-        disk_free_bytes: free.ok().flatten(),
+        disk_free_bytes: shared.broker.disk_free_bytes(),
     }
     .into())
 }
