@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidelog::base::{Millis, SystemClock};
-use tidelog::client::{Client, Message, NewTopic};
+use tidelog::client::{Client, Message, NewTopic, TopicChange};
 use tidelog::disk::{Fault, OpKind, SimDisk, SimOptions};
 use tidelog::server::Server;
 use tidelog::server::config::ServerConfig;
@@ -146,5 +146,132 @@ async fn another_part_of_the_server_can_tell_what_is_wrong_with_it() {
     }
     assert_eq!(bench.post("/topics/t", "hello").await.0, 200);
     assert!(Path::new("/data").is_absolute() && bench.disk.content(Path::new("/data/format")).is_some());
+    bench.server.stop().await;
+}
+
+/// Fills a topic until appends are refused; how many were taken.
+async fn fill(bench: &Bench, topic: &str) -> usize {
+    let value = "x".repeat(20_000);
+    for taken in 0.. {
+        let (status, body) = bench.post(&format!("/topics/{topic}"), &value).await;
+        if status != 200 {
+            assert_eq!(status, 507, "{body}");
+            assert!(body.contains("no space for appends") && body.contains("storage_low_water"), "{body}");
+            return taken;
+        }
+        assert!(taken < 2_000, "never full");
+    }
+    0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_appends_are_refused_and_everything_that_makes_room_works() {
+    let capacity = 12 << 20;
+    let bench = Bench::start(sim(Some(capacity)), |_| {}).await;
+    let client = bench.client().await;
+    let small = |name: &str| NewTopic::new(name).partitions(1).set("segment_bytes", "64KiB");
+    for topic in ["old", "cut", "aged", "kept"] {
+        client.admin().create_topic(small(topic)).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(bench.post(&format!("/topics/{topic}"), &"x".repeat(20_000)).await.0, 200);
+        }
+    }
+    assert!(fill(&bench, "old").await > 50);
+    bench.ready(503, "\"condition\":\"storage_full\"").await;
+    assert!(bench.condition("storage_full").await);
+    let refused = client.producer().delivery_timeout(Duration::from_millis(100)).build().await.unwrap();
+    let refused = refused.send_and_wait(Message::to("kept").value("x")).await.unwrap_err();
+    assert!(refused.to_string().contains("no space for appends"), "{refused}");
+    assert_eq!(bench.get("/topics/kept?from=beginning&max=1").await.0, 200);
+    client.admin().create_topic(small("new")).await.unwrap_err();
+    // To the last byte, as somebody else's files do: a setting, and retention that is due by it.
+    bench.disk.set_capacity(Some(bench.disk.used()));
+    client.admin().alter_topic(TopicChange::new("aged").set("retention_bytes", "1KiB")).await.unwrap();
+    let began = Instant::now();
+    while client.admin().describe_topic("aged").await.unwrap().partitions[0].segments > 2 {
+        assert!(began.elapsed() < LONG, "retention deletes nothing");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.admin().delete_topic("old").await.unwrap();
+    // The reserve is made again, and serves again.
+    bench.ready(200, "ready").await;
+    bench.disk.set_capacity(Some(bench.disk.used()));
+    client.admin().delete_topic("cut").await.unwrap();
+    // With room again it goes on by itself.
+    bench.disk.set_capacity(Some(64 << 20));
+    bench.ready(200, "ready").await;
+    assert_eq!(bench.post("/topics/kept", "x").await.0, 200);
+    bench.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_reads_and_deletes() {
+    let bench = Bench::start(sim(Some(12 << 20)), |_| {}).await;
+    let client = bench.client().await;
+    client.admin().create_topic(NewTopic::new("old").partitions(1)).await.unwrap();
+    client.admin().create_topic(NewTopic::new("kept").partitions(1)).await.unwrap();
+    assert_eq!(bench.post("/topics/kept", "x").await.0, 200);
+    fill(&bench, "old").await;
+    let disk = bench.disk.clone();
+    bench.server.stop().await;
+    disk.set_capacity(Some(disk.used()));
+    let bench = Bench::start(disk.restart(), |_| {}).await;
+    bench.ready(503, "\"condition\":\"storage_full\"").await;
+    assert_eq!(bench.get("/topics/kept?from=beginning&max=1").await.0, 200);
+    assert_eq!(bench.post("/topics/kept", "y").await.0, 507);
+    let client = bench.client().await;
+    client.admin().delete_topic("old").await.unwrap();
+    bench.ready(200, "ready").await;
+    assert_eq!(bench.post("/topics/kept", "y").await.0, 200);
+    bench.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_is_told_and_stops_only_what_waits_for_it() {
+    let bench = Bench::start(sim(None), |config| {
+        config.disk_patience = Millis(100);
+        config.commit_threads = 2;
+    })
+    .await;
+    let client = bench.client().await;
+    for number in 0..6 {
+        client.admin().create_topic(NewTopic::new(format!("t{number}")).partitions(1)).await.unwrap();
+        assert_eq!(bench.post(&format!("/topics/t{number}"), "before").await.0, 200);
+    }
+    bench.disk.inject(OpKind::Sync, "/data/topics/", Fault::Hang, 1_000);
+    // More of them than there are commit threads.
+    let waiting: Vec<_> = (0..5)
+        .map(|number| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let producer = client.producer().build().await.unwrap();
+                producer.send_and_wait(Message::to(format!("t{number}")).value("hung")).await
+            })
+        })
+        .collect();
+    let said = bench.ready(503, "\"condition\":\"disk_hung\"").await;
+    assert!(said.contains("a sync of /data/topics/"), "{said}");
+    assert!(bench.condition("disk_hung").await);
+    let written = bench.post("/topics/t5?ack=written", "goes on");
+    assert_eq!(tokio::time::timeout(LONG, written).await.unwrap().0, 200);
+    assert_eq!(bench.get("/topics/t0?from=beginning&max=1").await.0, 200);
+    // The journal, too: what waits for it holds the lock of all that exists.
+    bench.disk.inject(OpKind::Sync, "/data/journal/", Fault::Hang, 1_000);
+    let creating = {
+        let client = client.clone();
+        tokio::spawn(async move { client.admin().create_topic(NewTopic::new("late").partitions(1)).await })
+    };
+    bench.ready(503, "operations under way").await;
+    for path in ["/health", "/metrics"] {
+        let answer = tokio::time::timeout(LONG, bench.get(path)).await.unwrap();
+        assert_eq!(answer.0, 200, "{path}");
+    }
+    assert_eq!(bench.get("/topics/t0?from=beginning&max=1").await.0, 200);
+    bench.disk.heal();
+    for hung in waiting {
+        hung.await.unwrap().unwrap();
+    }
+    creating.await.unwrap().unwrap();
+    bench.ready(200, "ready").await;
     bench.server.stop().await;
 }

@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_condition_holds_from_its_first_reason_to_its_end_and_keeps_when_it_began() {
-        let clock = Arc::new(ManualClock::new(1_000));
+        let clock = Arc::new(ManualClock::at(1_000));
         let health = Health::new(clock.clone());
         assert!(health.troubles().is_empty());
         health.set(Condition::Journal, "cannot sync");

@@ -83,6 +83,7 @@ impl Broker {
         let dir = DataDir::open(&disk, &config.data_dir, true)?;
         // Before anything is written: on a full disk the start needs the reserve.
         let storage = Storage::open(Arc::clone(&watch), Arc::clone(&health), config.storage_low_water.0);
+        warn_of_modes(disk.as_ref(), &dir);
         let (mut catalog, found) = Catalog::open(Arc::clone(&disk), &dir, clock.now_ms())?;
         catalog.tell(Arc::clone(&health));
         let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
@@ -407,6 +408,18 @@ impl Broker {
         self.metrics.partitions.set(topics.values().map(|topic| topic.partitions.len() as i64).sum());
         drop(topics);
         self.topics_version.send_modify(|version| *version += 1);
+    }
+}
+
+/// Everything that is made is for the server's own user; what an older version made, or somebody else, may not be. The
+/// folder's own mode is the one that counts: what is in it is out of reach without it.
+fn warn_of_modes(disk: &dyn Disk, dir: &DataDir) {
+    let Ok(Some(mode)) = disk.mode(&dir.path) else { return };
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            "other users of this machine may look into the data directory (mode {mode:04o}): chmod -R go-rwx {}",
+            dir.path.display()
+        );
     }
 }
 

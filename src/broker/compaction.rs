@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::base::{ErrorKind, TimestampMs, limits};
+use crate::base::{ErrorKind, TimestampMs, guard, limits};
 use crate::catalog::compact_journal;
 use crate::log::{CleanLimits, Cleaned, LogError, RetentionClock};
 
@@ -42,10 +42,7 @@ impl Compaction {
         let signal = Arc::new(Signal::default());
         let (weak, own) = (Arc::downgrade(broker), Arc::clone(&signal));
         let every = broker.config.compaction_check.as_duration();
-        let thread = std::thread::Builder::new()
-            .name("tidelog-compact".to_owned())
-            .stack_size(512 * 1024)
-            .spawn(move || run(&weak, &own, every))
+        let thread = guard::thread("tidelog-compact", 512 * 1024, move || run(&weak, &own, every))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start the compaction thread: {error}")))?;
         Ok(Self { signal, thread })
     }
@@ -55,9 +52,8 @@ impl Compaction {
         self.signal.stop.store(true, Ordering::Release);
         drop(lock(&self.signal.lock));
         self.signal.changed.notify_all();
-        if self.thread.join().is_err() {
-            tracing::error!("the compaction thread panicked");
-        }
+        // A panic in it has ended the process.
+        let _ended = self.thread.join();
     }
 }
 

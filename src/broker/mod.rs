@@ -29,6 +29,7 @@ mod requests;
 mod routes;
 mod storage;
 mod stream;
+mod task;
 mod transactions;
 mod types;
 mod upkeep;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, guard};
 use crate::catalog::Durability;
 use crate::log::RetentionClock;
 
@@ -28,10 +28,7 @@ impl Upkeep {
         let (weak, signal) = (Arc::downgrade(broker), Arc::clone(&stop));
         let (every, retention) =
             (broker.config.sync_interval.as_duration(), broker.config.retention_check.as_duration());
-        let thread = std::thread::Builder::new()
-            .name("tidelog-upkeep".to_owned())
-            .stack_size(256 * 1024)
-            .spawn(move || run(&weak, &signal, every, retention))
+        let thread = guard::thread("tidelog-upkeep", 256 * 1024, move || run(&weak, &signal, every, retention))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start the upkeep thread: {error}")))?;
         Ok(Self { stop, thread })
     }
@@ -39,9 +36,8 @@ impl Upkeep {
     pub(crate) fn stop(self) {
         *lock(&self.stop.0) = true;
         self.stop.1.notify_all();
-        if self.thread.join().is_err() {
-            tracing::error!("the upkeep thread panicked");
-        }
+        // A panic in it has ended the process.
+        let _ended = self.thread.join();
     }
 }
 

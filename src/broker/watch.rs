@@ -53,6 +53,9 @@ fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar)) {
         drop(stop);
         let Some(broker) = broker.upgrade() else { return };
         broker.look_at_disk();
+        if round.is_multiple_of(2) && broker.committer.relieve() > 0 {
+            tracing::debug!("all commit threads wait for the disk: more were started");
+        }
         if round.is_multiple_of(PARTITIONS_EVERY) {
             broker.look_at_partitions(&mut broken);
         }

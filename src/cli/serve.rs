@@ -112,7 +112,10 @@ pub fn run(mut args: ServeArgs) -> Result<(), String> {
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| format!("cannot start the runtime: {error}"))?;
-    runtime.block_on(server::run(loaded.config)).map_err(|error| error.to_string())
+    let outcome = runtime.block_on(server::run(loaded.config)).map_err(|error| error.to_string());
+    // Everything has come to rest; who still waits for a disk that hangs is not waited for.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
 }
 
 /// The environment, without what is not text.

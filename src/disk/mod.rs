@@ -71,6 +71,14 @@ pub trait Disk: Send + Sync + 'static {
     /// Takes an exclusive lock on a file (made if missing), held until the guard is dropped or the process ends.
     /// `WouldBlock` if another process, or another guard of this one, holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>>;
+    /// The permission bits of a file or folder, `None` if there are none.
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
+        let _ = path;
+        Ok(None)
+    }
     /// Bytes that can still be written to the file system of `path`, `None` if it does not tell.
     fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>>;
 }
@@ -140,15 +148,23 @@ pub fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 /// it, renames it over `path`, syncs the folder. Durable when it returns.
 ///
 /// # Errors
-/// Those of the steps; the old content stays then, and the temporary file may.
+/// Those of the steps; the old content stays then, or the new one if only the folder could not be synced.
 pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = Path::new(&temporary);
-    let file = disk.open(temporary, OpenMode::Create)?;
+    let written = write_new(disk, temporary, content).and_then(|()| disk.rename(temporary, path));
+    if written.is_err() {
+        // On a full disk, what it takes up is needed.
+        let _removed = disk.remove_file(temporary);
+    }
+    written?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new("")))
+}
+
+fn write_new(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = disk.open(path, OpenMode::Create)?;
     file.set_len(0)?;
     file.write_at(content, 0)?;
-    file.sync_data()?;
-    disk.rename(temporary, path)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new("")))
+    file.sync_data()
 }

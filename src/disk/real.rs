@@ -3,11 +3,15 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode};
+
+/// Modes of what is made: records and URLs are for the server's own user.
+const FILE_MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
 
 /// The operating system's files.
 #[derive(Debug, Default, Clone, Copy)]
@@ -16,7 +20,7 @@ pub struct RealDisk;
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(mode != OpenMode::Read);
+        options.read(true).write(mode != OpenMode::Read).mode(FILE_MODE);
         match mode {
             OpenMode::Read | OpenMode::ReadWrite => {}
             OpenMode::Create => _ = options.create(true),
@@ -26,7 +30,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -63,7 +67,9 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let mut file = options.open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
@@ -72,6 +78,10 @@ impl Disk for RealDisk {
         // For people only: the lock is the kernel's, and goes with the process.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Box::new(RealLock(file)))
+    }
+
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
+        Ok(Some(fs::metadata(path)?.mode() & 0o7777))
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {

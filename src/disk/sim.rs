@@ -10,37 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode};
+use fault::Injected;
+pub use fault::{Fault, OpKind};
 use inode::{Inode, Pending};
 
+mod fault;
 mod inode;
 
-/// The sorts of operations, for faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpKind {
-    /// Reading from a file.
-    Read,
-    /// Writing to a file.
-    Write,
-    /// Changing its length, or reserving room.
-    SetLen,
-    /// Syncing a file.
-    Sync,
-    /// Syncing a folder.
-    SyncDir,
-    /// Opening, making, renaming, removing.
-    Entry,
-}
-
-/// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The power goes before the operation; everything fails until [`SimDisk::reboot`].
-    PowerCut,
-    /// EIO. A failed sync also gives up what was pending: it stays readable, and is never durable.
-    Error,
-    /// ENOSPC, for a write after some of it was written.
-    Full,
-}
+/// How often a hung operation looks whether it may go on.
+const HANG_LOOK: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// How a simulated disk behaves.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,16 +33,6 @@ pub struct SimOptions {
 enum Entry {
     Dir,
     File(u64),
-}
-
-/// A fault that is to happen.
-struct Injected {
-    kind: OpKind,
-    path: String,
-    fault: Fault,
-    /// Operations that are let pass before it.
-    skip: u32,
-    times: u32,
 }
 
 #[derive(Default)]
@@ -141,6 +109,11 @@ impl SimDisk {
         self.lock().capacity = capacity;
     }
 
+    /// Bytes in all files.
+    pub fn used(&self) -> u64 {
+        self.lock().used()
+    }
+
     /// Operations so far.
     pub fn operations(&self) -> u64 {
         self.lock().operations
@@ -213,7 +186,21 @@ impl SimDisk {
     fn operate(&self, kind: OpKind, path: &Path) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
         let mut state = self.lock();
         let fault = state.begin(self.generation, kind, path)?;
-        Ok((state, fault))
+        match fault {
+            Some(Fault::Panic) => {
+                drop(state);
+                panic!("simulated panic in {kind:?} of {}", path.display());
+            }
+            Some(Fault::Hang) => {
+                while state.faults.iter().any(|fault| fault.hits(kind, path) && fault.fault == Fault::Hang) {
+                    drop(state);
+                    std::thread::park_timeout(HANG_LOOK);
+                    state = self.lock();
+                }
+                Ok((state, None))
+            }
+            fault => Ok((state, fault)),
+        }
     }
 }
 
@@ -235,10 +222,9 @@ impl State {
         if self.log.len() > 1000 {
             self.log.drain(..500);
         }
-        let text = path.to_string_lossy();
-        let mut faults = self.faults.iter_mut();
-        let hit = faults.find(|fault| fault.kind == kind && fault.times > 0 && text.contains(fault.path.as_str()));
-        let Some(hit) = hit else { return Ok(None) };
+        let Some(hit) = self.faults.iter_mut().find(|fault| fault.times > 0 && fault.hits(kind, path)) else {
+            return Ok(None);
+        };
         if hit.skip > 0 {
             hit.skip -= 1;
             return Ok(None);

@@ -306,6 +306,10 @@ impl Disk for WatchedDisk {
         self.watch.operate("locking", path, true, || self.inner.lock(path))
     }
 
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
+        self.watch.operate("looking at", path, false, || self.inner.mode(path))
+    }
+
     fn free_bytes(&self, path: &Path) -> io::Result<Option<u64>> {
         self.watch.operate("a look at the free space", path, false, || self.inner.free_bytes(path))
     }

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::base::{Clock, Offset, TimestampMs};
+use crate::base::{Clock, Offset, TimestampMs, guard};
 
 use super::clean::{Cleaned, Limits as CleanLimits, SharedLog, clean};
+use super::crew::Crew;
 use super::{Appended, LogError, PartitionLog, StableEnd};
 
 /// Bytes taken from a queue for one group, so that a long queue does not delay the answers to its front.
@@ -72,16 +73,8 @@ pub struct Committer {
 }
 
 struct Shared {
-    work: Mutex<Work>,
-    wake: Condvar,
+    crew: Crew<Arc<Inner>>,
     clock: Arc<dyn Clock>,
-}
-
-#[derive(Default)]
-struct Work {
-    ready: VecDeque<Arc<Inner>>,
-    idle: usize,
-    stopping: bool,
 }
 
 /// One partition as the commit threads and its users share it.
@@ -106,7 +99,7 @@ impl Inner {
     /// while one is written, or compaction writes its own, none is drafted, and on a partition that nobody writes to any more
     /// no further sync would come to do it.
     fn store_checkpoint(&self) -> bool {
-        let Some(job) = lock(&self.log).begin_checkpoint() else { return false };
+        let Some(mut job) = lock(&self.log).begin_checkpoint() else { return false };
         let result = job.run();
         let written = result.is_ok();
         let mut log = lock(&self.log);
@@ -141,17 +134,34 @@ impl Committer {
     /// # Errors
     /// The system's, if a thread cannot be started.
     pub fn start(config: CommitterConfig, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { work: Mutex::default(), wake: Condvar::new(), clock });
-        let mut threads = Vec::new();
-        for number in 0..config.threads.max(2) {
-            let shared = Arc::clone(&shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("tidelog-commit-{number}"))
-                .stack_size(512 * 1024)
-                .spawn(move || shared.run())?;
-            threads.push(thread);
+        let shared = Arc::new(Shared { crew: Crew::new(), clock });
+        let count = config.threads.max(2);
+        shared.crew.joined(count);
+        let committer = Self { shared, threads: Mutex::default() };
+        for number in 0..count {
+            committer.start_thread(&format!("tidelog-commit-{number}"), false)?;
         }
-        Ok(Self { shared, threads: Mutex::new(threads) })
+        Ok(committer)
+    }
+
+    fn start_thread(&self, name: &str, further: bool) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = guard::thread(name, 512 * 1024, move || shared.run(further))?;
+        lock(&self.threads).push(thread);
+        Ok(())
+    }
+
+    /// Starts further threads if all of them have been waiting for the disk since the last call, and work waits for them. Says
+    /// how many. To be called every now and then.
+    pub fn relieve(&self) -> usize {
+        let more = self.shared.crew.relieve();
+        lock(&self.threads).retain(|thread| !thread.is_finished());
+        for _ in 0..more {
+            if let Err(error) = self.start_thread("tidelog-commit+", true) {
+                tracing::warn!(%error, "cannot start a further commit thread");
+            }
+        }
+        more
     }
 
     /// Takes a log in.
@@ -168,12 +178,10 @@ impl Committer {
 
     /// Lets the threads finish what is queued, and joins them.
     pub fn stop(&self) {
-        lock(&self.shared.work).stopping = true;
-        self.shared.wake.notify_all();
+        self.shared.crew.stop();
         for thread in std::mem::take(&mut *lock(&self.threads)) {
-            if thread.join().is_err() {
-                tracing::error!("a commit thread panicked");
-            }
+            // A panic in it has ended the process.
+            let _ended = thread.join();
         }
     }
 }
@@ -222,7 +230,7 @@ impl LogHandle {
         // As if it were in the ready list and this a commit thread that has just taken it from there.
         queue.scheduled = true;
         drop(queue);
-        self.shared.serve(&self.inner);
+        guard::guarded("append", || self.shared.serve(&self.inner));
     }
 
     /// Batches that are not answered yet.
@@ -367,7 +375,7 @@ struct Wake(bool);
 impl Wake {
     fn ring(self, shared: &Shared) {
         if self.0 {
-            shared.wake.notify_one();
+            shared.crew.wake_one();
         }
     }
 }
@@ -378,27 +386,11 @@ impl Shared {
             return Wake(false);
         }
         queue.scheduled = true;
-        let mut work = lock(&self.work);
-        work.ready.push_back(Arc::clone(inner));
-        Wake(work.idle > 0)
+        Wake(self.crew.add(Arc::clone(inner)))
     }
 
-    fn run(&self) {
-        loop {
-            let inner = {
-                let mut work = lock(&self.work);
-                loop {
-                    if let Some(inner) = work.ready.pop_front() {
-                        break inner;
-                    }
-                    if work.stopping {
-                        return;
-                    }
-                    work.idle += 1;
-                    work = self.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
-                    work.idle -= 1;
-                }
-            };
+    fn run(&self, further: bool) {
+        while let Some(inner) = self.crew.take(further) {
             self.serve(&inner);
         }
     }

@@ -19,6 +19,7 @@ mod checkpoint;
 mod clean;
 mod commit;
 mod config;
+mod crew;
 mod error;
 mod files;
 mod hold;

@@ -104,6 +104,9 @@ pub struct PartitionLog {
     pub(crate) checkpoint_running: bool,
     pub(crate) checkpoint_ready: Option<CheckpointDraft>,
     pub(crate) bytes_since_checkpoint: u64,
+    /// Checkpoints that failed in a row, and syncs that go by before the next one is tried.
+    pub(crate) checkpoint_failures: u32,
+    pub(crate) checkpoint_pause: u32,
     /// Sealed segments whose index files are still to be written.
     pub(crate) unstored: Vec<(Arc<Segment>, Arc<SparseIndex>)>,
     pub(crate) damage: Vec<Damage>,

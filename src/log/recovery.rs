@@ -133,6 +133,8 @@ impl PartitionLog {
             checkpoint_running: false,
             checkpoint_ready: None,
             bytes_since_checkpoint: scanned,
+            checkpoint_failures: 0,
+            checkpoint_pause: 0,
             unstored: Vec::new(),
             damage: recovery.damage.clone(),
         };

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::base::{Clock, Offset, TimestampMs};
-use crate::disk;
+use crate::base::{Clock, ErrorKind, Offset, TimestampMs};
+use crate::disk::{self, OpenMode};
 
 use super::LogError;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, SyncMark};
 use super::partition::PartitionLog;
 use super::segment::Segment;
 
@@ -118,18 +118,19 @@ impl PartitionLog {
         // The positions in the checkpoint must lie in segments that stay.
         if self.last_checkpoint.active_base < log_start {
             self.checkpoint_due = true;
+            self.checkpoint_pause = 0;
             self.sync()?;
         }
-        if self.last_checkpoint.active_base < log_start {
+        // Where no newer checkpoint could be written, the last one says how far it may go.
+        let log_start = log_start.min(self.last_checkpoint.active_base);
+        if log_start <= self.log_start {
             return Ok(0);
         }
         let mut checkpoint = self.last_checkpoint.clone();
         checkpoint.log_start = log_start;
         checkpoint.sealed.retain(|sealed| sealed.next_offset > log_start);
         checkpoint.producers.transactions.forget_below(log_start);
-        let path = self.dir.join(Checkpoint::FILE);
-        disk::replace_file(self.files.disk().as_ref(), &path, &checkpoint.encode())
-            .map_err(LogError::io("cannot write", &path))?;
+        self.store_start(&checkpoint)?;
         self.last_checkpoint = checkpoint;
         self.log_start = log_start;
         self.producers.transactions.forget_below(log_start);
@@ -138,6 +139,36 @@ impl PartitionLog {
         self.retired.extend(self.sealed.drain(..stay).map(|sealed| sealed.segment));
         self.unstored.retain(|(segment, _)| segment.base_offset >= log_start);
         Ok(stay)
+    }
+
+    /// Makes a checkpoint with a new log start durable. Where there is no room for it beside the one that is there, that one is
+    /// overwritten: what is about to be deleted is what makes room. A crash meanwhile leaves either of them, or neither that can
+    /// be read; then every segment file is read that is there, and the log starts with the first.
+    fn store_start(&mut self, checkpoint: &Checkpoint) -> Result<(), LogError> {
+        let disk = Arc::clone(self.files.disk());
+        let (path, content) = (self.dir.join(Checkpoint::FILE), checkpoint.encode());
+        match disk::replace_file(disk.as_ref(), &path, &content) {
+            Ok(()) => return Ok(()),
+            Err(error) if ErrorKind::of_io(&error) == ErrorKind::StorageFull => {}
+            Err(error) => return Err(LogError::Io { doing: "cannot write", path, source: error }),
+        }
+        // Without a checkpoint this is what tells damage from a write that was not finished.
+        let (mark, encoded) = (self.dir.join(SyncMark::FILE), self.synced.encode());
+        let noted = self.files.create(&mark).and_then(|file| {
+            file.write_at(&encoded, 0)?;
+            file.sync_data()
+        });
+        noted.map_err(LogError::io("cannot write", &mark))?;
+        let overwritten = disk.open(&path, OpenMode::ReadWrite).and_then(|file| {
+            file.write_at(&content, 0)?;
+            file.set_len(content.len() as u64)?;
+            file.sync_data()
+        });
+        if overwritten.is_err() {
+            // It may be neither the old one nor the new one.
+            self.checkpoint_due = true;
+        }
+        overwritten.map_err(LogError::io("cannot write", &path))
     }
 
     /// Closes the active segment if its newest record is too old, so that it can go as the others do.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::Offset;
+use crate::base::{Offset, Seldom};
 
 use super::checkpoint::SealedSegment;
 use super::files::FileCache;
@@ -126,7 +126,11 @@ impl Segment {
         if index.covered == bytes
             && let Err(error) = index.store(files.disk().as_ref(), &self.offsets, &self.times)
         {
-            tracing::warn!(file = %self.offsets.display(), %error, "cannot store an index; it will be built again");
+            static TOLD: Seldom = Seldom::new();
+            if let Some(left_out) = TOLD.turn() {
+                let file = self.offsets.display();
+                tracing::warn!(%file, %error, left_out, "cannot store an index; it will be built again");
+            }
         }
         files.keep_index(&self.offsets, Arc::clone(&index));
         Ok(index)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::base::{Offset, TimestampMs};
+use crate::base::{Offset, Seldom, TimestampMs};
 use crate::disk;
 
 use super::LogError;
@@ -12,6 +12,12 @@ use super::files::FileCache;
 use super::index::SparseIndex;
 use super::partition::{Dirty, PartitionLog};
 use super::segment::Segment;
+
+/// After so many failures in a row, the number of syncs between two attempts at a checkpoint grows no more: 2 to this power.
+const CHECKPOINT_BACKOFF: u32 = 8;
+
+/// Indexes of closed segments that wait to be stored.
+const UNSTORED: usize = 64;
 
 /// What one sync has to do; runs without the log, so that appends go on meanwhile.
 pub struct SyncTicket {
@@ -104,13 +110,22 @@ impl CheckpointJob {
     ///
     /// # Errors
     /// The former checkpoint stays.
-    pub fn run(&self) -> Result<(), LogError> {
+    pub fn run(&mut self) -> Result<(), LogError> {
+        static TOLD: Seldom = Seldom::new();
         let disk = self.files.disk().as_ref();
+        let mut stored = 0;
         for (segment, index) in &self.draft.indexes {
             if let Err(error) = index.store(disk, &segment.offsets, &segment.times) {
-                tracing::warn!(file = %segment.offsets.display(), %error, "cannot store an index; it will be built again");
+                // What keeps one from being stored keeps the others from it.
+                if let Some(left_out) = TOLD.turn() {
+                    let file = segment.offsets.display();
+                    tracing::warn!(%file, %error, left_out, "cannot store an index; it is tried with the next checkpoint");
+                }
+                break;
             }
+            stored += 1;
         }
+        self.draft.indexes.drain(..stored);
         let path = self.dir.join(Checkpoint::FILE);
         disk::replace_file(disk, &path, &self.draft.checkpoint.encode()).map_err(LogError::io("cannot write", &path))
     }
@@ -151,6 +166,10 @@ impl PartitionLog {
         if !self.checkpoint_due || self.checkpoint_running {
             return None;
         }
+        if self.checkpoint_pause > 0 {
+            self.checkpoint_pause -= 1;
+            return None;
+        }
         self.checkpoint_due = false;
         self.bytes_since_checkpoint = 0;
         let mut indexes = std::mem::take(&mut self.unstored);
@@ -178,7 +197,7 @@ impl PartitionLog {
         if let Err(error) = result {
             if let Some(draft) = ticket.checkpoint {
                 self.checkpoint_due = true;
-                self.unstored.extend(draft.indexes);
+                self.keep_unstored(draft);
             }
             self.poisoned = Some(error.to_string());
             return Err(error);
@@ -208,7 +227,7 @@ impl PartitionLog {
             self.finish_sync(ticket, result)?;
             mark.run();
         }
-        if let Some(job) = self.begin_checkpoint() {
+        if let Some(mut job) = self.begin_checkpoint() {
             let result = job.run();
             self.finish_checkpoint(job, result);
         }
@@ -235,18 +254,39 @@ impl PartitionLog {
     /// Takes the result of a checkpoint in; a failure is logged and the checkpoint is due again.
     pub fn finish_checkpoint(&mut self, job: CheckpointJob, result: Result<(), LogError>) {
         self.checkpoint_running = false;
+        static TOLD: Seldom = Seldom::new();
+        let draft = job.draft;
         match result {
-            Ok(()) => self.last_checkpoint = job.draft.checkpoint,
+            Ok(()) => {
+                self.last_checkpoint = draft.checkpoint.clone();
+                self.checkpoint_failures = 0;
+            }
             Err(error) => {
-                tracing::warn!(%error, "cannot write a checkpoint; recovery will take longer until one is written");
+                if let Some(left_out) = TOLD.turn() {
+                    let what = "cannot write a checkpoint; recovery will take longer until one is written";
+                    tracing::warn!(%error, left_out, "{what}");
+                }
                 self.checkpoint_due = true;
-                self.unstored.extend(job.draft.indexes);
+                self.checkpoint_failures = (self.checkpoint_failures + 1).min(CHECKPOINT_BACKOFF);
+                self.checkpoint_pause = 1 << self.checkpoint_failures;
             }
         }
+        self.keep_unstored(draft);
+    }
+
+    /// Indexes of a draft that are not stored are for the next one: those of closed segments, the latest ones. The active
+    /// segment's goes into every draft; others are built again when somebody needs them.
+    fn keep_unstored(&mut self, draft: CheckpointDraft) {
+        let active = draft.checkpoint.active_base;
+        let closed = draft.indexes.into_iter().filter(|(segment, _)| segment.base_offset != active);
+        self.unstored.splice(0..0, closed);
+        let excess = self.unstored.len().saturating_sub(UNSTORED);
+        self.unstored.drain(..excess);
     }
 
     /// Makes a checkpoint due, whatever was written since the last one, if anything was.
     pub fn request_checkpoint(&mut self) {
+        self.checkpoint_pause = 0;
         self.checkpoint_due |= self.written_end() != self.last_checkpoint.next_offset;
     }
 

@@ -634,3 +634,47 @@ fn the_group_commit_answers_every_producer_in_order_on_the_real_disk() {
     let (log, _) = PartitionLog::open(disk, path, config(), 0).unwrap();
     assert_eq!(read_all(&log, 500).unwrap().len(), 500);
 }
+
+#[test]
+fn retention_without_room_for_a_checkpoint_overwrites_it_and_survives_a_power_cut_at_any_operation() {
+    let mut cut = 0;
+    for nth in 0..60 {
+        let sim = SimDisk::new(SimOptions { seed: nth, capacity: None });
+        let mut log = filled(&sim, 40);
+        let end = log.written_end();
+        log.request_checkpoint();
+        log.sync().unwrap();
+        log.set_config(LogConfig { retention_bytes: Some(1), ..config() });
+        sim.inject(OpKind::Write, "checkpoint.tmp", Fault::Full, u32::MAX);
+        sim.cut_power_at(nth);
+        match log.retain(None) {
+            Ok(gone) => assert!(gone > 0, "cut at {nth}: {}", sim.op_log()),
+            Err(_) => cut += 1,
+        }
+        let (log, recovery) = open(&sim.reboot()).unwrap();
+        assert_eq!(recovery.damage, [], "cut at {nth}: {}", sim.op_log());
+        assert_eq!(log.written_end(), end, "cut at {nth}");
+        let read = read_all(&log, end).unwrap();
+        let wanted: Vec<_> = (log.start_offset()..end).collect();
+        assert_eq!(read.into_iter().map(|(offset, _)| offset).collect::<Vec<_>>(), wanted, "cut at {nth}");
+    }
+    assert!((8..60).contains(&cut), "{cut} of 60 cut it off");
+}
+
+#[test]
+fn a_checkpoint_that_fails_is_tried_less_and_less_often_and_keeps_no_more_than_it_needs() {
+    let sim = SimDisk::new(SimOptions::default());
+    let mut log = filled(&sim, 10);
+    sim.inject(OpKind::Write, "checkpoint.tmp", Fault::Error, u32::MAX);
+    log.checkpoint_due = true;
+    for at in 10..1_000 {
+        log.append(&mut batch(1, at, 1, 20), 0).unwrap();
+        log.sync().unwrap();
+    }
+    assert!(log.unstored.len() <= 64, "{}", log.unstored.len());
+    assert_eq!(log.checkpoint_failures, 8, "after 2, 4, 8 and so on up to 256 syncs");
+    sim.heal();
+    log.request_checkpoint();
+    log.sync().unwrap();
+    assert_eq!((log.checkpoint_failures, log.unstored.len()), (0, 0));
+}

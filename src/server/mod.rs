@@ -18,6 +18,7 @@ pub mod process;
 mod push;
 mod receipts;
 mod shared;
+mod signals;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -173,11 +172,11 @@ impl Server {
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
         let http_addresses = open_doors("HTTP listener", http_sockets, http::DOOR, &shared, &mut listeners)?;
         let callbacks = webhooks::courier::run::<Post>(Arc::clone(&shared), secret.clone());
-        tasks::spawn("callbacks", callbacks.map(Ok::<_, std::convert::Infallible>));
+        tasks::spawn_lasting("callbacks", callbacks);
         let receipts = webhooks::courier::run::<ReceiptEntry>(Arc::clone(&shared), secret.clone());
-        tasks::spawn("receipts", receipts.map(Ok::<_, std::convert::Infallible>));
+        tasks::spawn_lasting("receipts", receipts);
         let pushes = push::run(Arc::clone(&shared), secret);
-        let pushes = tasks::spawn("pushes", pushes.map(Ok::<_, std::convert::Infallible>));
+        let pushes = tasks::spawn_lasting("pushes", pushes);
         Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners, pushes })
     }
 
@@ -291,38 +290,36 @@ async fn open_broker(
 }
 
 /// Runs a server until SIGTERM or SIGINT, and says on stdout when it is ready. A second signal ends the process at
-/// once, with status 1.
+/// once, with status 1, and so does a stop that takes longer than [`stop_bound`].
 ///
 /// # Errors
 /// It does not start, or a part of it ended by itself.
 pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
-    let signals = |source| ServerError::Process { what: "cannot listen for signals", source };
+    let bound = stop_bound(&config);
     let mut server = Server::start(config).await?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let mut stopping = signals::listen(bound, Arc::clone(server.shared.broker.health()))
+        .map_err(|source| ServerError::Process { what: "cannot listen for signals", source })?;
     announce("native", &server.addresses);
     announce("Kafka", &server.kafka_addresses);
     announce("HTTP", &server.http_addresses);
     let outcome = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        _ = stopping.wait_for(|stopping| *stopping) => Ok(()),
         () = server.listener_ended() => Err(ServerError::Ended("listener")),
     };
-    let second = async {
-        tokio::select! {
-            _ = terminate.recv() => {},
-            _ = interrupt.recv() => {},
-        }
-    };
-    tokio::select! {
-        () = server.stop() => {},
-        () = second => {
-            tracing::warn!("second signal: ending at once");
-            std::process::exit(1);
-        }
+    if tokio::time::timeout(bound, server.stop()).await.is_err() {
+        tracing::error!("the server does not come to rest; what was acknowledged is on the disk");
     }
     outcome
 }
+
+/// The longest that a stop takes: the shutdown timeout for requests in flight, a moment for their goodbyes, and the time in
+/// which a disk that works syncs what was written and writes checkpoints.
+pub fn stop_bound(config: &ServerConfig) -> std::time::Duration {
+    config.shutdown_timeout.as_duration() + STOP_MARGIN + CLOSE_PATIENCE
+}
+
+/// What the broker gets to come to rest.
+const CLOSE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// One line a listener, for whoever waits for the server. A closed stdout is no reason not to serve.
 fn announce(listener: &str, addresses: &[SocketAddr]) {

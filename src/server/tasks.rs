@@ -1,6 +1,5 @@
 //! Background tasks whose end is always told: done, error or panic.
 
-use std::any::Any;
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -8,6 +7,9 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
+
+use crate::base::guard;
+pub use crate::base::guard::panic_text;
 
 /// Starts a task in the current span. Its end is logged: done at debug, an error at warn, a panic at error.
 pub fn spawn<E: Display>(
@@ -26,11 +28,13 @@ pub fn spawn<E: Display>(
     )
 }
 
-/// What a panic said.
-pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without words")
+/// Starts a task that must not end while the server runs, and that nobody would take up again. A panic in it ends the
+/// process: see [`crate::base::guard`].
+pub fn spawn_lasting(name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    let guarded = async move {
+        if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+            guard::end_process(name, panic.as_ref());
+        }
+    };
+    tokio::spawn(guarded.in_current_span())
 }

@@ -21,6 +21,7 @@ use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName};
 
 use super::broker::lock;
 use super::queue::GroupMember;
+use super::task;
 use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
 use machine::Machine;
 use types::{Answer, Ticket};
@@ -181,7 +182,7 @@ impl Broker {
         let inside = Inside { machine: Machine::new(), hold: Some(hold), tickets: 0, waiting: HashMap::new() };
         let group = Arc::new(ClassicGroup { inside: Mutex::new(inside), changed: Notify::new() });
         groups.insert(name.clone(), Arc::clone(&group));
-        tokio::spawn(Arc::clone(&group).run(Arc::downgrade(self)));
+        task::spawn("classic group", Arc::clone(&group).run(Arc::downgrade(self)));
         Ok(group)
     }
 

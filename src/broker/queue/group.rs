@@ -15,6 +15,7 @@ use crate::expr::Filter;
 use super::super::broker::lock;
 use super::super::hold::Hold;
 use super::super::partition::Topic;
+use super::super::task;
 use super::super::{Broker, BrokerError};
 use super::GroupMember;
 use super::bury::Intent;
@@ -288,7 +289,7 @@ impl QueueGroup {
             }
             if !partition.is_closed() && !partition.dispatching.swap(true, Ordering::AcqRel) {
                 let (broker, group, partition) = (Arc::clone(broker), Arc::clone(self), Arc::clone(partition));
-                self.runtime.spawn(async move {
+                task::spawn_on(&self.runtime, "dispatcher", async move {
                     let (again, whose) = (Arc::clone(&group), Arc::clone(&broker));
                     dispatch::run(broker, group, Arc::clone(&partition)).await;
                     partition.dispatching.store(false, Ordering::Release);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::base::{ErrorKind, Seldom, TimestampMs};
+use crate::base::{ErrorKind, Seldom, TimestampMs, guard};
 use crate::catalog::{Event, Place, Position};
 
 use super::super::broker::lock;
@@ -87,9 +87,7 @@ impl Keeper {
     pub(crate) fn start(broker: &Arc<Broker>) -> Result<(), BrokerError> {
         let weak = Arc::downgrade(broker);
         let queues = Arc::clone(&broker.queues);
-        let thread = std::thread::Builder::new()
-            .name("tidelog-progress".to_owned())
-            .spawn(move || queues.keeper.run(&weak))
+        let thread = guard::thread("tidelog-progress", 2 * 1024 * 1024, move || queues.keeper.run(&weak))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start the progress thread: {error}")))?;
         *lock(&broker.queues.keeper.thread) = Some(thread);
         Ok(())
@@ -99,10 +97,9 @@ impl Keeper {
     pub(crate) fn stop(&self, broker: &Broker) {
         lock(&self.work).stop = true;
         self.more.notify_all();
-        if let Some(thread) = lock(&self.thread).take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the progress thread panicked");
+        if let Some(thread) = lock(&self.thread).take() {
+            // A panic in it has ended the process.
+            let _ended = thread.join();
         }
         self.commit(broker);
     }

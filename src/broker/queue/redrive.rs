@@ -18,6 +18,7 @@ use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_ke
 
 use super::super::broker::{blocking, lock};
 use super::super::hold::Hold;
+use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, Isolation};
 use super::graves::{headers, text};
 use super::keeper::event_of;
@@ -138,7 +139,7 @@ impl Broker {
         let filter = filter.map_err(|error| super::refused(error.to_string()))?;
         let (broker, redrive) = (Arc::clone(self), redrive.clone());
         // A task of its own: who asked may go away, and what has begun is to be ended.
-        let task = tokio::spawn(async move {
+        let task = task::spawn("redrive", async move {
             let mut redriving = broker.queues.redriving.lock().await;
             let (settling, topic) = (Arc::clone(&broker), redrive.topic.clone());
             blocking(move || settling.settle_redrive(&topic)).await?;

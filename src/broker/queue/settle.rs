@@ -11,6 +11,7 @@ use crate::record::Record;
 
 use super::super::broker::lock;
 use super::super::hold::Hold;
+use super::super::task;
 use super::super::{Broker, BrokerError};
 use super::bury::{Intent, is_request};
 use super::keeper::event_of;
@@ -119,7 +120,7 @@ impl Broker {
             return;
         }
         let broker = Arc::clone(self);
-        runtime.spawn(async move {
+        task::spawn_on(runtime, "dead letters of requests", async move {
             for record in given_up {
                 // If it cannot be said, the request ends with its deadline.
                 if let Err(error) = broker.request_undeliverable(&record, "given up".to_owned()).await {

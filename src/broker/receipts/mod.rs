@@ -21,6 +21,7 @@ use crate::catalog::{CHUNK_OFFSETS, Catalog, Event, Place, Processed, ReceiptEnt
 
 use super::broker::lock;
 use super::queue::{Keep, Machine};
+use super::task;
 use super::{Broker, BrokerError, MAX_ASKED, RecordAt};
 use table::{Asked, HELD, HELD_URL_BYTES, NotAsked, Table};
 
@@ -316,7 +317,7 @@ impl Broker {
 
     fn decide_receipts(self: &Arc<Self>) {
         if !self.receipts.running.swap(true, Ordering::AcqRel) {
-            tokio::spawn(decider::run(Arc::downgrade(self)));
+            task::spawn("decider of receipts", decider::run(Arc::downgrade(self)));
         }
     }
 

@@ -19,6 +19,7 @@ use crate::record::{Batches, Header, Record, partition_for_key, read_records};
 use super::super::broker::{blocking, lock};
 use super::super::hold::Hold;
 use super::super::partition::Partition;
+use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, JoinQueue, NewTopic, OffsetAt, QueueMember};
 use super::machine::{Machine, NotOpened, OPEN, Word};
 use super::records::{self, REPLIES};
@@ -239,7 +240,7 @@ impl Broker {
 
     fn watch_replies(self: &Arc<Self>) {
         if !self.requests.running.swap(true, Ordering::AcqRel) {
-            tokio::spawn(watcher::run(Arc::downgrade(self)));
+            task::spawn("watcher of replies", watcher::run(Arc::downgrade(self)));
         }
     }
 

@@ -13,6 +13,7 @@ use crate::base::{Clock, TopicName};
 use super::super::Broker;
 use super::super::broker::lock;
 use super::super::metrics::Metrics;
+use super::super::task;
 use super::exchange::{Effect, End, Exchange, NewRequest, ResponderId, Word};
 use super::{Content, Ending, LastWord};
 
@@ -99,7 +100,7 @@ impl Live {
         if earlier {
             self.earlier.notify_one();
             self.timer.get_or_init(|| {
-                tokio::spawn(end_in_time(Arc::downgrade(self), Arc::clone(&self.earlier)));
+                task::spawn("requests in memory", end_in_time(Arc::downgrade(self), Arc::clone(&self.earlier)));
             });
         }
         self.perform(effects);

@@ -15,6 +15,7 @@ use crate::record::{Batches, Record, read_records};
 
 use super::super::broker::{blocking, lock};
 use super::super::partition::Partition;
+use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, Fetched};
 use super::machine::{Decided, Word};
 use super::records::{self, REPLIES};
@@ -110,7 +111,7 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
     if broker.requests.holds_in_vain() {
         // Replies need not wait for that.
         let broker = Arc::clone(broker);
-        tokio::spawn(async move {
+        task::spawn("watcher of replies", async move {
             if let Err(error) = broker.requests.kept(&broker).await {
                 tracing::debug!(%error, "what was written is held for longer");
             }

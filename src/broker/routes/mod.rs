@@ -33,6 +33,7 @@ use crate::route::{self, Route, RouteSpec};
 
 use super::broker::{blocking, lock};
 use super::partition::Topic;
+use super::task;
 use super::{Broker, BrokerError};
 
 pub(crate) use active::ActiveRoute;
@@ -133,7 +134,7 @@ impl Broker {
         if self.routes.started.swap(true, Ordering::AcqRel) {
             return;
         }
-        tokio::spawn(Keeper::run(Arc::downgrade(self)));
+        task::spawn("positions of routes", Keeper::run(Arc::downgrade(self)));
         let entries: Vec<_> = lock(&self.catalog).routes().cloned().collect();
         for entry in entries {
             let compiled = route::read(&entry.definition)
@@ -177,7 +178,7 @@ impl Broker {
             if held.is_none() {
                 let (stop, stopping) = watch::channel(false);
                 let (broker, active, reading) = (Arc::clone(self), Arc::clone(active), Arc::clone(&reading));
-                let task = tokio::spawn(runner::run(broker, active, reading, stopping));
+                let task = task::spawn("route", runner::run(broker, active, reading, stopping));
                 *held = Some(Runner { stop, task });
             }
         }

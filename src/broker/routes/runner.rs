@@ -17,6 +17,7 @@ use crate::route::{Aggregate, Effect, Failure};
 
 use super::super::broker::{blocking, lock};
 use super::super::hold::Hold;
+use super::super::task;
 use super::super::{Broker, BrokerError, FetchRequest};
 use super::active::{ActiveRoute, Reading};
 use super::evaluator::{Evaluator, Portion};
@@ -94,7 +95,7 @@ pub(super) async fn run(
 /// Finds out what the logs have beyond the kept position of a reading that does not run.
 pub(super) fn survey_soon(broker: &Arc<Broker>, reading: &Arc<Reading>) {
     let (broker, reading) = (Arc::clone(broker), Arc::clone(reading));
-    tokio::spawn(async move {
+    task::spawn("survey of a route", async move {
         let mut pause = PAUSE.0;
         while !reading.is_closed() && !reading.surveyed.load(Ordering::Acquire) {
             match survey(&broker, &reading).await {
@@ -227,7 +228,7 @@ impl Runner {
     ) -> Option<tokio::task::JoinHandle<(Evaluator, Result<Portion, BrokerError>)>> {
         let (mut evaluator, from) = (self.evaluator.take()?, self.cursor);
         let turns = Arc::clone(&self.broker.routes.evaluating);
-        Some(tokio::spawn(async move {
+        Some(task::spawn("evaluation of a route", async move {
             // As many at a time as there are processors: the pool has other work too.
             let _turn = turns.acquire_owned().await;
             blocking(move || {

@@ -23,6 +23,7 @@ use crate::catalog::{Catalog, Event, Place, Position};
 use crate::record::{Marker, marker_batch};
 
 use super::broker::{blocking, lock};
+use super::task;
 use super::{Broker, BrokerError, Commit, Terms};
 pub use error::TransactionError;
 pub use look::{ProducerLook, TransactionLook};
@@ -107,7 +108,7 @@ impl Broker {
 
     fn run_transactions(self: &Arc<Self>) {
         if !self.transactions.running.swap(true, Ordering::AcqRel) {
-            tokio::spawn(run(Arc::downgrade(self)));
+            task::spawn("transactions", run(Arc::downgrade(self)));
         }
     }
 
@@ -179,7 +180,7 @@ impl Broker {
     /// Begins to end what was decided.
     fn end_decided(self: &Arc<Self>) {
         for ending in lock(&self.transactions.machine).take_endings() {
-            tokio::spawn(finish::finish(Arc::clone(self), ending));
+            task::spawn("end of a transaction", finish::finish(Arc::clone(self), ending));
         }
     }
 

@@ -7,7 +7,6 @@ mod runner;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -80,12 +79,11 @@ fn start(
 ) -> Running {
     let (stop, stopping) = watch::channel(false);
     let runner = Runner::new(Arc::clone(shared), Arc::clone(secret), entry.clone());
-    let task = tasks::spawn("push", async move {
+    let task = tasks::spawn_lasting("push", async move {
         if let Some(before) = before {
             let _ended = before.await;
         }
         runner.run(stopping).await;
-        Ok::<(), Infallible>(())
     });
     Running { entry: Some(entry), stop, task }
 }
