@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::base::{Clock, Offset, TimestampMs, guard};
+use crate::base::{Clock, Offset, Seldom, TimestampMs, guard};
 
 use super::clean::{Cleaned, Limits as CleanLimits, SharedLog, clean};
 use super::crew::Crew;
@@ -553,7 +553,10 @@ impl Shared {
                 inner.observer.stable_end(log.stable_end(), log.committed_end());
             }
             Err(error) => {
-                tracing::error!(partition = %log.dir().display(), %error, "cannot be reopened yet");
+                static TOLD: Seldom = Seldom::new();
+                if let Some(left_out) = TOLD.turn() {
+                    tracing::error!(partition = %log.dir().display(), %error, left_out, "cannot be reopened yet");
+                }
             }
         }
     }
