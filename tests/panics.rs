@@ -27,6 +27,10 @@ fn run(case: &str) -> String {
     line.to_owned()
 }
 
+fn position(offset: u64) -> CommitPosition {
+    CommitPosition { topic: "orders".to_owned(), partition: 0, offset, metadata: String::new() }
+}
+
 #[test]
 fn a_panic_in_a_commit_thread_ends_the_process() {
     assert!(run("commit").contains("tidelog-commit-"));
@@ -67,13 +71,14 @@ async fn in_a_process_of_its_own() {
         }
         "progress" => {
             producer.send_and_wait(Message::to("orders").value("x")).await.unwrap();
+            // The first one also makes the group, which another thread does.
+            client.admin().commit_positions("g", vec![position(0)]).await.unwrap();
             disk.inject(OpKind::Sync, "/data/journal/", Fault::Panic, 1);
-            let position =
-                CommitPosition { topic: "orders".to_owned(), partition: 0, offset: 1, metadata: String::new() };
-            let _ = client.admin().commit_positions("g", vec![position]).await;
+            let _ = client.admin().commit_positions("g", vec![position(1)]).await;
         }
         _ => {
-            disk.inject(OpKind::Write, "checkpoint.tmp", Fault::Panic, 1);
+            // Retention is who removes it.
+            disk.inject(OpKind::Entry, "/0/00000000000000000000.log", Fault::Panic, 1);
             for _ in 0..20 {
                 let _ = producer.send_and_wait(Message::to("orders").value("x".repeat(20_000))).await;
             }
