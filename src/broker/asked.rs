@@ -65,6 +65,12 @@ impl Asked {
     }
 }
 
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 fn run(broker: &Weak<Broker>, work: &(Mutex<Work>, Condvar)) {
     loop {
         let mut held = lock(&work.0);

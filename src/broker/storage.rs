@@ -158,7 +158,7 @@ impl Storage {
     /// Starts the thread that looks again and again.
     pub(crate) fn start(&self, broker: &Arc<Broker>) -> Result<(), BrokerError> {
         let (weak, signal) = (Arc::downgrade(broker), Arc::clone(&self.signal));
-        let thread = guard::thread("tidelog-storage", 256 * 1024, move || run(&weak, &signal))
+        let thread = guard::thread("tidelog-storage", 2 * 1024 * 1024, move || run(&weak, &signal))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start the storage thread: {error}")))?;
         *lock(&self.thread) = Some(thread);
         Ok(())
