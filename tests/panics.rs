@@ -61,7 +61,11 @@ async fn in_a_process_of_its_own() {
     logging::start(&config).unwrap();
     let server = Server::start_on(config, Arc::new(disk.clone()), Arc::new(SystemClock::new())).await.unwrap();
     let client = Client::connect(&server.addresses()[0].to_string()).await.unwrap();
-    let retained = NewTopic::new("orders").partitions(1).set("retention_bytes", "1KiB").set("segment_bytes", "64KiB");
+    let retained = NewTopic::new("orders")
+        .partitions(1)
+        .set("retention_bytes", "64KiB")
+        .set("segment_bytes", "64KiB")
+        .set("max_message_bytes", "64KiB");
     client.admin().create_topic(retained).await.unwrap();
     let producer = client.producer().build().await.unwrap();
     match case.as_str() {
