@@ -10,7 +10,7 @@ use divan::{Bencher, black_box};
 use tidelog::disk::{Disk, RealDisk, SimDisk, SimOptions};
 use tidelog::log::{LogConfig, PartitionLog, StableEnd};
 use tidelog::protocol::{Ack, FrameDecoder, Kind, Produce, encode_frame};
-use tidelog::record::{BatchBuilder, BatchOptions, Compression, check_produced, read_records};
+use tidelog::record::{BatchBuilder, BatchOptions, Bounds, Compression, check_produced, read_records};
 
 fn main() {
     divan::main();
@@ -36,7 +36,9 @@ fn batch_encode(bencher: Bencher, records: usize) {
 #[divan::bench(args = SIZES)]
 fn batch_check(bencher: Bencher, records: usize) {
     let batch = batch(records, Compression::None);
-    bencher.counter(BytesCount::new(batch.len())).bench(|| check_produced(black_box(&batch), 64 << 20).unwrap());
+    bencher
+        .counter(BytesCount::new(batch.len()))
+        .bench(|| check_produced(black_box(&batch), Bounds::accepting(64 << 20)).unwrap());
 }
 
 #[divan::bench(args = SIZES)]

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tidelog::base::{ErrorKind, limits};
 use tidelog::catalog::SETTINGS;
 use tidelog::protocol::*;
-use tidelog::record::{BatchBuilder, BatchHeader, BatchOptions, check_produced, patch_assigned, read_records};
+use tidelog::record::{BatchBuilder, BatchHeader, BatchOptions, Bounds, check_produced, patch_assigned, read_records};
 use tidelog::server::Server;
 use tidelog::server::config::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -209,13 +209,17 @@ fn every_example_is_what_the_crate_encodes_and_decodes() {
 #[test]
 fn the_example_batch_is_a_batch() {
     let bytes = examples().remove("batch").unwrap();
-    let header = check_produced(&bytes, limits::DEFAULT_BATCH_BYTES).unwrap();
+    let header = check_produced(&bytes, Bounds::accepting(limits::DEFAULT_BATCH_BYTES)).unwrap().header;
     assert_eq!((header.record_count, header.base_sequence, header.producer_id), (1, 0, 0));
     let records: Vec<_> = read_records(&bytes.clone().into(), 1 << 20).unwrap().map(Result::unwrap).collect();
     assert_eq!((records[0].value.as_deref(), records[0].headers.len()), (Some(&b"hello"[..]), 2));
     let mut moved = bytes;
     patch_assigned(&mut moved, 77, 0);
-    assert_eq!(check_produced(&moved, 1 << 20).unwrap().base_offset, 77, "the checksum holds wherever it is stored");
+    assert_eq!(
+        check_produced(&moved, Bounds::accepting(1 << 20)).unwrap().header.base_offset,
+        77,
+        "the checksum holds wherever it is stored"
+    );
 }
 
 /// A cell without its markup.
@@ -390,6 +394,10 @@ fn every_limit_is_stated() {
         limits::DEFAULT_BATCH_BYTES,
         limits::RECORDS_PER_BATCH as usize,
         limits::MAX_DECOMPRESSED_BYTES,
+        limits::OPENED_BYTES,
+        limits::RECORD_BYTES,
+        limits::RECORD_HEADERS,
+        limits::RECORD_HEADER_BYTES,
         limits::TOPIC_NAME_CHARS,
         limits::PARTITIONS_PER_TOPIC as usize,
         limits::PRODUCER_BATCHES,

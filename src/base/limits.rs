@@ -42,11 +42,46 @@ pub const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
 /// The largest batch a topic accepts when nobody says otherwise, in bytes.
 pub const DEFAULT_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Records in one batch.
+/// Records in one batch. Clients end a batch at some MiB: a million records would have 8 bytes each in the largest batch that a
+/// topic takes when nobody says otherwise.
 pub const RECORDS_PER_BATCH: u32 = 1_000_000;
 
-/// The most that one batch may hold once decompressed, in bytes. A bomb is refused where it would be opened.
+/// Bytes of one record behind its length, decompressed: what fits the largest batch uncompressed, because that is how a record is handed to a
+/// member of a queue group. It is 60 times what Kafka's clients send without a change of their settings.
+pub const RECORD_BYTES: usize = MAX_BATCH_BYTES - BATCH_HEADER_BYTES - 4;
+
+/// Headers of one record, as producers send it. An application sets some tens; frameworks that add a dozen at each of a
+/// hundred tries come to 1,200.
+pub const RECORD_HEADERS: usize = 4096;
+
+/// Bytes of the headers of one record, as producers send it: names, values and their lengths. Stack traces of failed tries
+/// have some tens of KiB each. Headers of a request travel in the body of a native frame, which must hold them.
+pub const RECORD_HEADER_BYTES: usize = 512 * 1024;
+
+/// Headers that the server adds to a record at most: to dead letters, routed and redriven records.
+pub const OWN_HEADERS: usize = 64;
+
+/// Bytes of the headers that the server adds to a record at most.
+pub const OWN_HEADER_BYTES: usize = 64 * 1024;
+
+/// Bytes that a header takes in memory beside its name and value, in round numbers. In a batch it may have two.
+pub const HEADER_WEIGHT: usize = 64;
+
+/// How far batches may be compressed: with `max_message_bytes` times the first number as the limit of what the records of a
+/// batch are when decompressed, up to [`OPENED_BYTES`], and times the second beyond. `record::opened_bytes` says what that
+/// serves.
+pub const OPENED_TIMES: (usize, usize) = (64, 4);
+
+/// Bytes that the records of a batch may have when decompressed, in topics whose batches are small. See [`OPENED_TIMES`].
+pub const OPENED_BYTES: usize = 64 * 1024 * 1024;
+
+/// The most that one batch may hold once decompressed, in bytes, in any topic; and for readers, who may meet what earlier
+/// versions took.
 pub const MAX_DECOMPRESSED_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes of the decompressed records of a batch, with [`HEADER_WEIGHT`] for each header, from which on readers treat a batch
+/// as damaged. More than any topic accepts.
+pub const READ_WEIGHT: usize = 512 * 1024 * 1024;
 
 /// Smallest and largest segment size an operator may set, in bytes. Positions in an index are 32 bits wide.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=2 * 1024 * 1024 * 1024;
@@ -172,7 +207,10 @@ pub const HTTP_RECORDS: usize = 10_000;
 
 const _: () = {
     assert!(DEFAULT_BATCH_BYTES <= MAX_BATCH_BYTES);
-    assert!(MAX_BATCH_BYTES <= MAX_DECOMPRESSED_BYTES);
+    assert!(MAX_BATCH_BYTES * OPENED_TIMES.1 <= MAX_DECOMPRESSED_BYTES && OPENED_BYTES <= MAX_DECOMPRESSED_BYTES);
+    // Beside the bytes of names and values a frame has two lengths of eight bytes and a flag for each header.
+    let framed = RECORD_HEADER_BYTES + OWN_HEADER_BYTES + (RECORD_HEADERS + OWN_HEADERS) * 17;
+    assert!(framed + 64 * 1024 <= FRAME_BODY_BYTES);
     assert!(MAX_BATCH_BYTES as u64 <= *SEGMENT_BYTES.end());
     assert!(*SEGMENT_BYTES.end() <= u32::MAX as u64);
     assert!(DEFAULT_SEGMENT_BYTES >= *SEGMENT_BYTES.start() && DEFAULT_SEGMENT_BYTES <= *SEGMENT_BYTES.end());

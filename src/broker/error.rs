@@ -107,7 +107,7 @@ impl From<NameError> for BrokerError {
 impl From<BatchError> for BrokerError {
     fn from(error: BatchError) -> Self {
         let kind = match error {
-            BatchError::TooLarge { .. } => ErrorKind::TooLarge,
+            _ if error.is_too_large() => ErrorKind::TooLarge,
             BatchError::NoKey { .. } => ErrorKind::InvalidRecord,
             _ => ErrorKind::CorruptBatch,
         };

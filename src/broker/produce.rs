@@ -11,22 +11,25 @@ use tokio::sync::oneshot;
 
 use crate::base::{ErrorKind, PartitionId, limits};
 use crate::log::{AppendRequest, WaitFor};
-use crate::record::{BatchError, BatchHeader, Compression, check_compressed, check_keyed, check_produced};
+use crate::record::{BatchError, BatchHeader, Bounds, Checked, CheckedRecords, check_compressed, check_produced};
 
 use super::{AckLevel, Broker, BrokerError, Produced};
 
 /// Compressed batches from this size on are looked into with the thread's other tasks handed over first.
 const LONG_LOOK: usize = 64 * 1024;
 
-/// Looks into a compressed batch, so that nobody who reads it meets a bomb or a lie.
-fn look_inside(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
-    if header.compression()? == Compression::None {
-        return Ok(());
+/// The one gate to every topic, for producers of every protocol and for the server itself: what gets through can be read to
+/// its last record, in bounded memory, and be carried by every door. Compressed batches are looked into.
+fn check(batch: &[u8], bounds: Bounds) -> Result<(BatchHeader, CheckedRecords), BatchError> {
+    let Checked { header, records } = check_produced(batch, bounds)?;
+    if let Some(records) = records {
+        return Ok((header, records));
     }
-    let look = || check_compressed(batch, limits::MAX_DECOMPRESSED_BYTES);
+    let look = || check_compressed(batch, bounds);
     let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     let hands_over = batch.len() >= LONG_LOOK && matches!(runtime, Ok(RuntimeFlavor::MultiThread));
-    if hands_over { tokio::task::block_in_place(look) } else { look() }
+    let records = if hands_over { tokio::task::block_in_place(look) } else { look() }?;
+    Ok((header, records))
 }
 
 /// Where an append is done.
@@ -104,16 +107,14 @@ impl Broker {
     ) {
         let checked = self.topic(topic).and_then(|topic| {
             let partition = Arc::clone(topic.partition(number)?);
-            let header = check_produced(&batch, topic.settings.max_message_bytes.as_usize())?;
+            let most = topic.settings.max_message_bytes.as_usize();
+            let (header, records) = check(&batch, if own { Bounds::own(most) } else { Bounds::accepting(most) })?;
             if header.producer_id >= limits::OWN_PRODUCER_IDS && !own {
                 let message = format!("producer id {} is one of the server's own", header.producer_id);
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
             }
-            if !own {
-                look_inside(&header, &batch)?;
-            }
             if topic.settings.cleanup.compacts() {
-                check_keyed(&batch)?;
+                records.keyed()?;
             }
             self.storage.admit(batch.len()).map_err(|error| error.at(&partition.topic, number))?;
             let log = partition.log()?.clone();

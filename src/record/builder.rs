@@ -135,6 +135,13 @@ impl BatchBuilder {
         body + varint::size(body as i64)
     }
 
+    /// The bytes of an uncompressed batch that holds a record alone, at its own offset and time.
+    pub fn lone_bytes(record: &Record) -> usize {
+        let headers = record.headers.iter().map(|header| (&header.name[..], header.value.as_deref()));
+        let body = Self::body_bytes(0, 0, record.key.as_deref(), record.value.as_deref(), headers);
+        limits::BATCH_HEADER_BYTES + varint::size(body as i64) + body
+    }
+
     /// Records so far.
     pub fn record_count(&self) -> u32 {
         self.count

@@ -4,9 +4,8 @@ use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::limits;
-
 use super::BatchError;
+use super::snappy::{Snappy, XERIAL};
 
 /// A codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
@@ -25,9 +24,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// What xerial's framing begins with: magic, then two version numbers.
-const XERIAL: &[u8; 8] = b"\x82SNAPPY\0";
-const XERIAL_HEAD: usize = 16;
+/// Bytes of a block of xerial's framing.
 const XERIAL_BLOCK: usize = 32 * 1024;
 
 impl Compression {
@@ -88,108 +85,26 @@ impl Compression {
 
     /// The decompressed form of `input`, refused as soon as it exceeds `limit` bytes.
     pub(crate) fn decompress(self, input: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
-        match self {
-            Self::None => Ok(input.to_vec()),
-            Self::Gzip => self.read(flate2::read::GzDecoder::new(input), limit),
-            Self::Snappy => self.unsnap(input, limit),
-            Self::Lz4 => self.read(lz4_flex::frame::FrameDecoder::new(input), limit),
-            Self::Zstd => {
-                let decoder = zstd::stream::Decoder::new(input).map_err(|error| self.failed(&error))?;
-                self.read(decoder, limit)
-            }
-        }
+        let mut out = Vec::new();
+        self.open(input)?.take(limit as u64 + 1).read_to_end(&mut out).map_err(|error| self.failed(&error))?;
+        if out.len() > limit { Err(BatchError::Bomb { size: input.len(), limit }) } else { Ok(out) }
     }
 
-    /// A reader of the decompressed form of `input`, unbounded. Takes memory for a window, or (Snappy) for a block.
+    /// A reader of the decompressed form of `input`, unbounded. Takes memory for a window, whatever the input says. A first read of
+    /// nothing is the end.
     pub(crate) fn open<'a>(self, input: &'a [u8]) -> Result<Box<dyn Read + 'a>, BatchError> {
         Ok(match self {
             Self::None => Box::new(input),
-            Self::Gzip => Box::new(flate2::read::GzDecoder::new(input)),
-            Self::Snappy => {
-                let framed = input.starts_with(XERIAL);
-                let rest = if framed { input.get(XERIAL_HEAD..).unwrap_or_default() } else { input };
-                Box::new(Snapped { rest, framed, block: Vec::new(), at: 0 })
-            }
+            // As Kafka's clients do, members one behind the other are read as one.
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(input)),
+            Self::Snappy => Box::new(Snappy::new(input)),
             Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
             Self::Zstd => Box::new(zstd::stream::Decoder::new(input).map_err(|error| self.failed(&error))?),
         })
     }
 
-    fn read(self, reader: impl Read, limit: usize) -> Result<Vec<u8>, BatchError> {
-        let mut out = Vec::new();
-        reader.take(limit as u64 + 1).read_to_end(&mut out).map_err(|error| self.failed(&error))?;
-        if out.len() > limit { Err(BatchError::Bomb { limit }) } else { Ok(out) }
-    }
-
-    fn unsnap(self, input: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
-        let mut out = Vec::new();
-        if !input.starts_with(XERIAL) {
-            self.unsnap_block(input, limit, &mut out)?;
-            return Ok(out);
-        }
-        let mut rest = input.get(XERIAL_HEAD..).unwrap_or_default();
-        while let Some((length, tail)) = rest.split_first_chunk::<4>() {
-            let length = u32::from_be_bytes(*length) as usize;
-            let block = tail.get(..length).ok_or_else(|| self.failed(&"a block ends too early"))?;
-            self.unsnap_block(block, limit, &mut out)?;
-            rest = &tail[length..];
-        }
-        if rest.is_empty() { Ok(out) } else { Err(self.failed(&"bytes behind the last block")) }
-    }
-
-    fn unsnap_block(self, block: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), BatchError> {
-        // The length is the block's own word: it is checked before memory is taken for it.
-        let length = snap::raw::decompress_len(block).map_err(|error| self.failed(&error))?;
-        if out.len().saturating_add(length) > limit {
-            return Err(BatchError::Bomb { limit });
-        }
-        // Snappy makes at most 64 bytes of three, so a longer claim is a lie.
-        if length > block.len().saturating_mul(64) {
-            return Err(self.failed(&"a block claims more than it can hold"));
-        }
-        let from = out.len();
-        out.resize(from + length, 0);
-        let got = snap::raw::Decoder::new().decompress(block, &mut out[from..]).map_err(|error| self.failed(&error))?;
-        out.truncate(from + got);
-        Ok(())
-    }
-
     fn failed(self, error: &dyn std::fmt::Display) -> BatchError {
         BatchError::Decompress { codec: self.name(), what: error.to_string() }
-    }
-}
-
-/// Snappy's blocks, one at a time.
-struct Snapped<'a> {
-    rest: &'a [u8],
-    framed: bool,
-    block: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Snapped<'_> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let wrong = |error: BatchError| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
-        while self.at == self.block.len() {
-            if self.rest.is_empty() {
-                return Ok(0);
-            }
-            let mut block = std::mem::take(&mut self.rest);
-            if self.framed {
-                let short = || wrong(Compression::Snappy.failed(&"a block ends too early"));
-                let (length, tail) = block.split_first_chunk::<4>().ok_or_else(short)?;
-                let length = u32::from_be_bytes(*length) as usize;
-                block = tail.get(..length).ok_or_else(short)?;
-                self.rest = &tail[length..];
-            }
-            self.block.clear();
-            self.at = 0;
-            Compression::Snappy.unsnap_block(block, limits::MAX_DECOMPRESSED_BYTES, &mut self.block).map_err(wrong)?;
-        }
-        let count = out.len().min(self.block.len() - self.at);
-        out[..count].copy_from_slice(&self.block[self.at..self.at + count]);
-        self.at += count;
-        Ok(count)
     }
 }
 

@@ -12,8 +12,8 @@ use bytes::BytesMut;
 use crate::base::{ProducerEpoch, ProducerId, TimestampMs, limits};
 
 use super::header::{CONTROL, TRANSACTIONAL, seal};
-use super::records::walk_record;
-use super::{BatchBuilder, BatchHeader, BatchOptions};
+use super::walk::{Slice, Walker};
+use super::{BatchBuilder, BatchHeader, BatchOptions, Bounds};
 
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,7 +42,8 @@ pub fn read_marker(batch: &[u8]) -> Option<Marker> {
         return None;
     }
     let records = batch.get(limits::BATCH_HEADER_BYTES..header.total_bytes())?;
-    let key = walk_record(records, &mut 0, 0).ok()?.key?;
+    let mut walker = Walker::new(Bounds::reading(limits::MAX_BATCH_BYTES));
+    let key = walker.record(&mut Slice::new(records, 0)).ok()?.key?;
     match records.get(key)? {
         [_, _, 0, 0, ..] => Some(Marker::Abort),
         [_, _, 0, 1, ..] => Some(Marker::Commit),

@@ -75,10 +75,60 @@ pub enum BatchError {
         /// What is wrong.
         what: String,
     },
+    /// More records than allowed.
+    #[error("a batch of {count} records is larger than the limit of {limit} records")]
+    TooMany {
+        /// Records it has.
+        count: u32,
+        /// Records it may have.
+        limit: u32,
+    },
+    /// A record is larger than allowed, or has more headers.
+    #[error("record {index} of the batch has {size} {what}, more than the limit of {limit}")]
+    RecordTooLarge {
+        /// Its place in the batch, from 0.
+        index: u32,
+        /// What it has too much of.
+        what: &'static str,
+        /// How much it has.
+        size: usize,
+        /// How much it may have.
+        limit: usize,
+    },
+    /// The records up to one of them have so many headers that they would take more memory than allowed.
+    #[error(
+        "{headers} headers in {bytes} bytes of records take {weight} bytes of memory, more than the limit of {limit}"
+    )]
+    TooHeavy {
+        /// Headers so far.
+        headers: usize,
+        /// Bytes of records so far.
+        bytes: usize,
+        /// What they take.
+        weight: usize,
+        /// What they may take.
+        limit: usize,
+    },
     /// The records decompress to more than allowed.
-    #[error("records decompress to more than {limit} bytes")]
+    #[error("{size} bytes of compressed records decompress to more than the limit of {limit} bytes")]
     Bomb {
+        /// Bytes they have compressed.
+        size: usize,
         /// Bytes allowed.
         limit: usize,
     },
+}
+
+impl BatchError {
+    /// It is well formed, but larger than a limit: fewer or smaller records would be taken.
+    pub fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge { .. }
+                | Self::TooMany { .. }
+                | Self::RecordTooLarge { .. }
+                | Self::TooHeavy { .. }
+                | Self::Bomb { .. }
+        )
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of files, sockets or time. Source of the format: the Kafka protocol guide, "Record Batch".
 
+mod bounds;
 mod builder;
 mod check;
 mod compress;
@@ -11,19 +12,20 @@ mod header;
 pub mod json;
 mod partitioner;
 mod records;
-mod stream;
+mod snappy;
 mod thin;
 mod varint;
+mod walk;
 
+pub use bounds::{Bounds, opened_bytes};
 pub use builder::{BatchBuilder, BatchOptions, set_producer};
-pub use check::{check_keyed, check_produced, verify_batch};
+pub use check::{Checked, CheckedRecords, check_compressed, check_produced, check_stored, verify_batch};
 pub use compress::Compression;
 pub use control::{Marker, marker_batch, read_marker};
 pub use error::BatchError;
 pub use header::{BatchHeader, patch_assigned};
 pub use partitioner::partition_for_key;
 pub use records::{Batches, Header, Record, RecordIter, read_records};
-pub use stream::check_compressed;
 pub use thin::{KeyedRecord, Thinned, each_key, empty_batch, gap_batches, thin};
 
 #[cfg(test)]

@@ -3,6 +3,10 @@ use bytes::Bytes;
 use super::partitioner::murmur2;
 use super::*;
 
+mod weights;
+
+const MIB: Bounds = Bounds::accepting(1 << 20);
+
 fn batch(codec: Compression, records: u32) -> Vec<u8> {
     let options =
         BatchOptions { compression: codec, producer_id: 7, producer_epoch: 1, base_sequence: 40, base_offset: 5 };
@@ -23,7 +27,7 @@ fn batch(codec: Compression, records: u32) -> Vec<u8> {
 fn every_codec_is_a_round_trip() {
     for codec in Compression::ALL {
         let batch = Bytes::from(batch(codec, 100));
-        let header = check_produced(&batch, 1 << 20).unwrap();
+        let header = check_produced(&batch, MIB).unwrap().header;
         assert_eq!((header.base_offset, header.next_offset(), header.record_count), (5, 105, 100));
         assert_eq!((header.compression(), header.last_sequence()), (Ok(codec), 139));
         let records: Vec<_> = read_records(&batch, 1 << 20).unwrap().collect::<Result<_, _>>().unwrap();
@@ -55,7 +59,7 @@ fn a_batch_cut_anywhere_is_refused() {
     }
     let mut two = good.clone();
     two.extend_from_slice(&good);
-    assert_eq!(check_produced(&two, 1 << 20), Err(BatchError::Trailing { extra: good.len() }));
+    assert_eq!(check_produced(&two, MIB), Err(BatchError::Trailing { extra: good.len() }));
     let mut batches = Batches::new(Bytes::from(two[..two.len() - 1].to_vec()));
     assert_eq!(batches.next().unwrap().unwrap().0.record_count, 3);
     assert!(batches.next().is_none());
@@ -68,7 +72,7 @@ fn fields_that_lie_are_refused_with_their_value() {
         let mut bad = batch(Compression::None, 3);
         bad[at..at + bytes.len()].copy_from_slice(bytes);
         header::seal(&mut bad);
-        check_produced(&bad, 1 << 20)
+        check_produced(&bad, MIB).map(|checked| checked.header)
     };
     assert_eq!(with(57, &0i32.to_be_bytes()), Err(BatchError::Field { field: "record count", value: 0 }));
     assert_eq!(with(57, &4i32.to_be_bytes()), Err(BatchError::Field { field: "last offset delta", value: 2 }));
@@ -85,7 +89,10 @@ fn fields_that_lie_are_refused_with_their_value() {
         assert!(with(8, &length.to_be_bytes()).is_err(), "{length}");
     }
     let size = batch(Compression::None, 3).len();
-    assert_eq!(check_produced(&batch(Compression::None, 3), 10), Err(BatchError::TooLarge { size, limit: 10 }));
+    assert_eq!(
+        check_produced(&batch(Compression::None, 3), Bounds::accepting(10)),
+        Err(BatchError::TooLarge { size, limit: 10 })
+    );
 }
 
 #[test]
@@ -116,7 +123,7 @@ fn garbage_never_panics() {
         if bytes.len() > 61 {
             header::seal(&mut bytes);
         }
-        let _ = check_produced(&bytes, 1 << 20);
+        let _ = check_produced(&bytes, MIB);
         if let Ok(records) = read_records(&Bytes::from(bytes), 1 << 16) {
             let _ = records.count();
         }
@@ -218,7 +225,7 @@ fn gaps_stand_for_any_number_of_offsets() {
         for batch in batches {
             let header = verify_batch(&batch).unwrap();
             assert_eq!((header.base_offset, header.is_gap()), (next, true));
-            assert_eq!(check_produced(&batch, 1 << 20), Err(BatchError::Field { field: "record count", value: 0 }));
+            assert_eq!(check_produced(&batch, MIB), Err(BatchError::Field { field: "record count", value: 0 }));
             next = header.next_offset();
         }
         assert_eq!(next, to);
@@ -229,13 +236,17 @@ fn gaps_stand_for_any_number_of_offsets() {
 fn records_without_a_key_are_found_in_every_codec() {
     for codec in Compression::ALL {
         // Every second record has a key.
-        assert_eq!(check_keyed(&batch(codec, 1)), Ok(()), "{codec}");
-        assert_eq!(check_keyed(&batch(codec, 4)), Err(BatchError::NoKey { index: 1 }), "{codec}");
+        let keyed = |batch: Vec<u8>| {
+            let checked = check_produced(&batch, MIB).unwrap();
+            checked.records.map_or_else(|| check_compressed(&batch, MIB).unwrap(), |records| records).keyed()
+        };
+        assert_eq!(keyed(batch(codec, 1)), Ok(()), "{codec}");
+        assert_eq!(keyed(batch(codec, 4)), Err(BatchError::NoKey { index: 1 }), "{codec}");
     }
     let mut horizon = batch(Compression::None, 1);
     horizon[22] |= 0x40;
     header::seal(&mut horizon);
-    assert_eq!(check_produced(&horizon, 1 << 20), Err(BatchError::Horizon));
+    assert_eq!(check_produced(&horizon, MIB), Err(BatchError::Horizon));
 }
 
 #[test]

@@ -5,14 +5,16 @@ use std::borrow::Cow;
 use crate::base::{Offset, TimestampMs, limits};
 
 use super::header::{CONTROL, DELETE_HORIZON, LENGTH_END, TRANSACTIONAL, seal};
-use super::records::{Walk, walk_record};
-use super::{BatchError, BatchHeader, Compression, varint};
+use super::walk::{Slice, Source, Walk, Walker};
+use super::{BatchError, BatchHeader, Bounds, Compression, varint};
 
 /// The attribute bits that an empty batch keeps: transactional and control.
 const KEPT_BITS: u16 = TRANSACTIONAL | CONTROL;
 
 /// The most offsets that one batch can stand for.
 const LONGEST_GAP: u64 = i32::MAX as u64;
+
+const READING: Bounds = Bounds::reading(limits::MAX_DECOMPRESSED_BYTES);
 
 /// What compaction looks at in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +45,9 @@ pub enum Thinned {
 pub fn each_key(batch: &[u8], mut take: impl FnMut(KeyedRecord<'_>)) -> Result<(), BatchError> {
     let header = BatchHeader::parse(batch)?;
     let records = open(batch, &header)?;
-    let mut at = 0;
+    let (mut source, mut walker) = (Slice::new(&records, 0), Walker::new(READING));
     for index in 0..header.record_count {
-        let walk = walk_record(&records, &mut at, index)?;
+        let walk = walker.record(&mut source)?;
         take(keyed(&records, &header, &walk, index)?);
     }
     Ok(())
@@ -68,14 +70,14 @@ pub fn thin(
     let records = open(batch, &header)?;
     let mut kept: Vec<(std::ops::Range<usize>, Walk)> = Vec::new();
     let mut tombstones = false;
-    let mut at = 0;
+    let (mut source, mut walker) = (Slice::new(&records, 0), Walker::new(READING));
     for index in 0..header.record_count {
-        let from = at;
-        let walk = walk_record(&records, &mut at, index)?;
+        let from = source.at();
+        let walk = walker.record(&mut source)?;
         let record = keyed(&records, &header, &walk, index)?;
         if keep(record) {
             tombstones |= record.tombstone;
-            kept.push((from..at, walk));
+            kept.push((from..source.at(), walk));
         }
     }
     if kept.is_empty() {
@@ -213,10 +215,8 @@ fn open<'a>(batch: &'a [u8], header: &BatchHeader) -> Result<Cow<'a, [u8]>, Batc
 }
 
 fn keyed<'a>(records: &'a [u8], header: &BatchHeader, walk: &Walk, index: u32) -> Result<KeyedRecord<'a>, BatchError> {
-    let delta = u64::try_from(walk.offset_delta).ok().filter(|delta| *delta <= u64::from(header.last_offset_delta));
-    let delta = delta.ok_or(BatchError::Record { index, what: "its offset lies outside the batch" })?;
     Ok(KeyedRecord {
-        offset: header.base_offset + delta,
+        offset: header.offset_of(index, walk)?,
         key: walk.key.clone().map(|range| &records[range]),
         tombstone: walk.value.is_none(),
     })

@@ -16,19 +16,30 @@ pub(crate) fn size(value: i64) -> usize {
     (64 - (zigzag | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Reads a number at `at` and moves behind it; `None` if it does not end or is longer than 64 bits.
-pub(crate) fn get(bytes: &[u8], at: &mut usize) -> Option<i64> {
+/// Reads a number byte by byte, wherever the bytes come from; `Ok(None)` if it does not end or is longer than 64 bits. The one
+/// reader of varints: what is checked with it is read with it.
+#[inline]
+pub(crate) fn read<E>(mut next: impl FnMut() -> Result<Option<u8>, E>) -> Result<Option<i64>, E> {
     let mut zigzag: u64 = 0;
     for shift in (0..70).step_by(7) {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
+        let Some(byte) = next()? else { return Ok(None) };
         if shift == 63 && byte > 1 {
-            return None;
+            return Ok(None);
         }
         zigzag |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
+            return Ok(Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)));
         }
     }
-    None
+    Ok(None)
+}
+
+/// Reads a number at `at` and moves behind it; `None` as [`read`].
+pub(crate) fn get(bytes: &[u8], at: &mut usize) -> Option<i64> {
+    let next = || {
+        let byte = bytes.get(*at).copied();
+        *at += usize::from(byte.is_some());
+        Ok::<_, std::convert::Infallible>(byte)
+    };
+    read(next).unwrap_or_default()
 }

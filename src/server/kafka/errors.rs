@@ -205,7 +205,12 @@ pub fn position_code(error: &BrokerError) -> i16 {
 pub fn batch_code(error: &BatchError) -> i16 {
     match error {
         BatchError::Magic { magic: 0 | 1 } => UNSUPPORTED_FOR_MESSAGE_FORMAT,
-        BatchError::TooLarge { .. } => MESSAGE_TOO_LARGE,
+        // Kafka's Java client then splits the batch, and gives up only the record that is too large by itself.
+        BatchError::TooLarge { .. }
+        | BatchError::TooMany { .. }
+        | BatchError::RecordTooLarge { .. }
+        | BatchError::TooHeavy { .. }
+        | BatchError::Bomb { .. } => MESSAGE_TOO_LARGE,
         BatchError::Field { field: "codec", .. } => UNSUPPORTED_COMPRESSION_TYPE,
         BatchError::Truncated { .. } | BatchError::Magic { .. } | BatchError::Checksum { .. } => CORRUPT_MESSAGE,
         BatchError::Field { .. }
@@ -214,7 +219,6 @@ pub fn batch_code(error: &BatchError) -> i16 {
         | BatchError::Horizon
         | BatchError::NoKey { .. }
         | BatchError::Record { .. }
-        | BatchError::Decompress { .. }
-        | BatchError::Bomb { .. } => INVALID_RECORD,
+        | BatchError::Decompress { .. } => INVALID_RECORD,
     }
 }
