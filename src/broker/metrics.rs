@@ -47,6 +47,8 @@ pub struct Metrics {
     pub filter_failures: Counter,
     /// Values that were parsed as JSON for a filter.
     pub filter_values: Counter,
+    /// Batches that readers of the server's own passed over because their records cannot be read.
+    pub unreadable: Counter,
     /// Records that routes have written.
     pub routed: Counter,
     /// Records handed to members of queue groups.
@@ -111,6 +113,7 @@ impl Metrics {
             bytes_out: Counter::default(),
             filtered: Counter::default(),
             filter_failures: Counter::default(),
+            unreadable: Counter::default(),
             filter_values: Counter::default(),
             routed: Counter::default(),
             delivered: Counter::default(),
@@ -152,6 +155,11 @@ impl Metrics {
             metrics.filter_failures.clone(),
         );
         registry.register("filter_values", "Values parsed for filters", metrics.filter_values.clone());
+        registry.register(
+            "unreadable_passed_over",
+            "Batches passed over because their records cannot be read",
+            metrics.unreadable.clone(),
+        );
         registry.register("routed", "Records that routes have written", metrics.routed.clone());
         registry.register("delivered", "Records handed to members of queue groups", metrics.delivered.clone());
         registry.register("redelivered", "Records handed out that had been before", metrics.redelivered.clone());

@@ -10,6 +10,7 @@ mod asked;
 mod broker;
 mod classic;
 mod compaction;
+mod cut;
 mod error;
 mod fetch;
 mod filtered;
@@ -18,6 +19,7 @@ mod hold;
 mod lag;
 mod metrics;
 mod observe;
+mod opened;
 mod partition;
 mod produce;
 mod push;
@@ -43,6 +45,7 @@ pub use classic::{
 pub use error::BrokerError;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
+pub(crate) use opened::{Opened, Unreadable};
 pub use produce::{Place, ProduceFuture};
 pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
 

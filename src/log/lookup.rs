@@ -75,8 +75,9 @@ impl TimePlan {
                 let mut batch = vec![0; header.total_bytes()];
                 disk::read_exact_at(file.as_ref(), &mut batch, position)
                     .map_err(LogError::io("cannot read", &segment.log))?;
-                for record in read_records(&Bytes::from(batch), limits::MAX_DECOMPRESSED_BYTES)? {
-                    let record = record?;
+                let records = read_records(&Bytes::from(batch), limits::MAX_DECOMPRESSED_BYTES);
+                // What cannot be read has no time to be found by; whoever reads there is told.
+                for record in records.into_iter().flatten().map_while(Result::ok) {
                     if record.timestamp >= self.time && record.offset >= self.from && record.offset < self.limit {
                         return Ok(Some((record.offset, record.timestamp)));
                     }

@@ -1,5 +1,6 @@
 //! Reading batches: a plan is made with the log at hand, and run without it, so that appends go on meanwhile.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,7 @@ use crate::record::{BatchHeader, verify_batch};
 use super::checkpoint::SealedSegment;
 use super::files::FileCache;
 use super::partition::PartitionLog;
-use super::scan::{Check, Scanner, read_up_to};
+use super::scan::{Check, Found, Scanner, read_up_to};
 use super::segment::Segment;
 use super::{Damage, LogError};
 
@@ -158,6 +159,30 @@ impl ReadPlan {
                 self.collect_past_damage(file.as_ref(), start)?.map_err(|damage| LogError::Damaged(Box::new(damage)))
             }
             Err(damage) => Err(LogError::Damaged(Box::new(damage))),
+        }
+    }
+
+    /// Where the batch with the offset lies: the segment file, and the position in it.
+    ///
+    /// # Errors
+    /// Those of the disk; [`LogError::Damaged`] if it cannot be found.
+    pub fn place(&self) -> Result<(PathBuf, u64), LogError> {
+        let file = self.files.get(&self.segment.log).map_err(|error| self.segment.open_error(error))?;
+        let start = match (self.start, &self.sealed) {
+            (Some(start), _) => start,
+            (None, Some(info)) => self.segment.sealed_index(&self.files, info)?.position_of(self.offset),
+            (None, None) => 0,
+        };
+        let mut scanner = Scanner::new(file.as_ref(), &self.segment.log, start, self.end, Check::Header);
+        loop {
+            let position = scanner.position;
+            match scanner.next(None)? {
+                Found::Batch(header) if header.next_offset() > self.offset => {
+                    return Ok((self.segment.log.clone(), position));
+                }
+                Found::Batch(_) => {}
+                Found::End | Found::Broken(_) => return Err(missing(&self.segment, self.offset, self.following)),
+            }
         }
     }
 

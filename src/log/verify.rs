@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::Offset;
 use crate::disk::{Disk, OpenMode};
+use crate::record::check_stored;
 
 use super::LogError;
 use super::checkpoint::{Checkpoint, SyncMark};
@@ -159,6 +160,11 @@ impl Verify<'_> {
             let position = scanner.position;
             match scanner.next(Some(expected))? {
                 Found::Batch(header) => {
+                    if let Err((from, error)) = check_stored(scanner.previous(&header)) {
+                        let to = Some(header.next_offset());
+                        let what = format!("its records cannot be read: {error}");
+                        (self.found)(Finding { file: path.clone(), position, from, to, what, damage: true });
+                    }
                     index.add(&header);
                     self.summary.batches += 1;
                     self.summary.records += u64::from(header.record_count);

@@ -54,8 +54,13 @@ impl Output {
     /// The bytes of it, about.
     pub fn weight(&self) -> usize {
         let field = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
-        let headers = self.headers.iter().map(|header| header.name.len() + field(&header.value) + 4);
-        field(&self.key) + field(&self.value) + headers.sum::<usize>() + 16
+        field(&self.key) + field(&self.value) + self.header_bytes() + 16
+    }
+
+    /// The bytes of its headers, about.
+    pub fn header_bytes(&self) -> usize {
+        let value = |header: &Header| header.value.as_ref().map_or(0, Bytes::len);
+        self.headers.iter().map(|header| header.name.len() + value(header) + 4).sum()
     }
 }
 

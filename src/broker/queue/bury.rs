@@ -16,10 +16,11 @@ use crate::catalog::Place;
 use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
+use super::super::cut;
 use super::super::hold::Hold;
 use super::super::partition::Partition;
 use super::super::requests::RESPONDERS;
-use super::super::{AckLevel, Broker, BrokerError, NewTopic};
+use super::super::{Broker, BrokerError, NewTopic};
 use super::dispatch::{Dispatcher, PAUSE, READ_BYTES};
 use super::graves::{headers, place};
 use super::machine::{BURIAL, CONDEMNED, Due};
@@ -283,13 +284,15 @@ impl Dispatcher {
         there: &mut Vec<Offset>,
     ) -> Result<(), BrokerError> {
         let (id, number) = (self.partition.place.topic, self.partition.place.partition);
+        let most = self.broker.topic(topic.as_str())?.settings.max_message_bytes.as_usize();
         let mut batches: BTreeMap<u32, Vec<Record>> = BTreeMap::new();
         for (mut record, failed) in dead {
             let offset = record.offset;
             let reason = self.partition.reason(offset);
             let (attempts, reason) = match (failed, reason) {
+                _ if self.unfit.contains_key(&offset) => (0, self.unfit.get(&offset).cloned().unwrap_or_default()),
                 (CONDEMNED, _) => (0, "it expired before it was delivered".to_owned()),
-                (failed, Some(reason)) => (failed, reason),
+                (failed, Some(reason)) => (failed, cut::reason(reason)),
                 (failed, None) => (failed, "it was not acked in time".to_owned()),
             };
             record.headers.retain(|header| !headers::ALL.iter().any(|name| header.name == name.as_bytes()));
@@ -300,7 +303,14 @@ impl Dispatcher {
                 value: Some(value.into()),
             };
             record.headers.extend(headers::ALL.iter().zip(values).map(header));
+            if let Some(why) = self.unfit.get(&offset)
+                && record.value.is_none()
+            {
+                let value = Some(Bytes::from(why.clone()));
+                record.headers.push(Header { name: Bytes::from_static(cut::LEFT_OUT.as_bytes()), value });
+            }
             let to = record.key.as_ref().map_or(0, |key| partition_for_key(key, partitions));
+            cut::to_fit(&mut record, most, |name| headers::ALL.iter().any(|own| name == own.as_bytes()));
             batches.entry(to).or_default().push(record);
         }
         for (to, mut records) in batches {
@@ -309,7 +319,7 @@ impl Dispatcher {
                 let mut bytes = 0;
                 let fit = records.iter().take_while(|record| {
                     bytes += record.weight();
-                    bytes <= READ_BYTES
+                    bytes <= READ_BYTES.min(most - limits::BATCH_HEADER_BYTES)
                 });
                 let fit = fit.count().max(1);
                 let mut builder = BatchBuilder::new(BatchOptions::default());
@@ -319,7 +329,7 @@ impl Dispatcher {
                     record.offset = at as u64;
                     builder.push_record(&record);
                 }
-                self.broker.produce(topic.as_str(), to, builder.build(), AckLevel::Durable).await?;
+                self.broker.produce_own(topic.as_str(), to, builder.build()).await?;
                 if let Some(graves) = self.group.graves.lock().await.as_mut() {
                     written.iter().for_each(|offset| graves.add((id, number, *offset)));
                 }

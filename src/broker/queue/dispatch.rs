@@ -1,6 +1,6 @@
 //! One task for each partition of a group with members: reads on, hands out, hands out again, buries.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::base::{ErrorKind, Offset, TimestampMs};
+use crate::base::{ErrorKind, Offset, TimestampMs, limits};
 use crate::catalog::{Expired, Processed};
 use crate::expr::Input;
 use crate::record::{BatchBuilder, BatchOptions, Record};
 
 use super::super::broker::lock;
 use super::super::partition::Stable;
+use super::super::records::Read;
 use super::super::{Broker, BrokerError, Isolation};
 use super::group::{Handed, Promise, QueueGroup, QueuePartition};
 use super::machine::{Due, Seen};
@@ -25,6 +26,10 @@ pub(super) const READ_BYTES: usize = 256 * 1024;
 const HANDED_RECORDS: usize = 4096;
 /// Bytes of records after which a delivery is full.
 const HANDED_BYTES: usize = 512 * 1024;
+/// Bytes of records that are delivered together at most; one that is larger is delivered alone.
+const TOGETHER_BYTES: usize = 8 * 1024 * 1024;
+/// Records that nobody can be given, beyond which those that are done are forgotten.
+const MOST_UNFIT: usize = 10_000;
 /// The longest sleep, and the wait after an error.
 const SLEEP: Duration = Duration::from_secs(60);
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
@@ -49,6 +54,8 @@ pub(super) struct Dispatcher {
     ahead: Ahead,
     /// What was read last to be handed out again: records that failed are often neighbours.
     window: (Offset, Vec<Record>, Offset),
+    /// Records read that nobody can be given, and why: they are dead at once. As many as can be in what was read.
+    pub(super) unfit: BTreeMap<Offset, String>,
     /// Dead letters may have been written that are not known to be done with.
     pub(super) to_recover: bool,
     /// When that is tried to be found out again.
@@ -76,6 +83,7 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
         partition,
         ahead: Ahead::default(),
         window: (0, Vec::new(), 0),
+        unfit: BTreeMap::new(),
         to_recover: true,
         recover_at: Instant::now(),
     };
@@ -194,21 +202,28 @@ impl Dispatcher {
         let mut bytes = 0;
         let (mut asked, mut failures, mut parsed) = (0, 0, 0);
         let Ahead { records, next } = &mut self.ahead;
+        let unfit = &self.unfit;
         let (topic, number) = (self.partition.topic.as_str(), self.partition.place.partition);
         self.group.with(&self.broker, &self.partition, |machine, now| {
             while handed.len() < promise.records && bytes < HANDED_BYTES && machine.has_room() {
-                let Some(record) = records.pop_front() else {
-                    machine.pass(*next);
+                // Together they make one batch, which is to fit a frame.
+                let fits = |record: &mut Record| handed.is_empty() || bytes + record.weight() <= TOGETHER_BYTES;
+                let Some(record) = records.pop_front_if(fits) else {
+                    if records.is_empty() {
+                        machine.pass(*next);
+                    }
                     break;
                 };
-                let matches = filter.as_ref().is_none_or(|filter| {
-                    asked += 1;
-                    let input = Input { topic, partition: number, offset: record.offset, record: &record };
-                    filter.ask(&input, &mut parsed).unwrap_or_else(|_| {
-                        failures += 1;
-                        false
-                    })
-                });
+                let unfit = unfit.contains_key(&record.offset);
+                let matches = unfit
+                    || filter.as_ref().is_none_or(|filter| {
+                        asked += 1;
+                        let input = Input { topic, partition: number, offset: record.offset, record: &record };
+                        filter.ask(&input, &mut parsed).unwrap_or_else(|_| {
+                            failures += 1;
+                            false
+                        })
+                    });
                 // A request that nobody waits for any more is nothing to be told of.
                 let over = self.broker.is_request_over(&record, now);
                 let expired = matches && !over && time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
@@ -222,7 +237,7 @@ impl Dispatcher {
                     key: record.key.as_ref().filter(|_| ordered).map(hash),
                     deliver_at: time_of(&record, DELIVER_AT),
                     skip,
-                    condemned: expired,
+                    condemned: expired || unfit,
                 };
                 if machine.admit(seen, promise.member.id, now) {
                     bytes += record.weight();
@@ -250,9 +265,14 @@ impl Dispatcher {
         let dead_letters = self.expired_are_dead_letters()?;
         let (mut handed, mut condemned, mut expired, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for record in records.into_iter().filter(|record| record.offset < due.to) {
-            if handed.len() >= promise.records || bytes >= HANDED_BYTES {
+            let together = handed.is_empty() || bytes + record.weight() <= TOGETHER_BYTES;
+            if handed.len() >= promise.records || bytes >= HANDED_BYTES || !together {
                 due.to = record.offset;
                 break;
+            }
+            if self.unfit.contains_key(&record.offset) {
+                condemned.push(record.offset);
+                continue;
             }
             let over = self.broker.is_request_over(&record, now);
             if over || time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now) {
@@ -318,7 +338,7 @@ impl Dispatcher {
 
     /// Records from `from` on, and the offset behind what was read. `None` if something else is to be done first.
     pub(super) async fn read(
-        &self,
+        &mut self,
         from: Offset,
         max_bytes: usize,
     ) -> Result<Option<(Vec<Record>, Offset)>, BrokerError> {
@@ -331,12 +351,37 @@ impl Dispatcher {
             self.with(|machine, now| machine.forget_below(start, now));
             return Ok(None);
         }
-        let read = self
-            .broker
-            .records_from(self.partition.topic.as_str(), number, from, max_bytes, Isolation::Committed)
-            .await?;
-        Ok(Some(read))
+        let topic = self.partition.topic.as_str();
+        let Read { mut records, unreadable, next } =
+            self.broker.read_from(topic, number, from, max_bytes, Isolation::Committed).await?;
+        if self.unfit.len() >= MOST_UNFIT {
+            let machine = lock(&self.partition.machine);
+            self.unfit.retain(|offset, _| !machine.is_done(*offset));
+        }
+        for record in &records {
+            if let Some(why) = too_large(record) {
+                tracing::error!(group = %self.group.name, topic, partition = number, offset = record.offset, why, "a record is dead");
+                self.unfit.insert(record.offset, why);
+            }
+        }
+        for one in unreadable {
+            self.broker.pass_over(&format!("group {}", self.group.name), topic, number, &one).await;
+            self.unfit.insert(one.from, one.to_string());
+            // It stands for what cannot be read on its way to the dead letters.
+            let timestamp = self.broker.clock.now_ms();
+            let record = Record { offset: one.from, timestamp, key: None, value: None, headers: Vec::new() };
+            let at = records.partition_point(|before| before.offset < one.from);
+            records.insert(at, record);
+        }
+        Ok(Some((records, next)))
     }
+}
+
+/// Why a record cannot be handed out: a delivery is a batch that is not compressed. None of that size is accepted; earlier
+/// versions took them compressed.
+fn too_large(record: &Record) -> Option<String> {
+    let (size, limit) = (BatchBuilder::lone_bytes(record), limits::MAX_BATCH_BYTES);
+    (size > limit).then(|| format!("a record of {size} bytes cannot be handed out; the limit is {limit}"))
 }
 
 fn hash(key: &Bytes) -> u64 {

@@ -50,8 +50,9 @@ impl Graves {
         for number in 0..found.entry.partitions {
             let mut at = 0;
             loop {
-                let (records, next) =
-                    broker.records_from(topic.as_str(), number, at, READ_BYTES, Isolation::Uncommitted).await?;
+                let (records, next) = broker
+                    .records_from("dead letters", (topic.as_str(), number), at, READ_BYTES, Isolation::Uncommitted)
+                    .await?;
                 if next == at {
                     break;
                 }

@@ -228,8 +228,15 @@ impl Window {
             (topic, *partition) == (&at.topic, at.partition) && (*begin..self.end).contains(&at.offset)
         });
         if !inside {
-            let read =
-                broker.records_from(at.topic.as_str(), at.partition, at.offset, READ_BYTES, Isolation::Committed).await;
+            let read = broker
+                .records_from(
+                    "receipts",
+                    (at.topic.as_str(), at.partition),
+                    at.offset,
+                    READ_BYTES,
+                    Isolation::Committed,
+                )
+                .await;
             (self.records, self.end) = match read {
                 Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => return Ok(None),
                 other => other?,

@@ -17,9 +17,10 @@ use crate::expr::{Filter, Input};
 use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
+use super::super::cut::LEFT_OUT;
 use super::super::hold::Hold;
 use super::super::task;
-use super::super::{AckLevel, Broker, BrokerError, Isolation};
+use super::super::{Broker, BrokerError, Isolation};
 use super::graves::{headers, text};
 use super::keeper::event_of;
 use super::machine::{Machine, Seen};
@@ -174,8 +175,9 @@ impl Broker {
             let mut part = self.part(&redrive.topic, id, number, &group)?;
             let mut at = std::mem::take(&mut from).max(part.machine.floor());
             while at < part.end {
-                let (records, next) =
-                    self.records_from(redrive.topic.as_str(), number, at, READ_BYTES, Isolation::Committed).await?;
+                let (records, next) = self
+                    .records_from("redrive", (redrive.topic.as_str(), number), at, READ_BYTES, Isolation::Committed)
+                    .await?;
                 let mut batch = Vec::new();
                 at = next;
                 for record in records {
@@ -229,6 +231,10 @@ impl Broker {
 
     /// Where a dead letter goes, and as what.
     fn way_back(&self, dead: &TopicName, number: PartitionId, mut record: Record) -> Option<Back> {
+        // What of it was left out cannot go back.
+        if text(&record, LEFT_OUT).is_some() {
+            return None;
+        }
         let mut source = text(&record, headers::SOURCE)?.rsplitn(3, '/').skip(1);
         let (partition, topic) = (source.next()?.parse::<PartitionId>().ok()?, TopicName::new(source.next()?).ok()?);
         let partitions = self.topic(topic.as_str()).ok()?.entry.partitions;
@@ -280,7 +286,7 @@ impl Broker {
                     record.offset = at as u64;
                     builder.push_record(&record);
                 }
-                self.produce(topic.as_str(), partition, builder.build(), AckLevel::Durable).await?;
+                self.produce_own(topic.as_str(), partition, builder.build()).await?;
             }
         }
         let events = done_events(part, &done, self.clock.now_ms());

@@ -11,13 +11,14 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::base::{
-    ErrorKind, GroupName, Offset, PartitionId, RequestId, TimestampMs, TopicId, TopicName, TopicPattern, limits,
+    ErrorKind, GroupName, Offset, PartitionId, RequestId, TimestampMs, TopicId, TopicName, TopicPattern,
 };
 use crate::catalog::{Callback, Catalog, Event, GroupEntry, GroupKind, Place, Position, RequestEntry, Writing};
-use crate::record::{Batches, Header, Record, partition_for_key, read_records};
+use crate::record::{Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
 use super::super::hold::Hold;
+use super::super::opened::Opened;
 use super::super::partition::Partition;
 use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, JoinQueue, NewTopic, OffsetAt, QueueMember};
@@ -517,13 +518,10 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await?;
-        for batch in Batches::new(fetched.bytes) {
-            for record in read_records(&batch?.1, limits::MAX_DECOMPRESSED_BYTES)? {
-                let record = record?;
-                if record.offset == offset {
-                    return Ok(record);
-                }
-            }
+        if let Some(Ok(record)) = Opened::new(fetched.bytes, offset).next()
+            && record.offset == offset
+        {
+            return Ok(record);
         }
         Err(BrokerError::new(
             ErrorKind::NotFound,

@@ -9,11 +9,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use crate::base::{ErrorKind, Offset, RequestId, TopicId, TopicName, limits};
+use crate::base::{ErrorKind, Offset, RequestId, TopicId, TopicName};
 use crate::catalog::{Callback, RequestEntry, Writing};
-use crate::record::{Batches, Record, read_records};
 
 use super::super::broker::{blocking, lock};
+use super::super::opened::Opened;
 use super::super::partition::Partition;
 use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, Fetched};
@@ -136,7 +136,14 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
         return Ok(None);
     }
     let (mut changed, mut writing) = (Vec::new(), Vec::new());
-    for record in records_of(fetched.bytes, from)? {
+    for record in Opened::new(fetched.bytes, from) {
+        let record = match record {
+            Ok(record) => record,
+            Err(unreadable) => {
+                broker.pass_over("replies", REPLIES, 0, &unreadable).await;
+                continue;
+            }
+        };
         let Some(id) = records::id_of(&record) else { continue };
         let (step, word, at) = (records::step_of(&record), records::word_of(&record), record.offset);
         let decided = lock(&broker.requests.machine).decide(&id, step, word, at, broker.clock.now_ms());
@@ -306,21 +313,4 @@ async fn fetch(broker: &Broker, topic: &str, partition: u32, offset: Offset) -> 
         skip_damaged: true,
     };
     broker.fetch(request).await
-}
-
-fn records_of(bytes: bytes::Bytes, from: Offset) -> Result<Vec<Record>, BrokerError> {
-    let mut records = Vec::new();
-    for batch in Batches::new(bytes) {
-        let (header, batch) = batch?;
-        if header.is_control() {
-            continue;
-        }
-        for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES)? {
-            let record = record?;
-            if record.offset >= from {
-                records.push(record);
-            }
-        }
-    }
-    Ok(records)
 }

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs, TopicName, limits};
 use crate::catalog::RouteCounts;
 use crate::expr::Input;
-use crate::record::{Batches, Record, partition_for_key, read_records};
+use crate::record::{Record, partition_for_key};
 use crate::route::{Aggregate, Effect, Failure, Output, Route, Routed, Rule};
 
+use super::super::cut;
+use super::super::opened::{Opened, Unreadable};
 use super::super::partition::Topic;
 use super::super::{Broker, BrokerError};
 use super::active::ActiveRoute;
@@ -22,6 +24,10 @@ const PORTION_OUTPUTS: usize = 20_000;
 const PORTION_BYTES: usize = 4 * 1024 * 1024;
 /// What a record needs in a batch beside its own bytes, at most.
 const RECORD_ROOM: usize = 128;
+
+/// Headers that an output may have, and their bytes: those of a record as it is accepted, and the server's own.
+const HEADERS: usize = limits::RECORD_HEADERS + limits::OWN_HEADERS;
+const HEADER_BYTES: usize = limits::RECORD_HEADER_BYTES + limits::OWN_HEADER_BYTES;
 
 /// A record that is to be written, and where.
 #[derive(Debug)]
@@ -42,6 +48,8 @@ pub(super) struct Portion {
     pub(super) open: Vec<(Offset, TimestampMs)>,
     /// What was done, in all.
     pub(super) counts: RouteCounts,
+    /// What between its records cannot be read.
+    pub(super) unreadable: Vec<Unreadable>,
     /// Why it ends before what was read does.
     pub(super) stopped: Option<BrokerError>,
     /// How often topics had been made larger when it was evaluated.
@@ -51,8 +59,8 @@ pub(super) struct Portion {
 impl Portion {
     fn new(broker: &Broker, from: Offset) -> Self {
         let epoch = broker.routes.epoch();
-        let (made, open) = (Vec::new(), Vec::new());
-        Self { made, next: from, open, counts: RouteCounts::default(), stopped: None, epoch }
+        let (made, open, unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        Self { made, next: from, open, unreadable, counts: RouteCounts::default(), stopped: None, epoch }
     }
 }
 
@@ -71,39 +79,34 @@ impl Evaluator {
     /// Routes the records of these batches from an offset on, as many as make a portion.
     ///
     /// # Errors
-    /// A batch that cannot be read.
+    /// None today; what cannot be read is a dead letter.
     pub(super) fn portion(&mut self, batches: Bytes, from: Offset, end: Offset) -> Result<Portion, BrokerError> {
         let mut portion = Portion::new(&self.broker, from);
         let mut bytes = 0;
         let mut full = false;
         // For this portion only: a topic that gets more partitions meanwhile makes it void.
         let mut known = None;
-        'batches: for batch in Batches::new(batches) {
-            let (header, batch) = batch?;
-            if header.is_control() {
-                continue;
+        for record in Opened::new(batches, from) {
+            if portion.made.len() >= PORTION_OUTPUTS || bytes >= PORTION_BYTES {
+                full = true;
+                break;
             }
-            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES)? {
-                let record = record?;
-                if record.offset < from {
-                    continue;
+            let before = portion.made.len();
+            let (next, done) = match &record {
+                Ok(record) => (record.offset + 1, self.one(record, &mut portion, &mut known)),
+                Err(unreadable) => (unreadable.to, self.unreadable(unreadable, &mut portion, &mut known)),
+            };
+            if let Err(error) = done {
+                if let (Some(aggregate), Ok(record)) = (&mut self.aggregate, &record) {
+                    aggregate.take_back(record.offset);
                 }
-                if portion.made.len() >= PORTION_OUTPUTS || bytes >= PORTION_BYTES {
-                    full = true;
-                    break 'batches;
-                }
-                let before = portion.made.len();
-                if let Err(error) = self.one(&record, &mut portion, &mut known) {
-                    if let Some(aggregate) = &mut self.aggregate {
-                        aggregate.take_back(record.offset);
-                    }
-                    portion.made.truncate(before);
-                    portion.stopped = Some(error);
-                    break 'batches;
-                }
-                bytes += portion.made.iter().skip(before).map(|made| made.output.weight()).sum::<usize>();
-                portion.next = record.offset + 1;
+                portion.made.truncate(before);
+                portion.stopped = Some(error);
+                break;
             }
+            bytes += portion.made.iter().skip(before).map(|made| made.output.weight()).sum::<usize>();
+            portion.next = next;
+            portion.unreadable.extend(record.err());
         }
         if portion.stopped.is_none() && !full {
             portion.next = portion.next.max(end);
@@ -187,6 +190,29 @@ impl Evaluator {
         Ok(())
     }
 
+    /// What cannot be read is one dead letter without key, value and headers, at the first of its offsets.
+    fn unreadable(
+        &mut self,
+        of: &Unreadable,
+        portion: &mut Portion,
+        known: &mut Option<Arc<Topic>>,
+    ) -> Result<(), BrokerError> {
+        let timestamp = self.broker.clock.now_ms();
+        let record = Record { offset: of.from, timestamp, key: None, value: None, headers: Vec::new() };
+        let mut refused = self.route.refuse(&self.input(&record), Failure::new("read", of.to_string()));
+        refused.outputs.retain(|output| output.rule == Rule::DeadLetter);
+        let partitions = match self.places(&refused, known)? {
+            Ok(partitions) => partitions,
+            Err(failure) => return Err(BrokerError::new(ErrorKind::TooLarge, failure.message)),
+        };
+        self.count(&refused);
+        for (number, (output, partition)) in refused.outputs.into_iter().zip(partitions).enumerate() {
+            let mark = Mark { offset: of.from, output: number as u64 };
+            portion.made.push(Made { mark, partition, output });
+        }
+        Ok(())
+    }
+
     fn count(&mut self, routed: &Routed) {
         let counts = &mut self.counts;
         counts.read += 1;
@@ -211,13 +237,13 @@ impl Evaluator {
     fn cut(&self, mut routed: Routed) -> Routed {
         for output in &mut routed.outputs {
             let most = self.broker.topic_of(&output.topic).map(|topic| topic.settings.max_message_bytes.as_usize());
-            let most = most.unwrap_or(limits::DEFAULT_BATCH_BYTES);
-            if output.weight() + RECORD_ROOM > most {
-                let length = output.value.as_ref().map_or(0, Bytes::len);
-                output.value = None;
-                let text = format!("the value of {length} bytes is left out: the topic takes batches of up to {most}");
-                replace(output, "tidelog-left-out", text);
-            }
+            // What is estimated of an output is more than it has.
+            let most = most.unwrap_or(limits::DEFAULT_BATCH_BYTES).saturating_sub(RECORD_ROOM);
+            let headers = std::mem::take(&mut output.headers);
+            let (key, value) = (output.key.take(), output.value.take());
+            let mut record = Record { offset: 0, timestamp: output.timestamp, key, value, headers };
+            cut::to_fit(&mut record, most, |name| name.starts_with(b"tidelog-"));
+            (output.key, output.value, output.headers) = (record.key, record.value, record.headers);
         }
         routed
     }
@@ -244,8 +270,17 @@ impl Evaluator {
                 }
             };
             let (size, most) = (output.weight() + RECORD_ROOM, topic.settings.max_message_bytes.as_usize());
-            if size > most {
-                let message = format!("a record of {size} bytes; topic '{}' takes up to {most}", output.topic);
+            let (headers, header_bytes) = (output.headers.len(), output.header_bytes());
+            let message = if size > most {
+                Some(format!("a record of {size} bytes; topic '{}' takes up to {most}", output.topic))
+            } else if headers > HEADERS {
+                Some(format!("a record of {headers} headers; the limit is {HEADERS}"))
+            } else if header_bytes > HEADER_BYTES {
+                Some(format!("a record with {header_bytes} bytes of headers; the limit is {HEADER_BYTES}"))
+            } else {
+                None
+            };
+            if let Some(message) = message {
                 return Ok(Err(Failure::new(self.route.name_of(output.rule), message)));
             }
             partitions.push(self.partition_of(output, topic.entry.partitions));

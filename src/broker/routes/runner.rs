@@ -12,11 +12,12 @@ use tokio::sync::watch;
 
 use crate::base::{ErrorKind, Offset, TimestampMs, limits};
 use crate::catalog::{Event, RouteProgress};
-use crate::record::{Batches, Record, read_records};
+use crate::record::Record;
 use crate::route::{Aggregate, Effect, Failure};
 
 use super::super::broker::{blocking, lock};
 use super::super::hold::Hold;
+use super::super::opened::Opened;
 use super::super::task;
 use super::super::{Broker, BrokerError, FetchRequest};
 use super::active::{ActiveRoute, Reading};
@@ -249,6 +250,11 @@ impl Runner {
         match portion {
             Ok(portion) => {
                 self.cursor = portion.next;
+                for unreadable in &portion.unreadable {
+                    let place = &self.reading.place;
+                    let route = format!("route {}", place.route);
+                    self.broker.pass_over(&route, self.reading.topic.as_str(), place.partition, unreadable).await;
+                }
                 Ok(Some(portion))
             }
             Err(error) => {
@@ -558,13 +564,13 @@ async fn record_at(broker: &Broker, reading: &Reading, offset: Offset) -> Result
         Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => return Ok(None),
         Err(error) => return Err(error),
     };
-    for batch in Batches::new(fetched.bytes) {
-        for record in read_records(&batch?.1, limits::MAX_DECOMPRESSED_BYTES)? {
-            let record = record?;
-            if record.offset == offset {
-                return Ok(Some(record));
-            }
+    match Opened::new(fetched.bytes, offset).next() {
+        Some(Err(unreadable)) => {
+            let route = format!("route {}", reading.place.route);
+            broker.pass_over(&route, reading.topic.as_str(), reading.place.partition, &unreadable).await;
+            Ok(None)
         }
+        Some(Ok(record)) => Ok((record.offset == offset).then_some(record)),
+        None => Ok(None),
     }
-    Ok(None)
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::base::{ErrorKind, Offset, PartitionId, TopicName, limits};
+use crate::base::{ErrorKind, Offset, PartitionId, TopicName};
 use crate::expr::Input;
-use crate::record::{Batches, Record, partition_for_key, read_records};
+use crate::record::{Record, partition_for_key};
 use crate::route::{self, Explanation, Output};
 
 use super::super::broker::{blocking, lock};
+use super::super::opened::Opened;
 use super::super::{Broker, BrokerError, FetchRequest, OffsetAt};
 use super::active::{ActiveRoute, Reading};
 
@@ -134,10 +135,8 @@ impl Broker {
             skip_damaged: false,
         };
         let Ok(fetched) = self.fetch(request).await else { return (number, None) };
-        let records = Batches::new(fetched.bytes).filter_map(Result::ok).flat_map(|(_, batch)| {
-            read_records(&batch, limits::MAX_DECOMPRESSED_BYTES).into_iter().flatten().filter_map(Result::ok)
-        });
-        let found = records.into_iter().find(|record| {
+        let records = Opened::new(fetched.bytes, start).filter_map(Result::ok);
+        let found = { records }.find(|record| {
             value(&record.headers, route::SOURCE).is_some_and(|value| value == source.as_bytes())
                 && value(&record.headers, route::OUTPUT) == wanted
                 && value(&record.headers, route::ROUTE) == route
@@ -161,14 +160,10 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await?;
-        for batch in Batches::new(fetched.bytes) {
-            for record in read_records(&batch?.1, limits::MAX_DECOMPRESSED_BYTES)? {
-                let record = record?;
-                if record.offset == offset {
-                    return Ok(Some(record));
-                }
-            }
+        match Opened::new(fetched.bytes, offset).next() {
+            Some(Err(unreadable)) => Err(self.unreadable(topic.as_str(), partition, &unreadable).await),
+            Some(Ok(record)) => Ok((record.offset == offset).then_some(record)),
+            None => Ok(None),
         }
-        Ok(None)
     }
 }

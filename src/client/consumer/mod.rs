@@ -162,10 +162,10 @@ impl ConsumerBuilder {
         let spans = self.spans(&found).await?;
         let (sender, events) = mpsc::unbounded_channel();
         let starter = Starter::new(&self, spans.len(), sender);
-        let max_records = self.max_records.unwrap_or(u64::MAX);
+        let (max_records, skip_damaged) = (self.max_records.unwrap_or(u64::MAX), self.skip_damaged);
         let parts = spans.into_iter().enumerate().map(|(index, span)| starter.start(index, span)).collect();
         let following = self.follows().then(|| Following::begin(&self, starter, &found));
-        Ok(Consumer::new(parts, events, following, max_records))
+        Ok(Consumer::new(parts, events, following, max_records, skip_damaged))
     }
 
     /// Whether there is more than what was there when it was built.

@@ -7,7 +7,7 @@ use crate::base::{ErrorKind, Offset, PartitionId, limits};
 use crate::client::ClientError;
 use crate::client::connection::answer_of;
 use crate::client::link::Link;
-use crate::protocol::{Fetch, FetchOk};
+use crate::protocol::{Fetch, FetchOk, Skipped};
 use crate::record::{BatchError, Batches, read_records};
 
 use super::stream::{ConsumedRecord, SkippedRange};
@@ -160,14 +160,34 @@ impl Pull {
 
     fn read(&self, from: Offset, answer: FetchOk, payload: bytes::Bytes) -> Result<Pulled, BatchError> {
         let FetchOk { log_start, stable_end, mut next_offset, skipped } = answer;
-        let mut records = Vec::new();
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
         'all: for batch in Batches::new(payload) {
             let (header, batch) = batch?;
             if header.is_control() {
                 continue;
             }
-            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES)? {
-                let record = record?;
+            let mut at = from.max(header.base_offset);
+            let (read, fault) = match read_records(&batch, limits::MAX_DECOMPRESSED_BYTES) {
+                Ok(read) => (Some(read), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            for record in read.into_iter().flatten().chain(fault) {
+                let record = match record {
+                    Ok(record) => record,
+                    // The batch is whole; its records cannot be read.
+                    Err(error) if self.skip_damaged => {
+                        let (from, to) = (at, header.next_offset());
+                        unreadable.push(Skipped { from, to, reason: error.to_string() });
+                        break;
+                    }
+                    // The next pull begins with it.
+                    Err(_) if !records.is_empty() => {
+                        next_offset = at;
+                        break 'all;
+                    }
+                    Err(error) => return Err(error),
+                };
+                at = at.max(record.offset + 1);
                 if record.offset < from {
                     continue;
                 }
@@ -186,13 +206,16 @@ impl Pull {
                 });
             }
         }
-        let skipped = skipped.into_iter().filter(|skipped| skipped.from < next_offset).map(|skipped| SkippedRange {
-            topic: self.topic.clone(),
-            partition: self.partition,
-            from: skipped.from,
-            to: skipped.to,
-            reason: skipped.reason,
-        });
+        let skipped =
+            skipped.into_iter().chain(unreadable).filter(|skipped| skipped.from < next_offset).map(|skipped| {
+                SkippedRange {
+                    topic: self.topic.clone(),
+                    partition: self.partition,
+                    from: skipped.from,
+                    to: skipped.to,
+                    reason: skipped.reason,
+                }
+            });
         Ok(Pulled { records, next_offset, log_start, stable_end, skipped: skipped.collect() })
     }
 }

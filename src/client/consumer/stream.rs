@@ -80,6 +80,7 @@ pub struct Consumer {
     following: Option<Following>,
     current: Option<Reading>,
     skipped: Vec<SkippedRange>,
+    skip_damaged: bool,
     left: u64,
 }
 
@@ -99,6 +100,8 @@ pub(crate) struct Reading {
     pub(crate) chunk: Chunk,
     batches: Batches,
     records: Option<RecordIter>,
+    /// The offset behind the batch that is being read.
+    batch_end: Offset,
 }
 
 impl std::fmt::Debug for Reading {
@@ -113,8 +116,9 @@ impl Consumer {
         events: mpsc::UnboundedReceiver<Event>,
         following: Option<Following>,
         max_records: u64,
+        skip_damaged: bool,
     ) -> Self {
-        Self { parts, events, following, current: None, skipped: Vec::new(), left: max_records }
+        Self { parts, events, following, current: None, skipped: Vec::new(), left: max_records, skip_damaged }
     }
 
     /// The next record; `None` when there will be none. May be dropped while it waits.
@@ -194,6 +198,20 @@ impl Consumer {
                         headers: record.headers,
                     }));
                 }
+                // The batch is whole; its records cannot be read.
+                Some(Err(error)) if self.skip_damaged && reading.batch_end > part.position.next_offset => {
+                    let range = SkippedRange {
+                        topic: part.share.topic.clone(),
+                        partition: part.share.partition,
+                        from: part.position.next_offset,
+                        to: reading.batch_end,
+                        reason: error.to_string(),
+                    };
+                    part.position.next_offset = range.to;
+                    if self.skipped.len() < SKIPPED_RANGES {
+                        self.skipped.push(range);
+                    }
+                }
                 Some(Err(error)) => {
                     let message = format!(
                         "{}/{} at offset {}: what the server sent is damaged: {error}",
@@ -227,26 +245,36 @@ impl Reading {
     /// A chunk of the partition with this index.
     pub(crate) fn new(part: usize, chunk: Chunk) -> Self {
         let batches = Batches::new(chunk.payload.clone());
-        Self { part, chunk, batches, records: None }
+        Self { part, chunk, batches, records: None, batch_end: 0 }
     }
 
     /// The next record; `None` behind the last.
     pub(crate) fn next_record(&mut self) -> Option<Result<Record, BatchError>> {
         loop {
             if let Some(records) = &mut self.records {
-                if let Some(record) = records.next() {
-                    return Some(record);
+                match records.next() {
+                    Some(Ok(record)) => return Some(Ok(record)),
+                    Some(Err(error)) => {
+                        self.records = None;
+                        return Some(Err(error));
+                    }
+                    None => self.records = None,
                 }
-                self.records = None;
             }
             match self.batches.next() {
                 // Control batches are the server's own.
                 Some(Ok((header, _))) if header.is_control() => {}
-                Some(Ok((_, batch))) => match read_records(&batch, limits::MAX_DECOMPRESSED_BYTES) {
-                    Ok(records) => self.records = Some(records),
-                    Err(error) => return Some(Err(error)),
-                },
-                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok((header, batch))) => {
+                    self.batch_end = header.next_offset();
+                    match read_records(&batch, limits::MAX_DECOMPRESSED_BYTES) {
+                        Ok(records) => self.records = Some(records),
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                Some(Err(error)) => {
+                    self.batch_end = 0;
+                    return Some(Err(error));
+                }
                 None => {
                     let rest = self.batches.remainder();
                     let need = limits::BATCH_HEADER_BYTES.max(rest + 1);

@@ -10,11 +10,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answer::Caller;
 use super::problem::Problem;
-use crate::base::{Offset, PartitionId, StartAt, TimestampMs, TopicName, limits};
-use crate::broker::{OffsetAt, PartitionReader, ReadAt};
+use crate::base::{Offset, PartitionId, StartAt, TimestampMs, TopicName};
+use crate::broker::{OffsetAt, Opened, PartitionReader, ReadAt, Unreadable};
 use crate::expr::Filter;
 use crate::record::json::{Headers, RecordLine, Text};
-use crate::record::{Batches, read_records};
 use crate::server::budget::Grant;
 
 /// Bytes read from a partition at a time, unless one batch is larger.
@@ -36,6 +35,15 @@ pub struct Line {
     pub json: Vec<u8>,
     /// The cursor behind it.
     pub after: Cursor,
+}
+
+/// What became of batches that were to be lines.
+enum Took {
+    All,
+    /// There is no room for more.
+    Some,
+    /// The next record cannot be read.
+    Unreadable(Unreadable),
 }
 
 /// What is read, and from where.
@@ -194,14 +202,26 @@ impl Reading {
             let fetched = self.readers[at].read(read).await?;
             reading.settle(fetched.bytes.len());
             at_end &= fetched.next_offset == offset;
-            let batches = match &self.filter {
-                Some(filter) => broker.filter(filter, topic.as_str(), partition, fetched.bytes, offset).await?,
-                None => fetched.bytes,
-            };
+            let (mut next_offset, mut batches) = (fetched.next_offset, fetched.bytes);
+            if let Some(filter) = &self.filter {
+                let left = broker.filter(filter, topic.as_str(), partition, batches, (offset, false)).await?;
+                (next_offset, batches) = (left.next.unwrap_or(next_offset), left.batches);
+            }
             let before = bytes;
-            let whole = self.take_lines(at, batches, max, &mut lines, &mut bytes)?;
+            let whole = match self.take_lines(at, batches, max, &mut lines, &mut bytes)? {
+                Took::All => true,
+                Took::Some => false,
+                // What was read before it is handed out; the next read meets it first.
+                Took::Unreadable(_) if !lines.is_empty() => {
+                    at_end = false;
+                    false
+                }
+                Took::Unreadable(unreadable) => {
+                    return Err(broker.unreadable(topic.as_str(), partition, &unreadable).await.into());
+                }
+            };
             if whole {
-                self.cursor.0[at].1 = fetched.next_offset.max(self.cursor.0[at].1);
+                self.cursor.0[at].1 = next_offset.max(self.cursor.0[at].1);
                 if let Some(last) = lines.last_mut() {
                     last.after = self.cursor.clone();
                 }
@@ -226,40 +246,32 @@ impl Reading {
         max: usize,
         lines: &mut Vec<Line>,
         bytes: &mut usize,
-    ) -> Result<bool, Problem> {
-        let damaged =
-            |error: crate::record::BatchError| Problem::new(crate::base::ErrorKind::Damaged, error.to_string());
-        for batch in Batches::new(batches) {
-            let (header, batch) = batch.map_err(damaged)?;
-            if header.is_control() {
-                continue;
+    ) -> Result<Took, Problem> {
+        let (partition, from) = self.cursor.0[at];
+        for record in Opened::new(batches, from) {
+            let record = match record {
+                Ok(record) => record,
+                Err(unreadable) => return Ok(Took::Unreadable(unreadable)),
+            };
+            if lines.len() >= max || *bytes >= FULL_BYTES {
+                return Ok(Took::Some);
             }
-            for record in read_records(&batch, limits::MAX_DECOMPRESSED_BYTES).map_err(damaged)? {
-                let record = record.map_err(damaged)?;
-                let (partition, from) = self.cursor.0[at];
-                if record.offset < from {
-                    continue;
-                }
-                if lines.len() >= max || *bytes >= FULL_BYTES {
-                    return Ok(false);
-                }
-                let line = RecordLine {
-                    topic: self.topic.as_str(),
-                    partition,
-                    offset: record.offset,
-                    timestamp: record.timestamp,
-                    key: record.key.as_deref().map(Text),
-                    headers: Headers(&record.headers),
-                    value: record.value.as_deref().map(Text),
-                    attempt: None,
-                };
-                let json = serde_json::to_vec(&line)
-                    .map_err(|error| Problem::new(crate::base::ErrorKind::Internal, error.to_string()))?;
-                *bytes += json.len();
-                self.cursor.0[at].1 = record.offset + 1;
-                lines.push(Line { json, after: self.cursor.clone() });
-            }
+            let line = RecordLine {
+                topic: self.topic.as_str(),
+                partition,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key.as_deref().map(Text),
+                headers: Headers(&record.headers),
+                value: record.value.as_deref().map(Text),
+                attempt: None,
+            };
+            let json = serde_json::to_vec(&line)
+                .map_err(|error| Problem::new(crate::base::ErrorKind::Internal, error.to_string()))?;
+            *bytes += json.len();
+            self.cursor.0[at].1 = record.offset + 1;
+            lines.push(Line { json, after: self.cursor.clone() });
         }
-        Ok(true)
+        Ok(Took::All)
     }
 }

@@ -59,7 +59,10 @@ pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer
         let (mut fetched, mut grant) = read(&session, want).await?;
         if let Some(filter) = &filter {
             let broker = &session.shared.broker;
-            fetched.bytes = broker.filter(filter, want.topic, want.partition, fetched.bytes, want.offset).await?;
+            let (place, how) = ((want.topic, want.partition), (want.offset, want.skip_damaged));
+            let left = broker.filter(filter, place.0, place.1, fetched.bytes, how).await?;
+            (fetched.bytes, fetched.next_offset) = (left.batches, left.next.unwrap_or(fetched.next_offset));
+            fetched.skipped.extend(left.skipped);
             grant.settle(fetched.bytes.len());
             // One that stopped without a record has waited out its time, or the connection ends.
             let moved = fetched.next_offset > want.offset;

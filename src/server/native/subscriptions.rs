@@ -177,11 +177,17 @@ async fn deliver(
         if nothing && told_end {
             continue;
         }
-        let (mut payload, next_offset) = within(&fetched, position, records);
+        let (mut payload, mut next_offset) = within(&fetched, position, records);
+        let mut skipped = mapping::skipped(&fetched.skipped);
         if let Some(filter) = filter {
             let broker = &session.shared.broker;
-            payload = match broker.filter(filter, &request.topic, request.partition, payload, position).await {
-                Ok(matching) => matching,
+            let how = (position, request.skip_damaged);
+            payload = match broker.filter(filter, &request.topic, request.partition, payload, how).await {
+                Ok(left) => {
+                    next_offset = left.next.unwrap_or(next_offset);
+                    skipped.extend(mapping::skipped(&left.skipped));
+                    left.batches
+                }
                 Err(error) => return error.into(),
             };
         }
@@ -190,7 +196,6 @@ async fn deliver(
         position = next_offset;
         // Where nothing can be read although the end is further, only a change helps: wait for it, do not spin.
         told_end = nothing || position >= fetched.stable_end;
-        let mut skipped = mapping::skipped(&fetched.skipped);
         skipped.retain(|skipped| skipped.from < next_offset);
         let message = Delivery { subscription: id, next_offset, stable_end: fetched.stable_end, skipped };
         if let Err(refusal) = session.push(Kind::Delivery, id, Answer { message, payload, grant: Some(grant) }).await {

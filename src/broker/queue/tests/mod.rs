@@ -2,3 +2,4 @@ mod crash;
 mod groups;
 mod machine;
 mod power;
+mod unreadable;

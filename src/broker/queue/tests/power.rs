@@ -55,7 +55,8 @@ fn reader() -> GroupName {
 async fn read_on(broker: &Arc<Broker>, seen: &Seen) {
     loop {
         let at: Offset = broker.positions(&reader(), None).await.first().map_or(0, |position| position.offset);
-        let Ok((records, end)) = broker.records_from("orders", 0, at, 1 << 20, Isolation::Committed).await else {
+        let Ok((records, end)) = broker.records_from("test", ("orders", 0), at, 1 << 20, Isolation::Committed).await
+        else {
             return;
         };
         if end == at {
@@ -73,7 +74,7 @@ async fn read_on(broker: &Arc<Broker>, seen: &Seen) {
 async fn values_of(broker: &Arc<Broker>, topic: &str) -> Vec<u64> {
     let (mut at, mut values) = (0, Vec::new());
     loop {
-        let (records, end) = broker.records_from(topic, 0, at, 1 << 20, Isolation::Committed).await.unwrap();
+        let (records, end) = broker.records_from("test", (topic, 0), at, 1 << 20, Isolation::Committed).await.unwrap();
         if end == at {
             return values;
         }

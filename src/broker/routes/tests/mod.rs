@@ -297,3 +297,32 @@ async fn what_was_routed_and_is_deleted_after_a_crash_is_not_routed_twice() {
     assert_eq!((first.offset, first.value.as_deref()), (2, Some(b"6".as_slice())));
     broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_makes_a_dead_letter_of_what_cannot_be_read_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    produce(&broker, "from", &["a"]).await;
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let done = Box::new(move |result| drop(sender.send(result)));
+    let request =
+        crate::log::AppendRequest { batch: crate::fuzz::past_the_gate(1), wait: crate::log::WaitFor::Durable, done };
+    broker.topic("from").unwrap().partition(0).unwrap().log().unwrap().enqueue(request);
+    receiver.await.unwrap().unwrap();
+    produce(&broker, "from", &["b"]).await;
+    apply(&broker, "[[route]]\nname = \"copy\"\nfrom = [\"from\"]\n\n[[route.to]]\ntopic = \"to\"\n").await;
+    assert_eq!(values(&broker, "to", 3).await, ["a", "0", "b"]);
+    let dead = loop {
+        let dead = read(&broker, "dead-letter.copy").await;
+        if !dead.is_empty() {
+            break dead;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!((dead.len(), dead[0].value.clone()), (1, None));
+    let header = |name: &str| dead[0].headers.iter().find(|header| header.name == name.as_bytes()).unwrap().clone();
+    assert_eq!(header("tidelog-source").value.unwrap(), "from/0/2");
+    let why = "offset 2 cannot be read: record 1 of the batch has 1048576 headers, more than the limit of 4160";
+    assert_eq!(header("tidelog-error").value.unwrap(), why);
+    broker.shutdown().await;
+}
