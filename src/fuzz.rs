@@ -133,10 +133,10 @@ fn batch(bytes: &Bytes) {
         }
     }
     let Some(Checked { header, records }) = accepted(bytes) else { return };
-    let checked = records.unwrap_or(CheckedRecords { newest: 0, without_key: None, bytes: 0 });
+    let checked = records.unwrap_or(CheckedRecords { newest: 0, oldest: None, without_key: None, bytes: 0 });
     let read = read_records(bytes, opened_bytes(BATCH_BYTES))
         .unwrap_or_else(|error| panic!("accepted, but not opened: {error}"));
-    let (mut count, mut newest, mut without_key, mut headers, mut payload) = (0, i64::MIN, None, 0, 0);
+    let (mut count, mut newest, mut without_key, mut headers, mut payload) = (0, -1, None, 0, 0);
     for record in read {
         let record = record.unwrap_or_else(|error| panic!("accepted, but not read: {error}"));
         assert_eq!(record.offset, header.base_offset.saturating_add(count), "offsets do not follow");

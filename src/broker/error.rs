@@ -108,7 +108,7 @@ impl From<BatchError> for BrokerError {
     fn from(error: BatchError) -> Self {
         let kind = match error {
             _ if error.is_too_large() => ErrorKind::TooLarge,
-            BatchError::NoKey { .. } => ErrorKind::InvalidRecord,
+            BatchError::NoKey { .. } | BatchError::Timestamp { .. } => ErrorKind::InvalidRecord,
             _ => ErrorKind::CorruptBatch,
         };
         Self { kind, message: error.to_string(), range: None, source: Some(Box::new(error)) }

@@ -9,9 +9,12 @@ use bytes::BytesMut;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
-use crate::base::{ErrorKind, PartitionId, limits};
+use crate::base::{ErrorKind, Millis, PartitionId, TimestampMs, limits};
+use crate::catalog::TopicSettings;
 use crate::log::{AppendRequest, WaitFor};
-use crate::record::{BatchError, BatchHeader, Bounds, Checked, CheckedRecords, check_compressed, check_produced};
+use crate::record::{
+    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, check_compressed, check_produced, set_max_timestamp,
+};
 
 use super::{AckLevel, Broker, BrokerError, Produced};
 
@@ -30,6 +33,20 @@ fn check(batch: &[u8], bounds: Bounds) -> Result<(BatchHeader, CheckedRecords), 
     let hands_over = batch.len() >= LONG_LOOK && matches!(runtime, Ok(RuntimeFlavor::MultiThread));
     let records = if hands_over { tokio::task::block_in_place(look) } else { look() }?;
     Ok((header, records))
+}
+
+/// Checks that no timestamp is further from now than the topic allows, as Kafka does. One in the far future would keep a
+/// partition's records from being deleted by age.
+fn check_times(settings: &TopicSettings, records: &CheckedRecords, now: TimestampMs) -> Result<(), BatchError> {
+    let limit = |limit: Option<Millis>| limit.map(|limit| i64::try_from(limit.0).unwrap_or(i64::MAX));
+    let check = |time: TimestampMs, by: i64, limit: Option<i64>, side| match limit {
+        Some(limit) if by > limit => Err(BatchError::Timestamp { time, by, side, limit }),
+        _ => Ok(()),
+    };
+    let Some(oldest) = records.oldest else { return Ok(()) };
+    let newest = records.newest;
+    check(newest, newest.saturating_sub(now), limit(settings.timestamp_after_max), "ahead of")?;
+    check(oldest, now.saturating_sub(oldest), limit(settings.timestamp_before_max), "behind")
 }
 
 /// Where an append is done.
@@ -100,7 +117,7 @@ impl Broker {
         &self,
         topic: &str,
         number: PartitionId,
-        batch: BytesMut,
+        mut batch: BytesMut,
         (ack, own): (AckLevel, bool),
         place: Place,
         done: impl FnOnce(Result<Produced, BrokerError>) + Send + 'static,
@@ -113,6 +130,9 @@ impl Broker {
                 let message = format!("producer id {} is one of the server's own", header.producer_id);
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
             }
+            if !own {
+                check_times(&topic.settings, &records, self.clock.now_ms())?;
+            }
             if topic.settings.cleanup.compacts() {
                 records.keyed()?;
             }
@@ -121,12 +141,17 @@ impl Broker {
             let transaction = header
                 .is_transactional()
                 .then_some(((header.producer_id, header.producer_epoch), (topic.entry.id, number)));
-            Ok((partition, log, u64::from(header.record_count), transaction))
+            let wrong = (header.max_timestamp != records.newest).then_some(records.newest);
+            Ok((partition, log, u64::from(header.record_count), transaction, wrong))
         });
-        let (partition, log, records, transaction) = match checked {
+        let (partition, log, records, transaction, wrong) = match checked {
             Ok(checked) => checked,
             Err(error) => return done(Err(error)),
         };
+        // Retention and look-ups by time go by the header, so it says what its records say, whatever the producer put there.
+        if let Some(newest) = wrong {
+            set_max_timestamp(&mut batch, newest);
+        }
         // Held until the batch is queued, so that no end of its transaction gets before it.
         let writing = transaction.map(|(producer, at)| self.transactions.writing(producer, at)).transpose();
         let writing = match writing {

@@ -255,3 +255,43 @@ async fn after_a_shutdown_the_folder_is_free_and_the_old_broker_changes_nothing(
     assert!(new.topic("t").is_ok());
     new.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_time_of_a_batch_is_that_of_its_records_whatever_its_header_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    let topic = TopicName::new("t").unwrap();
+    broker.metadata(&topic, true).await.unwrap();
+    let now = crate::base::Clock::now_ms(&SystemClock::new());
+    for (at, said) in [-1, 0, now + 5, 1 << 62].into_iter().enumerate() {
+        for compression in crate::record::Compression::ALL {
+            let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });
+            [now - 7, now, now - 3].into_iter().for_each(|time| builder.push(time, None, Some(b"v"), &[]));
+            let mut batch = builder.build();
+            crate::record::set_max_timestamp(&mut batch, said);
+            let appended = broker.produce("t", 0, batch, AckLevel::Durable).await.unwrap();
+            let fetched = broker.fetch(fetch("t", appended.base_offset, 0)).await.unwrap();
+            let header = crate::record::verify_batch(&fetched.bytes).unwrap();
+            assert_eq!(header.max_timestamp, now, "{at} {compression}");
+        }
+    }
+    assert_eq!(broker.list_offset("t", 0, OffsetAt::Newest).await.unwrap().1, now);
+    // Microseconds, a common slip, would keep the partition from being deleted by age.
+    let of = |times: &[i64]| {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        times.iter().for_each(|time| builder.push(*time, None, Some(b"v"), &[]));
+        builder.build()
+    };
+    let refused = broker.produce("t", 0, of(&[now, now * 1000]), AckLevel::Durable).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidRecord);
+    assert!(refused.to_string().contains("ahead of the server's clock, more than the topic's limit of 3600000 ms"));
+    broker.produce("t", 0, of(&[now + 3_000_000, 0, -1]), AckLevel::Durable).await.unwrap();
+    let set = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    broker.alter_topic(&topic, None, &set("timestamp_after_max", "unlimited"), &[]).await.unwrap();
+    broker.alter_topic(&topic, None, &set("timestamp_before_max", "1d"), &[]).await.unwrap();
+    broker.produce("t", 0, of(&[now * 1000]), AckLevel::Durable).await.unwrap();
+    let refused = broker.produce("t", 0, of(&[now, now - 90_000_000, -1]), AckLevel::Durable).await.unwrap_err();
+    assert!(refused.to_string().contains("behind the server's clock, more than the topic's limit of 86400000 ms"));
+    broker.produce("t", 0, of(&[now, -1]), AckLevel::Durable).await.unwrap();
+    broker.shutdown().await;
+}

@@ -101,6 +101,11 @@ pub struct TopicSettings {
     pub durability: Durability,
     /// The largest batch taken.
     pub max_message_bytes: Bytes,
+    /// How far in the past a record's timestamp may be when it is taken; `None` for any.
+    pub timestamp_before_max: Option<Millis>,
+    /// How far in the future a record's timestamp may be when it is taken; `None` for any. Clocks of honest producers are
+    /// seconds off; Kafka has the same default.
+    pub timestamp_after_max: Option<Millis>,
     /// What happens to old records.
     pub cleanup: Cleanup,
     /// What happens to records that no queue group was given in time.
@@ -122,6 +127,8 @@ impl Default for TopicSettings {
             segment_time: Some(Millis(7 * 86_400_000)),
             durability: Durability::Sync,
             max_message_bytes: Bytes(limits::DEFAULT_BATCH_BYTES as u64),
+            timestamp_before_max: None,
+            timestamp_after_max: Some(Millis(3_600_000)),
             cleanup: Cleanup::Delete,
             expired: Expired::Skip,
             delete_retention: Millis(86_400_000),
@@ -145,7 +152,7 @@ pub struct Setting {
 }
 
 /// Every setting of a topic.
-pub const SETTINGS: [Setting; 11] = [
+pub const SETTINGS: [Setting; 13] = [
     Setting {
         name: "retention_time",
         meaning: "records older than this may be deleted",
@@ -187,6 +194,18 @@ pub const SETTINGS: [Setting; 11] = [
         meaning: "largest batch of records that is accepted",
         unit: "size",
         bounds: "1KiB to 64MiB, and at most segment_bytes",
+    },
+    Setting {
+        name: "timestamp_before_max",
+        meaning: "how far in the past a record's timestamp may be when it is accepted",
+        unit: "duration",
+        bounds: "0s to 36500d, or unlimited",
+    },
+    Setting {
+        name: "timestamp_after_max",
+        meaning: "how far in the future a record's timestamp may be when it is accepted",
+        unit: "duration",
+        bounds: "0s to 36500d, or unlimited",
     },
     Setting {
         name: "cleanup",
@@ -299,6 +318,12 @@ impl TopicSettings {
                 let most = Bytes(limits::MAX_BATCH_BYTES as u64);
                 self.max_message_bytes = bounded(value, Bytes(1024)..=most).map_err(wrong)?;
             }
+            "timestamp_before_max" => {
+                self.timestamp_before_max = optional(value, Millis(0)..=LONGEST).map_err(wrong)?;
+            }
+            "timestamp_after_max" => {
+                self.timestamp_after_max = optional(value, Millis(0)..=LONGEST).map_err(wrong)?;
+            }
             "cleanup" => {
                 // As in Kafka, the policies are joined by commas, in any order.
                 let mut policies: Vec<_> = value.split(',').map(str::trim).collect();
@@ -339,6 +364,8 @@ impl TopicSettings {
                 Expired::DeadLetter => "dead-letter".to_owned(),
             },
             "max_message_bytes" => self.max_message_bytes.to_string(),
+            "timestamp_before_max" => or_unlimited(self.timestamp_before_max),
+            "timestamp_after_max" => or_unlimited(self.timestamp_after_max),
             "cleanup" => match self.cleanup {
                 Cleanup::Delete => "delete".to_owned(),
                 Cleanup::Compact => "compact".to_owned(),

@@ -23,6 +23,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::TimestampMs;
+
 pub use real::RealDisk;
 pub use sim::{Fault, OpKind, SimDisk, SimOptions};
 pub use watched::{RESERVE_FILE, RunningOperation, Watch, WatchedDisk};
@@ -106,6 +108,10 @@ pub trait DiskFile: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// When it was written to last, in milliseconds since the Unix epoch, if that is known.
+    fn written_ms(&self) -> io::Result<Option<TimestampMs>> {
+        Ok(None)
+    }
     /// Makes all that was written to the file, and its length, durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
 }

@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::TimestampMs;
+
 use super::{DirEntry, DirLock, Disk, DiskFile, OpenMode};
 
 /// Modes of what is made: records and URLs are for the server's own user.
@@ -159,6 +161,11 @@ impl DiskFile for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn written_ms(&self) -> io::Result<Option<TimestampMs>> {
+        let since = self.0.metadata()?.modified()?.duration_since(std::time::UNIX_EPOCH);
+        Ok(since.ok().and_then(|since| i64::try_from(since.as_millis()).ok()))
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -174,12 +174,23 @@ impl PartitionLog {
     /// Closes the active segment if its newest record is too old, so that it can go as the others do.
     fn seal_expired(&mut self, now_ms: Option<TimestampMs>) -> Result<(), LogError> {
         let (Some(now_ms), Some(limit)) = (now_ms, self.config.retention_ms) else { return Ok(()) };
-        if self.active.index.covered > 0 && is_older(self.active.index.newest, now_ms, limit) {
+        let newest = self.newest_of(&self.active.segment, self.active.index.newest);
+        if self.active.index.covered > 0 && is_older(newest, now_ms, limit) {
             self.sync()?;
             self.roll()?;
             self.sync()?;
         }
         Ok(())
+    }
+
+    /// What a segment's age counts from: its newest record, or, if none has a timestamp, when it was written to last, as in
+    /// Kafka. One of which neither is known is of now.
+    fn newest_of(&self, segment: &Segment, newest: TimestampMs) -> TimestampMs {
+        if newest >= 0 {
+            return newest;
+        }
+        let written = self.files.get(&segment.log).and_then(|file| file.written_ms());
+        written.ok().flatten().unwrap_or(TimestampMs::MAX)
     }
 
     /// How many segments from the front may go. Each is judged only after all before it may go: a segment is never
@@ -194,7 +205,9 @@ impl PartitionLog {
             }
             let too_much = self.config.retention_bytes.is_some_and(|limit| bytes - sealed.info.bytes >= limit);
             let too_old = match (now_ms, self.config.retention_ms) {
-                (Some(now_ms), Some(limit)) => is_older(sealed.info.newest_timestamp, now_ms, limit),
+                (Some(now_ms), Some(limit)) => {
+                    is_older(self.newest_of(&sealed.segment, sealed.info.newest_timestamp), now_ms, limit)
+                }
                 _ => false,
             };
             if !too_much && !too_old {

@@ -511,6 +511,26 @@ fn retention_does_not_believe_a_clock_that_leaps() {
 }
 
 #[test]
+fn a_segment_without_times_counts_from_when_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let path = dir.path().join("p");
+    PartitionLog::create(&disk, &path).unwrap();
+    let config = LogConfig { segment_bytes: 2_000, retention_ms: Some(60_000), ..LogConfig::default() };
+    let (mut log, _) = PartitionLog::open(disk, path, config, 1_000).unwrap();
+    for _ in 0..20 {
+        let mut builder = BatchBuilder::new(BatchOptions::default());
+        builder.push(-1, None, Some(&[0; 300]), &[]);
+        log.append(&mut builder.build(), 0).unwrap();
+    }
+    log.sync().unwrap();
+    let now = crate::base::Clock::now_ms(&crate::base::SystemClock::new());
+    assert_eq!(log.retain(Some(now)).unwrap(), 0, "written just now");
+    assert!(log.retain(Some(now + 3_600_000)).unwrap() > 2);
+    assert_eq!(log.start_offset(), 20);
+}
+
+#[test]
 fn stale_bytes_behind_the_end_are_never_taken_for_new() {
     let sim = SimDisk::new(SimOptions::default());
     let mut log = filled(&sim, 4);

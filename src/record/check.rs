@@ -46,11 +46,11 @@ pub fn check_produced(bytes: &[u8], bounds: Bounds) -> Result<Checked, BatchErro
     if header.record_count == 0 {
         return field("record count", header.record_count.into());
     }
-    if header.record_count > limits::RECORDS_PER_BATCH {
-        return Err(BatchError::TooMany { count: header.record_count, limit: limits::RECORDS_PER_BATCH });
-    }
     if header.last_offset_delta != header.record_count - 1 {
         return field("last offset delta", header.last_offset_delta.into());
+    }
+    if header.record_count > limits::RECORDS_PER_BATCH {
+        return Err(BatchError::TooMany { count: header.record_count, limit: limits::RECORDS_PER_BATCH });
     }
     if header.producer_id >= 0 && header.base_sequence < 0 {
         return field("base sequence", header.base_sequence.into());
@@ -100,6 +100,9 @@ pub fn check_stored(batch: &[u8]) -> Result<(), (Offset, BatchError)> {
     })
 }
 
+/// What stands for no timestamp.
+const NO_TIMESTAMP: TimestampMs = -1;
+
 /// What readers read of a stored batch.
 const STORED: Bounds = Bounds::reading(limits::MAX_DECOMPRESSED_BYTES);
 
@@ -141,8 +144,10 @@ pub struct Checked {
 /// What is known of the records of a batch that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckedRecords {
-    /// The newest timestamp of its records, as they say it.
+    /// The newest timestamp of its records, as they say it: −1 if none has one.
     pub newest: TimestampMs,
+    /// The oldest timestamp of those that have one.
+    pub oldest: Option<TimestampMs>,
     /// The first of them that has no key.
     pub without_key: Option<u32>,
     /// Bytes of the records, decompressed.
@@ -155,13 +160,18 @@ fn check_records<S: Source>(
     bounds: Bounds,
 ) -> Result<CheckedRecords, BatchError> {
     let mut walker = Walker::new(bounds);
-    let (mut newest, mut without_key) = (i64::MIN, None);
+    let (mut newest, mut oldest, mut without_key) = (NO_TIMESTAMP, TimestampMs::MAX, None);
     for index in 0..header.record_count {
         let walk = walker.record(source)?;
         if walk.offset_delta != i64::from(index) {
             return Err(BatchError::Record { index, what: "its offset does not follow" });
         }
-        newest = newest.max(walk.timestamp_delta);
+        // As Kafka does, −1 stands for none.
+        let timestamp = header.base_timestamp.saturating_add(walk.timestamp_delta);
+        newest = newest.max(timestamp);
+        if timestamp != NO_TIMESTAMP {
+            oldest = oldest.min(timestamp);
+        }
         if walk.key.is_none() {
             without_key.get_or_insert(index);
         }
@@ -171,7 +181,11 @@ fn check_records<S: Source>(
     if source.at() > bytes {
         return Err(BatchError::Trailing { extra: source.at() - bytes });
     }
-    Ok(CheckedRecords { newest: header.base_timestamp.saturating_add(newest), without_key, bytes })
+    if header.log_append_time() {
+        (newest, oldest) = (header.max_timestamp, header.max_timestamp);
+    }
+    let oldest = (oldest != TimestampMs::MAX && oldest != NO_TIMESTAMP).then_some(oldest);
+    Ok(CheckedRecords { newest, oldest, without_key, bytes })
 }
 
 impl CheckedRecords {

@@ -67,6 +67,18 @@ pub enum BatchError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A timestamp is further from the server's clock than the topic allows.
+    #[error("record timestamp {time} is {by} ms {side} the server's clock, more than the topic's limit of {limit} ms")]
+    Timestamp {
+        /// The timestamp.
+        time: i64,
+        /// How far off it is.
+        by: i64,
+        /// In which direction.
+        side: &'static str,
+        /// How far it may be.
+        limit: i64,
+    },
     /// The records cannot be decompressed.
     #[error("{codec} records cannot be decompressed: {what}")]
     Decompress {

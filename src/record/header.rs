@@ -180,6 +180,14 @@ pub fn patch_assigned(bytes: &mut [u8], base_offset: Offset, leader_epoch: i32) 
     bytes[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
 }
 
+/// Sets the newest timestamp of a whole batch, and its checksum.
+pub fn set_max_timestamp(batch: &mut [u8], newest: TimestampMs) {
+    if batch.len() >= limits::BATCH_HEADER_BYTES {
+        batch[35..43].copy_from_slice(&newest.to_be_bytes());
+        seal(batch);
+    }
+}
+
 /// Computes and stores the checksum of a whole batch.
 pub(crate) fn seal(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[CRC_END..]);

@@ -23,7 +23,7 @@ pub use check::{Checked, CheckedRecords, check_compressed, check_produced, check
 pub use compress::Compression;
 pub use control::{Marker, marker_batch, read_marker};
 pub use error::BatchError;
-pub use header::{BatchHeader, patch_assigned};
+pub use header::{BatchHeader, patch_assigned, set_max_timestamp};
 pub use partitioner::partition_for_key;
 pub use records::{Batches, Header, Record, RecordIter, read_records};
 pub use thin::{KeyedRecord, Thinned, each_key, empty_batch, gap_batches, thin};

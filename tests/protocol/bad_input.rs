@@ -278,7 +278,7 @@ async fn a_compressed_batch_that_lies_or_is_a_bomb_is_refused_and_the_next_one_i
     assert!(bomb.len() < 1024 * 1024);
     raw.produce(11, "a", &bomb).await;
     let error = answer::<ProduceOk>(&raw.next().await.unwrap(), 11).unwrap_err();
-    assert_eq!(error.code, ErrorKind::CorruptBatch.code(), "{}", error.message);
+    assert_eq!(error.code, ErrorKind::TooLarge.code(), "{}", error.message);
     still_well(&running).await;
     running.stop().await;
 }

@@ -71,6 +71,9 @@ const fn shared(
     Shared { kafka, ours, unit, unlimited, kind, fact }
 }
 
+/// No limit of a time.
+const FOREVER: &str = "9223372036854775807";
+
 static SHARED: &[Shared] = &[
     shared("cleanup.policy", "cleanup", Unit::Same, "", LIST, "delete"),
     shared("retention.ms", "retention_time", Unit::Millis, "-1", LONG, "-1"),
@@ -78,6 +81,8 @@ static SHARED: &[Shared] = &[
     shared("segment.bytes", "segment_bytes", Unit::Bytes, "", INT, ""),
     shared("segment.ms", "segment_time", Unit::Millis, "9223372036854775807", LONG, ""),
     shared("max.message.bytes", "max_message_bytes", Unit::Bytes, "", INT, ""),
+    shared("message.timestamp.before.max.ms", "timestamp_before_max", Unit::Millis, FOREVER, LONG, FOREVER),
+    shared("message.timestamp.after.max.ms", "timestamp_after_max", Unit::Millis, FOREVER, LONG, "3600000"),
     shared("delete.retention.ms", "delete_retention", Unit::Millis, "9223372036854775807", LONG, "86400000"),
     shared("min.compaction.lag.ms", "min_compaction_lag", Unit::Millis, "9223372036854775807", LONG, "0"),
     shared("min.cleanable.dirty.ratio", "min_dirty_ratio", Unit::Same, "", DOUBLE, "0.5"),
@@ -102,8 +107,6 @@ static HINTS: &[&str] = &[
     "max.compaction.lag.ms",
     "message.downconversion.enable",
     "message.format.version",
-    "message.timestamp.after.max.ms",
-    "message.timestamp.before.max.ms",
     "message.timestamp.difference.max.ms",
     "preallocate",
     "segment.index.bytes",

@@ -211,6 +211,7 @@ pub fn batch_code(error: &BatchError) -> i16 {
         | BatchError::RecordTooLarge { .. }
         | BatchError::TooHeavy { .. }
         | BatchError::Bomb { .. } => MESSAGE_TOO_LARGE,
+        BatchError::Timestamp { .. } => INVALID_TIMESTAMP,
         BatchError::Field { field: "codec", .. } => UNSUPPORTED_COMPRESSION_TYPE,
         BatchError::Truncated { .. } | BatchError::Magic { .. } | BatchError::Checksum { .. } => CORRUPT_MESSAGE,
         BatchError::Field { .. }
