@@ -177,7 +177,7 @@ fn check_records<S: Source>(
         }
     }
     let bytes = source.at();
-    while source.byte()?.is_some() {}
+    while source.byte().map_err(Into::into)?.is_some() {}
     if source.at() > bytes {
         return Err(BatchError::Trailing { extra: source.at() - bytes });
     }

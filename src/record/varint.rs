@@ -18,10 +18,15 @@ pub(crate) fn size(value: i64) -> usize {
 
 /// Reads a number byte by byte, wherever the bytes come from; `Ok(None)` if it does not end or is longer than 64 bits. The one
 /// reader of varints: what is checked with it is read with it.
-#[inline]
+#[inline(always)]
 pub(crate) fn read<E>(mut next: impl FnMut() -> Result<Option<u8>, E>) -> Result<Option<i64>, E> {
-    let mut zigzag: u64 = 0;
-    for shift in (0..70).step_by(7) {
+    let Some(first) = next()? else { return Ok(None) };
+    let mut zigzag = u64::from(first & 0x7f);
+    // Most numbers of a record are small.
+    if first & 0x80 == 0 {
+        return Ok(Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64)));
+    }
+    for shift in (7..70).step_by(7) {
         let Some(byte) = next()? else { return Ok(None) };
         if shift == 63 && byte > 1 {
             return Ok(None);

@@ -7,6 +7,7 @@
 //! | varint headers: (varint name length, name, varint value length or −1, value)*
 //! ```
 
+use std::convert::Infallible;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
 
@@ -16,14 +17,23 @@ use super::{BatchError, BatchHeader, Bounds, varint};
 
 /// Where records come from.
 pub(crate) trait Source {
+    /// Why they cannot be had. Memory has no such reason, and a walk over it pays nothing for one.
+    type Error: Into<BatchError>;
+
     /// Bytes walked over so far.
     fn at(&self) -> usize;
 
     /// The next byte, `None` at the end.
-    fn byte(&mut self) -> Result<Option<u8>, BatchError>;
+    fn byte(&mut self) -> Result<Option<u8>, Self::Error>;
 
     /// Moves over so many bytes; `false` if the source ends before.
-    fn skip(&mut self, bytes: usize) -> Result<bool, BatchError>;
+    fn skip(&mut self, bytes: usize) -> Result<bool, Self::Error>;
+}
+
+impl From<Infallible> for BatchError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 /// Records in memory.
@@ -39,20 +49,22 @@ impl<'a> Slice<'a> {
 }
 
 impl Source for Slice<'_> {
+    type Error = Infallible;
+
     #[inline]
     fn at(&self) -> usize {
         self.at
     }
 
     #[inline]
-    fn byte(&mut self) -> Result<Option<u8>, BatchError> {
+    fn byte(&mut self) -> Result<Option<u8>, Infallible> {
         let byte = self.bytes.get(self.at).copied();
         self.at += usize::from(byte.is_some());
         Ok(byte)
     }
 
     #[inline]
-    fn skip(&mut self, bytes: usize) -> Result<bool, BatchError> {
+    fn skip(&mut self, bytes: usize) -> Result<bool, Infallible> {
         let end = self.at.checked_add(bytes).filter(|&end| end <= self.bytes.len());
         self.at = end.unwrap_or(self.at);
         Ok(end.is_some())
@@ -108,6 +120,8 @@ impl<R: Read> Stream<R> {
 }
 
 impl<R: Read> Source for Stream<R> {
+    type Error = BatchError;
+
     fn at(&self) -> usize {
         self.at
     }
@@ -184,18 +198,18 @@ impl Walker {
 fn record<S: Source>(source: &mut S, index: u32, bounds: &Bounds) -> Result<Walk, BatchError> {
     let wrong = |what| BatchError::Record { index, what };
     let too_large = |what, size, limit| BatchError::RecordTooLarge { index, what, size, limit };
-    let length = number(source)?.ok_or(wrong("its length does not end"))?;
+    let length = number(source).map_err(Into::into)?.ok_or_else(|| wrong("its length does not end"))?;
     let length = usize::try_from(length).map_err(|_| wrong("its length is negative"))?;
     if length > bounds.record {
         return Err(too_large("bytes", length, bounds.record));
     }
     let end = source.at() + length;
-    source.byte()?.ok_or(wrong("it ends behind the batch"))?;
-    let timestamp_delta = number(source)?.ok_or(wrong("its timestamp does not end"))?;
-    let offset_delta = number(source)?.ok_or(wrong("its offset does not end"))?;
-    let key = field(source, end)?.ok_or(wrong("its key ends behind it"))?;
-    let value = field(source, end)?.ok_or(wrong("its value ends behind it"))?;
-    let count = number(source)?.ok_or(wrong("its header count does not end"))?;
+    source.byte().map_err(Into::into)?.ok_or_else(|| wrong("it ends behind the batch"))?;
+    let timestamp_delta = number(source).map_err(Into::into)?.ok_or_else(|| wrong("its timestamp does not end"))?;
+    let offset_delta = number(source).map_err(Into::into)?.ok_or_else(|| wrong("its offset does not end"))?;
+    let key = field(source, end).map_err(Into::into)?.ok_or_else(|| wrong("its key ends behind it"))?;
+    let value = field(source, end).map_err(Into::into)?.ok_or_else(|| wrong("its value ends behind it"))?;
+    let count = number(source).map_err(Into::into)?.ok_or_else(|| wrong("its header count does not end"))?;
     let header_count = usize::try_from(count).map_err(|_| wrong("its header count is negative"))?;
     if header_count > bounds.headers {
         return Err(too_large("headers", header_count, bounds.headers));
@@ -205,8 +219,8 @@ fn record<S: Source>(source: &mut S, index: u32, bounds: &Bounds) -> Result<Walk
         return Err(too_large("bytes of headers", end - from, bounds.header_bytes));
     }
     for _ in 0..header_count {
-        field(source, end)?.flatten().ok_or(wrong("a header's name ends behind it"))?;
-        field(source, end)?.ok_or(wrong("a header's value ends behind it"))?;
+        field(source, end).map_err(Into::into)?.flatten().ok_or_else(|| wrong("a header's name ends behind it"))?;
+        field(source, end).map_err(Into::into)?.ok_or_else(|| wrong("a header's value ends behind it"))?;
     }
     if source.at() != end {
         return Err(wrong("its length is not that of its fields"));
@@ -223,14 +237,14 @@ impl BatchHeader {
     }
 }
 
-#[inline]
-fn number<S: Source>(source: &mut S) -> Result<Option<i64>, BatchError> {
+#[inline(always)]
+fn number<S: Source>(source: &mut S) -> Result<Option<i64>, S::Error> {
     varint::read(|| source.byte())
 }
 
 /// A length and that many bytes, up to `end`; −1 is no value. The outer `None` is a fault.
-#[inline]
-fn field<S: Source>(source: &mut S, end: usize) -> Result<Option<Option<Range<usize>>>, BatchError> {
+#[inline(always)]
+fn field<S: Source>(source: &mut S, end: usize) -> Result<Option<Option<Range<usize>>>, S::Error> {
     let Some(length) = number(source)? else { return Ok(None) };
     if length == -1 {
         return Ok(Some(None));

@@ -175,7 +175,7 @@ fn what_is_accepted_is_read_whatever_the_codec() {
     let mut rng = fastrand::Rng::with_seed(seed);
     let number = |rng: &mut fastrand::Rng, honest: i64| -> Vec<u8> {
         let mut out = Vec::new();
-        match rng.u8(..40) {
+        match rng.u8(..160) {
             0 => out.extend_from_slice(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, rng.u8(..4)]),
             1 => varint::put(&mut out, rng.i64(..)),
             2 => varint::put(&mut out, -rng.i64(0..3)),
