@@ -302,6 +302,8 @@ async fn what_was_routed_and_is_deleted_after_a_crash_is_not_routed_twice() {
 async fn a_route_makes_a_dead_letter_of_what_cannot_be_read_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let broker = open(dir.path());
+    broker.metadata(&name("from"), true).await.unwrap();
+    apply(&broker, "[[route]]\nname = \"copy\"\nfrom = [\"from\"]\n\n[[route.to]]\ntopic = \"to\"\n").await;
     produce(&broker, "from", &["a"]).await;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let done = Box::new(move |result| drop(sender.send(result)));
@@ -310,7 +312,6 @@ async fn a_route_makes_a_dead_letter_of_what_cannot_be_read_and_goes_on() {
     broker.topic("from").unwrap().partition(0).unwrap().log().unwrap().enqueue(request);
     receiver.await.unwrap().unwrap();
     produce(&broker, "from", &["b"]).await;
-    apply(&broker, "[[route]]\nname = \"copy\"\nfrom = [\"from\"]\n\n[[route.to]]\ntopic = \"to\"\n").await;
     assert_eq!(values(&broker, "to", 3).await, ["a", "0", "b"]);
     let dead = loop {
         let dead = read(&broker, "dead-letter.copy").await;
