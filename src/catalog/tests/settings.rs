@@ -80,7 +80,7 @@ fn an_unknown_setting_is_answered_with_the_known_ones() {
     assert_eq!(
         error.to_string(),
         "unknown setting 'retention.ms'; known are retention_time, retention_bytes, segment_bytes, segment_time, \
-         expired, durability, max_message_bytes, cleanup, delete_retention, min_compaction_lag, min_dirty_ratio"
+         expired, durability, max_message_bytes, timestamp_before_max, timestamp_after_max, cleanup, delete_retention, min_compaction_lag, min_dirty_ratio"
     );
     assert_eq!(TopicSettings::default().get("x"), Err(SettingError::Unknown { name: "x".into() }));
 }
