@@ -1,7 +1,8 @@
 //! Frames out of a socket, with memory bounded by what the peer really sent. What a frame is, a listener says.
 //!
 //! An idle connection holds no buffer. A small frame is read into a small buffer that grows while the peer keeps it
-//! full; a large one gets its bytes from the budget first, then a buffer of its own, which is handed on without a copy.
+//! full; a large one gets its bytes from the budget in steps as they arrive, in a buffer of its own, which is handed on
+//! without a copy. What a peer announces and does not send takes no memory.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use futures_util::FutureExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::Instant;
 
-use crate::server::budget::{Account, Grant};
+use crate::server::budget::{Account, Arriving, Grant};
 use crate::server::metrics::ServerMetrics;
 
 /// Frames up to this size are buffered before the budget is asked; the most that a connection holds without a grant.
@@ -20,8 +21,12 @@ const SMALL_BYTES: usize = 16 * 1024;
 const LEAST_CHUNK: usize = 2048;
 /// What a frame may take from its first byte on, beside the time that its length allows.
 const FRAME_GRACE: Duration = Duration::from_secs(30);
-/// The slowest pace at which a large frame may come in, in bytes a second.
-const SLOWEST_PACE: usize = 64 * 1024;
+/// The slowest pace at which a large frame may come in while nobody waits for memory, in bytes a second. A line of that
+/// pace needs 17 minutes for a batch of 8 MiB, in which the frame holds what has come of it. While others wait, the floor
+/// is the budget's.
+const SLOWEST_PACE: usize = 8 * 1024;
+/// How long a peer may be silent within a frame: longer than the pauses of a line that loses packets.
+const SILENCE_IN_FRAME: Duration = Duration::from_secs(60);
 
 /// How long a peer that was told goodbye may be quiet before the connection is closed.
 const DRAIN_QUIET: Duration = Duration::from_millis(250);
@@ -77,7 +82,7 @@ pub struct FrameReader<F> {
     framing: F,
     buffer: BytesMut,
     chunk: usize,
-    grant: Option<Grant>,
+    arriving: Option<Arriving>,
     account: Arc<Account>,
     metrics: Arc<ServerMetrics>,
     idle: Duration,
@@ -99,7 +104,7 @@ impl<F: Framing> FrameReader<F> {
             framing,
             buffer: BytesMut::new(),
             chunk: LEAST_CHUNK,
-            grant: None,
+            arriving: None,
             account,
             metrics,
             idle,
@@ -128,14 +133,11 @@ impl<F: Framing> FrameReader<F> {
                 return Ok((frame, self.settle(bytes).await));
             }
             let missing = self.missing()?;
-            if missing.is_some_and(|(length, _)| length > SMALL_BYTES)
+            if let Some((length, _)) = missing
+                && length > SMALL_BYTES
                 && self.buffer.len() >= LEAST_CHUNK
-                && self.grant.is_none()
-                && let Some((length, rest)) = missing
             {
-                self.grant = Some(self.account.take(length).await);
-                self.buffer.reserve(rest);
-                deadline = Some(Instant::now() + FRAME_GRACE + Duration::from_secs((length / SLOWEST_PACE) as u64));
+                self.step(length, &mut deadline).await;
             }
             if self.buffer.is_empty() {
                 self.wait_readable().await?;
@@ -144,6 +146,37 @@ impl<F: Framing> FrameReader<F> {
             }
             self.fill(missing, deadline).await?;
         }
+    }
+
+    /// Takes bytes from the budget for what comes next of a large frame. The peer is given the time for which it was not
+    /// read from.
+    async fn step(&mut self, length: usize, deadline: &mut Option<Instant>) {
+        let come = self.buffer.len();
+        let began = Instant::now();
+        match &mut self.arriving {
+            Some(arriving) if come < arriving.granted() => return,
+            Some(arriving) => {
+                arriving.grow(come).await;
+                *deadline = deadline.map(|deadline| deadline + began.elapsed());
+            }
+            None => {
+                self.arriving = Some(self.account.begin(length).await);
+                *deadline = Some(Instant::now() + FRAME_GRACE + Duration::from_secs((length / SLOWEST_PACE) as u64));
+            }
+        }
+        self.buffer.reserve(self.room(length));
+    }
+
+    /// Bytes of a large frame that may be read now.
+    fn room(&self, length: usize) -> usize {
+        let granted = self.arriving.as_ref().map_or(0, Arriving::granted);
+        granted.min(length).saturating_sub(self.buffer.len())
+    }
+
+    /// Lets go of what has come of a frame: nothing is read any more.
+    pub fn let_go(&mut self) {
+        self.buffer = BytesMut::new();
+        self.arriving = None;
     }
 
     /// Length of the frame that has begun, and what is missing of it.
@@ -168,13 +201,14 @@ impl<F: Framing> FrameReader<F> {
     /// Reads once: into the room left for a large frame, else up to a chunk.
     async fn fill(&mut self, missing: Option<(usize, usize)>, deadline: Option<Instant>) -> Result<(), ReadEnd> {
         let room = match missing {
-            Some((_, rest)) if self.grant.is_some() => rest,
+            Some((length, _)) if self.arriving.is_some() => self.room(length),
             _ => self.chunk,
         };
-        let idle_end = Instant::now() + self.idle;
+        let silence = if self.arriving.is_some() { self.idle.min(SILENCE_IN_FRAME) } else { self.idle };
+        let idle_end = Instant::now() + silence;
         let until = deadline.map_or(idle_end, |deadline| deadline.min(idle_end));
         loop {
-            if self.grant.is_none() {
+            if self.arriving.is_none() {
                 self.buffer.reserve(room);
             }
             match self.socket.try_read_buf(&mut (&mut self.buffer).limit(room)) {
@@ -182,6 +216,7 @@ impl<F: Framing> FrameReader<F> {
                 Ok(0) => return Err(ReadEnd::Truncated(self.buffer.len())),
                 Ok(read) => {
                     self.metrics.bytes_in.inc_by(read as u64);
+                    self.account.moved(read);
                     // A peer that fills the room gets more of it, one that does not gets less.
                     self.chunk = if read == room { self.chunk * 2 } else { self.chunk / 2 };
                     self.chunk = self.chunk.clamp(LEAST_CHUNK, SMALL_BYTES);
@@ -190,9 +225,12 @@ impl<F: Framing> FrameReader<F> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.waited |= self.buffer.is_empty(),
                 Err(error) => return Err(error.into()),
             }
-            match tokio::time::timeout_at(until, self.socket.readable()).await {
+            self.account.peers_turn(self.arriving.is_some());
+            let ready = tokio::time::timeout_at(until, self.socket.readable()).await;
+            self.account.peers_turn(false);
+            match ready {
                 Ok(ready) => ready?,
-                Err(_) if until == idle_end => return Err(ReadEnd::Idle(self.idle)),
+                Err(_) if until == idle_end => return Err(ReadEnd::Idle(silence)),
                 Err(_) => return Err(ReadEnd::Stalled(missing.map_or(self.buffer.len(), |(length, _)| length))),
             }
         }
@@ -204,8 +242,8 @@ impl<F: Framing> FrameReader<F> {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
         }
-        match self.grant.take() {
-            Some(grant) => grant,
+        match self.arriving.take() {
+            Some(arriving) => arriving.whole(),
             None => self.account.take(bytes).await,
         }
     }

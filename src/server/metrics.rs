@@ -20,6 +20,8 @@ pub struct ServerMetrics {
     pub accepted: Counter,
     /// Connections refused because of the limit.
     pub refused: Counter,
+    /// Connections closed because others waited for the memory that they held.
+    pub evicted: Counter,
     /// Subscriptions open now.
     pub subscriptions: Gauge,
     /// Requests in flight now.
@@ -110,6 +112,11 @@ impl ServerMetrics {
         registry.register("kafka_connections", "Kafka connections open now", self.kafka_connections.clone());
         registry.register("connections_accepted", "Connections accepted", self.accepted.clone());
         registry.register("connections_refused", "Connections refused at the limit", self.refused.clone());
+        registry.register(
+            "connections_evicted",
+            "Connections closed because others waited for memory and these moved too little",
+            self.evicted.clone(),
+        );
         registry.register("subscriptions", "Subscriptions open now", self.subscriptions.clone());
         registry.register(
             "requests_in_flight",

@@ -63,6 +63,8 @@ impl Shared {
         let encode = move || {
             shared.metrics.held_in.set(i64::try_from(shared.incoming.used()).unwrap_or(i64::MAX));
             shared.metrics.held_out.set(i64::try_from(shared.outgoing.used()).unwrap_or(i64::MAX));
+            let evictions = shared.incoming.evictions() + shared.outgoing.evictions();
+            shared.metrics.evicted.inc_by(evictions.saturating_sub(shared.metrics.evicted.get()));
             shared.process.refresh();
             shared.broker.encode_metrics(Some(shared.process.registry()))
         };

@@ -1,3 +1,5 @@
+mod hostile;
+
 use super::*;
 
 fn config(dir: &tempfile::TempDir) -> ServerConfig {

@@ -19,6 +19,7 @@ use crate::base::{Bytes, Millis, limits};
 use crate::broker::{BrokerConfig, WebhookSecret};
 use crate::catalog::TopicSettings;
 use crate::disk::{self, Disk};
+use crate::server::budget::Budget;
 use crate::server::outgoing::{OutgoingConfig, Policy};
 
 /// The word for a listener on its usual port of loopback, or on a free one where the native listener takes one.
@@ -333,9 +334,10 @@ impl ServerConfig {
         Ok(vec![SocketAddr::from(([127, 0, 0, 1], if free { 0 } else { port }))])
     }
 
-    /// The largest frame that is taken in: a frame must fit the incoming half of `max_total_bytes`.
+    /// The largest frame that is taken in: a frame must fit the incoming half of `max_total_bytes`, without the part of
+    /// it that is kept for small requests.
     pub fn max_frame_bytes(&self) -> usize {
-        limits::FRAME_BYTES.min(self.max_total_bytes.as_usize() / 2)
+        limits::FRAME_BYTES.min(Budget::largest(self.max_total_bytes.as_usize() / 2))
     }
 
     /// The largest batch that such a frame can carry.

@@ -1,6 +1,7 @@
 //! What a request is answered with, and who asks.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use super::problem::Problem;
 use crate::base::ErrorKind;
 use crate::server::accept::Open;
-use crate::server::budget::{Account, Grant};
+use crate::server::budget::{Account, Gate, Grant, Holder};
 use crate::server::shared::Shared;
 use crate::server::tasks;
 
@@ -35,9 +36,10 @@ pub struct Caller {
 
 impl Caller {
     /// A connection that has just been made.
-    pub fn new(shared: Arc<Shared>, is_local: bool, open: Open) -> Self {
+    pub fn new(shared: Arc<Shared>, peer: IpAddr, is_local: bool, open: Open) -> Self {
         let limit = shared.config.max_connection_bytes.as_usize();
-        let (incoming, outgoing) = (shared.incoming.account(limit), shared.outgoing.account(limit));
+        let holder = Holder::client(Gate::Http, peer);
+        let (incoming, outgoing) = (shared.incoming.account(limit, holder), shared.outgoing.account(limit, holder));
         Self { shared, is_local, incoming, outgoing, _open: open }
     }
 }

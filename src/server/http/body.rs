@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answer::Caller;
 use super::problem::Problem;
 use crate::base::{ErrorKind, limits};
-use crate::server::budget::Grant;
+use crate::server::budget::{Arriving, Grant};
 
 /// A body, and what it holds of the budget.
 #[derive(Debug)]
@@ -19,11 +19,10 @@ pub struct Taken {
     /// All of it.
     pub bytes: Bytes,
     /// Its share.
-    pub grant: Vec<Grant>,
+    pub grant: Grant,
 }
 
-/// Takes in a body. Of one whose length is said, the memory is waited for before the first byte is read; one that grows
-/// as it comes is refused when there is no more.
+/// Takes in a body, with memory taken as it comes. While others wait for memory, a body that comes too slowly is refused.
 ///
 /// # Errors
 /// It is too large, too slow, breaks off, or there is no memory for it.
@@ -43,35 +42,45 @@ pub async fn take(caller: &Arc<Caller>, body: Incoming) -> Result<Taken, Problem
         let detail = format!("the body was not here within {allowed}");
         Problem::new(ErrorKind::TimedOut, detail).with_status(StatusCode::REQUEST_TIMEOUT)
     };
-    let busy = || Problem::new(ErrorKind::Overloaded, "the server has no memory left for this body at present");
-    let mut grant = Vec::new();
-    let mut granted = 0;
-    if let Some(exact) = hint.exact() {
-        granted = usize::try_from(exact).unwrap_or(usize::MAX);
-        let taken = timeout_at(deadline, caller.incoming.take(granted * limits::HTTP_BODY_TIMES)).await;
-        grant.push(taken.map_err(|_| busy())?);
-    }
+    let busy = |_| Problem::new(ErrorKind::Overloaded, "the server has no memory left for this body at present");
+    let announced = hint.exact().map_or(limit, |exact| usize::try_from(exact).unwrap_or(limit).min(limit));
+    let mut arriving: Option<Arriving> = None;
     let mut body = body;
     let mut bytes = BytesMut::new();
-    while let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(late)? {
+    loop {
+        // Before the first byte nothing is held.
+        caller.incoming.peers_turn(arriving.is_some());
+        let frame = tokio::select! {
+            frame = timeout_at(deadline, body.frame()) => frame.map_err(late),
+            evicted = caller.incoming.evicted() => Err(Problem::new(ErrorKind::Overloaded, evicted.to_string())),
+        };
+        caller.incoming.peers_turn(false);
+        let Some(frame) = frame? else { break };
         let frame = frame.map_err(|error| Problem::wrong(format!("the body breaks off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         let length = bytes.len() + data.len();
         if length > limit {
             return Err(too_large(format!("more than {length}")));
         }
-        if length > granted {
-            // In steps, or a body of single bytes would take a grant each.
-            let more = (length - granted).max(64 * 1024).min(limit - granted);
-            grant.push(
-                caller
-                    .incoming
-                    .try_take(more * limits::HTTP_BODY_TIMES, more * limits::HTTP_BODY_TIMES)
-                    .ok_or_else(busy)?,
-            );
-            granted += more;
+        caller.incoming.moved(data.len());
+        let times = limits::HTTP_BODY_TIMES;
+        let arriving = match &mut arriving {
+            Some(arriving) => arriving,
+            None => {
+                let begun = timeout_at(deadline, caller.incoming.begin(announced * times)).await;
+                arriving.insert(begun.map_err(busy)?)
+            }
+        };
+        // A chunk may be larger than one step.
+        while !arriving.covers(length * times) {
+            timeout_at(deadline, arriving.grow_on()).await.map_err(busy)?;
         }
         bytes.extend_from_slice(&data);
     }
+    let mut grant = match arriving {
+        Some(arriving) => arriving.whole(),
+        None => caller.incoming.take(0).await,
+    };
+    grant.settle(bytes.len() * limits::HTTP_BODY_TIMES);
     Ok(Taken { bytes: bytes.freeze(), grant })
 }

@@ -34,7 +34,7 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("http", %peer);
     let _entered = span.enter();
     let local = socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let caller = Arc::new(Caller::new(shared, local, open));
+    let caller = Arc::new(Caller::new(shared, peer.ip(), local, open));
     tasks::spawn("HTTP connection", async move {
         serve(socket, caller).await;
         Ok::<(), Infallible>(())
@@ -45,7 +45,7 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     let shared = &caller.shared;
     let config = &shared.config;
     let _ = socket.set_nodelay(true);
-    let io = TokioIo::new(Stall::new(socket, config.write_timeout.as_duration()));
+    let io = TokioIo::new(Stall::new(socket, config.write_timeout.as_duration(), caller.outgoing.clone()));
     let service = service_fn(|request| {
         let caller = caller.clone();
         async move { Ok::<_, Infallible>(router::answer(caller, request).await) }
@@ -59,6 +59,7 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        evicted = caller.outgoing.evicted() => return tracing::info!(reason = %evicted, "HTTP connection ended"),
         () = shared.stopped() => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(config.shutdown_timeout.as_duration(), connection).await {

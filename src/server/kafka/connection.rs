@@ -20,7 +20,7 @@ use super::requests;
 use super::response::Response;
 use super::session::{Hangup, Session};
 use crate::server::accept::{Door, Open};
-use crate::server::budget::Grant;
+use crate::server::budget::{Evicted, Gate, Grant, Holder};
 use crate::server::frames::{FrameReader, ReadEnd};
 use crate::server::metrics::ServerMetrics;
 use crate::server::shared::Shared;
@@ -45,6 +45,8 @@ enum End {
     Hangup(#[from] Hangup),
     #[error("writing failed: {0}")]
     Write(#[from] io::Error),
+    #[error("{0}")]
+    Evicted(Evicted),
 }
 
 /// The Kafka listener's door. It has no words for a full house: the connection is closed, and clients try again.
@@ -75,10 +77,11 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Resu
     let reached = socket.local_addr()?;
     let (read, write) = socket.into_split();
     let config = &shared.config;
-    let account = shared.incoming.account(config.max_connection_bytes.as_usize());
+    let holder = Holder::client(Gate::Kafka, peer.ip());
+    let account = shared.incoming.account(config.max_connection_bytes.as_usize(), holder);
     let framing = KafkaFraming { max_frame: config.max_frame_bytes() };
     let mut reader =
-        FrameReader::new(read, account, shared.metrics.clone(), framing, config.idle_timeout.as_duration());
+        FrameReader::new(read, account.clone(), shared.metrics.clone(), framing, config.idle_timeout.as_duration());
     let session = Session::new(shared.clone(), reached, peer);
     let (queue, pending) = mpsc::channel(config.max_requests_in_flight);
     let writer = Writer {
@@ -103,6 +106,9 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Resu
     };
     let end: Result<(), End> = tokio::select! {
         end = reading => end,
+        // The answers go with the connection, or their bytes would not be free.
+        evicted = account.evicted() => return Err(End::Evicted(evicted)),
+        evicted = session.outgoing.evicted() => return Err(End::Evicted(evicted)),
         () = shared.stopped() => Ok(()),
         written = &mut writing => return written,
     };
@@ -187,10 +193,13 @@ impl Writer {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Ok(written) => {
                     self.metrics.bytes_out.inc_by(written as u64);
+                    self.session.outgoing.moved(written);
                     self.advance(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.session.outgoing.peers_turn(true);
                     let ready = tokio::time::timeout(self.patience, self.socket.writable()).await;
+                    self.session.outgoing.peers_turn(false);
                     ready.map_err(|_| {
                         let what = format!("the peer took nothing for {:?}", self.patience);
                         io::Error::new(io::ErrorKind::TimedOut, what)

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::wire::WireError;
 use crate::broker::Broker;
-use crate::server::budget::Account;
+use crate::server::budget::{Account, Gate, Holder};
 use crate::server::shared::Shared;
 
 /// This server's number among its own kind, of which there is one.
@@ -80,7 +80,8 @@ pub struct Session {
 impl Session {
     /// The session of a new connection.
     pub fn new(shared: Arc<Shared>, reached: SocketAddr, peer: SocketAddr) -> Arc<Self> {
-        let outgoing = shared.outgoing.account(shared.config.max_connection_bytes.as_usize());
+        let holder = Holder::client(Gate::Kafka, peer.ip());
+        let outgoing = shared.outgoing.account(shared.config.max_connection_bytes.as_usize(), holder);
         Arc::new(Self {
             shared,
             outgoing,

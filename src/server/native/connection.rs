@@ -1,7 +1,7 @@
 //! One connection from its handshake to its end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::session::{Session, goodbye};
 use crate::base::{ErrorKind, limits};
 use crate::protocol::FrameDecoder;
 use crate::server::accept::{Door, Open};
+use crate::server::budget::{Evicted, Gate, Holder};
 use crate::server::config::ServerConfig;
 use crate::server::frames::ReadEnd;
 use crate::server::shared::Shared;
@@ -36,20 +37,24 @@ enum End {
     Broken(io::Error),
     /// The server ends it, and says why.
     Goodbye(Refusal),
+    /// Others wait for what it holds.
+    Evicted(Evicted),
 }
 
 /// Serves a connection until it ends.
 ///
 /// # Errors
 /// What broke it: a socket error, or what the peer did wrong.
-async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
+async fn serve(socket: TcpStream, peer: IpAddr, shared: Arc<Shared>) -> Result<(), Refusal> {
     let _ = socket.set_nodelay(true);
     let (read, mut write) = socket.into_split();
     let config = &shared.config;
-    let account = shared.incoming.account(config.max_connection_bytes.as_usize());
+    let holder = Holder::client(Gate::Native, peer);
+    let account = shared.incoming.account(config.max_connection_bytes.as_usize(), holder);
+    let outgoing = shared.outgoing.account(config.max_connection_bytes.as_usize(), holder);
     let first = FrameDecoder::new(limits::HELLO_FRAME_BYTES);
     let mut reader =
-        FrameReader::new(read, account, shared.metrics.clone(), first, config.handshake_timeout.as_duration());
+        FrameReader::new(read, account.clone(), shared.metrics.clone(), first, config.handshake_timeout.as_duration());
     let client = match shake_hands(&mut reader, &mut write, &shared).await {
         Ok(hello) => {
             tracing::info!(client = hello.client_name, version = hello.client_version, "connected");
@@ -64,10 +69,14 @@ async fn serve(socket: TcpStream, shared: Arc<Shared>) -> Result<(), Refusal> {
         }
     };
     reader.relax(FrameDecoder::new(config.max_frame_bytes()), config.idle_timeout.as_duration());
-    let (outbox, lane) = Outbox::new(write, shared.metrics.clone());
+    let (outbox, lane) = Outbox::new(write, shared.metrics.clone(), outgoing.clone());
     let mut writer = tokio::spawn(write_all(lane, config.write_timeout.as_duration()));
-    let session = Session::new(shared, outbox, client);
-    let end = run(&session, &mut reader, &mut writer).await;
+    let session = Session::new(shared, outbox, outgoing, client);
+    let end = tokio::select! {
+        end = run(&session, &mut reader, &mut writer) => end,
+        evicted = account.evicted() => End::Evicted(evicted),
+        evicted = session.outgoing.evicted() => End::Evicted(evicted),
+    };
     finish(session, reader, writer, end).await
 }
 
@@ -113,7 +122,7 @@ fn end_of(end: ReadEnd) -> End {
 /// Lets what is in flight end, says goodbye, and closes so that the peer can read it.
 async fn finish(
     session: Arc<Session>,
-    reader: FrameReader,
+    mut reader: FrameReader,
     mut writer: JoinHandle<io::Result<()>>,
     end: End,
 ) -> Result<(), Refusal> {
@@ -123,6 +132,19 @@ async fn finish(
     if let End::Broken(error) = end {
         session.subscriptions.end_all(Duration::ZERO).await;
         return Err(Refusal::new(ErrorKind::Disconnected, error.to_string()));
+    }
+    if let End::Evicted(evicted) = end {
+        // What it holds is let go before anybody is told: nothing in flight is waited for.
+        reader.let_go();
+        session.subscriptions.end_all(Duration::ZERO).await;
+        session.members.end_all();
+        let refusal = Refusal::new(ErrorKind::Overloaded, evicted.to_string());
+        session.goodbye_now(&refusal);
+        drop(session);
+        if tokio::time::timeout(LAST_PUSHES, &mut writer).await.is_err() {
+            writer.abort();
+        }
+        return Err(refusal);
     }
     let stopping = session.shared.is_stopping();
     let patience = if stopping { session.shared.config.shutdown_timeout.as_duration() } else { LAST_ANSWERS };
@@ -166,7 +188,7 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     tasks::spawn("connection", async move {
         let _open = open;
         // What a peer does to its own connection is worth a line, not a warning.
-        match serve(socket, shared).await {
+        match serve(socket, peer.ip(), shared).await {
             Ok(()) => tracing::info!("disconnected"),
             Err(reason) => tracing::info!(kind = reason.kind.name(), %reason, "connection ended"),
         }

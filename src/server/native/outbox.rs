@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-use crate::server::budget::Grant;
+use crate::server::budget::{Account, Grant};
 use crate::server::metrics::ServerMetrics;
 
 /// Frames that may wait to be sent, beside answers, which the requests in flight bound. What they hold is bounded by the
@@ -51,6 +51,7 @@ pub struct Outbox {
 pub struct Lane {
     socket: OwnedWriteHalf,
     metrics: Arc<ServerMetrics>,
+    account: Arc<Account>,
     state: Mutex<State>,
     /// There is something for the writer task to do.
     work: Notify,
@@ -71,9 +72,9 @@ struct State {
 
 impl Outbox {
     /// An outbox on a socket, and what [`write_all`] is to be run with.
-    pub fn new(socket: OwnedWriteHalf, metrics: Arc<ServerMetrics>) -> (Self, Arc<Lane>) {
-        let lane =
-            Arc::new(Lane { socket, metrics, state: Mutex::default(), work: Notify::new(), room: Notify::new() });
+    pub fn new(socket: OwnedWriteHalf, metrics: Arc<ServerMetrics>, account: Arc<Account>) -> (Self, Arc<Lane>) {
+        let (work, room) = (Notify::new(), Notify::new());
+        let lane = Arc::new(Lane { socket, metrics, account, state: Mutex::default(), work, room });
         (Self { lane: lane.clone() }, lane)
     }
 
@@ -142,6 +143,7 @@ impl Lane {
         let slices = [IoSlice::new(&frame.head), IoSlice::new(&frame.payload)];
         let mut written = self.socket.try_write_vectored(&slices).unwrap_or(0);
         self.metrics.bytes_out.inc_by(written as u64);
+        self.account.moved(written);
         let of_head = written.min(frame.head.len());
         frame.head.advance(of_head);
         written -= of_head;
@@ -207,9 +209,13 @@ pub async fn write_all(lane: Arc<Lane>, patience: Duration) -> io::Result<()> {
                 Ok(written) => {
                     parts.advance(written);
                     lane.metrics.bytes_out.inc_by(written as u64);
+                    lane.account.moved(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    tokio::time::timeout(patience, lane.socket.writable()).await.map_err(|_| {
+                    lane.account.peers_turn(true);
+                    let ready = tokio::time::timeout(patience, lane.socket.writable()).await;
+                    lane.account.peers_turn(false);
+                    ready.map_err(|_| {
                         io::Error::new(io::ErrorKind::TimedOut, format!("the peer took nothing for {patience:?}"))
                     })??;
                 }

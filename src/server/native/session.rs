@@ -80,10 +80,9 @@ impl<M> From<M> for Answer<M> {
 
 impl Session {
     /// A session that answers into `outbox`.
-    pub fn new(shared: Arc<Shared>, outbox: Outbox, client: String) -> Arc<Self> {
-        let limit = shared.config.max_connection_bytes.as_usize();
+    pub fn new(shared: Arc<Shared>, outbox: Outbox, outgoing: Arc<Account>, client: String) -> Arc<Self> {
         Arc::new(Self {
-            outgoing: shared.outgoing.account(limit),
+            outgoing,
             slots: Arc::new(Semaphore::new(shared.config.max_requests_in_flight)),
             shared,
             client,
@@ -215,6 +214,12 @@ impl Session {
     pub async fn push_responder_end(&self, responder: u64, refusal: &Refusal) {
         self.shared.metrics.error(refusal.kind);
         self.outbox.send(refused(Kind::ResponderEnded.code(), flags::PUSH, responder, refusal)).await;
+    }
+
+    /// Queues the last frame without waiting for room.
+    pub fn goodbye_now(&self, refusal: &Refusal) {
+        self.shared.metrics.error(refusal.kind);
+        self.outbox.send_now(goodbye(refusal));
     }
 
     /// Queues the last frame: behind it, the writer ends the connection.

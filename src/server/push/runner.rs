@@ -21,7 +21,7 @@ use crate::broker::{
 };
 use crate::catalog::{PushEntry, QueueSettings};
 use crate::record::read_records;
-use crate::server::budget::{Account, Grant};
+use crate::server::budget::{Account, Grant, Holder};
 use crate::server::outgoing::Url;
 use crate::server::shared::Shared;
 use crate::server::webhooks::patience::{Patience, pause};
@@ -102,7 +102,7 @@ struct Session<'a> {
 impl Runner {
     /// One for this subscription.
     pub fn new(shared: Arc<Shared>, secret: Arc<Option<WebhookSecret>>, entry: PushEntry) -> Self {
-        let account = shared.outgoing.account(shared.config.max_connection_bytes.as_usize());
+        let account = shared.outgoing.account(shared.config.max_connection_bytes.as_usize(), Holder::calls());
         let stats = shared.broker.push_stats(&entry.name);
         let patience = Patience::new(shared.config.outgoing_pause.as_duration());
         Self { shared, secret, entry, stats, account, patience, answered_at: None }

@@ -15,6 +15,7 @@ use super::{OVERHEAD, Said};
 use crate::base::TimestampMs;
 use crate::broker::{Broker, BrokerError, WebhookSecret};
 use crate::server::budget::Account;
+use crate::server::budget::Holder;
 use crate::server::outgoing::Url;
 use crate::server::shared::Shared;
 
@@ -85,7 +86,7 @@ struct Sent<N> {
 /// Runs until the server stops.
 pub async fn run<N: News>(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
     let config = &shared.config;
-    let account = shared.outgoing.account(config.max_connection_bytes.as_usize());
+    let account = shared.outgoing.account(config.max_connection_bytes.as_usize(), Holder::calls());
     let mut lanes =
         Lanes::new(config.outgoing_calls, config.outgoing_calls_per_endpoint, config.outgoing_pause.as_duration());
     let mut under_way: JoinSet<Sent<N>> = JoinSet::new();

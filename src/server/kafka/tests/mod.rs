@@ -52,7 +52,7 @@ async fn every_request_is_answered_or_ends_the_connection_whatever_is_in_it() {
     };
     let server = Server::start(config).await.unwrap();
     let address = server.kafka_addresses()[0];
-    let account = server.shared.incoming.account(1 << 30);
+    let account = server.shared.incoming.account(1 << 30, crate::server::budget::Holder::calls());
     let mut rng = fastrand::Rng::with_seed(seed);
     let (mut answered, mut ended) = (0, 0);
     for round in 0..rounds {
