@@ -403,6 +403,7 @@ fn every_limit_is_stated() {
         limits::PRODUCER_BATCHES,
         limits::PRODUCERS_PER_PARTITION,
         config.max_connections,
+        config.max_connections_per_address,
         config.max_requests_in_flight,
         config.max_connection_bytes.as_usize(),
         config.max_total_bytes.as_usize(),

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::config::ServerConfig;
 use super::metrics::ServerMetrics;
+use super::places::{Full, Place, Places};
 use super::shared::Shared;
 use crate::base::ErrorKind;
 
@@ -26,12 +26,23 @@ const REFUSAL: Duration = Duration::from_secs(2);
 pub struct Door {
     /// Serves one, in a task of its own, which holds its place.
     pub serve: fn(TcpStream, SocketAddr, Arc<Shared>, Open),
-    /// One permit a connection.
-    pub places: fn(&Shared) -> &Arc<Semaphore>,
-    /// How many places are taken.
+    /// The places of the door.
+    pub places: fn(&Shared) -> &Arc<Places>,
+    /// How many connections are open.
     pub taken: fn(&ServerMetrics) -> &Gauge,
-    /// What is sent to one for which there is no room, in protocols that have words for that.
-    pub no_room: fn(&ServerConfig) -> Option<Bytes>,
+    /// What becomes of one for which there is no place.
+    pub no_room: NoRoom,
+}
+
+/// What becomes of a connection for which there is no place.
+#[derive(Clone, Copy)]
+pub enum NoRoom {
+    /// It is closed: the protocol has no words for that.
+    Close,
+    /// It hears why.
+    Tell(fn(Full) -> Bytes),
+    /// It gets one of the places that are kept beside the door's, for a short while.
+    Kept(fn(&Shared) -> &Arc<Places>),
 }
 
 /// Accepts connections until the server stops. Nothing that a peer or the machine does ends it earlier.
@@ -75,21 +86,33 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 }
 
 fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, door: Door) {
-    match (door.places)(shared).clone().try_acquire_owned() {
-        Ok(permit) => {
+    let full = match (door.places)(shared).admit(peer.ip()) {
+        Ok(place) => {
             shared.metrics.accepted.inc();
-            let open = Open::new((door.taken)(&shared.metrics), permit);
-            (door.serve)(socket, peer, shared.clone(), open);
+            let open = Open::new((door.taken)(&shared.metrics), place, false);
+            return (door.serve)(socket, peer, shared.clone(), open);
         }
-        Err(_) => {
-            shared.metrics.refused.inc();
-            shared.metrics.error(ErrorKind::Overloaded);
-            tracing::warn!(%peer, "connection refused: the limit is reached");
+        Err(full) => full,
+    };
+    shared.metrics.refused.inc();
+    shared.metrics.error(ErrorKind::Overloaded);
+    // A storm of connections shall not fill the log.
+    let refused = shared.metrics.refused.get();
+    if refused <= 10 || refused.is_power_of_two() || refused.is_multiple_of(1000) {
+        tracing::warn!(%peer, reason = %full, refused, "connection refused");
+    }
+    match door.no_room {
+        NoRoom::Close => {}
+        NoRoom::Tell(words) => {
             // Beyond so many that are being told, the others just see the connection close.
-            if let Some(words) = (door.no_room)(&shared.config)
-                && let Ok(turn) = shared.refusals.clone().try_acquire_owned()
-            {
-                tokio::spawn(refuse(socket, words, turn));
+            if let Ok(turn) = shared.refusals.clone().try_acquire_owned() {
+                tokio::spawn(refuse(socket, words(full), turn));
+            }
+        }
+        NoRoom::Kept(places) => {
+            if let Ok(place) = places(shared).admit(peer.ip()) {
+                let open = Open::new((door.taken)(&shared.metrics), place, true);
+                (door.serve)(socket, peer, shared.clone(), open);
             }
         }
     }
@@ -111,13 +134,25 @@ async fn refuse(mut socket: TcpStream, words: Bytes, turn: OwnedSemaphorePermit)
 /// A place among the connections of a listener, counted while it is held, whatever ends it.
 pub struct Open {
     taken: Gauge,
-    _permit: OwnedSemaphorePermit,
+    place: Place,
+    /// One of the places beside the door's: for a glance at the server's health.
+    pub kept: bool,
 }
 
 impl Open {
-    fn new(taken: &Gauge, permit: OwnedSemaphorePermit) -> Self {
+    fn new(taken: &Gauge, place: Place, kept: bool) -> Self {
         taken.inc();
-        Self { taken: taken.clone(), _permit: permit }
+        Self { taken: taken.clone(), place, kept }
+    }
+
+    /// Notes that the connection has made its first request. `false` if its place was given away just before.
+    pub fn used(&self) -> bool {
+        self.place.used()
+    }
+
+    /// Returns when the place of a connection without a request was given to a new one.
+    pub async fn given_away(&self) {
+        self.place.given_away().await;
     }
 }
 

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::config::ServerConfig;
+use super::places::Doors;
 use crate::base::ErrorKind;
 
 /// Counters and gauges of the listeners.
@@ -72,11 +73,12 @@ impl ServerMetrics {
     }
 
     /// Sets what the operator allows, to be held against what there is.
-    pub fn set_limits(&self, config: &ServerConfig) {
+    pub fn set_limits(&self, config: &ServerConfig, doors: &Doors) {
         let half = config.max_total_bytes.as_usize() / 2;
         for (what, limit) in [
-            ("connections", config.max_connections),
-            ("http_connections", config.http_max_connections),
+            ("connections", doors.native.most()),
+            ("kafka_connections", doors.kafka.most()),
+            ("http_connections", doors.http.most()),
             ("inbound_bytes", half),
             ("outbound_bytes", half),
             ("segment_files_open", config.max_open_files),

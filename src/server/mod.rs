@@ -14,6 +14,7 @@ pub mod logging;
 mod metrics;
 mod native;
 pub mod outgoing;
+mod places;
 pub mod process;
 mod push;
 mod receipts;
@@ -44,6 +45,7 @@ use budget::Budget;
 use config::{ConfigError, ServerConfig};
 use metrics::ServerMetrics;
 use outgoing::Outgoing;
+use places::Doors;
 use process::ProcessMetrics;
 use shared::Shared;
 
@@ -132,7 +134,7 @@ impl Server {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServerError> {
         config.check()?;
-        files::allow(config.max_open_files + config.max_connections + config.http_max_connections);
+        let doors = Doors::new(&config, files::allow(&config));
         let certificates = |error| ConfigError(format!("outgoing_ca_file = \"{}\": {error}", config.outgoing_ca_file));
         let calls = Arc::new(Outgoing::new(config.outgoing(disk.as_ref())?).map_err(certificates)?);
         let secret = config.outgoing_secret(disk.as_ref())?;
@@ -140,6 +142,7 @@ impl Server {
         let sockets = bind(config.listen_addresses()?, "listen").await?;
         let kafka_sockets = bind(config.kafka_addresses()?, "kafka-listen").await?;
         let http_sockets = bind(config.http_addresses()?, "http-listen").await?;
+        let admin_sockets = bind(config.admin_addresses()?, "admin-listen").await?;
         let (started_at_ms, started_monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
         let broker = open_broker(&config, disk, clock.clone()).await?;
         broker.start_routes();
@@ -148,7 +151,7 @@ impl Server {
             metrics.register(registry);
             calls.register(registry);
         });
-        metrics.set_limits(&config);
+        metrics.set_limits(&config, &doors);
         let (stop, stopping) = watch::channel(false);
         let half = config.max_total_bytes.as_usize() / 2;
         let shared = Arc::new(Shared {
@@ -161,8 +164,7 @@ impl Server {
             calls,
             incoming: Budget::new(half),
             outgoing: Budget::new(half),
-            connections: Arc::new(Semaphore::new(config.max_connections)),
-            http_connections: Arc::new(Semaphore::new(config.http_max_connections)),
+            doors,
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             stopping,
             config,
@@ -171,6 +173,7 @@ impl Server {
         let addresses = open_doors("native listener", sockets, native::DOOR, &shared, &mut listeners)?;
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
         let http_addresses = open_doors("HTTP listener", http_sockets, http::DOOR, &shared, &mut listeners)?;
+        open_doors("administration listener", admin_sockets, native::ADMIN_DOOR, &shared, &mut listeners)?;
         let callbacks = webhooks::courier::run::<Post>(Arc::clone(&shared), secret.clone());
         tasks::spawn_lasting("callbacks", callbacks);
         let receipts = webhooks::courier::run::<ReceiptEntry>(Arc::clone(&shared), secret.clone());
@@ -210,17 +213,14 @@ impl Server {
         for listener in self.listeners {
             let _ = listener.await;
         }
-        let all = |connections: usize| u32::try_from(connections).unwrap_or(u32::MAX);
         let patience = config.shutdown_timeout.as_duration() + STOP_MARGIN;
         let ended = async {
-            let native = self.shared.connections.acquire_many(all(config.max_connections)).await;
-            let http = self.shared.http_connections.acquire_many(all(config.http_max_connections)).await;
+            self.shared.doors.emptied().await;
             // Calls under way may still be answered.
             let _ended = self.pushes.await;
-            (native, http)
         };
         match tokio::time::timeout(patience, ended).await {
-            Ok(_) => tracing::debug!("all connections have ended"),
+            Ok(()) => tracing::debug!("all connections have ended"),
             Err(_) => tracing::warn!(
                 connections = self.shared.metrics.all_connections(),
                 "connections did not end in time; their requests are cut off"

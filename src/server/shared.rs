@@ -9,6 +9,7 @@ use super::budget::Budget;
 use super::config::ServerConfig;
 use super::metrics::ServerMetrics;
 use super::outgoing::Outgoing;
+use super::places::Doors;
 use super::process::ProcessMetrics;
 use crate::base::{Clock, TimestampMs};
 use crate::broker::Broker;
@@ -35,10 +36,8 @@ pub struct Shared {
     pub incoming: Arc<Budget>,
     /// Bytes of answers.
     pub outgoing: Arc<Budget>,
-    /// One permit a connection.
-    pub connections: Arc<Semaphore>,
-    /// One permit an HTTP connection.
-    pub http_connections: Arc<Semaphore>,
+    /// The places of all doors.
+    pub doors: Doors,
     /// One permit a connection that is being refused.
     pub refusals: Arc<Semaphore>,
     /// Becomes true when the server stops.

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 
 pub use arriving::Arriving;
 pub use pressure::Evicted;
-pub use shares::{Gate, Holder};
+pub use shares::{Gate, Holder, Peer};
 
 use arriving::Message;
 use pressure::{Pressure, Waiter};
@@ -213,6 +213,11 @@ impl Account {
     /// whose turn it is must keep the pace ([`pressure`]).
     pub fn peers_turn(&self, is: bool) {
         self.peers_turn.store(is, Ordering::Relaxed);
+    }
+
+    /// Whether it is the peer's turn.
+    pub fn is_peers_turn(&self) -> bool {
+        self.peers_turn.load(Ordering::Relaxed)
     }
 
     /// Returns when the account was evicted: what it holds must be let go at once.

@@ -90,8 +90,18 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Text(&mut c.http_names),
     ),
     field(
+        "admin_listen",
+        "address of a second listener of the native protocol with 64 places of its own, so that commands reach a server \
+         whose other doors are full (tidelog --server HOST:PORT); off for none",
+        "HOST:PORT",
+        0,
+        ANY,
+        |c| Slot::Text(&mut c.admin_listen),
+    ),
+    field(
         "http_max_connections",
-        "HTTP connections at a time; further ones are refused",
+        "HTTP connections at a time; beyond, one without a request gives way, else only /health, /ready and /metrics are \
+         answered",
         "connections",
         1,
         1_000_000,
@@ -195,9 +205,31 @@ pub static FIELDS: &[Field] = &[
         DAY_MS,
         |c| Slot::Millis(&mut c.disk_patience),
     ),
-    field("max_connections", "connections at a time; further ones are refused", "connections", 1, 1_000_000, |c| {
-        Slot::Count(&mut c.max_connections)
-    }),
+    field(
+        "max_connections",
+        "native connections at a time; beyond, one without a hello gives way, else the new one is refused",
+        "connections",
+        1,
+        1_000_000,
+        |c| Slot::Count(&mut c.max_connections),
+    ),
+    field(
+        "kafka_max_connections",
+        "Kafka connections at a time; beyond, one without a request gives way, else the new one is refused",
+        "connections",
+        1,
+        1_000_000,
+        |c| Slot::Count(&mut c.kafka_max_connections),
+    ),
+    field(
+        "max_connections_per_address",
+        "connections of one address (IPv6: of one /64) at a time, on each door; many clients share an address behind NAT \
+         or a proxy, and a node with a hundred services of ten connections each needs 1,000",
+        "connections",
+        1,
+        1_000_000,
+        |c| Slot::Count(&mut c.max_connections_per_address),
+    ),
     field(
         "max_requests_in_flight",
         "requests of one connection in flight before the server stops reading from it",
@@ -225,9 +257,14 @@ pub static FIELDS: &[Field] = &[
     field("max_subscriptions", "subscriptions of one connection", "subscriptions", 1, 65_536, |c| {
         Slot::Count(&mut c.max_subscriptions)
     }),
-    field("handshake_timeout", "time in which a new connection must say hello", "duration", 10, DAY_MS, |c| {
-        Slot::Millis(&mut c.handshake_timeout)
-    }),
+    field(
+        "handshake_timeout",
+        "time in which a new connection must say hello, or send the first bytes of its first request (Kafka, HTTP)",
+        "duration",
+        10,
+        DAY_MS,
+        |c| Slot::Millis(&mut c.handshake_timeout),
+    ),
     field("idle_timeout", "time after which a connection that sends nothing is closed", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.idle_timeout)
     }),
@@ -239,9 +276,15 @@ pub static FIELDS: &[Field] = &[
         DAY_MS,
         |c| Slot::Millis(&mut c.write_timeout),
     ),
-    field("shutdown_timeout", "time that requests in flight get at a stop", "duration", 0, DAY_MS, |c| {
-        Slot::Millis(&mut c.shutdown_timeout)
-    }),
+    field(
+        "shutdown_timeout",
+        "time that requests in flight get at a stop, and a goodbye 5 s more; peers with half a request get a second. Keep \
+         it below the time after which your service manager kills (30 s on Kubernetes)",
+        "duration",
+        0,
+        DAY_MS,
+        |c| Slot::Millis(&mut c.shutdown_timeout),
+    ),
     field(
         "outgoing_allow",
         "where webhooks may go, with commas: public (every public address), host names, *.example.com, or networks such \

@@ -53,6 +53,8 @@ pub struct ServerConfig {
     pub http_listen: String,
     /// Names by which browsers and proxies may call it, with commas.
     pub http_names: String,
+    /// Host and port of a second listener of the native protocol with places of its own, or `off`.
+    pub admin_listen: String,
     /// HTTP connections at a time.
     pub http_max_connections: usize,
     /// Bytes of the body of an HTTP request.
@@ -91,8 +93,12 @@ pub struct ServerConfig {
     pub storage_reserve: Bytes,
     /// How long an operation of the disk may take before it counts as hung.
     pub disk_patience: Millis,
-    /// Connections at a time.
+    /// Native connections at a time.
     pub max_connections: usize,
+    /// Kafka connections at a time.
+    pub kafka_max_connections: usize,
+    /// Connections of one address at a time, on each door.
+    pub max_connections_per_address: usize,
     /// Requests in flight on one connection.
     pub max_requests_in_flight: usize,
     /// Bytes in flight on one connection, each way.
@@ -175,7 +181,8 @@ impl Default for ServerConfig {
             kafka_consumer_session: Millis(45_000),
             http_listen: AUTO.to_owned(),
             http_names: "none".to_owned(),
-            http_max_connections: 1024,
+            admin_listen: OFF.to_owned(),
+            http_max_connections: 4096,
             http_max_body_bytes: Bytes(8 * 1024 * 1024),
             http_header_timeout: Millis(30_000),
             http_body_timeout: Millis(60_000),
@@ -195,6 +202,8 @@ impl Default for ServerConfig {
             storage_reserve: broker.storage_reserve,
             disk_patience: broker.disk_patience,
             max_connections: 10_000,
+            kafka_max_connections: 10_000,
+            max_connections_per_address: 5_000,
             max_requests_in_flight: 1024,
             max_connection_bytes: Bytes(32 * 1024 * 1024),
             max_total_bytes: Bytes(256 * 1024 * 1024),
@@ -202,7 +211,7 @@ impl Default for ServerConfig {
             handshake_timeout: Millis(10_000),
             idle_timeout: Millis(600_000),
             write_timeout: Millis(60_000),
-            shutdown_timeout: Millis(30_000),
+            shutdown_timeout: Millis(20_000),
             outgoing_allow: "public".to_owned(),
             outgoing_ca_file: SYSTEM.to_owned(),
             outgoing_secret_file: NONE.to_owned(),
@@ -226,6 +235,7 @@ impl ServerConfig {
             ("listen", &self.listen, self.listen_addresses()?),
             ("kafka_listen", &self.kafka_listen, self.kafka_addresses()?),
             ("http_listen", &self.http_listen, self.http_addresses()?),
+            ("admin_listen", &self.admin_listen, self.admin_addresses()?),
         ] {
             if let Some(open) = addresses.iter().find(|address| !is_loopback(address.ip()))
                 && !self.allow_unauthenticated
@@ -295,6 +305,17 @@ impl ServerConfig {
             OFF => Ok(Vec::new()),
             AUTO => self.usual(HTTP_PORT),
             text => resolve("http_listen", text, "127.0.0.1:7180, auto or off"),
+        }
+    }
+
+    /// The addresses of the listener of administration; none if there is to be none.
+    ///
+    /// # Errors
+    /// As [`ServerConfig::listen_addresses`].
+    pub fn admin_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        match self.admin_listen.as_str() {
+            OFF => Ok(Vec::new()),
+            text => resolve("admin_listen", text, "127.0.0.1:7172 or off"),
         }
     }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -31,7 +32,18 @@ pub struct Caller {
     pub outgoing: Arc<Account>,
     /// Its place among the connections, which it holds until the last of its work has ended: an append goes on when the
     /// connection is gone, and whoever stops the server waits for that as well. Dropped behind all else.
-    _open: Open,
+    open: Open,
+    /// Requests that are being answered.
+    answering: AtomicUsize,
+}
+
+/// A request that is being answered.
+pub struct Busy<'a>(&'a Caller);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Caller {
@@ -40,7 +52,33 @@ impl Caller {
         let limit = shared.config.max_connection_bytes.as_usize();
         let holder = Holder::client(Gate::Http, peer);
         let (incoming, outgoing) = (shared.incoming.account(limit, holder), shared.outgoing.account(limit, holder));
-        Self { shared, is_local, incoming, outgoing, _open: open }
+        Self { shared, is_local, incoming, outgoing, open, answering: AtomicUsize::new(0) }
+    }
+
+    /// Whether the connection has one of the places that are kept for the server's health.
+    pub fn is_kept(&self) -> bool {
+        self.open.kept
+    }
+
+    /// Notes that a request has come. `false` if the connection's place was given away just before.
+    pub fn used(&self) -> bool {
+        self.open.used()
+    }
+
+    /// Returns when the place of a connection without a request was given to a new one.
+    pub async fn given_away(&self) {
+        self.open.given_away().await;
+    }
+
+    /// Notes that a request is being answered.
+    pub fn busy(&self) -> Busy<'_> {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Busy(self)
+    }
+
+    /// Whether a request is being answered, or an answer is on its way out.
+    pub fn is_busy(&self) -> bool {
+        self.answering.load(Ordering::Relaxed) > 0 || self.outgoing.is_peers_turn()
     }
 }
 

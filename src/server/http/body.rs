@@ -9,6 +9,7 @@ use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::Caller;
+use super::listener::{STOP_GRACE, stopped_for};
 use super::problem::Problem;
 use crate::base::{ErrorKind, limits};
 use crate::server::budget::{Arriving, Grant};
@@ -52,6 +53,9 @@ pub async fn take(caller: &Arc<Caller>, body: Incoming) -> Result<Taken, Problem
         caller.incoming.peers_turn(arriving.is_some());
         let frame = tokio::select! {
             frame = timeout_at(deadline, body.frame()) => frame.map_err(late),
+            () = stopped_for(&caller.shared, STOP_GRACE) => {
+                Err(Problem::new(ErrorKind::ShuttingDown, "the server stops, and the body was not here a second later"))
+            }
             evicted = caller.incoming.evicted() => Err(Problem::new(ErrorKind::Overloaded, evicted.to_string())),
         };
         caller.incoming.peers_turn(false);

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,20 +14,21 @@ use super::answer::Caller;
 use super::router;
 use super::stall::Stall;
 use crate::base::limits;
-use crate::server::accept::{Door, Open};
+use crate::server::accept::{Door, NoRoom, Open};
 use crate::server::shared::Shared;
 use crate::server::tasks;
 
-/// What a connection gets for which there is no room.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n";
+/// Time for the head of a request on one of the places that are kept for the server's health.
+const KEPT_HEAD: Duration = Duration::from_secs(2);
+/// What a peer gets at a stop that has not sent a whole request.
+pub const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The HTTP listener's door.
 pub const DOOR: Door = Door {
     serve: spawn,
-    places: |shared| &shared.http_connections,
+    places: |shared| &shared.doors.http,
     taken: |metrics| &metrics.http_connections,
-    no_room: |_| Some(Bytes::from_static(FULL)),
+    no_room: NoRoom::Kept(|shared| &shared.doors.health),
 };
 
 fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
@@ -45,30 +46,58 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     let shared = &caller.shared;
     let config = &shared.config;
     let _ = socket.set_nodelay(true);
+    let head = if caller.is_kept() { KEPT_HEAD } else { config.http_header_timeout.as_duration() };
+    // As on the other doors, the first bytes must come soon; nothing is held before.
+    let first = tokio::select! {
+        first = tokio::time::timeout(head.min(config.handshake_timeout.as_duration()), socket.readable()) => first.is_ok(),
+        () = caller.given_away() => false,
+        () = stopped_for(shared, STOP_GRACE) => false,
+    };
+    if !first {
+        return tracing::debug!("HTTP connection ended: no request in time, or its place was needed");
+    }
     let io = TokioIo::new(Stall::new(socket, config.write_timeout.as_duration(), caller.outgoing.clone()));
     let service = service_fn(|request| {
         let caller = caller.clone();
-        async move { Ok::<_, Infallible>(router::answer(caller, request).await) }
+        async move {
+            let _busy = caller.busy();
+            Ok::<_, Infallible>(router::answer(caller.clone(), request).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.http_header_timeout.as_duration())
+        .header_read_timeout(head)
+        .keep_alive(!caller.is_kept())
         .max_headers(limits::HTTP_HEADERS)
         .max_buf_size(limits::HTTP_HEAD_BYTES)
         .serve_connection(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = caller.given_away() => return tracing::debug!("HTTP connection ended: its place was needed"),
         evicted = caller.outgoing.evicted() => return tracing::info!(reason = %evicted, "HTTP connection ended"),
         () = shared.stopped() => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(config.shutdown_timeout.as_duration(), connection).await {
+            let patience = config.shutdown_timeout.as_duration();
+            let grace = STOP_GRACE.min(patience);
+            let soon = tokio::time::timeout(grace, connection.as_mut()).await;
+            match soon {
                 Ok(ended) => ended,
-                Err(_) => return tracing::warn!("HTTP connection ends with a request still in flight"),
+                Err(_) if !caller.is_busy() => return tracing::debug!("HTTP connection ends without a whole request"),
+                Err(_) => match tokio::time::timeout(patience - grace, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => return tracing::warn!("HTTP connection ends with a request still in flight"),
+                },
             }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "HTTP connection ended");
     }
+}
+
+/// Returns when the server has been stopping for so long.
+pub async fn stopped_for(shared: &Shared, time: Duration) {
+    shared.stopped().await;
+    tokio::time::sleep(time).await;
 }

@@ -58,10 +58,17 @@ async fn route(caller: &Arc<Caller>, request: Request<Incoming>) -> Result<Answe
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !caller.used() {
+        return Err(Problem::new(ErrorKind::Overloaded, "the connection had no request yet and lost its place"));
+    }
     match parts.as_slice() {
         ["health"] if reads => Ok(status::health(caller)),
         ["ready"] if reads => status::ready(caller),
         ["metrics"] if reads => Ok(status::metrics(caller).await),
+        _ if caller.is_kept() => {
+            let detail = "all connections of this door are taken; those beyond are for /health, /ready and /metrics";
+            Err(Problem::new(ErrorKind::Overloaded, detail))
+        }
         ["topics", topic] if *request.method() == Method::POST => ingest::append(caller, topic, request).await,
         ["topics", topic] if *request.method() == Method::GET => read::read(caller, topic, &request).await,
         ["requests", topic] if *request.method() == Method::POST => requests::ask(caller, topic, request).await,

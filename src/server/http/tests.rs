@@ -689,11 +689,15 @@ async fn connections_beyond_the_limit_hear_that_there_is_no_room() {
         let _ = stream.read(&mut [0; 512]).await.unwrap();
         held.push(stream);
     }
-    let refused = bench.raw("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let refused = bench.raw("GET /requests HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert_eq!(refused.status, 503, "{refused:?}");
+    for path in ["/health", "/ready", "/metrics"] {
+        let answered = bench.raw(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
+        assert_eq!(answered.status, 200, "{path} is answered at all times: {answered:?}");
+    }
     drop(held);
     let again = async {
-        while bench.get("/health").await.status != 200 {
+        while bench.get("/requests").await.status != 200 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

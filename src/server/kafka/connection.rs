@@ -19,7 +19,7 @@ use super::framing::KafkaFraming;
 use super::requests;
 use super::response::Response;
 use super::session::{Hangup, Session};
-use crate::server::accept::{Door, Open};
+use crate::server::accept::{Door, NoRoom, Open};
 use crate::server::budget::{Evicted, Gate, Grant, Holder};
 use crate::server::frames::{FrameReader, ReadEnd};
 use crate::server::metrics::ServerMetrics;
@@ -47,23 +47,24 @@ enum End {
     Write(#[from] io::Error),
     #[error("{0}")]
     Evicted(Evicted),
+    #[error("no request yet, and a new connection needed the place")]
+    GivenAway,
 }
 
 /// The Kafka listener's door. It has no words for a full house: the connection is closed, and clients try again.
 pub const DOOR: Door = Door {
     serve: spawn,
-    places: |shared| &shared.connections,
+    places: |shared| &shared.doors.kafka,
     taken: |metrics| &metrics.kafka_connections,
-    no_room: |_| None,
+    no_room: NoRoom::Close,
 };
 
 fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("kafka", %peer);
     let _entered = span.enter();
     tasks::spawn("Kafka connection", async move {
-        let _open = open;
         // What a peer does to its own connection is worth a line, not a warning.
-        match serve(socket, peer, shared).await {
+        match serve(socket, peer, shared, &open).await {
             Ok(()) => tracing::debug!("disconnected"),
             Err(End::Hangup(reason @ Hangup::Fault(_))) => tracing::error!(%reason, "connection ended"),
             Err(reason) => tracing::info!(%reason, "connection ended"),
@@ -72,7 +73,7 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     });
 }
 
-async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Result<(), End> {
+async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &Open) -> Result<(), End> {
     let _ = socket.set_nodelay(true);
     let reached = socket.local_addr()?;
     let (read, write) = socket.into_split();
@@ -80,8 +81,14 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Resu
     let holder = Holder::client(Gate::Kafka, peer.ip());
     let account = shared.incoming.account(config.max_connection_bytes.as_usize(), holder);
     let framing = KafkaFraming { max_frame: config.max_frame_bytes() };
-    let mut reader =
-        FrameReader::new(read, account.clone(), shared.metrics.clone(), framing, config.idle_timeout.as_duration());
+    // The first request must come as soon as a native client's hello; what is silent from the start costs a place.
+    let mut reader = FrameReader::new(
+        read,
+        account.clone(),
+        shared.metrics.clone(),
+        framing.clone(),
+        config.handshake_timeout.as_duration(),
+    );
     let session = Session::new(shared.clone(), reached, peer);
     let (queue, pending) = mpsc::channel(config.max_requests_in_flight);
     let writer = Writer {
@@ -95,8 +102,15 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Resu
     };
     let mut writing = Box::pin(writer.run(pending));
     let reading = async {
+        let mut first = Some(framing);
         loop {
             let (frame, grant) = reader.next().await.map_err(End::Read)?;
+            if let Some(framing) = first.take() {
+                if !open.used() {
+                    return Err(End::GivenAway);
+                }
+                reader.relax(framing, config.idle_timeout.as_duration());
+            }
             session.arrived(reader.waited());
             let pending = requests::begin(&session, frame, grant)?;
             if queue.send(pending).await.is_err() {
@@ -107,6 +121,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) -> Resu
     let end: Result<(), End> = tokio::select! {
         end = reading => end,
         // The answers go with the connection, or their bytes would not be free.
+        () = open.given_away() => return Err(End::GivenAway),
         evicted = account.evicted() => return Err(End::Evicted(evicted)),
         evicted = session.outgoing.evicted() => return Err(End::Evicted(evicted)),
         () = shared.stopped() => Ok(()),

@@ -17,10 +17,10 @@ use super::requests::take_in;
 use super::session::{Session, goodbye};
 use crate::base::{ErrorKind, limits};
 use crate::protocol::FrameDecoder;
-use crate::server::accept::{Door, Open};
+use crate::server::accept::{Door, NoRoom, Open};
 use crate::server::budget::{Evicted, Gate, Holder};
-use crate::server::config::ServerConfig;
 use crate::server::frames::ReadEnd;
+use crate::server::places::Full;
 use crate::server::shared::Shared;
 use crate::server::tasks;
 
@@ -45,7 +45,7 @@ enum End {
 ///
 /// # Errors
 /// What broke it: a socket error, or what the peer did wrong.
-async fn serve(socket: TcpStream, peer: IpAddr, shared: Arc<Shared>) -> Result<(), Refusal> {
+async fn serve(socket: TcpStream, peer: IpAddr, shared: Arc<Shared>, open: &Open) -> Result<(), Refusal> {
     let _ = socket.set_nodelay(true);
     let (read, mut write) = socket.into_split();
     let config = &shared.config;
@@ -55,7 +55,14 @@ async fn serve(socket: TcpStream, peer: IpAddr, shared: Arc<Shared>) -> Result<(
     let first = FrameDecoder::new(limits::HELLO_FRAME_BYTES);
     let mut reader =
         FrameReader::new(read, account.clone(), shared.metrics.clone(), first, config.handshake_timeout.as_duration());
-    let client = match shake_hands(&mut reader, &mut write, &shared).await {
+    let shaken = tokio::select! {
+        shaken = shake_hands(&mut reader, &mut write, &shared) => shaken,
+        () = open.given_away() => return Err(given_away()),
+    };
+    if shaken.is_ok() && !open.used() {
+        return Err(given_away());
+    }
+    let client = match shaken {
         Ok(hello) => {
             tracing::info!(client = hello.client_name, version = hello.client_version, "connected");
             hello.client_name
@@ -186,9 +193,8 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("connection", %peer);
     let _entered = span.enter();
     tasks::spawn("connection", async move {
-        let _open = open;
         // What a peer does to its own connection is worth a line, not a warning.
-        match serve(socket, peer.ip(), shared).await {
+        match serve(socket, peer.ip(), shared, &open).await {
             Ok(()) => tracing::info!("disconnected"),
             Err(reason) => tracing::info!(kind = reason.kind.name(), %reason, "connection ended"),
         }
@@ -196,12 +202,22 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     });
 }
 
+fn given_away() -> Refusal {
+    Refusal::new(ErrorKind::Overloaded, "no hello yet, and a new connection needed the place")
+}
+
 /// What a connection hears for which there is no room.
-fn no_room(config: &ServerConfig) -> Option<Bytes> {
-    let message = format!("the server has {} connections, which is the most", config.max_connections);
-    Some(goodbye(&Refusal::new(ErrorKind::Overloaded, message)).head)
+fn no_room(full: Full) -> Bytes {
+    goodbye(&Refusal::new(ErrorKind::Overloaded, full.to_string())).head
 }
 
 /// The native listener's door.
-pub const DOOR: Door =
-    Door { serve: spawn, places: |shared| &shared.connections, taken: |metrics| &metrics.connections, no_room };
+pub const DOOR: Door = Door {
+    serve: spawn,
+    places: |shared| &shared.doors.native,
+    taken: |metrics| &metrics.connections,
+    no_room: NoRoom::Tell(no_room),
+};
+
+/// The door of administration: the native protocol, with places of its own.
+pub const ADMIN_DOOR: Door = Door { places: |shared| &shared.doors.admin, ..DOOR };

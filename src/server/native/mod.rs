@@ -21,4 +21,4 @@ mod subscriptions;
 mod tests;
 mod watching;
 
-pub use connection::DOOR;
+pub use connection::{ADMIN_DOOR, DOOR};
