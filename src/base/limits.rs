@@ -16,6 +16,20 @@ pub const MAX_OFFSET: u64 = i64::MAX as u64;
 /// Bytes that may be remembered with a group's position.
 pub const POSITION_METADATA_BYTES: usize = 4096;
 
+/// Bytes that a member of a classic group may say of itself. A Kafka Streams application with thousands of tasks says some
+/// hundreds of KiB, a consumer of a thousand topics some tens.
+pub const CLASSIC_MEMBER_BYTES: usize = 1024 * 1024;
+
+/// Bytes that all members of a classic group may say of themselves: a thousand members with 32 KiB each, or thirty of the
+/// largest.
+pub const CLASSIC_GROUP_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes of what the members of all classic groups say and are assigned: a hundred thousand members with a KiB each.
+pub const CLASSIC_BYTES: usize = 128 * 1024 * 1024;
+
+/// Bytes that are kept of the reason of a nack: a message and the top of a stack trace.
+pub const NACK_REASON_BYTES: usize = 4 * 1024;
+
 /// A queue group's lease when nobody says otherwise, in milliseconds.
 pub const QUEUE_LEASE_MS: u64 = 30_000;
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::base::limits;
+
 use super::member::{Member, said};
 use super::types::{Answer, ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice, Ms, Ticket};
 
@@ -75,6 +77,11 @@ impl Machine {
         self.members.is_empty() && self.pending.is_empty()
     }
 
+    /// Bytes of what the members say and were assigned.
+    pub(crate) fn bytes(&self) -> usize {
+        self.members.values().map(|member| member.weight + member.assignment.len()).sum()
+    }
+
     /// Kafka's word for the state.
     pub(crate) fn state_name(&self) -> &'static str {
         match self.state {
@@ -113,6 +120,14 @@ impl Machine {
         let refuse = |error| (error, join.member.clone());
         if !self.can_speak(&join) {
             return Err(refuse(ClassicError::InconsistentProtocol));
+        }
+        let others = self.members.iter().filter(|(id, _)| **id != join.member);
+        let others: usize = others.map(|(_, member)| member.weight).sum();
+        if join.weight() > limits::CLASSIC_MEMBER_BYTES {
+            return Err(refuse(ClassicError::TooLarge));
+        }
+        if others + join.weight() > limits::CLASSIC_GROUP_BYTES {
+            return Err(refuse(ClassicError::Full));
         }
         let holder = join.instance.as_ref().and_then(|instance| self.holder(instance));
         match (join.member.is_empty(), holder) {
@@ -165,6 +180,7 @@ impl Machine {
             self.protocol_type.clone_from(&join.protocol_type);
         }
         self.orders += 1;
+        let (weight, knows_id) = (join.weight(), !join.member.is_empty() || join.instance.is_some());
         let ClassicJoin { instance, client, host, session_ms, rebalance_ms, protocols, .. } = join;
         let member = Member {
             instance,
@@ -173,6 +189,8 @@ impl Machine {
             session_ms,
             rebalance_ms,
             protocols,
+            weight,
+            knows_id,
             assignment: Bytes::new(),
             order: self.orders,
             joining: Some(ticket),
@@ -254,6 +272,7 @@ impl Machine {
         let Some(member) = self.members.get_mut(id) else { return };
         let Some(ticket) = member.joining.take() else { return };
         member.alive(now);
+        member.knows_id = true;
         let joined = ClassicJoined {
             member: id.to_owned(),
             generation: self.generation,
@@ -507,8 +526,16 @@ impl Machine {
         true
     }
 
-    /// Nobody waits for the answer of a request any more: its member stays until its session ends.
+    /// Nobody waits for the answer of a request any more: its member stays until its session ends. One that has never
+    /// heard its id goes at once, since nobody can speak for it.
     pub(crate) fn abandon(&mut self, ticket: Ticket, now: Ms) {
+        let unknown = self.members.iter_mut().find(|(_, member)| member.joining == Some(ticket) && !member.knows_id);
+        if let Some((id, member)) = unknown {
+            member.joining = None;
+            let id = id.clone();
+            self.remove(&id, now);
+            self.try_complete(now);
+        }
         for member in self.members.values_mut() {
             if member.joining == Some(ticket) {
                 member.joining = None;

@@ -13,6 +13,10 @@ pub(crate) struct Member {
     pub(super) session_ms: Ms,
     pub(super) rebalance_ms: Ms,
     pub(super) protocols: Vec<(String, Bytes)>,
+    /// Bytes of what it says of itself.
+    pub(super) weight: usize,
+    /// It knows its id. One that does not cannot come back to it.
+    pub(super) knows_id: bool,
     pub(crate) assignment: Bytes,
     /// Its place in the order of joining.
     pub(super) order: u64,
@@ -53,6 +57,7 @@ impl Member {
 
     /// Takes over what it says now; the request of it that has waited until now.
     pub(super) fn update(&mut self, ticket: Ticket, join: ClassicJoin, now: Ms) -> Option<Ticket> {
+        self.weight = join.weight();
         self.client = join.client;
         self.host = join.host;
         self.session_ms = join.session_ms;

@@ -11,13 +11,14 @@ mod tests;
 mod types;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::{Notify, oneshot};
 
-use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName};
+use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName, limits};
 
 use super::broker::lock;
 use super::queue::GroupMember;
@@ -32,7 +33,11 @@ const CONSUMER: &str = "consumer";
 
 /// The classic groups that have members.
 #[derive(Default)]
-pub(crate) struct Classics(Mutex<BTreeMap<GroupName, Arc<ClassicGroup>>>);
+pub(crate) struct Classics(
+    Mutex<BTreeMap<GroupName, Arc<ClassicGroup>>>,
+    /// Bytes of what all members say and were assigned.
+    AtomicUsize,
+);
 
 struct ClassicGroup {
     inside: Mutex<Inside>,
@@ -115,6 +120,7 @@ impl ClassicGroup {
     fn with<R>(self: &Arc<Self>, broker: &Broker, act: impl FnOnce(&mut Inside) -> R) -> Option<R> {
         let mut inside = lock(&self.inside);
         let ended = inside.hold.as_ref()?.is_ended();
+        let before = inside.machine.bytes();
         if ended {
             inside.machine.end();
         }
@@ -125,6 +131,9 @@ impl ClassicGroup {
                 let _ = waiting.send(answer);
             }
         }
+        let bytes = &broker.classics.1;
+        bytes.fetch_add(inside.machine.bytes(), Ordering::Relaxed);
+        bytes.fetch_sub(before, Ordering::Relaxed);
         let over = inside.machine.is_over().then(|| inside.hold.take()).flatten();
         drop(inside);
         if let Some(hold) = over {
@@ -162,6 +171,12 @@ impl ClassicGroup {
             }
         }
     }
+}
+
+/// Kafka's answer has no words; the log has.
+fn refused(group: &GroupName, join: &ClassicJoin, what: &str, limit: usize) {
+    let (bytes, client) = (join.weight(), &join.client);
+    tracing::warn!(%group, ?client, bytes, limit, "join refused: what {what} may say of itself is limited in bytes");
 }
 
 impl Broker {
@@ -210,6 +225,15 @@ impl Broker {
         // Members are in memory alone: a group that is not in use has none of this name, and is not made for it.
         if !join.member.is_empty() && self.classic(name).is_none() {
             return Err(ClassicRefusal::Group(ClassicError::UnknownMember, join.member));
+        }
+        let weight = join.weight();
+        if self.classics.1.load(Ordering::Relaxed) + weight > limits::CLASSIC_BYTES {
+            refused(name, &join, "the members of all groups", limits::CLASSIC_BYTES);
+            return Err(ClassicRefusal::Group(ClassicError::NoRoom, join.member));
+        }
+        if weight > limits::CLASSIC_MEMBER_BYTES {
+            refused(name, &join, "a member", limits::CLASSIC_MEMBER_BYTES);
+            return Err(ClassicRefusal::Group(ClassicError::TooLarge, join.member));
         }
         loop {
             let group = self.classic_in_use(name).await.map_err(ClassicRefusal::Broker)?;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use crate::base::limits;
+
 use super::machine::{INITIAL_DELAY_MS, MEMBERS, Machine};
 use super::types::{Answer, ClassicError, ClassicJoin, ClassicJoined, ClassicVoice, Ms, Ticket};
 
@@ -27,6 +29,30 @@ fn wish(member: &str) -> ClassicJoin {
 
 fn place(instance: &str, member: &str) -> ClassicJoin {
     ClassicJoin { instance: Some(instance.to_owned()), ..wish(member) }
+}
+
+fn weighing(bytes: usize) -> ClassicJoin {
+    ClassicJoin { protocols: vec![("range".to_owned(), Bytes::from(vec![b'x'; bytes]))], ..wish("") }
+}
+
+#[test]
+fn what_members_say_of_themselves_has_limits_and_goes_with_who_never_heard_its_id() {
+    let mut group = Group::new();
+    let huge = group.join(weighing(limits::CLASSIC_MEMBER_BYTES + 1), "huge");
+    assert_eq!(group.answers.remove(&huge), Some(Answer::Joined(Err((ClassicError::TooLarge, String::new())))));
+    let large = limits::CLASSIC_MEMBER_BYTES - 1000;
+    let fit = limits::CLASSIC_GROUP_BYTES / large;
+    let tickets: Vec<_> = (0..fit).map(|number| group.join(weighing(large), &format!("m{number}"))).collect();
+    assert!(group.answers.is_empty());
+    let beyond = group.join(weighing(large), "beyond");
+    assert_eq!(group.answers.remove(&beyond), Some(Answer::Joined(Err((ClassicError::Full, String::new())))));
+    assert!(group.machine.bytes() > fit * large);
+    for ticket in tickets {
+        // The connection has gone before the round was over.
+        group.machine.abandon(ticket, group.now);
+    }
+    assert_eq!(group.machine.bytes(), 0);
+    assert!(group.machine.is_over());
 }
 
 /// A machine with a clock and the answers it gave.

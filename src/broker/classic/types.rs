@@ -7,6 +7,9 @@ pub(crate) type Ms = u64;
 /// Names a request that waits for its answer.
 pub(crate) type Ticket = u64;
 
+/// What a protocol takes in memory beside its name and words.
+const PER_PROTOCOL: usize = 64;
+
 /// Why a member is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClassicError {
@@ -22,8 +25,12 @@ pub enum ClassicError {
     Fenced,
     /// It is to join again with the id that it is told.
     IdRequired,
-    /// There are as many members as can be.
+    /// There are as many members as can be, or as many bytes of theirs.
     Full,
+    /// It says more of itself than a member may.
+    TooLarge,
+    /// The members of all groups say as much as the server keeps; it is to try again later.
+    NoRoom,
 }
 
 /// A wish to be, or to stay, a member.
@@ -49,6 +56,15 @@ pub struct ClassicJoin {
     pub takes_id_first: bool,
     /// It understands that a leader may have nothing to assign.
     pub may_skip: bool,
+}
+
+impl ClassicJoin {
+    /// Bytes of what it says of itself.
+    pub(crate) fn weight(&self) -> usize {
+        let said: usize = self.protocols.iter().map(|(name, said)| name.len() + said.len() + PER_PROTOCOL).sum();
+        let instance = self.instance.as_ref().map_or(0, String::len);
+        said + instance + self.client.len() + self.host.len() + self.protocol_type.len()
+    }
 }
 
 /// What a member is told at the end of a round.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName, limits};
 use crate::catalog::{GroupEntry, GroupKind, Place, QueueSettings};
 use crate::expr::Filter;
 
@@ -92,7 +92,7 @@ pub(crate) struct QueuePartition {
     pub(crate) noted: AtomicBool,
     closed: AtomicBool,
     dispatching: AtomicBool,
-    reasons: Mutex<HashMap<Offset, String>>,
+    reasons: Mutex<HashMap<Offset, Arc<str>>>,
     /// Where dead letters may be that are not known to be done with; kept with the floor.
     pub(crate) intent: Mutex<String>,
     /// Held while dead letters are written or looked for; what is held of the logs that they go to.
@@ -186,7 +186,7 @@ impl QueuePartition {
     }
 
     pub(crate) fn reason(&self, offset: Offset) -> Option<String> {
-        lock(&self.reasons).remove(&offset)
+        lock(&self.reasons).remove(&offset).map(|reason| reason.to_string())
     }
 }
 
@@ -440,6 +440,8 @@ impl QueueGroup {
         if let Verdict::Nack { reason: Some(reason), .. } = verdict
             && to.saturating_sub(*from) <= 64
         {
+            // One copy of its beginning for all records that it is given for.
+            let reason: Arc<str> = reason[..reason.floor_char_boundary(limits::NACK_REASON_BYTES)].into();
             let mut reasons = lock(&partition.reasons);
             if reasons.len() < REMEMBERED {
                 reasons.extend((*from..*to).map(|offset| (offset, reason.clone())));

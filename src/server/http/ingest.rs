@@ -19,6 +19,7 @@ use crate::base::{GroupName, Millis, PartitionId, TopicName};
 use crate::broker::{AckLevel, Broker, BrokerError, MAX_ASKED, Produced, RecordAt, TopicMetadata};
 use crate::record::json::NewRecord;
 use crate::record::{BatchBuilder, Record, partition_for_key};
+use crate::server::budget::Grant;
 use crate::server::outgoing::Url;
 
 /// After this time a receipt says that nothing has become of a record, unless the query says another.
@@ -55,8 +56,7 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
     let caller = caller.clone();
     // Whoever goes away after asking has asked all the same: what was begun is done to its end.
     let work = async move {
-        let _held = grant;
-        produce(&caller, &topic, placed, key, (ack, wanted)).await
+        produce(&caller, &topic, placed, key, (ack, wanted), grant).await
     };
     finished("HTTP append", work).await
 }
@@ -96,6 +96,7 @@ async fn produce(
     placed: Placed,
     key: Option<IdempotencyKey>,
     (ack, wanted): (AckLevel, Option<Wanted>),
+    grant: Grant,
 ) -> Result<Answer, Problem> {
     let broker = &caller.shared.broker;
     let mut appends = Vec::new();
@@ -111,14 +112,16 @@ async fn produce(
         appends.push((partition, places, broker.produce(topic.as_str(), partition, builder.build(), ack)));
     }
     if ack == AckLevel::None {
-        // Queued; whether it is appended, nobody is told.
+        // Queued; whether it is appended, nobody is told. What it holds of the budget it holds until then.
         tokio::spawn(async move {
+            let _held = grant;
             for (.., append) in appends {
                 drop(append.await);
             }
         });
         return Ok(json(StatusCode::ACCEPTED, &json!({ "topic": topic, "accepted": true })));
     }
+    let _held = grant;
     let mut done = Vec::new();
     let mut failed: Option<BrokerError> = None;
     for (partition, places, append) in appends {

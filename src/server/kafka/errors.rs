@@ -152,6 +152,8 @@ pub fn group_code(error: ClassicError) -> i16 {
         ClassicError::Fenced => FENCED_INSTANCE_ID,
         ClassicError::IdRequired => MEMBER_ID_REQUIRED,
         ClassicError::Full => GROUP_MAX_SIZE_REACHED,
+        ClassicError::TooLarge => INVALID_REQUEST,
+        ClassicError::NoRoom => COORDINATOR_NOT_AVAILABLE,
     }
 }
 

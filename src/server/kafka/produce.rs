@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
+use tokio::sync::oneshot;
 
 use super::connection::Pending;
 use super::errors;
@@ -13,8 +14,8 @@ use super::response::Asked;
 use super::session::{Hangup, Session};
 use super::transactions;
 use super::wire::{Reader, WireError};
-use crate::base::{Offset, TopicName};
-use crate::broker::{AckLevel, BrokerError, OffsetAt, Place, ProduceFuture};
+use crate::base::{ErrorKind, Offset, TopicName};
+use crate::broker::{AckLevel, BrokerError, OffsetAt, Place, Produced};
 use crate::record::{self, BatchHeader, Compression};
 use crate::server::budget::Grant;
 
@@ -33,7 +34,7 @@ pub struct Request {
 /// What becomes of one batch.
 enum Outcome {
     Refused(i16, String),
-    Under(ProduceFuture),
+    Under(oneshot::Receiver<Result<Produced, BrokerError>>),
 }
 
 /// One partition's part of the answer.
@@ -60,6 +61,8 @@ pub fn begin(session: &Arc<Session>, asked: Asked, mut body: BytesMut, grant: Gr
     // written and synced beside each other.
     let only = request.topics.iter().map(|(_, partitions)| partitions.len()).sum::<usize>() == 1;
     let place = if only && session.one_at_a_time() { Place::Here } else { Place::CommitThread };
+    // Held by the appends until the last of them has ended, also when the connection has gone before.
+    let grant = Arc::new(grant);
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut cut = 0;
     for (topic, partitions) in request.topics {
@@ -77,16 +80,18 @@ pub fn begin(session: &Arc<Session>, asked: Asked, mut body: BytesMut, grant: Gr
                     Outcome::Refused(errors::INVALID_REQUIRED_ACKS, what)
                 }
                 (_, None) => Outcome::Refused(errors::INVALID_RECORD, "no batch".to_owned()),
-                (Some(level), Some(batch)) => hand_over(session, asked, &topic, partition, batch, (level, place)),
+                (Some(level), Some(batch)) => {
+                    hand_over(session, asked, (&topic, partition), batch, (level, place), grant.clone())
+                }
             };
             outcomes.push((partition, outcome));
         }
         topics.push((topic, outcomes));
     }
+    drop(grant);
     let session = session.clone();
     Ok(Box::pin(async move {
         let answers = settle(&session, topics).await;
-        drop(grant);
         if request.acks != 0 {
             return Ok(Some(encode(asked, &answers)));
         }
@@ -128,10 +133,10 @@ pub fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
 fn hand_over(
     session: &Session,
     asked: Asked,
-    topic: &str,
-    partition: i32,
+    (topic, partition): (&str, i32),
     batch: BytesMut,
     (level, place): (AckLevel, Place),
+    grant: Arc<Grant>,
 ) -> Outcome {
     if let Err(error) = TopicName::new(topic) {
         return Outcome::Refused(errors::INVALID_TOPIC, error.to_string());
@@ -140,7 +145,15 @@ fn hand_over(
         return Outcome::Refused(errors::UNKNOWN_TOPIC_OR_PARTITION, format!("there is no partition {partition}"));
     };
     match check(&batch, asked.version) {
-        Ok(()) => Outcome::Under(session.broker().produce_at(topic, partition, batch, level, place)),
+        Ok(()) => {
+            let (sender, receiver) = oneshot::channel();
+            session.broker().produce_then(topic, partition, batch, level, place, move |outcome| {
+                drop(grant);
+                // Nobody listens any more: the append stands all the same.
+                drop(sender.send(outcome));
+            });
+            Outcome::Under(receiver)
+        }
         Err((code, what)) => Outcome::Refused(code, what),
     }
 }
@@ -173,8 +186,12 @@ async fn settle(session: &Session, topics: ByPartition<Outcome>) -> ByPartition<
             let answer = match outcome {
                 Outcome::Refused(code, what) => refused(code, what),
                 Outcome::Under(produced) => match produced.await {
-                    Ok(produced) => accepted(session, &topic, partition, produced.base_offset).await,
-                    Err(error) => failed(&topic, &error),
+                    Ok(Ok(produced)) => accepted(session, &topic, partition, produced.base_offset).await,
+                    Ok(Err(error)) => failed(&topic, &error),
+                    Err(_) => {
+                        let lost = "the append was dropped without an answer";
+                        failed(&topic, &BrokerError::new(ErrorKind::Internal, lost))
+                    }
                 },
             };
             partitions.push((partition, answer));

@@ -18,6 +18,8 @@ use crate::server::budget::Grant;
 
 /// Bytes of a request that carries no batches.
 const CONTROL_BYTES: usize = 4 * 1024 * 1024;
+/// Memory of a decoded element beside its words: the crate's structures are 40 to 150 bytes large.
+const ELEMENT_BYTES: usize = 128;
 /// Key, version and correlation id.
 const HEAD_BYTES: usize = 8;
 /// An answer from this size on takes its bytes from the budget.
@@ -56,6 +58,8 @@ struct Opened {
     /// Who the client says it is.
     client: String,
     body: BytesMut,
+    /// Elements of its arrays, and tagged fields.
+    elements: usize,
 }
 
 /// The beginning of a request's head, which is the same in all versions.
@@ -79,14 +83,16 @@ fn open(api: &'static Api, asked: Asked, mut frame: BytesMut) -> Result<Opened, 
     reader.tags()?;
     let at = reader.position();
     let body = frame.split_off(at);
+    let mut elements = 0;
     if let Some(fields) = api.shape {
         if body.len() > CONTROL_BYTES {
             return Err(Hangup::Large { name: api.name, bytes: body.len(), limit: CONTROL_BYTES });
         }
-        shape::walk(&mut Reader::new(&body, flexible), version, fields)
-            .map_err(|error| malformed(api, version, &error))?;
+        let mut walk = Reader::new(&body, flexible);
+        shape::walk(&mut walk, version, fields).map_err(|error| malformed(api, version, &error))?;
+        elements = walk.elements();
     }
-    Ok(Opened { api, asked, client, body })
+    Ok(Opened { api, asked, client, body, elements })
 }
 
 impl Opened {
@@ -193,12 +199,24 @@ impl Taker for Answering<'_> {
     {
         let Self { session, grant } = self;
         let session = session.clone();
-        let mut body = std::mem::take(&mut opened.body).freeze();
-        let request = opened.decode::<Q>(&mut body)?;
         let asked = opened.asked;
         Ok(Box::pin(async move {
+            // Decoded when its turn comes: what waits behind another request weighs what came, and no more.
+            let mut body = std::mem::take(&mut opened.body).freeze();
+            let request = opened.decode::<Q>(&mut body)?;
+            drop(body);
+            // Decoded, each element is a structure. A request that waits for other members has its words counted there.
+            let mut grant = Some(grant);
+            match asked.key {
+                api::JOIN_GROUP | api::SYNC_GROUP => grant = None,
+                _ if opened.elements > 0 => {
+                    let grant = grant.as_mut();
+                    grant.map(|grant| grant.settle(grant.bytes() + opened.elements * ELEMENT_BYTES)).unwrap_or_default();
+                }
+                _ => {}
+            }
             let answer = handle(session.clone(), asked.version, request).await;
-            drop((body, grant));
+            drop(grant);
             let mut response = asked.answer(&answer)?;
             let bytes = response.pieces.iter().map(Bytes::len).sum::<usize>();
             if bytes > LARGE_ANSWER {

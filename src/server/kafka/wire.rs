@@ -53,6 +53,11 @@ impl<'a> Reader<'a> {
         self.flexible = flexible;
     }
 
+    /// Elements of arrays and tagged fields so far.
+    pub fn elements(&self) -> usize {
+        MOST_ELEMENTS - self.elements
+    }
+
     /// Bytes read so far.
     pub fn position(&self) -> usize {
         self.at
@@ -167,7 +172,10 @@ impl<'a> Reader<'a> {
         if !self.flexible {
             return Ok(());
         }
-        for _ in 0..self.varint()? {
+        let tags = self.varint()? as usize;
+        // The crate keeps them, each in a map.
+        self.elements = self.elements.checked_sub(tags).ok_or(WireError::Many(MOST_ELEMENTS))?;
+        for _ in 0..tags {
             self.varint()?;
             let length = self.varint()? as usize;
             self.bytes(length)?;
