@@ -71,7 +71,10 @@ pub enum NameError {
         limit: usize,
     },
     /// A character outside the set.
-    #[error("topic name '{name}' has the character {character:?}; allowed are letters, digits, '.', '_' and '-'")]
+    #[error(
+        "topic name '{}' has the character {character:?}; allowed are letters, digits, '.', '_' and '-'",
+        name.escape_debug()
+    )]
     Character {
         /// The name.
         name: String,
@@ -79,7 +82,7 @@ pub enum NameError {
         character: char,
     },
     /// Two dots in a row, or one at an end.
-    #[error("topic name '{name}' has an empty level; levels are separated by single dots")]
+    #[error("topic name '{}' has an empty level; levels are separated by single dots", name.escape_debug())]
     EmptyLevel {
         /// The name.
         name: String,
