@@ -141,3 +141,78 @@ async fn no_body_of_any_request_makes_the_server_panic_or_take_much_memory() {
     assert!(!log.contains("panicked"), "{log}");
     assert!(!log.contains("cannot be encoded"), "an answer that its version has no words for: {log}");
 }
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as i16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+/// An unsigned varint.
+fn varint(mut value: u32, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// A JoinGroup (version 0) of a new member that says so much of itself.
+fn join(group: &str, bytes: usize) -> BytesMut {
+    let mut body =
+        [&text(group)[..], &1_800_000i32.to_be_bytes(), &text(""), &text("consumer"), &[0, 0, 0, 1]].concat();
+    body.extend_from_slice(&text("range"));
+    body.extend_from_slice(&(bytes as i32).to_be_bytes());
+    body.resize(body.len() + bytes, b'x');
+    frame(11, 0, &body)
+}
+
+/// What peers announce, say of themselves, and send ahead of an answer is no memory of the server's beyond its budgets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_peers_make_the_server_keep_stays_within_its_budgets() {
+    const MIB: u64 = 1024 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Limited::start(&dir.path().join("data"));
+    let process = server.child.id().to_string();
+    let resident = || tidelog::server::process::resident_bytes(&process);
+    let Some(before) = resident() else { return };
+    let mut open = Vec::new();
+    // 60 frames of 64 MiB, announced.
+    for _ in 0..60 {
+        let mut client = Client::connect(server.address).await;
+        client.bytes(&[0x04, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 1, b'x']).await;
+        client.bytes(&[0; 4096]).await;
+        open.push(client);
+    }
+    // 120 members that vanish: half of them say more than a member may.
+    for number in 0..120 {
+        let mut client = Client::connect(server.address).await;
+        client.bytes(&join("g", if number % 2 == 0 { 4_000_000 } else { 1_000_000 })).await;
+        let _ = client.stream.shutdown().await;
+        drop(client);
+    }
+    // A fetch that waits, and requests of 90,000 tagged fields behind it.
+    let mut client = Client::connect(server.address).await;
+    client.bytes(&frame(3, 4, &[&[0, 0, 0, 1][..], &text("t"), &[1]].concat())).await;
+    client.next().await.unwrap();
+    let numbers = [-1i32, 120_000, 1, 1 << 20].map(i32::to_be_bytes).concat();
+    let topic = [&[0, 0, 0, 0, 1][..], &text("t"), &[0, 0, 0, 1], &[0; 4], &[0; 8], &[0, 16, 0, 0]].concat();
+    client.bytes(&frame(1, 4, &[numbers, topic].concat())).await;
+    let mut tags = vec![0];
+    varint(90_000, &mut tags);
+    for tag in 0..90_000 {
+        varint(tag, &mut tags);
+        tags.push(0);
+    }
+    for _ in 0..40 {
+        client.bytes(&frame(60, 0, &tags)).await;
+    }
+    open.push(client);
+    // Served all the while.
+    let cluster = Client::connect(server.address).await.call(1, &DescribeClusterRequest::default()).await;
+    assert_eq!(cluster.error_code, 0);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let after = resident().unwrap();
+    println!("resident: {} MiB before, {} MiB after", before / MIB, after / MIB);
+    assert!(after < before + 160 * MIB, "{} MiB before, {} MiB after", before / MIB, after / MIB);
+    drop(open);
+    server.end();
+}

@@ -67,7 +67,7 @@ impl Account {
             return None;
         }
         state.grow(self, first);
-        Some(Arriving { grant: Grant { account: self.clone(), bytes: first }, announced, large: true })
+        Some(Arriving { grant: Grant { account: self.clone(), bytes: first, asks: false }, announced, large: true })
     }
 
     fn try_grow(self: &Arc<Self>, bytes: usize) -> Option<()> {
@@ -154,7 +154,7 @@ impl Arriving {
 
     /// The message is there: what it holds, from now on for what is done with it.
     pub fn whole(mut self) -> Grant {
-        let empty = Grant { account: self.grant.account.clone(), bytes: 0 };
+        let empty = Grant { account: self.grant.account.clone(), bytes: 0, asks: false };
         std::mem::replace(&mut self.grant, empty)
     }
 }

@@ -70,6 +70,10 @@ pub struct Account {
     moved: AtomicU64,
     /// Nothing goes on before the peer sends or takes bytes.
     peers_turn: AtomicBool,
+    /// The peer has asked the server to wait, and has sent more behind that.
+    asked_to_wait: AtomicBool,
+    /// Bytes of requests that wait for somebody's answer for as long as the peer has said.
+    asking: AtomicUsize,
     evicted: watch::Sender<Option<Evicted>>,
 }
 
@@ -78,6 +82,8 @@ pub struct Account {
 pub struct Grant {
     account: Arc<Account>,
     bytes: usize,
+    /// They are those of a request that waits for somebody's answer.
+    asks: bool,
 }
 
 impl Budget {
@@ -117,6 +123,8 @@ impl Budget {
             holder,
             moved: AtomicU64::new(0),
             peers_turn: AtomicBool::new(false),
+            asked_to_wait: AtomicBool::new(false),
+            asking: AtomicUsize::new(0),
             evicted: watch::Sender::new(None),
         });
         state.accounts.insert(number, Arc::downgrade(&account));
@@ -196,7 +204,7 @@ impl Account {
             return None;
         }
         state.add(self, bytes);
-        Some(Grant { account: self.clone(), bytes })
+        Some(Grant { account: self.clone(), bytes, asks: false })
     }
 
     /// Bytes held now.
@@ -213,6 +221,11 @@ impl Account {
     /// whose turn it is must keep the pace ([`pressure`]).
     pub fn peers_turn(&self, is: bool) {
         self.peers_turn.store(is, Ordering::Relaxed);
+    }
+
+    /// Notes whether the requests that the account holds wait because the peer has asked the server to wait.
+    pub fn asked_to_wait(&self, is: bool) {
+        self.asked_to_wait.store(is, Ordering::Relaxed);
     }
 
     /// Whether it is the peer's turn.
@@ -263,6 +276,14 @@ impl Grant {
         self.bytes
     }
 
+    /// From now on it is held for a request that waits for somebody's answer, for as long as the peer has said.
+    pub fn asking(mut self) -> Self {
+        if !std::mem::replace(&mut self.asks, true) {
+            self.account.asking.fetch_add(self.bytes, Ordering::Relaxed);
+        }
+        self
+    }
+
     /// Makes it hold exactly `bytes`: gives the rest back, or overdraws where the bytes are there already and only
     /// their counting is late (a batch larger than asked for).
     pub fn settle(&mut self, bytes: usize) {
@@ -270,6 +291,10 @@ impl Grant {
         let mut state = self.account.budget.lock();
         state.add(&self.account, bytes);
         state.subtract(&self.account, before);
+        if self.asks {
+            self.account.asking.fetch_add(bytes, Ordering::Relaxed);
+            self.account.asking.fetch_sub(before, Ordering::Relaxed);
+        }
         drop(state);
         if bytes < before {
             self.account.budget.freed.notify_waiters();

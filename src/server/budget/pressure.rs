@@ -29,6 +29,10 @@ const DRAIN: u64 = 30;
 /// From this wait on, the message that began last gives way.
 const STUCK: Duration = Duration::from_secs(20);
 
+/// What an account holds at least for requests that wait, or behind them, to be in the way: clients that wait for records
+/// send no more than a heartbeat or a commit behind that.
+const PILED: usize = 16 * 1024;
+
 /// What one waits for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Waiter {
@@ -247,7 +251,10 @@ impl Window {
         let candidate = |account: &Arc<Account>| {
             let before = *self.moved.get(&account.number)?;
             let held = account.held();
-            if held == 0 || !account.peers_turn.load(Ordering::Relaxed) || account.evicted.borrow().is_some() {
+            let asked_to_wait = account.asked_to_wait.load(Ordering::Relaxed) && held >= PILED;
+            let asks = account.asking.load(Ordering::Relaxed) >= PILED;
+            let may_go = asked_to_wait || asks || account.peers_turn.load(Ordering::Relaxed);
+            if held == 0 || !may_go || account.evicted.borrow().is_some() {
                 return None;
             }
             let moved = account.moved.load(Ordering::Relaxed).saturating_sub(before);

@@ -191,10 +191,10 @@ fn press_for(budget: &Budget, began: Instant, seconds: u64, mut then: impl FnMut
 #[test]
 fn under_pressure_the_one_that_holds_most_and_moves_least_goes_first() {
     let budget = Budget::new(128 * MIB);
-    let (silent, _1) = holder(&budget, 1, 50 * MIB);
-    let (slow, _2) = holder(&budget, 2, 20 * MIB);
-    let (honest, _3) = holder(&budget, 3, 20 * MIB);
-    let (busy, _4) = holder(&budget, 4, 6 * MIB);
+    let (silent, _grant_1) = holder(&budget, 1, 50 * MIB);
+    let (slow, _grant_2) = holder(&budget, 2, 20 * MIB);
+    let (honest, _grant_3) = holder(&budget, 3, 20 * MIB);
+    let (busy, _grant_4) = holder(&budget, 4, 6 * MIB);
     busy.peers_turn(false);
     let began = Instant::now();
     let step = || {
@@ -217,8 +217,8 @@ fn under_pressure_the_one_that_holds_most_and_moves_least_goes_first() {
 #[test]
 fn a_pace_above_the_floor_is_kept_until_others_have_waited_long() {
     let budget = Budget::new(128 * MIB);
-    let (large, _1) = holder(&budget, 1, 60 * MIB);
-    let (small, _2) = holder(&budget, 2, MIB);
+    let (large, _grant_1) = holder(&budget, 1, 60 * MIB);
+    let (small, _grant_2) = holder(&budget, 2, MIB);
     let waiting = budget.account(64 * MIB, of(3));
     let began = Instant::now();
     let _place = Place::new(&waiting, Waiter::Grant { least: 40 * MIB }, began);
@@ -236,7 +236,7 @@ fn a_pace_above_the_floor_is_kept_until_others_have_waited_long() {
 #[test]
 fn who_waits_because_of_its_own_account_presses_nobody() {
     let budget = Budget::new(128 * MIB);
-    let (silent, _1) = holder(&budget, 1, 8 * MIB);
+    let (silent, _grant_1) = holder(&budget, 1, 8 * MIB);
     let own = budget.account(MIB, of(2));
     let _held = own.try_take(MIB, MIB).unwrap();
     let began = Instant::now();
@@ -246,10 +246,43 @@ fn who_waits_because_of_its_own_account_presses_nobody() {
 }
 
 #[test]
+fn what_is_piled_up_behind_a_request_that_waits_gives_way() {
+    let budget = Budget::new(128 * MIB);
+    let (piled, _grant_1) = holder(&budget, 1, 60 * MIB);
+    let (consumer, _grant_2) = holder(&budget, 2, 1024);
+    for account in [&piled, &consumer] {
+        account.peers_turn(false);
+        account.asked_to_wait(true);
+    }
+    let waiting = budget.account(64 * MIB, of(3));
+    let began = Instant::now();
+    let _place = Place::new(&waiting, Waiter::Grant { least: 64 * MIB }, began);
+    press_for(&budget, began, 60, || {});
+    assert!(is_evicted(&piled) && !is_evicted(&consumer));
+}
+
+#[test]
+fn requests_that_wait_for_an_answer_give_way() {
+    let budget = Budget::new(128 * MIB);
+    let (asker, grant) = holder(&budget, 1, 60 * MIB);
+    asker.peers_turn(false);
+    let waiting = budget.account(64 * MIB, of(3));
+    let began = Instant::now();
+    let _place = Place::new(&waiting, Waiter::Grant { least: 64 * MIB }, began);
+    let now = press_for(&budget, began, 30, || {});
+    assert!(!is_evicted(&asker), "it is the server's work");
+    let grant = grant.asking();
+    press_for(&budget, now, 5, || {});
+    assert!(is_evicted(&asker));
+    drop(grant);
+    assert_eq!(asker.asking.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn where_nobody_is_slow_and_nothing_moves_the_message_that_began_last_gives_way() {
     let budget = Budget::new(128 * MIB);
-    let (first, _1) = holder(&budget, 1, 48 * MIB);
-    let (last, _2) = holder(&budget, 2, 48 * MIB);
+    let (first, _grant_1) = holder(&budget, 1, 48 * MIB);
+    let (last, _grant_2) = holder(&budget, 2, 48 * MIB);
     first.peers_turn(false);
     last.peers_turn(false);
     let began = Instant::now();

@@ -248,7 +248,8 @@ pub static FIELDS: &[Field] = &[
     ),
     field(
         "max_total_bytes",
-        "bytes of all connections in flight, half of them each way",
+        "bytes of all connections in flight, half of them each way: the most memory that requests and answers take. Besides, \
+         a connection has buffers of 16 KiB (HTTP: 128 KiB while it works), and members of classic groups have 128 MiB",
         "size",
         4 * 1024 * 1024,
         ANY,

@@ -55,9 +55,7 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
     let placed = place(new, &metadata, key.as_ref(), caller.shared.clock.now_ms())?;
     let caller = caller.clone();
     // Whoever goes away after asking has asked all the same: what was begun is done to its end.
-    let work = async move {
-        produce(&caller, &topic, placed, key, (ack, wanted), grant).await
-    };
+    let work = async move { produce(&caller, &topic, placed, key, (ack, wanted), grant).await };
     finished("HTTP append", work).await
 }
 

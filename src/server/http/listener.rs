@@ -15,6 +15,7 @@ use super::router;
 use super::stall::Stall;
 use crate::base::limits;
 use crate::server::accept::{Door, NoRoom, Open};
+use crate::server::budget::Evicted;
 use crate::server::shared::Shared;
 use crate::server::tasks;
 
@@ -75,6 +76,7 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = caller.given_away() => return tracing::debug!("HTTP connection ended: its place was needed"),
+        evicted = evicted_for(&caller, STOP_GRACE) => return tracing::info!(reason = %evicted, "HTTP connection ended"),
         evicted = caller.outgoing.evicted() => return tracing::info!(reason = %evicted, "HTTP connection ended"),
         () = shared.stopped() => {
             connection.as_mut().graceful_shutdown();
@@ -94,6 +96,13 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "HTTP connection ended");
     }
+}
+
+/// Returns when what the connection has sent has been in the way for so long: whoever works on it answers before.
+async fn evicted_for(caller: &Caller, time: Duration) -> Evicted {
+    let evicted = caller.incoming.evicted().await;
+    tokio::time::sleep(time).await;
+    evicted
 }
 
 /// Returns when the server has been stopping for so long.

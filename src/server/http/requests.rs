@@ -56,9 +56,11 @@ pub async fn ask(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) 
     }
     let itinerary = itinerary(query.get("then"))?;
     let (head, body) = request.into_parts();
-    let Taken { bytes, grant } = body::take(caller, body).await?;
+    let Taken { bytes, mut grant } = body::take(caller, body).await?;
+    // It is passed on as it is.
+    grant.settle(bytes.len());
     let headers = records::headers_of(&head.headers);
-    let content = Content { headers, body: bytes, hold: Some(Box::new(grant)) };
+    let content = Content { headers, body: bytes, hold: Some(Box::new(grant.asking())) };
     let request = LiveRequest { topic, itinerary, timeout: timeout.as_duration(), content };
     match form(&head.headers) {
         Form::List => {}
@@ -76,6 +78,7 @@ pub async fn ask(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) 
         answer = receiver => {
             answer.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal, "the request ended without an outcome")))
         }
+        evicted = caller.incoming.evicted() => Err(Problem::new(ErrorKind::Overloaded, evicted.to_string())),
         () = caller.shared.stopped() => Err(Problem::new(ErrorKind::ShuttingDown, "the server is stopping")),
     }
 }

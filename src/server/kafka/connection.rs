@@ -16,11 +16,11 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
 use super::framing::KafkaFraming;
-use super::requests;
 use super::response::Response;
 use super::session::{Hangup, Session};
+use super::{api, requests};
 use crate::server::accept::{Door, NoRoom, Open};
-use crate::server::budget::{Evicted, Gate, Grant, Holder};
+use crate::server::budget::{Account, Evicted, Gate, Grant, Holder};
 use crate::server::frames::{FrameReader, ReadEnd};
 use crate::server::metrics::ServerMetrics;
 use crate::server::shared::Shared;
@@ -28,6 +28,8 @@ use crate::server::tasks;
 
 /// How long requests in flight get when their own client has ended the connection.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// Kinds of requests that wait for records or for other members.
+const WAITING: [i16; 3] = [api::FETCH, api::JOIN_GROUP, api::SYNC_GROUP];
 /// Pieces that go out in one call.
 const PIECES: usize = 64;
 /// Bytes of small answers that are collected before they go out.
@@ -94,6 +96,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &
     let writer = Writer {
         socket: write,
         session: session.clone(),
+        incoming: account.clone(),
         metrics: shared.metrics.clone(),
         patience: config.write_timeout.as_duration(),
         pieces: VecDeque::new(),
@@ -112,8 +115,10 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &
                 reader.relax(framing, config.idle_timeout.as_duration());
             }
             session.arrived(reader.waited());
+            // Its answer may be put off for as long as the client has said.
+            let waits = frame.get(..2).is_some_and(|key| WAITING.iter().any(|kind| kind.to_be_bytes() == key));
             let pending = requests::begin(&session, frame, grant)?;
-            if queue.send(pending).await.is_err() {
+            if queue.send((pending, waits)).await.is_err() {
                 return Ok(());
             }
         }
@@ -149,6 +154,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &
 struct Writer {
     socket: OwnedWriteHalf,
     session: Arc<Session>,
+    incoming: Arc<Account>,
     metrics: Arc<ServerMetrics>,
     patience: Duration,
     pieces: VecDeque<Bytes>,
@@ -158,9 +164,9 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, mut pending: mpsc::Receiver<Pending>) -> Result<(), End> {
+    async fn run(mut self, mut pending: mpsc::Receiver<(Pending, bool)>) -> Result<(), End> {
         loop {
-            let mut next = match pending.try_recv() {
+            let (mut next, waits) = match pending.try_recv() {
                 Ok(next) => next,
                 Err(_) => {
                     self.flush().await?;
@@ -175,7 +181,10 @@ impl Writer {
                 Some(outcome) => outcome,
                 None => {
                     self.flush().await?;
-                    AssertUnwindSafe(&mut next).catch_unwind().await
+                    self.incoming.asked_to_wait(waits);
+                    let outcome = AssertUnwindSafe(&mut next).catch_unwind().await;
+                    self.incoming.asked_to_wait(false);
+                    outcome
                 }
             };
             drop(next);

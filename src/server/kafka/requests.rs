@@ -211,7 +211,9 @@ impl Taker for Answering<'_> {
                 api::JOIN_GROUP | api::SYNC_GROUP => grant = None,
                 _ if opened.elements > 0 => {
                     let grant = grant.as_mut();
-                    grant.map(|grant| grant.settle(grant.bytes() + opened.elements * ELEMENT_BYTES)).unwrap_or_default();
+                    grant
+                        .map(|grant| grant.settle(grant.bytes() + opened.elements * ELEMENT_BYTES))
+                        .unwrap_or_default();
                 }
                 _ => {}
             }

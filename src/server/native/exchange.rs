@@ -222,6 +222,7 @@ fn checked(session: &Session, ask: wire::Ask, body: Bytes, bytes: Grant) -> Resu
         }
         *inside.asker.get_or_insert_with(|| session.shared.broker.new_asker())
     };
+    let bytes = if ask.durable.is_none() { bytes.asking() } else { bytes };
     let content = Content { headers: headers(ask.headers), body, hold: Some(Box::new(bytes)) };
     let timeout = Duration::from_millis(ask.timeout_ms);
     let Some(durable) = ask.durable else {

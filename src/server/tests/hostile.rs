@@ -107,3 +107,59 @@ async fn whoever_holds_memory_and_does_not_move_goes_once_others_wait() {
     assert_eq!(closed, server.shared.incoming.evictions());
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_shut_nobody_out_and_each_door_has_places_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&dir, |config| {
+        config.max_connections = 4;
+        config.kafka_max_connections = 4;
+        config.http_max_connections = 4;
+        config.admin_listen = "127.0.0.1:0".to_owned();
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(kafka(&server).await);
+        silent.push(TcpStream::connect(server.http_addresses()[0]).await.unwrap());
+        silent.push(TcpStream::connect(server.addresses()[0]).await.unwrap());
+    }
+    for path in ["/health", "/ready", "/metrics", "/requests"] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        assert_eq!(http(&server, request, b"").await.0, 200, "{path}");
+    }
+    let mut late = kafka(&server).await;
+    // ApiVersions, version 0.
+    late.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0, 0]).await.unwrap();
+    timeout(SOON, late.read_exact(&mut [0; 4])).await.expect("an answer").unwrap();
+    // Those that came first have given way: their connections end.
+    for mut socket in silent.drain(..3) {
+        let mut rest = Vec::new();
+        timeout(SOON, socket.read_to_end(&mut rest)).await.expect("the end").unwrap();
+    }
+    let stop = timeout(std::time::Duration::from_secs(15), server.stop());
+    stop.await.expect("silent peers do not hold up a stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_request_does_not_hold_up_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&dir, |_| {}).await;
+    let mut half = Vec::new();
+    for text in ["", "GET /hea", "POST /topics/t HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nhalf"] {
+        let mut socket = TcpStream::connect(server.http_addresses()[0]).await.unwrap();
+        socket.write_all(text.as_bytes()).await.unwrap();
+        half.push(socket);
+    }
+    let mut frame = kafka(&server).await;
+    frame.write_all(&announced(1 << 20)).await.unwrap();
+    let metrics = server.shared.metrics.clone();
+    until("four connections", || metrics.all_connections() == 4).await;
+    let began = std::time::Instant::now();
+    server.stop().await;
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}, and the timeout is 20 s");
+    let mut answer = String::new();
+    half[2].read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+}

@@ -12,6 +12,7 @@ use super::super::{errors, fuzz, requests};
 use crate::broker::{AckLevel, NewTopic};
 use crate::record::{BatchBuilder, BatchOptions};
 use crate::server::Server;
+use crate::server::budget::Holder;
 use crate::server::config::ServerConfig;
 
 const PARTITIONS: u32 = 50;
@@ -54,7 +55,7 @@ impl Bench {
     }
 
     async fn fetch(&self, frame: BytesMut) -> Vec<(i32, i16, usize)> {
-        let account = self.server.shared.incoming.account(1 << 20);
+        let account = self.server.shared.incoming.account(1 << 20, Holder::calls());
         let pending = requests::begin(&self.session, frame, account.take(1).await).unwrap();
         read(pending.await)
     }
