@@ -42,20 +42,29 @@ impl Account {
         }
         let announced = announced.min(Budget::largest(self.budget.total));
         let first = FIRST_STEP.min(little);
+        if !self.has_room_for(announced) {
+            // Nobody else is in its way: it waits for its own work.
+            let own = Waiter::Grant { least: 0 };
+            self.wait_for(own, || self.has_room_for(announced).then_some(())).await;
+        }
         match self.try_begin(announced, first) {
             Some(arriving) => arriving,
             None => self.wait_for(Waiter::Begin { least: first }, || self.try_begin(announced, first)).await,
         }
     }
 
+    /// Whether the account's own limit lets a message in. A single one may be larger than the limit.
+    fn has_room_for(&self, announced: usize) -> bool {
+        let held = self.held();
+        held == 0 || held + announced <= self.limit
+    }
+
     fn try_begin(self: &Arc<Self>, announced: usize, first: usize) -> Option<Arriving> {
         let total = self.budget.total;
         let mut state = self.budget.lock();
-        let held = self.held();
-        let fits = held == 0 || held + announced <= self.limit;
         // Who has begun goes first.
         let waited_for = state.pressure.growing() > 0;
-        if !fits || waited_for || state.open(total) < first || self.share(0) < first {
+        if waited_for || state.open(total) < first || self.share(0) < first {
             return None;
         }
         let message = Message { granted: 0, announced };

@@ -278,6 +278,20 @@ fn requests_that_wait_for_an_answer_give_way() {
     assert_eq!(asker.asking.load(Ordering::Relaxed), 0);
 }
 
+#[tokio::test]
+async fn a_message_that_waits_for_the_accounts_own_work_presses_nobody() {
+    let budget = Budget::new(128 * MIB);
+    let (slow, _grant) = holder(&budget, 1, 8 * MIB);
+    let own = budget.account(32 * MIB, of(2));
+    let work = own.try_take(30 * MIB, 30 * MIB).unwrap();
+    let mut begin = Box::pin(own.begin(8 * MIB));
+    assert!(now_or_never(&mut begin).is_none());
+    press_for(&budget, Instant::now(), 60, || {});
+    assert!(!is_evicted(&slow));
+    drop(work);
+    assert!(now_or_never(&mut begin).is_some());
+}
+
 #[test]
 fn where_nobody_is_slow_and_nothing_moves_the_message_that_began_last_gives_way() {
     let budget = Budget::new(128 * MIB);

@@ -88,7 +88,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &
         read,
         account.clone(),
         shared.metrics.clone(),
-        framing.clone(),
+        framing,
         config.handshake_timeout.as_duration(),
     );
     let session = Session::new(shared.clone(), reached, peer);
