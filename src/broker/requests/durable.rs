@@ -91,6 +91,9 @@ pub(crate) struct Durable {
     stopped: AtomicBool,
     /// How far the topic of replies has been read.
     pub(crate) read: AtomicU64,
+    /// Steps whose topic could not be written to, with the reason; their requests are still to be told. A crash forgets them,
+    /// and their requests end with their time.
+    pub(super) undeliverable: Mutex<Vec<(RequestId, u32, String)>>,
     /// What is held of the logs that something is written to, by the request and the reply that it is made from.
     holds: Mutex<HashMap<(RequestId, Offset), Hold>>,
 }
@@ -188,7 +191,20 @@ impl Durable {
     /// ones without those before.
     pub(crate) fn keep(&self, broker: &Broker, ids: &[RequestId], replies: TopicId) {
         // Under the lock, so that a newer state is never overtaken by an older one.
+        self.keep_of(&lock(&self.machine), broker, ids, replies);
+    }
+
+    /// The replies below `next` have been taken in, and have changed these requests. Decisions and position are handed over
+    /// together: a position that is kept without them would leave the decisions out after a crash.
+    pub(super) fn took_in(&self, broker: &Broker, ids: &[RequestId], replies: TopicId, next: Offset) {
         let machine = lock(&self.machine);
+        self.read.store(next, Ordering::Release);
+        if !ids.is_empty() {
+            self.keep_of(&machine, broker, ids, replies);
+        }
+    }
+
+    fn keep_of(&self, machine: &Machine, broker: &Broker, ids: &[RequestId], replies: TopicId) {
         let mut events: Vec<_> =
             ids.iter().map(|id| Event::RequestSet { id: id.clone(), entry: machine.entry(id).cloned() }).collect();
         if let Some(group) = reader() {
@@ -198,7 +214,6 @@ impl Durable {
             events.push(Event::PositionSet { place, position: Some(position) });
         }
         broker.groups.pending.put(events);
-        drop(machine);
         broker.queues.keeper.note_pending();
     }
 

@@ -124,22 +124,32 @@ impl Machine {
         self.timing_out.remove(id);
     }
 
-    /// Takes a record of the topic of replies in, in the order of the log.
-    pub(crate) fn decide(&mut self, id: &RequestId, step: u32, word: Word, at: Offset, now: TimestampMs) -> Decided {
-        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.outcome.is_none()) else {
+    /// What [`Machine::decide`] would say, without deciding. Only the watcher decides, so for the watcher it stays true.
+    pub(crate) fn foresee(&self, id: &RequestId, step: u32, word: &Word) -> Decided {
+        let Some(entry) = self.entries.get(id).filter(|entry| entry.outcome.is_none()) else {
             return Decided::Nothing;
         };
         let of_step = matches!(word, Word::Reply | Word::Error { .. });
         if of_step && entry.step != step {
             return Decided::Nothing;
         }
-        // What was to be written has been, or is of no use any more.
+        match entry.steps.get(step as usize + 1) {
+            Some(next) if *word == Word::Reply => Decided::Next(next.clone()),
+            _ => Decided::Over(entry.callback.clone()),
+        }
+    }
+
+    /// Takes a record of the topic of replies in, in the order of the log.
+    pub(crate) fn decide(&mut self, id: &RequestId, step: u32, word: Word, at: Offset, now: TimestampMs) -> Decided {
+        let decided = self.foresee(id, step, &word);
+        let Some(entry) = self.entries.get_mut(id).filter(|_| decided != Decided::Nothing) else {
+            return Decided::Nothing;
+        };
+        // The earlier output has been written, or nobody needs it any more.
         entry.writing = None;
-        if word == Word::Reply
-            && let Some(next) = entry.steps.get(step as usize + 1)
-        {
+        if let Decided::Next(_) = decided {
             entry.step += 1;
-            return Decided::Next(next.clone());
+            return decided;
         }
         let kind = match word {
             Word::Reply => OutcomeKind::Replied,
@@ -151,7 +161,7 @@ impl Machine {
         self.deadlines.remove(&(entry.deadline_ms, id.clone()));
         self.timing_out.remove(id);
         self.finished.insert((now, id.clone()));
-        Decided::Over(entry.callback.clone())
+        decided
     }
 
     /// Notes what is to be written of it, and where.

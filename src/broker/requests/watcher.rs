@@ -2,6 +2,7 @@
 //! time-out. Each of these is announced in the journal before it is tried, so that after a crash it is looked for, and
 //! written only if it is not there.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -86,6 +87,7 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
         broker.requests.kept(broker).await?;
         all_written &= write_all(broker, replies, old, true).await;
     }
+    refuse_steps(broker).await?;
     loop {
         while let Some(decided) = take_in(broker, replies).await? {
             if !decided.is_empty() {
@@ -98,6 +100,7 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
                 };
                 all_written &= write_all(broker, replies, entries, false).await;
             }
+            refuse_steps(broker).await?;
         }
         if !time_out(broker).await? {
             break;
@@ -135,7 +138,8 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
     if fetched.next_offset <= from {
         return Ok(None);
     }
-    let (mut changed, mut writing) = (Vec::new(), Vec::new());
+    // Sets: one portion may decide a request twice (the reply to a step, then the cancellation), and each id is acted on once.
+    let (mut changed, mut writing) = (BTreeSet::new(), BTreeSet::new());
     for record in Opened::new(fetched.bytes, from) {
         let record = match record {
             Ok(record) => record,
@@ -146,49 +150,63 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
         };
         let Some(id) = records::id_of(&record) else { continue };
         let (step, word, at) = (records::step_of(&record), records::word_of(&record), record.offset);
-        let decided = lock(&broker.requests.machine).decide(&id, step, word, at, broker.clock.now_ms());
-        match decided {
+        let foreseen = lock(&broker.requests.machine).foresee(&id, step, &word);
+        // Looked up before the decision: whoever keeps the request meanwhile must not keep an outcome without its callback.
+        let to = match &foreseen {
             Decided::Nothing => {
                 broker.metrics.replies_late.inc();
                 continue;
             }
-            Decided::Next(topic) => {
-                match place(broker, &topic, &id).await {
-                    Ok((to, end)) => lock(&broker.requests.machine).announce(&id, Some(to), end, at),
-                    Err(error) => {
-                        let text = format!("topic '{topic}' cannot be written to: {error}");
-                        let word = Word::Error { code: "undeliverable".to_owned(), text };
-                        broker.say(&id, step + 1, &word, &[], None).await?;
-                    }
+            Decided::Next(topic) => match place(broker, topic, &id).await {
+                Ok(place) => Some(place),
+                Err(error) => {
+                    let text = format!("topic '{topic}' cannot be written to: {error}");
+                    lock(&broker.requests.undeliverable).push((id.clone(), step + 1, text));
+                    None
                 }
-                writing.push(id.clone());
+            },
+            // One that is not there now may be later; its first partition is as good as any.
+            Decided::Over(Some(Callback::Topic(topic))) => {
+                Some(place(broker, topic, &id).await.unwrap_or(((topic.clone(), 0), 0)))
             }
-            Decided::Over(callback) => {
-                broker.metrics.requests_finished.inc();
-                match callback {
-                    Some(Callback::Topic(topic)) => {
-                        // One that is not there now may be later; its first partition is as good as any.
-                        let (to, end) = place(broker, &topic, &id).await.unwrap_or(((topic, 0), 0));
-                        lock(&broker.requests.machine).announce(&id, Some(to), end, at);
-                        writing.push(id.clone());
-                    }
-                    Some(Callback::Url(_)) => {
-                        lock(&broker.requests.machine).announce(&id, None, 0, at);
-                        broker.requests.posts.notify_one();
-                    }
-                    // Only one that was decided before is that.
-                    Some(Callback::DeadLetter { .. }) | None => {}
-                }
-                broker.requests.tell(&id);
-            }
+            // `DeadLetter` names an outcome that was decided before.
+            Decided::Over(Some(Callback::Url(_) | Callback::DeadLetter { .. }) | None) => None,
+        };
+        let mut machine = lock(&broker.requests.machine);
+        let decided = machine.decide(&id, step, word, at, broker.clock.now_ms());
+        if decided != foreseen {
+            continue; // The request was taken back while its topic was looked up.
         }
-        changed.push(id);
+        let is_post = matches!(decided, Decided::Over(Some(Callback::Url(_))));
+        if let Some((to, end)) = to {
+            machine.announce(&id, Some(to), end, at);
+            writing.insert(id.clone());
+        } else if is_post {
+            machine.announce(&id, None, 0, at);
+        }
+        drop(machine);
+        if is_post {
+            broker.requests.posts.notify_one();
+        }
+        if let Decided::Over(_) = decided {
+            broker.metrics.requests_finished.inc();
+            broker.requests.tell(&id);
+        }
+        changed.insert(id);
     }
-    broker.requests.read.store(fetched.next_offset, Ordering::Release);
-    if !changed.is_empty() {
-        broker.requests.keep(broker, &changed, replies);
+    let changed: Vec<_> = changed.into_iter().collect();
+    broker.requests.took_in(broker, &changed, replies, fetched.next_offset);
+    Ok(Some(writing.into_iter().collect()))
+}
+
+/// Answers for topics to which the next step's request could not be written. What cannot be said now is said later.
+async fn refuse_steps(broker: &Broker) -> Result<(), BrokerError> {
+    loop {
+        let Some((id, step, text)) = lock(&broker.requests.undeliverable).last().cloned() else { return Ok(()) };
+        let word = Word::Error { code: "undeliverable".to_owned(), text };
+        broker.say(&id, step, &word, &[], None).await?;
+        lock(&broker.requests.undeliverable).pop();
     }
-    Ok(Some(writing))
 }
 
 /// Where a record about a request goes, and from where on it will be found there if it is written from now on.

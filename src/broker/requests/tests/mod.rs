@@ -1,3 +1,4 @@
 mod crash;
 mod exchange;
 mod machine;
+mod portion;
