@@ -11,12 +11,15 @@ use crate::log::PartitionLog;
 
 use super::broker::{blocking, lock};
 use super::partition::{Partition, Topic, log_config};
+use super::routes::TopicChange;
 use super::stream::Streams;
 use super::{
     Broker, BrokerError, NewTopic, PartitionDescription, REPLIES, SettingValue, TopicDescription, TopicMetadata,
     TopicSummary,
 };
 
+/// The setting by which it depends whether a routed record is a dead letter.
+const MAX_MESSAGE_BYTES: &str = "max_message_bytes";
 /// How often, and after which pause, it is tried to move the start of a log that is at work.
 const GIVE_UP_TRIES: usize = 500;
 const GIVE_UP_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
@@ -27,6 +30,7 @@ impl Broker {
     /// # Errors
     /// It exists, a setting or the number of partitions is out of bounds, the disk's. Nothing is created then.
     pub async fn create_topic(self: &Arc<Self>, new: NewTopic) -> Result<TopicDescription, BrokerError> {
+        let _held = self.hold_routes(TopicChange::Created).await?;
         let broker = Arc::clone(self);
         blocking(move || broker.create(new).map(|(topic, _)| broker.describe(&topic))).await
     }
@@ -42,9 +46,11 @@ impl Broker {
         set: &[(String, String)],
         unset: &[String],
     ) -> Result<TopicDescription, BrokerError> {
-        // Keys go to other partitions from then on, so what routes have begun ends first.
+        // Keys go to other partitions from then on, so routes finish first what they have half written.
+        let sizes = set.iter().map(|(name, _)| name).chain(unset).any(|name| name == MAX_MESSAGE_BYTES);
         let _held = match partitions {
-            Some(_) => Some(self.hold_routes().await?),
+            _ if sizes => self.hold_routes(TopicChange::Sizes(name)).await?,
+            Some(_) => self.hold_routes(TopicChange::Partitions(name)).await?,
             None => None,
         };
         let (broker, name, set, unset) = (Arc::clone(self), name.clone(), set.to_vec(), unset.to_vec());
@@ -60,6 +66,7 @@ impl Broker {
     /// # Errors
     /// There is none of that name, the journal's.
     pub async fn delete_topic(self: &Arc<Self>, name: &TopicName) -> Result<(), BrokerError> {
+        let _held = self.hold_routes(TopicChange::Deleted).await?;
         let (broker, name) = (Arc::clone(self), name.clone());
         blocking(move || broker.delete(&name)).await
     }
@@ -117,6 +124,7 @@ impl Broker {
             }
             Err(_) => {}
         }
+        let _held = self.hold_routes(TopicChange::Created).await?;
         let (broker, name) = (Arc::clone(self), name.clone());
         let new = NewTopic { name, partitions: None, settings: Vec::new(), if_not_exists: true };
         let (topic, created) = blocking(move || broker.create(new)).await?;
@@ -299,7 +307,7 @@ impl Broker {
     /// `None` if the log is at work, or what lies there may still be needed to find out what was written before a crash.
     fn give_up(&self, partition: &Partition, below: Offset) -> Result<Option<Offset>, BrokerError> {
         let log = partition.log()?;
-        if !self.routes.know_what_is_written() {
+        if !self.know_what_routes_wrote() {
             return Ok(None);
         }
         let given_up = log.with(|log| log.begin_give_up(below)).map_err(|error| partition.error(error))?;

@@ -67,7 +67,7 @@ fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, 
             }
         }
         // What routes had written when the server was killed must be known before anything goes.
-        if retained.elapsed() >= retention && broker.routes.know_what_is_written() {
+        if retained.elapsed() >= retention && broker.know_what_routes_wrote() {
             retained = Instant::now();
             let now = clock.now(broker.clock.as_ref());
             for partition in topics.iter().flat_map(|topic| &topic.partitions) {

@@ -182,6 +182,16 @@ impl RouteSpec {
         topics
     }
 
+    /// Whether it depends on the records to which topics they go.
+    pub fn computes_topics(&self) -> bool {
+        self.destinations().any(|destination| matches!(destination.topic, Target::Computed(_)))
+    }
+
+    /// Whether a record may go to this topic.
+    pub fn may_write(&self, topic: &TopicName) -> bool {
+        self.computes_topics() || self.writes().contains(topic)
+    }
+
     /// Whether it reads the topic.
     pub fn reads(&self, topic: &TopicName) -> bool {
         self.from.iter().any(|pattern| pattern.matches(topic))

@@ -14,13 +14,15 @@ use super::super::broker::lock;
 use super::super::hold::Hold;
 use super::super::partition::Topic;
 use super::super::{Broker, BrokerError, NewTopic};
-use super::mark::Mark;
+use super::mark::{Mark, ROUND};
 
 /// A route that is applied.
 pub(crate) struct ActiveRoute {
     pub(super) entry: Mutex<RouteEntry>,
     pub(super) route: Mutex<Arc<Route>>,
     pub(super) readings: Mutex<BTreeMap<(TopicId, PartitionId), Arc<Reading>>>,
+    /// It is being changed: until that is done no runner is started.
+    pub(super) changing: AtomicBool,
 }
 
 /// A partition that a route reads.
@@ -54,8 +56,16 @@ pub(super) struct Inside {
     pub(super) writing: HashMap<(TopicId, PartitionId), Hold>,
     /// Those that were written to since the position was kept.
     pub(super) written: HashMap<(TopicId, PartitionId), Hold>,
-    /// Those in which something was found at the start that lies beyond the kept position: what it was made of.
-    pub(super) found: Vec<(Offset, Hold)>,
+    /// What lay in logs at or above the kept position when it was looked up, until a position above it is kept.
+    pub(super) found: Vec<Found>,
+}
+
+/// An output that was found in a log, the last one there.
+pub(super) struct Found {
+    pub(super) topic: TopicId,
+    pub(super) mark: Mark,
+    /// `None` of a partition that is offline: the mark is then the highest that may lie there.
+    pub(super) _hold: Option<Hold>,
 }
 
 impl Inside {
@@ -68,13 +78,33 @@ impl Inside {
         }
     }
 
+    /// Whether some of what is made of the records at the position may lie in a log, and some not.
+    pub(super) fn is_half_written(&self) -> bool {
+        self.begun || self.has_left_over()
+    }
+
+    /// As [`Inside::is_half_written`], in this topic.
+    pub(super) fn is_half_written_to(&self, topic: TopicId) -> bool {
+        self.writing.keys().any(|(id, _)| *id == topic)
+            || self.found.iter().any(|found| found.topic == topic && !is_passed(&self.progress, found.mark))
+    }
+
+    /// Whether something was found that was half written before this server or this runner began.
+    pub(super) fn has_left_over(&self) -> bool {
+        self.found.iter().any(|found| !is_passed(&self.progress, found.mark))
+    }
+
+    /// The end of the records that are half written, as far as they were found.
+    pub(super) fn left_over_end(&self) -> Offset {
+        let found = self.found.iter().filter(|found| !is_passed(&self.progress, found.mark));
+        found.map(|found| found.mark.offset.saturating_add(1)).max().unwrap_or(0)
+    }
+
     /// What need not be held any more once the position of now is kept.
     pub(super) fn take_held(&mut self) -> Held {
-        let offset = self.progress.offset;
-        Held {
-            written: std::mem::take(&mut self.written),
-            found: self.found.extract_if(.., |(made_of, _)| *made_of < offset).collect(),
-        }
+        let Self { progress, found, .. } = self;
+        let found = found.extract_if(.., |found| is_passed(progress, found.mark)).collect();
+        Held { written: std::mem::take(&mut self.written), found }
     }
 
     /// The position could not be kept.
@@ -84,10 +114,20 @@ impl Inside {
     }
 }
 
+/// Whether a position says that this output is durable, and so are all before it.
+fn is_passed(progress: &RouteProgress, mark: Mark) -> bool {
+    if mark.offset >= progress.offset {
+        return false;
+    }
+    // Dead letters of parts that have waited too long have marks right below the position at which that was decided.
+    let given_up = Mark { offset: progress.offset - 1, output: u64::from(progress.rounds) * ROUND };
+    progress.expired.is_empty() || mark < given_up
+}
+
 /// Partitions that are held until a position is kept.
 pub(super) struct Held {
     written: HashMap<(TopicId, PartitionId), Hold>,
-    found: Vec<(Offset, Hold)>,
+    found: Vec<Found>,
 }
 
 /// Something that went wrong.
@@ -107,6 +147,8 @@ pub(super) struct Runner {
 
 impl Reading {
     pub(super) fn new(place: RoutePlace, topic: TopicName, progress: RouteProgress) -> Self {
+        // Without an identity it has written nothing.
+        let surveyed = AtomicBool::new(progress.producer == 0);
         Self {
             place,
             topic,
@@ -114,7 +156,7 @@ impl Reading {
             noted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             runner: Mutex::default(),
-            surveyed: AtomicBool::new(false),
+            surveyed,
             marks: Mutex::default(),
         }
     }
@@ -139,7 +181,8 @@ impl Reading {
 
 impl ActiveRoute {
     pub(super) fn new(entry: RouteEntry, route: Route) -> Self {
-        Self { entry: Mutex::new(entry), route: Mutex::new(Arc::new(route)), readings: Mutex::default() }
+        let (entry, route) = (Mutex::new(entry), Mutex::new(Arc::new(route)));
+        Self { entry, route, readings: Mutex::default(), changing: AtomicBool::new(false) }
     }
 
     pub(super) fn name(&self) -> TopicName {

@@ -10,6 +10,7 @@ use crate::route::{self, Mistake, Route, RouteSpec, Start};
 
 use super::super::broker::{blocking, lock};
 use super::super::{Broker, BrokerError, OffsetAt};
+use super::settle::Still;
 use super::{ActiveRoute, Trouble};
 
 /// How a file of routes is applied.
@@ -245,19 +246,20 @@ impl Broker {
     async fn carry_out(self: &Arc<Self>, planned: &mut [Planned]) -> Result<(), BrokerError> {
         let changed: Vec<&mut Planned> =
             planned.iter_mut().filter(|planned| planned.change.kind != ChangeKind::Unchanged).collect();
-        let mut stopped = Vec::new();
-        let outcome = self.stop_and_commit(changed, &mut stopped).await;
-        // Whatever came of it, what is applied runs.
+        // Whatever comes of it, what is applied runs when these are dropped.
+        let mut still = Vec::new();
+        self.stop_and_commit(changed, &mut still).await?;
+        drop(still);
         for active in self.routes.all() {
             self.run_route(&active);
         }
-        outcome
+        Ok(())
     }
 
     async fn stop_and_commit(
         self: &Arc<Self>,
         changed: Vec<&mut Planned>,
-        stopped: &mut Vec<Arc<ActiveRoute>>,
+        still: &mut Vec<Still>,
     ) -> Result<(), BrokerError> {
         let mut events = Vec::new();
         let mut later = Vec::new();
@@ -265,8 +267,10 @@ impl Broker {
         for planned in changed {
             let active = lock(&self.routes.active).get(&planned.change.name).cloned();
             if let Some(active) = &active {
-                self.quiesce(active).await?;
-                stopped.push(Arc::clone(active));
+                still.push(match planned.change.kind {
+                    ChangeKind::Removed => self.quiesce_for_good(active).await?,
+                    _ => self.quiesce(active).await?,
+                });
                 // Where it stands now is where the new rules begin.
                 for point in &mut planned.change.from {
                     let found = active
@@ -447,9 +451,7 @@ impl Broker {
     pub async fn pause_route(self: &Arc<Self>, name: &TopicName, paused: bool) -> Result<(), BrokerError> {
         let _changing = self.routes.changing.lock().await;
         let active = self.routes.get(name)?;
-        if paused {
-            self.quiesce(&active).await?;
-        }
+        let still = if paused { Some(self.quiesce(&active).await?) } else { None };
         let mut entry = lock(&active.entry).clone();
         entry.paused = paused;
         let (broker, event) = (Arc::clone(self), Event::RouteSet(entry.clone()));
@@ -457,6 +459,7 @@ impl Broker {
         if committed.is_ok() {
             *lock(&active.entry) = entry;
         }
+        drop(still);
         self.run_route(&active);
         Ok(committed?)
     }
@@ -468,10 +471,8 @@ impl Broker {
     pub async fn reset_route(self: &Arc<Self>, name: &TopicName, to: OffsetAt) -> Result<Vec<StartPoint>, BrokerError> {
         let _changing = self.routes.changing.lock().await;
         let active = self.routes.get(name)?;
-        self.quiesce(&active).await?;
-        let outcome = self.reset(&active, to).await;
-        self.run_route(&active);
-        outcome
+        let _still = self.quiesce(&active).await?;
+        self.reset(&active, to).await
     }
 
     async fn reset(self: &Arc<Self>, active: &Arc<ActiveRoute>, to: OffsetAt) -> Result<Vec<StartPoint>, BrokerError> {
@@ -507,6 +508,9 @@ impl Broker {
                 let mut inside = lock(&reading.inside);
                 inside.progress = progress;
                 (inside.stuck, inside.trouble) = (false, None);
+                let found = std::mem::take(&mut inside.found);
+                drop(inside);
+                drop(found);
             }
             Ok::<_, BrokerError>(())
         })

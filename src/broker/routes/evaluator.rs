@@ -1,6 +1,7 @@
 //! The part of a route's work that computes: from records read to records to be written, with the topics that they go to there.
 //! It blocks, so it runs on the blocking pool.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,18 +77,25 @@ pub(super) struct Evaluator {
 }
 
 impl Evaluator {
-    /// Routes the records of these batches from an offset on, as many as make a portion.
+    /// Routes the records of these batches within these offsets, as many as make a portion.
     ///
     /// # Errors
     /// None today; what cannot be read is a dead letter.
-    pub(super) fn portion(&mut self, batches: Bytes, from: Offset, end: Offset) -> Result<Portion, BrokerError> {
-        let mut portion = Portion::new(&self.broker, from);
+    pub(super) fn portion(
+        &mut self,
+        batches: Bytes,
+        within: Range<Offset>,
+        end: Offset,
+    ) -> Result<Portion, BrokerError> {
+        let mut portion = Portion::new(&self.broker, within.start);
         let mut bytes = 0;
         let mut full = false;
         // For this portion only: a topic that gets more partitions meanwhile makes it void.
         let mut known = None;
-        for record in Opened::new(batches, from) {
-            if portion.made.len() >= PORTION_OUTPUTS || bytes >= PORTION_BYTES {
+        for record in Opened::new(batches, within.start) {
+            let at = record.as_ref().map_or_else(|unreadable| unreadable.from, |record| record.offset);
+            let is_full = portion.made.len() >= PORTION_OUTPUTS || bytes >= PORTION_BYTES;
+            if is_full || at >= within.end {
                 full = true;
                 break;
             }

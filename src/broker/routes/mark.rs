@@ -12,6 +12,11 @@ use super::super::BrokerError;
 use super::super::broker::blocking;
 use super::super::partition::Partition;
 
+/// How far apart the numbers of outputs are for one time that parts have waited too long. A record makes fewer.
+pub(super) const ROUND: u64 = 1 << 24;
+
+const _: () = assert!((limits::ROUTE_OUTPUTS as u64) < ROUND && (limits::AGGREGATE_PARTS as u64) < ROUND);
+
 /// Which of a route's outputs: the source record's offset, and which of the records made of it. Outputs of one source partition
 /// are written to each destination partition in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,6 +16,7 @@ mod evaluator;
 mod keeper;
 mod mark;
 mod runner;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -24,14 +25,13 @@ mod writer;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::{RwLock, Semaphore, watch};
 
 use crate::base::{ErrorKind, TopicId, TopicName};
 use crate::route::{self, Route, RouteSpec};
 
-use super::broker::{blocking, lock};
+use super::broker::lock;
 use super::partition::Topic;
 use super::task;
 use super::{Broker, BrokerError};
@@ -43,10 +43,8 @@ pub use admin::{
     Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint,
 };
 use keeper::Keeper;
+pub(crate) use settle::TopicChange;
 pub use trace::Trace;
-
-/// How long what has begun may take to end when a route is changed.
-const QUIESCE: Duration = Duration::from_secs(10);
 
 /// The routes that are applied.
 pub(crate) struct Routes {
@@ -63,6 +61,8 @@ pub(crate) struct Routes {
     /// Evaluations at a time.
     evaluating: Arc<Semaphore>,
     started: AtomicBool,
+    /// All that were applied are in the table.
+    in_use: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -78,6 +78,7 @@ impl Default for Routes {
             epoch: AtomicU64::new(0),
             evaluating: Arc::new(Semaphore::new(processors)),
             started: AtomicBool::new(false),
+            in_use: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -97,9 +98,8 @@ impl Routes {
         found.ok_or_else(|| BrokerError::new(ErrorKind::NotFound, format!("there is no route '{name}'")))
     }
 
-    /// Whether it is known of everything that routes may have written when the server was killed; before that nothing may be
-    /// deleted from any log.
-    pub(crate) fn know_what_is_written(&self) -> bool {
+    /// Whether it is known of everything that routes may have written when the server was killed.
+    fn know_what_is_written(&self) -> bool {
         let known = |reading: &Arc<Reading>| reading.surveyed.load(Ordering::Acquire);
         self.all().iter().all(|active| active.readings().iter().all(known))
     }
@@ -129,6 +129,14 @@ impl Routes {
 }
 
 impl Broker {
+    /// Whether it is known of everything that routes may have written when the server was killed; before that nothing may be
+    /// deleted from any log.
+    pub(crate) fn know_what_routes_wrote(&self) -> bool {
+        // Before they are taken into use there are none in the table.
+        let in_use = || self.routes.in_use.load(Ordering::Acquire) || lock(&self.catalog).routes().next().is_none();
+        in_use() && self.routes.know_what_is_written()
+    }
+
     /// Takes the routes that were applied into use. Within a runtime, once, before records come in.
     pub fn start_routes(self: &Arc<Self>) {
         if self.routes.started.swap(true, Ordering::AcqRel) {
@@ -154,6 +162,7 @@ impl Broker {
                 Err(error) => tracing::error!(route = %entry.name, error, "cannot be taken into use"),
             }
         }
+        self.routes.in_use.store(true, Ordering::Release);
     }
 
     fn topics_read_by(&self, spec: &RouteSpec) -> Vec<Arc<Topic>> {
@@ -161,89 +170,25 @@ impl Broker {
         topics.values().filter(|topic| spec.reads(&topic.entry.name)).cloned().collect()
     }
 
-    /// Every partition of a route has a runner, unless it is paused.
+    /// Every partition of a route has a runner; if the route is paused, those have one of which something may be half written.
     fn run_route(self: &Arc<Self>, active: &Arc<ActiveRoute>) {
-        let paused = lock(&active.entry).paused;
         if self.routes.stopping.load(Ordering::Acquire) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         for reading in active.readings() {
-            if paused {
-                if !reading.surveyed.load(Ordering::Acquire) {
-                    runner::survey_soon(self, &reading);
-                }
-                continue;
-            }
             let mut held = lock(&reading.runner);
-            if held.is_none() {
+            // Looked at under the lock: whoever changes the route stops the runners after it has said so.
+            if active.changing.load(Ordering::Acquire) {
+                return;
+            }
+            let paused = lock(&active.entry).paused;
+            let settled = || reading.surveyed.load(Ordering::Acquire) && !lock(&reading.inside).is_half_written();
+            if held.is_none() && !(paused && settled()) {
                 let (stop, stopping) = watch::channel(false);
                 let (broker, active, reading) = (Arc::clone(self), Arc::clone(active), Arc::clone(&reading));
                 let task = task::spawn("route", runner::run(broker, active, reading, stopping));
                 *held = Some(Runner { stop, task });
             }
         }
-    }
-
-    /// Stops a route and waits until everything that it has begun is done and saved.
-    ///
-    /// # Errors
-    /// Something that has begun cannot be ended in time; it runs again then.
-    async fn quiesce(self: &Arc<Self>, active: &Arc<ActiveRoute>) -> Result<(), BrokerError> {
-        let tasks: Vec<_> = active.readings().iter().filter_map(|reading| reading.stop()).collect();
-        let ended = async {
-            for task in tasks {
-                // How it ends is nothing to this.
-                let _ended = task.await;
-            }
-        };
-        let in_time = tokio::time::timeout(QUIESCE, ended).await.is_ok();
-        let half_done = active.readings().into_iter().find(|reading| lock(&reading.inside).begun);
-        let outcome = match half_done {
-            None if in_time => {
-                let broker = Arc::clone(self);
-                blocking(move || broker.routes.keeper.commit(&broker)).await
-            }
-            None => Err(BrokerError::new(ErrorKind::Busy, format!("route '{}' does not stop in time", active.name()))),
-            Some(reading) => {
-                let why = lock(&reading.inside).trouble.clone().map_or(String::new(), |trouble| trouble.message);
-                let message = format!("route '{}' cannot end what it has begun: {why}", active.name());
-                Err(BrokerError::new(ErrorKind::Busy, message))
-            }
-        };
-        if outcome.is_err() {
-            self.run_route(active);
-        }
-        outcome
-    }
-
-    /// Ends all routes: what has begun is ended and saved, as far as can be.
-    pub(crate) async fn stop_routes(self: &Arc<Self>) {
-        self.routes.stopping.store(true, Ordering::Release);
-        for active in self.routes.all() {
-            if let Err(error) = self.quiesce(&active).await {
-                tracing::warn!(%error, "it goes on with the next start");
-            }
-        }
-    }
-
-    /// Before a topic gets more partitions: waits until nothing is being written by routes and their positions are saved, so that
-    /// no record that is routed again after a crash goes to another partition than before. Until the guard is dropped nothing
-    /// is written.
-    ///
-    /// # Errors
-    /// A route is stuck with something half written; the journal's.
-    pub(crate) async fn hold_routes(self: &Arc<Self>) -> Result<tokio::sync::OwnedRwLockWriteGuard<()>, BrokerError> {
-        let gate = Arc::clone(&self.routes.gate).write_owned();
-        let busy = |what: &str| BrokerError::new(ErrorKind::Busy, format!("{what}; try again"));
-        let guard = tokio::time::timeout(QUIESCE, gate).await.map_err(|_| busy("routes are writing"))?;
-        for active in self.routes.all() {
-            if active.readings().iter().any(|reading| lock(&reading.inside).begun) {
-                return Err(busy(&format!("route '{}' cannot end what it has begun", active.name())));
-            }
-        }
-        let broker = Arc::clone(self);
-        blocking(move || broker.routes.keeper.commit(&broker)).await?;
-        self.routes.epoch.fetch_add(1, Ordering::AcqRel);
-        Ok(guard)
     }
 }

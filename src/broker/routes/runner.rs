@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::base::{ErrorKind, Offset, TimestampMs, limits};
+use crate::base::{ErrorKind, Offset, TimestampMs, TopicName, limits};
 use crate::catalog::{Event, RouteProgress};
 use crate::record::Record;
 use crate::route::{Aggregate, Effect, Failure};
@@ -20,9 +20,9 @@ use super::super::hold::Hold;
 use super::super::opened::Opened;
 use super::super::task;
 use super::super::{Broker, BrokerError, FetchRequest};
-use super::active::{ActiveRoute, Reading};
+use super::active::{ActiveRoute, Found, Reading};
 use super::evaluator::{Evaluator, Portion};
-use super::mark;
+use super::mark::{self, Mark, ROUND};
 use super::writer::Writer;
 
 /// Bytes read at a time, unless one batch is larger.
@@ -33,10 +33,6 @@ const WAIT: Duration = Duration::from_secs(60);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// Wholes that are given up at a time.
 const LATE: usize = 100;
-/// How far apart the numbers of outputs are for one time that parts have waited too long. A record makes fewer.
-const ROUND: u64 = 1 << 24;
-
-const _: () = assert!((limits::ROUTE_OUTPUTS as u64) < ROUND && (limits::AGGREGATE_PARTS as u64) < ROUND);
 
 /// Why a runner ends.
 enum End {
@@ -44,10 +40,13 @@ enum End {
     Stopped,
     /// To begin anew from what is durable.
     Again,
+    /// The route is paused, and nothing is half written.
+    Paused,
 }
 
 struct Runner {
     broker: Arc<Broker>,
+    active: Arc<ActiveRoute>,
     reading: Arc<Reading>,
     writer: Writer,
     stop: watch::Receiver<bool>,
@@ -58,7 +57,8 @@ struct Runner {
     pause: Duration,
 }
 
-/// Routes a partition until it is told to stop or the topic is gone.
+/// Routes a partition until it is told to stop or the topic is gone. Of a route that is paused it finishes what is half written,
+/// and ends.
 pub(super) async fn run(
     broker: Arc<Broker>,
     active: Arc<ActiveRoute>,
@@ -74,6 +74,17 @@ pub(super) async fn run(
             Ok(mut runner) => match runner.work().await {
                 End::Again => continue,
                 End::Stopped => break,
+                End::Paused => {
+                    // Under the lock: whoever lets the route go on either is seen here or finds no runner.
+                    let mut held = lock(&reading.runner);
+                    if lock(&active.entry).paused {
+                        if !*stop.borrow() {
+                            *held = None;
+                        }
+                        break;
+                    }
+                    continue;
+                }
             },
             Err(error) => {
                 reading.note_trouble(broker.clock.now_ms(), error.to_string(), true);
@@ -86,29 +97,6 @@ pub(super) async fn run(
         }
         pause = (pause * 2).min(PAUSE.1);
     }
-    if lock(&reading.inside).begun {
-        // What it has written of the next records must be looked up, and may not be deleted before.
-        reading.surveyed.store(false, Ordering::Release);
-        survey_soon(&broker, &reading);
-    }
-}
-
-/// Finds out what the logs have beyond the kept position of a reading that does not run.
-pub(super) fn survey_soon(broker: &Arc<Broker>, reading: &Arc<Reading>) {
-    let (broker, reading) = (Arc::clone(broker), Arc::clone(reading));
-    task::spawn("survey of a route", async move {
-        let mut pause = PAUSE.0;
-        while !reading.is_closed() && !reading.surveyed.load(Ordering::Acquire) {
-            match survey(&broker, &reading).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(route = %reading.place.route, topic = %reading.topic, %error, "cannot look up what is written");
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
-        }
-    });
 }
 
 impl Runner {
@@ -124,7 +112,7 @@ impl Runner {
             blocking(move || name_producer(&broker, &reading)).await?;
         }
         let progress = lock(&reading.inside).progress.clone();
-        survey(broker, reading).await?;
+        survey(broker, active, reading).await?;
         let marks = lock(&reading.marks).clone();
         let route = active.route();
         let (topic, partition) = (reading.topic.clone(), reading.place.partition);
@@ -157,6 +145,7 @@ impl Runner {
         };
         let mut runner = Self {
             broker: Arc::clone(broker),
+            active: Arc::clone(active),
             reading: Arc::clone(reading),
             writer: Writer::new(Arc::clone(broker), Arc::clone(reading), progress.producer, marks),
             stop,
@@ -177,6 +166,9 @@ impl Runner {
             if self.stopped() {
                 return End::Stopped;
             }
+            if ahead.is_none() && lock(&self.active.entry).paused && !lock(&self.reading.inside).is_half_written() {
+                return End::Paused;
+            }
             let outcome = match ahead.take() {
                 None => self.read_on().await,
                 Some(portion) => self.write_and_read_on(portion).await,
@@ -188,8 +180,12 @@ impl Runner {
         }
     }
 
-    /// When the next parts have waited too long, in milliseconds from now.
+    /// When the next parts have waited too long, in milliseconds from now. Not before what was written before a kill is passed: of
+    /// parts that wait by the position a log may hold the whole already.
     fn time_left(&self) -> Option<i64> {
+        if lock(&self.reading.inside).has_left_over() {
+            return None;
+        }
         let deadline = self.evaluator.as_ref()?.aggregate.as_ref()?.deadline()?;
         Some(deadline.saturating_sub(self.broker.clock.now_ms()))
     }
@@ -228,12 +224,15 @@ impl Runner {
         end: Offset,
     ) -> Option<tokio::task::JoinHandle<(Evaluator, Result<Portion, BrokerError>)>> {
         let (mut evaluator, from) = (self.evaluator.take()?, self.cursor);
+        // A route that is paused finishes what is half written, and nothing else.
+        let paused = lock(&self.active.entry).paused;
+        let until = if paused { lock(&self.reading.inside).left_over_end() } else { Offset::MAX };
         let turns = Arc::clone(&self.broker.routes.evaluating);
         Some(task::spawn("evaluation of a route", async move {
             // As many at a time as there are processors: the pool has other work too.
             let _turn = turns.acquire_owned().await;
             blocking(move || {
-                let portion = evaluator.portion(bytes, from, end);
+                let portion = evaluator.portion(bytes, from..until, end);
                 (evaluator, portion)
             })
             .await
@@ -509,18 +508,24 @@ fn name_producer(broker: &Broker, reading: &Reading) -> Result<(), BrokerError> 
 }
 
 /// Looks up what the logs have of a reading's outputs beyond its kept position.
-async fn survey(broker: &Arc<Broker>, reading: &Reading) -> Result<(), BrokerError> {
+async fn survey(broker: &Arc<Broker>, active: &ActiveRoute, reading: &Reading) -> Result<(), BrokerError> {
     let progress = lock(&reading.inside).progress.clone();
-    let topics: Vec<_> = {
-        let topics = broker.topics.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        topics.values().cloned().collect()
-    };
+    // A route is paused only when nothing is half written.
+    let (route, paused) = (active.route(), lock(&active.entry).paused);
+    let may_write = |name: &TopicName| !paused && route.spec().may_write(name);
     let (mut marks, mut found) = (Vec::new(), Vec::new());
-    for topic in topics {
-        for partition in &topic.partitions {
-            // One that is offline takes nothing either.
-            let Ok(log) = partition.log() else { continue };
-            if progress.producer == 0 || mark::next_sequence(log, progress.producer).is_none() {
+    for topic in broker.all_topics() {
+        for partition in topic.partitions.iter().filter(|_| progress.producer != 0) {
+            let Ok(log) = partition.log() else {
+                // One that is offline takes nothing, but may have something of whatever the source had.
+                if let Some(mark) = highest(broker, reading, &progress)
+                    && may_write(&topic.entry.name)
+                {
+                    found.push(Found { topic: topic.entry.id, mark, _hold: None });
+                }
+                continue;
+            };
+            if mark::next_sequence(log, progress.producer).is_none() {
                 continue;
             }
             let written = mark::written(partition, progress.producer).await?;
@@ -529,7 +534,8 @@ async fn survey(broker: &Arc<Broker>, reading: &Reading) -> Result<(), BrokerErr
             if let Some(mark) = written.mark.filter(|mark| mark.offset.saturating_add(1) >= progress.offset) {
                 marks.push(((topic.entry.id, partition.number), mark));
                 if let Some(last) = last {
-                    found.push((mark.offset, Hold::from(partition, last.base_offset)?));
+                    let hold = Some(Hold::from(partition, last.base_offset)?);
+                    found.push(Found { topic: topic.entry.id, mark, _hold: hold });
                 }
             }
         }
@@ -546,6 +552,18 @@ async fn survey(broker: &Arc<Broker>, reading: &Reading) -> Result<(), BrokerErr
     drop(before);
     reading.surveyed.store(true, Ordering::Release);
     Ok(())
+}
+
+/// The last output that may have been written of a reading, by what its source has; `None` if everything was routed.
+fn highest(broker: &Broker, reading: &Reading, progress: &RouteProgress) -> Option<Mark> {
+    let source = broker.topic(reading.topic.as_str()).ok();
+    let log = source.as_ref().and_then(|topic| topic.partition(reading.place.partition).ok()?.log().ok());
+    let offset = match log {
+        Some(log) => log.with(|log| log.committed_end()).checked_sub(1)?,
+        None => Offset::MAX,
+    };
+    let mark = Mark { offset, output: u64::MAX };
+    (offset >= progress.offset || !progress.expired.is_empty()).then_some(mark)
 }
 
 /// The record at an offset, if it is there.

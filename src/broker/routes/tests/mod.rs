@@ -1,4 +1,5 @@
 mod power;
+mod starts;
 
 use std::path::Path;
 use std::sync::Arc;
