@@ -6,6 +6,8 @@
 //! | `application/x-ndjson`, `ndjson` | one such record a line |
 //! | any other, `raw` | the value of one record |
 //!
+//! `?partition=`, `?key=` (or `Tidelog-Key`) and `Tidelog-Header-NAME` hold for every record that does not say it itself.
+//!
 //! The headers of a request become those of a record that is a whole body: `Tidelog-Header-NAME` is `name`; `ce-NAME` is
 //! `ce_NAME`, which is how CloudEvents name their attributes in HTTP and in Kafka; `Content-Type` is `content-type`.
 
@@ -42,8 +44,11 @@ enum Format {
 /// # Errors
 /// The format is none, the body is not in it, or there are too many records or none.
 pub fn read(headers: &HeaderMap, query: &Query, body: Bytes) -> Result<Vec<NewRecord>, Problem> {
-    let records = match format(headers, query)? {
-        Format::Raw => vec![raw(headers, query, body)?],
+    let usual = Usual::read(headers, query)?;
+    let mut records = match format(headers, query)? {
+        Format::Raw => {
+            vec![NewRecord { value: Some(body), headers: headers_of(headers), ..NewRecord::default() }]
+        }
         Format::Records => {
             let list: List = serde_json::from_slice(&body)
                 .map_err(|error| Problem::wrong(format!("the body is not {{\"records\": [..]}}: {error}")))?;
@@ -58,7 +63,41 @@ pub fn read(headers: &HeaderMap, query: &Query, body: Bytes) -> Result<Vec<NewRe
         let detail = format!("{} records in the body; the limit is {}", records.len(), limits::HTTP_RECORDS);
         return Err(Problem::new(ErrorKind::TooLarge, detail));
     }
+    for record in &mut records {
+        usual.fill(record);
+    }
     Ok(records)
+}
+
+/// What the request says of all records of its body, whatever the body's format: it holds for each that says nothing itself. A
+/// `null` in a record says nothing.
+struct Usual {
+    key: Option<Bytes>,
+    partition: Option<u32>,
+    headers: Vec<Header>,
+}
+
+impl Usual {
+    fn read(headers: &HeaderMap, query: &Query) -> Result<Self, Problem> {
+        let key = headers.get(KEY).map(|key| Bytes::copy_from_slice(key.as_bytes()));
+        let key = query.get("key").map(|key| Bytes::copy_from_slice(key.as_bytes())).or(key);
+        let named = headers.iter().filter_map(|(name, value)| {
+            let name = name.as_str().strip_prefix(HEADER).filter(|name| !name.is_empty())?.to_owned();
+            Some(Header { name: name.into(), value: Some(Bytes::copy_from_slice(value.as_bytes())) })
+        });
+        Ok(Self { key, partition: query.parse("partition")?, headers: named.collect() })
+    }
+
+    fn fill(&self, record: &mut NewRecord) {
+        record.key = record.key.take().or_else(|| self.key.clone());
+        record.partition = record.partition.or(self.partition);
+        let own = record.headers.len();
+        for header in &self.headers {
+            if !record.headers.iter().take(own).any(|there| there.name == header.name) {
+                record.headers.push(header.clone());
+            }
+        }
+    }
 }
 
 fn format(headers: &HeaderMap, query: &Query) -> Result<Format, Problem> {
@@ -82,15 +121,6 @@ fn format(headers: &HeaderMap, query: &Query) -> Result<Format, Problem> {
         NDJSON | "application/ndjson" | "application/jsonl" => Format::Lines,
         _ => Format::Raw,
     })
-}
-
-fn raw(headers: &HeaderMap, query: &Query, body: Bytes) -> Result<NewRecord, Problem> {
-    let mut record = NewRecord { value: Some(body), ..NewRecord::default() };
-    let key = headers.get(KEY).map(|key| Bytes::copy_from_slice(key.as_bytes()));
-    record.key = query.get("key").map(|key| Bytes::copy_from_slice(key.as_bytes())).or(key);
-    record.partition = query.parse("partition")?;
-    record.headers = headers_of(headers);
-    Ok(record)
 }
 
 /// The headers of a request that are those of a record.

@@ -253,6 +253,38 @@ async fn lists_and_lines_of_records_are_appended_in_order() {
 }
 
 #[tokio::test]
+async fn what_the_request_says_holds_for_records_of_a_list_that_do_not_say_it() {
+    let bench = Bench::start().await;
+    let new = crate::broker::NewTopic {
+        name: "parts".parse().unwrap(),
+        partitions: Some(4),
+        settings: Vec::new(),
+        if_not_exists: false,
+    };
+    bench.server.shared.broker.create_topic(new).await.unwrap();
+    let lines = [r#"{"value":"a"}"#, r#"{"value":"b","partition":1,"key":"own","headers":{"tenant":"us"}}"#].join("\n");
+    let each: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let list = json!({ "records": each });
+    let bodies = [("application/x-ndjson", lines), ("application/vnd.tidelog.records+json", list.to_string())];
+    for (round, (kind, body)) in bodies.into_iter().enumerate() {
+        let headers = format!("content-type: {kind}\r\ntidelog-header-Tenant: eu\r\n");
+        let answer = bench.post("/topics/parts?partition=3&key=k", &headers, body).await.ok();
+        let at = |record: usize| answer["records"][record]["partition"].clone();
+        assert_eq!((at(0), at(1)), (json!(3), json!(1)));
+        for (partition, key, tenant) in [(3, "k", "eu"), (1, "own", "us")] {
+            let read = bench.get(&format!("/topics/parts?partition={partition}&from=beginning")).await.ok();
+            let record = &read["records"][round];
+            assert_eq!((&record["key"], &record["headers"]), (&json!(key), &json!({ "tenant": tenant })));
+        }
+    }
+    let refused = bench.post("/topics/parts?partition=4", "content-type: application/x-ndjson\r\n", r#"{"value":"a"}"#);
+    assert_eq!(refused.await.status, 400);
+    let refused = bench.post("/topics/parts?partition=x", "content-type: application/x-ndjson\r\n", r#"{"value":"a"}"#);
+    assert_eq!(refused.await.status, 400);
+    bench.server.stop().await;
+}
+
+#[tokio::test]
 async fn records_go_to_the_partitions_of_their_keys() {
     let bench = Bench::start_with(|config| config.default_partitions = 4).await;
     let lines: String = (0..40).map(|n| format!("{{\"key\":\"k{n}\",\"value\":{n}}}\n")).collect();
