@@ -128,7 +128,7 @@ pub struct ProduceArgs {
     receipt_to: Option<String>,
     #[arg(long, value_name = "DURATION", requires = "receipt_of", help = RECEIPT_TIMEOUT_HELP)]
     receipt_timeout: Option<Millis>,
-    /// Print {"topic","partition","offset","timestamp"} for each record
+    /// Print {"topic","partition","offset","timestamp"} for each record; the timestamp is the record's own
     #[arg(long)]
     json: bool,
     /// Say where the routes send each record, and why; waits until they have

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use crate::base::{ErrorKind, TimestampMs};
+use crate::base::ErrorKind;
 use crate::client::ClientError;
 use crate::record::set_producer;
 
@@ -95,9 +95,4 @@ impl Batch {
             .with_maybe_stored(true),
         }
     }
-}
-
-/// The time of a batch that nobody acknowledges.
-pub(crate) fn unacknowledged(now_ms: TimestampMs) -> super::receipt::Stored {
-    super::receipt::Stored { base_offset: None, timestamp: now_ms }
 }

@@ -130,7 +130,7 @@ impl Queue {
         let timestamp = message.timestamp.unwrap_or(now_ms);
         open.builder.push(timestamp, message.key.as_deref(), message.value.as_deref(), &headers);
         open.memory += memory;
-        let receipt = open.completion.receipt(index);
+        let receipt = open.completion.receipt(index, timestamp);
         let full = !open.has_room(1, self.batch_bytes);
         if full {
             Self::close(&mut state);

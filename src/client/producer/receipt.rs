@@ -20,8 +20,8 @@ pub struct RecordMetadata {
     pub partition: PartitionId,
     /// Its offset; `None` with [`Ack::None`](crate::protocol::Ack), where nobody answers.
     pub offset: Option<Offset>,
-    /// When it was appended, in milliseconds since the Unix epoch; with [`Ack::None`](crate::protocol::Ack), when it was
-    /// sent.
+    /// Its own, which readers see and lookups by time go by, in milliseconds since the Unix epoch: what
+    /// [`Message::timestamp`](super::Message::timestamp) said, else when it was sent.
     pub timestamp: TimestampMs,
 }
 
@@ -29,7 +29,6 @@ pub struct RecordMetadata {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored {
     pub(crate) base_offset: Option<Offset>,
-    pub(crate) timestamp: TimestampMs,
 }
 
 /// Resolves when the record is stored as the producer's ack level promises. Dropping it changes nothing: the record is
@@ -38,6 +37,7 @@ pub(crate) struct Stored {
 pub struct Receipt {
     completion: Arc<Completion>,
     index: u32,
+    timestamp: TimestampMs,
     /// Where in the completion's list this receipt's waker is.
     slot: Option<usize>,
 }
@@ -62,8 +62,8 @@ impl Completion {
         Arc::new(Self { link, topic, partition, state: Mutex::default() })
     }
 
-    pub(crate) fn receipt(self: &Arc<Self>, index: u32) -> Receipt {
-        Receipt { completion: self.clone(), index, slot: None }
+    pub(crate) fn receipt(self: &Arc<Self>, index: u32, timestamp: TimestampMs) -> Receipt {
+        Receipt { completion: self.clone(), index, timestamp, slot: None }
     }
 
     /// Tells everybody; the first outcome stays.
@@ -107,7 +107,7 @@ impl Receipt {
             topic: self.completion.topic.clone(),
             partition: self.completion.partition,
             offset: stored.base_offset.map(|base| base + Offset::from(self.index)),
-            timestamp: stored.timestamp,
+            timestamp: self.timestamp,
         })
     }
 }

@@ -26,7 +26,7 @@ use crate::client::link::{Again, Link, pause};
 use crate::protocol::{Ack, Frame, InitProducer, Produce, ProduceOk};
 
 use super::Inner;
-use super::batch::{Batch, Fate, unacknowledged};
+use super::batch::{Batch, Fate};
 use super::queue::{Queue, Taken};
 use super::receipt::Stored;
 use super::sequence::{Stamp, advance};
@@ -163,7 +163,7 @@ impl Worker {
         if self.config.ack == Ack::None {
             return match connection.tell(&request, batch.bytes.clone()).await {
                 Ok(()) => {
-                    self.done(&batch, unacknowledged(self.link.now_ms()));
+                    self.done(&batch, Stored { base_offset: None });
                     Ok(())
                 }
                 Err(error) => Err((batch, error)),
@@ -329,7 +329,7 @@ impl Worker {
         self.established = true;
         self.failures = 0;
         self.trouble = None;
-        self.done(batch, Stored { base_offset: Some(stored.base_offset), timestamp: stored.timestamp });
+        self.done(batch, Stored { base_offset: Some(stored.base_offset) });
     }
 
     fn done(&self, batch: &Batch, stored: Stored) {

@@ -45,7 +45,7 @@ async fn a_record_is_stored_as_it_was_sent() {
         let producer = client(&fake).await.producer().compression(compression).build().await.unwrap();
         let message = Message::to("whole").key("k").value("v").header("h", "1").empty_header("e").timestamp(1234);
         let stored = producer.send_and_wait(message).await.unwrap();
-        assert_eq!((&*stored.topic, stored.partition, stored.timestamp), ("whole", 0, 5));
+        assert_eq!((&*stored.topic, stored.partition, stored.timestamp), ("whole", 0, 1234));
         let record = fake.records("whole", 0).pop().unwrap();
         assert_eq!((record.key.as_deref(), record.value.as_deref()), (Some(&b"k"[..]), Some(&b"v"[..])));
         assert_eq!((record.timestamp, Some(record.offset)), (1234, stored.offset));
