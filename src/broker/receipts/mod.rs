@@ -9,7 +9,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -123,7 +123,9 @@ impl Receipts {
         places
     }
 
-    /// A group is about to be moved to `to`: what lies below it and is not done, is passed over.
+    /// A group is about to be moved to `to`: what lies below it and is not done, is passed over. That holds also for receipts that
+    /// nobody has looked at yet, which right after a start are all: later their records would be taken for acked. What became of
+    /// those that are done is looked up later as before.
     pub(crate) fn skip(
         &self,
         at: &Place,
@@ -132,8 +134,12 @@ impl Receipts {
         now: TimestampMs,
     ) -> Vec<ReceiptPlace> {
         let mut table = lock(&self.table);
-        let mut places = table.attached(at, 0..to);
-        places.retain(|place| table.decide(place, Some(ending(place.offset).unwrap_or(Processed::Skipped)), now));
+        let attached: BTreeSet<_> = table.attached(at, 0..to).into_iter().collect();
+        let mut places = table.waiting_in(at, 0..to);
+        places.retain(|place| match ending(place.offset) {
+            Some(_) if !attached.contains(place) => false,
+            ended => table.decide(place, Some(ended.unwrap_or(Processed::Skipped)), now),
+        });
         places
     }
 

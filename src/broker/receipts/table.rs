@@ -197,6 +197,17 @@ impl Table {
         found.into_iter().flat_map(|of| of.range(offsets.clone())).map(place).collect()
     }
 
+    /// Those that wait, attached or not, in a stretch of a partition.
+    pub(crate) fn waiting_in(&self, at: &Place, offsets: Range<Offset>) -> Vec<ReceiptPlace> {
+        if offsets.is_empty() {
+            return Vec::new();
+        }
+        let (topic, partition) = (at.topic, at.partition);
+        let place = |offset| ReceiptPlace { topic, partition, offset, group: at.group.clone() };
+        let found = self.waiting.range(place(offsets.start)..place(offsets.end)).map(|(place, _)| place);
+        found.filter(|place| place.group == at.group).cloned().collect()
+    }
+
     /// It is known what one says: `None` for nothing until its time was over. Whether it was waited for. It is sent once that is
     /// durable ([`Table::decided`]).
     pub(crate) fn decide(&mut self, place: &ReceiptPlace, processed: Option<Processed>, now: TimestampMs) -> bool {

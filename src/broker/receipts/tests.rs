@@ -415,6 +415,25 @@ fn reset(to: ResetTo) -> ResetQueue {
     ResetQueue { group: group("erp"), topics: Vec::new(), to, dry_run: false, force: true }
 }
 
+/// Right after a start nobody has looked at any receipt.
+#[test]
+fn a_group_that_is_moved_passes_over_records_whose_receipts_nobody_has_looked_at() {
+    let receipts = Receipts::default();
+    for offset in 0..8 {
+        lock(&receipts.table).ask(entry(offset, 100)).unwrap();
+    }
+    let place = crate::catalog::Place { group: group("even"), topic: TopicId(1), partition: 0 };
+    // The record at 2 is done; whether it was acked or became a dead letter is to be looked up.
+    let done = |offset| (offset == 2).then_some(Processed::Acked);
+    let passed = receipts.skip(&place, 6, done, 5);
+    assert_eq!(passed.iter().map(|place| place.offset).collect::<Vec<_>>(), [0, 4]);
+    let table = lock(&receipts.table);
+    for place in &passed {
+        assert_eq!(table.get(place).unwrap().news.as_ref().unwrap().processed, Some(Processed::Skipped));
+    }
+    assert_eq!(table.counts().waiting, 6);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_group_starts_behind_or_is_moved_beyond_is_not_told_as_acked() {
     let dir = tempfile::tempdir().unwrap();
