@@ -4,6 +4,10 @@
 /// Characters of a topic name. With an id behind it, it must fit a file name of 255 bytes.
 pub const TOPIC_NAME_CHARS: usize = 249;
 
+/// How long after a start an unforced deletion or reset of a group of before waits for its members, in milliseconds: clients come
+/// back within one to three seconds, by their reconnect back-off and heartbeat. Whoever cannot wait forces it.
+pub const MEMBERS_RETURN_MS: u64 = 5_000;
+
 /// Characters of a group's name, at most.
 pub const GROUP_NAME_CHARS: usize = 249;
 

@@ -49,6 +49,8 @@ pub struct Broker {
     /// Goes up when what topics there are changes.
     pub(crate) topics_version: watch::Sender<u64>,
     startup: Startup,
+    /// When it was opened, by the monotonic and by the wall clock.
+    pub(crate) opened: (u64, crate::base::TimestampMs),
     upkeep: Mutex<Option<Upkeep>>,
     compaction: Mutex<Option<Compaction>>,
     watcher: Mutex<Option<Watcher>>,
@@ -94,6 +96,7 @@ impl Broker {
         let requests = Arc::new(Durable::restore(&catalog));
         let receipts = Arc::new(Receipts::restore(&catalog));
         let transactions = Arc::new(Transactions::restore(&catalog, clock.as_ref()));
+        let opened = (clock.monotonic_ms(), clock.now_ms());
         let mut broker = Self {
             config,
             disk,
@@ -110,6 +113,7 @@ impl Broker {
             topics: RwLock::default(),
             names: RwLock::default(),
             topics_version: watch::Sender::new(0),
+            opened,
             startup: Startup { notes: found.notes, view_rebuilt: found.view_rebuilt, ..Startup::default() },
             upkeep: Mutex::default(),
             compaction: Mutex::default(),

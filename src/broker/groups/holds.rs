@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::base::{ErrorKind, GroupName};
+use crate::base::{ErrorKind, GroupName, limits};
 use crate::catalog::{Event, GroupEntry, GroupKind};
 
 use super::super::broker::{blocking, lock};
 use super::super::{Broker, BrokerError};
+
+/// How often it is looked whether members have come back.
+const RETURN_CHECK: Duration = Duration::from_millis(20);
 
 /// How the members of a group that shares out partitions come to an agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +174,22 @@ impl super::Groups {
 }
 
 impl Broker {
+    /// Before something is done that a group with members refuses: right after a start it is not known yet whether members of a group
+    /// of before will come back. Returns when some are there, or when they have had [`limits::MEMBERS_RETURN_MS`].
+    pub(crate) async fn members_may_return(&self, name: &GroupName) {
+        let (monotonic, wall) = self.opened;
+        let until = monotonic.saturating_add(limits::MEMBERS_RETURN_MS);
+        loop {
+            let created = lock(&self.catalog).group(name).map(|entry| entry.created_ms);
+            let was_there = created.is_some_and(|created_ms| created_ms <= wall);
+            let has_members = self.groups.protocol(name).is_some() || self.queues.member_count(name) > 0;
+            if !was_there || has_members || self.clock.monotonic_ms() >= until {
+                return;
+            }
+            tokio::time::sleep(RETURN_CHECK).await;
+        }
+    }
+
     /// Takes a group that shares out partitions for a protocol; it is made if it is not there.
     ///
     /// # Errors

@@ -300,6 +300,7 @@ impl Broker {
         group: &GroupName,
         of: Vec<(TopicName, PartitionId)>,
     ) -> Result<(), BrokerError> {
+        self.members_may_return(group).await;
         let (broker, name) = (Arc::clone(self), group.clone());
         let hold = blocking(move || {
             let hold = broker.groups.take_empty(&name, false)?;

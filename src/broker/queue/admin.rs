@@ -123,6 +123,9 @@ impl Broker {
     /// # Errors
     /// There is none of that name; it has members and is not forced; it is a push subscription's; the journal's.
     pub async fn delete_group(self: &Arc<Self>, name: &GroupName, force: bool) -> Result<(), BrokerError> {
+        if !force {
+            self.members_may_return(name).await;
+        }
         let _pushes = self.pushes.changing.lock().await;
         if lock(&self.catalog).push(name).is_some() {
             let message = format!("group '{name}' is that of the push subscription of this name; delete that");
@@ -170,6 +173,9 @@ impl Broker {
     /// # Errors
     /// There is no such group, it has members and is not forced, it reads no such topic, the journal's.
     pub async fn reset_queue(self: &Arc<Self>, reset: ResetQueue) -> Result<Vec<ResetPartition>, BrokerError> {
+        if !reset.dry_run && !reset.force {
+            self.members_may_return(&reset.group).await;
+        }
         let (broker, name) = (Arc::clone(self), reset.group.clone());
         if let Some(entry) = blocking(move || broker.stream_entry(&name)).await {
             return self.reset_stream(reset, entry).await;

@@ -246,3 +246,37 @@ async fn who_looks_at_a_group_that_is_taken_into_use_sees_all_of_it() {
     }
     broker.shutdown().await;
 }
+
+/// Right after a start no group has members yet; theirs are about to come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_neither_deleted_nor_reset_before_its_members_can_have_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path());
+    produce(&broker, "orders", 0..3).await;
+    drop(broker.join_queue(join("orders", 10)).await.unwrap());
+    for is_reset in [false, true] {
+        let broker = open_again(dir.path(), &broker).await;
+        let changing = Arc::clone(&broker);
+        let change = tokio::spawn(async move {
+            match is_reset {
+                false => changing.delete_group(&name(), false).await,
+                true => {
+                    let to = ResetTo::At(OffsetAt::End);
+                    let reset = ResetQueue { group: name(), topics: Vec::new(), to, dry_run: false, force: false };
+                    changing.reset_queue(reset).await.map(drop)
+                }
+            }
+        });
+        tokio::task::yield_now().await;
+        let member = broker.join_queue(join("orders", 10)).await.unwrap();
+        let error = change.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), crate::base::ErrorKind::Busy, "{error}");
+        assert_eq!(next(&member).await.1.len(), 3);
+        broker.shutdown().await;
+    }
+}
+
+async fn open_again(dir: &Path, before: &Arc<Broker>) -> Arc<Broker> {
+    before.shutdown().await;
+    open(dir)
+}
