@@ -57,6 +57,12 @@ fn keys_headers_and_bytes_come_back_in_json() {
     let read = run(&server, &["consume", "docs", "--json"]).ok();
     let mut records = json_lines(&read.stdout);
     records.sort_by_key(|record| record["key"].as_str().unwrap().to_owned());
+    let place =
+        |line: &serde_json::Value| ["partition", "offset", "timestamp"].map(|field| line[field].as_u64().unwrap());
+    let (mut sent, mut stored): (Vec<_>, Vec<_>) =
+        (receipts.iter().map(place).collect(), records.iter().map(place).collect());
+    (sent.sort(), stored.sort());
+    assert_eq!(sent, stored, "the time that is told is the record's");
     let names: Vec<_> = records[0].as_object().unwrap().keys().cloned().collect();
     let mut expected = ["topic", "partition", "offset", "timestamp", "key", "headers", "value"].map(str::to_owned);
     expected.sort();
@@ -69,6 +75,16 @@ fn keys_headers_and_bytes_come_back_in_json() {
 
     let read = run(&server, &["consume", "docs", "--format", "%k>%v;", "--quiet"]).ok();
     assert!(read.stdout.windows(7).any(|window| window == b"k3>x:y;"));
+}
+
+#[test]
+fn a_request_that_is_asked_again_is_shown_in_the_state_that_it_has() {
+    let server = Server::start();
+    let ask = ["request", "ask", "x", "--timeout", "60s", "--callback", "answers", "--id", "r-1", "--json"];
+    let state = || json_lines(&run(&server, &ask).ok().stdout)[0]["state"].clone();
+    assert_eq!(state(), "open");
+    run(&server, &["requests", "cancel", "r-1"]).ok();
+    assert_eq!(state(), "cancelled");
 }
 
 #[test]

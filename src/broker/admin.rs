@@ -156,7 +156,7 @@ impl Broker {
         self.queues.welcome(self, &topic);
         self.routes.welcome(self, &topic);
         Streams::welcome(self, &topic);
-        tracing::info!(topic = %topic.entry.name, partitions, "topic created");
+        tracing::info!(topic = %topic.entry.name, id = %topic.entry.id, partitions, "topic created");
         Ok((topic, true))
     }
 

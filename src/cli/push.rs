@@ -37,7 +37,8 @@ What the endpoint gets: a POST for each record. Its value is the body; headers s
 drop what you have had), webhook-timestamp and webhook-signature (if the server has outgoing_secret_file; standardwebhooks.com),
 ce-id, ce-source, ce-type, ce-time, ce-partitionkey (cloudevents.io), tidelog-topic, -partition, -offset, -delivery, -key, and
 tidelog-header-NAME for each header of the record. With --batch: a JSON array of CloudEvents
-(application/cloudevents-batch+json), each with its id, source, data or data_base64, tidelogtopic and tidelogoffset.
+(application/cloudevents-batch+json), each with its id, source, data or data_base64, tidelogtopic, tidelogpartition and
+tidelogoffset.
 
 What its answer does: 2xx acks. Anything else, or none, and the record comes again after a wait that doubles (--backoff to
 --backoff-max), not before retry-after; after --max-deliveries it is a dead letter with the reason. 410 pauses the push. A

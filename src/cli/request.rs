@@ -108,7 +108,9 @@ pub async fn run(args: RequestArgs) -> Result<(), Failure> {
             let id = request.callback(callback).submit().await?;
             let mut out = output::stdout();
             if args.json {
-                output::json_line(&mut out, &json!({ "id": id, "state": "open", "callback": callback }))?;
+                // An id that was used before is the same request, which may have ended.
+                let (info, _) = client.request_status(&id).await?;
+                output::json_line(&mut out, &json!({ "id": id, "state": info.state, "callback": callback }))?;
             } else {
                 writeln!(out, "{id}")?;
             }

@@ -316,7 +316,6 @@ async fn list_offsets(
 
 async fn create_topic(session: Arc<Session>, request: wire::CreateTopic) -> Result<Answer<wire::TopicOk>, Refusal> {
     let topic = session.shared.broker.create_topic(mapping::new_topic(request)?).await?;
-    tracing::info!(topic = %topic.name, id = %topic.id, "topic created");
     long(&session, mapping::topic_ok(topic)).await
 }
 

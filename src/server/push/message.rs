@@ -196,6 +196,7 @@ fn event(item: &Item) -> Event<'_> {
     // What this is, whatever the record says it is.
     set("tidelogid", item.id());
     set("tidelogtopic", item.topic.to_string());
+    set("tidelogpartition", item.partition.to_string());
     set("tidelogoffset", item.record.offset.to_string());
     set("tidelogdelivery", item.attempt.to_string());
     let headers: Vec<(String, Value)> = item

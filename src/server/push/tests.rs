@@ -88,6 +88,7 @@ fn a_record_that_is_an_event_stays_that_event() {
     let of = &events(&[event])[0];
     assert_eq!((&of["id"], &of["type"], &of["specversion"]), (&json!("A-1"), &json!("crm.changed"), &json!("1.0")));
     assert_eq!(of["tidelogid"], "00000000000000000000000000000007-2-41");
+    assert_eq!((&of["tidelogtopic"], &of["tidelogpartition"]), (&json!("crm.accounts"), &json!("2")));
     // Without its version it is none.
     let of = &events(&[item(41, Some(b"1"), &[("ce_id", "A-1")])])[0];
     assert_eq!(of["id"], "00000000000000000000000000000007-2-41");
