@@ -1,7 +1,8 @@
 //! A whole server on a simulated disk whose power is cut at any operation, again and again, also while it starts; producers,
 //! a queue group and a stream group, requests and their responders go on over TCP meanwhile. What was acknowledged is there
-//! once, what was acked does not come again, positions never go back, every request has one outcome. `TIDELOG_ROUNDS=n` cuts it that many times (8 if not set); the seed is
-//! printed, and taken from `TIDELOG_SEED`.
+//! once, what was acked does not come again, positions never go back, every request has one outcome. Right after each start requests
+//! are cancelled, topics that a route writes to get more partitions, its rules change, and it is paused.
+//! `TIDELOG_ROUNDS=n` cuts it that many times (8 if not set); the seed is printed, and taken from `TIDELOG_SEED`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and removes a folder")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tidelog::base::{Millis, SystemClock};
-use tidelog::client::{Client, ClientBuilder, ConsumedRecord, ListRequests, Message, QueueRules, StartAt};
+use tidelog::client::{
+    Client, ClientBuilder, ConsumedRecord, ListRequests, Message, NewTopic, QueueRules, StartAt, TopicChange,
+};
 use tidelog::disk::{SimDisk, SimOptions};
 use tidelog::server::config::ServerConfig;
 use tidelog::server::{Server, ServerError};
@@ -178,6 +181,38 @@ async fn responder(address: SocketAddr, topic: &'static str) {
     }
 }
 
+/// Where the route of this test sends all jobs.
+fn rules(destination: &str) -> String {
+    format!("[[route]]\nname = \"copy\"\nfrom = \"jobs\"\nstart = \"beginning\"\notherwise = \"{destination}\"\n")
+}
+
+/// What somebody does right after a start. Whether it works says nothing: the power may be gone.
+async fn change_at_once(address: SocketAddr, mut random: fastrand::Rng, book: Arc<Book>) {
+    let client = connected(address).await;
+    let admin = client.admin();
+    let destination = random.choice(["copies.a", "copies.b"]).unwrap();
+    match random.u32(..4) {
+        0 => _ = admin.apply_routes(rules(destination), false, false).await,
+        1 => _ = admin.pause_route("copy").await,
+        _ => {
+            if let Ok(topic) = admin.describe_topic(destination).await {
+                let more = (topic.partitions.len() as u32 + 1).min(12);
+                let _ = admin.alter_topic(TopicChange::new(destination).partitions(more)).await;
+            }
+        }
+    }
+    let _ = admin.resume_route("copy").await;
+    let newest: Vec<String> = {
+        let taken = book.taken.lock().unwrap();
+        let mut numbers: Vec<u64> = taken.iter().map(|id| id[1..].parse().unwrap()).collect();
+        numbers.sort_unstable();
+        numbers.iter().rev().take(10).map(|number| format!("r{number}")).collect()
+    };
+    for id in newest.into_iter().filter(|_| random.bool()) {
+        let _ = admin.cancel_request(id).await;
+    }
+}
+
 async fn read(client: &Client, topic: &str) -> Vec<ConsumedRecord> {
     let consumer = client.consumer().topic(topic).from(StartAt::Beginning).until_end(true).build().await;
     let (mut found, Ok(mut consumer)) = (Vec::new(), consumer) else { return Vec::new() };
@@ -207,6 +242,13 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
     let mut server = Some(start(&sim, dir.path(), "127.0.0.1:0").await.unwrap());
     let address = server.as_ref().unwrap().addresses()[0];
     let book = Arc::new(Book::default());
+    {
+        let client = connected(address).await;
+        for topic in ["jobs", "copies.a", "copies.b"] {
+            client.admin().create_topic(NewTopic::new(topic)).await.unwrap();
+        }
+        client.admin().apply_routes(rules("copies.a"), false, false).await.unwrap();
+    }
     let pause = Duration::from_millis(500) * rounds as u32 / ASKED as u32;
     let sending =
         [tokio::spawn(producer(address, book.clone())), tokio::spawn(requester(address, pause, book.clone()))];
@@ -222,7 +264,9 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
         }
         if let Some(server) = server.take() {
             let looking = async { look_at_positions(&connected(address).await, &book).await };
+            let changes = change_at_once(address, random.fork(), book.clone());
             // The power may be gone already.
+            let _ = tokio::time::timeout(Duration::from_secs(5), changes).await;
             let _ = tokio::time::timeout(Duration::from_secs(5), looking).await;
             tokio::time::sleep(Duration::from_millis(random.u64(100..600))).await;
             sim.cut_power_at(random.u64(..5));
@@ -273,6 +317,15 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
     let dead = counted(read(&client, "dead-letter.work").await.iter().map(text));
     assert_eq!(dead, poison.collect::<BTreeMap<_, _>>(), "dead letters");
 
+    client.admin().resume_route("copy").await.unwrap();
+    while client.admin().describe_route("copy").await.unwrap().summary.lag > 0 {
+        assert!(Instant::now() < until, "the route does not catch up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut copies = read(&client, "copies.a").await;
+    copies.extend(read(&client, "copies.b").await);
+    assert_eq!(counted(copies.iter().map(text)), jobs, "each job is routed once");
+
     let answers = read(&client, "answers").await;
     let called = counted(answers.iter().map(|answer| String::from_utf8(answer.key.clone().unwrap().to_vec()).unwrap()));
     let taken = book.taken.lock().unwrap().clone();
@@ -281,7 +334,10 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
     assert_eq!(called.len(), requests.len());
     for answer in &answers {
         let id = String::from_utf8(answer.key.clone().unwrap().to_vec()).unwrap();
-        assert_eq!(text(answer), format!("analyse(load({id}))"));
+        match requests.iter().find(|request| request.id == id).unwrap().state.as_str() {
+            "cancelled" => assert_eq!(text(answer), ""),
+            _ => assert_eq!(text(answer), format!("analyse(load({id}))")),
+        }
     }
     println!(
         "{rounds} cuts, {starts_cut} of them before it was ready; {} of {} jobs acknowledged, {} dead, {} acks kept, {} of {} requests taken in",

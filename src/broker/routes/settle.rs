@@ -139,6 +139,10 @@ impl Broker {
             }
             let gate = Arc::clone(&self.routes.gate).write_owned();
             let Ok(guard) = tokio::time::timeout_at(until.max(Instant::now() + LOOK), gate).await else {
+                if matches!(change, TopicChange::Deleted) {
+                    tracing::warn!("a topic is deleted although a route has been writing for {QUIESCE:?}");
+                    return Ok(None);
+                }
                 return Err(BrokerError::new(ErrorKind::Busy, "routes are writing; try again"));
             };
             let unsettled = concerned.iter().find_map(|active| active.unsettled(in_topic));

@@ -4,6 +4,7 @@
 use super::*;
 use crate::broker::broker::lock;
 use crate::catalog::{Event, RoutePlace, RouteProgress};
+use crate::disk::Disk;
 
 const OUT: &str = r#"
 [[route]]
@@ -48,7 +49,7 @@ async fn produce_all(broker: &Arc<Broker>, values: &[String]) {
 }
 
 /// What a topic has in all its partitions, sorted.
-async fn all(broker: &Arc<Broker>, topic: &str) -> Vec<String> {
+pub(super) async fn all(broker: &Arc<Broker>, topic: &str) -> Vec<String> {
     let Ok(open) = broker.topic(topic) else { return Vec::new() };
     let mut values = Vec::new();
     for partition in 0..open.entry.partitions {
@@ -317,7 +318,7 @@ async fn a_route_that_cannot_finish_is_named_and_can_be_deleted() {
     // The partition cannot be opened, and nobody knows what it has.
     let folder = std::fs::read_dir(dir.path().join("topics")).unwrap().map(Result::unwrap);
     let copy = folder.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("copy~")).unwrap();
-    std::fs::remove_dir_all(copy.join("0")).unwrap();
+    RealDisk.remove_dir_all(&copy.join("0")).unwrap();
     let broker = killed_of(dir.path()).await;
     let error = broker.alter_topic(&name("copy"), Some(3), &[], &[]).await.unwrap_err();
     assert_eq!(error.kind(), crate::base::ErrorKind::Busy, "{error}");
