@@ -117,9 +117,9 @@ impl Partition {
         };
         log.with(|log| {
             let (stats, cleaned) = (log.stats(), log.clean_state(Some(now_ms)));
-            let state = match (log.poisoned(), log.damage().first()) {
+            let state = match (log.poisoned(), log.damage().next()) {
                 (Some(why), _) => format!("takes no writes: {why}"),
-                (None, Some(damage)) => damage.to_string(),
+                (None, Some(known)) => known.damage.to_string(),
                 (None, None) => "ok".to_owned(),
             };
             PartitionDescription {

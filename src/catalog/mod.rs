@@ -18,6 +18,7 @@ mod journal;
 mod progress;
 mod pushes;
 mod receipts;
+mod repair;
 mod requests;
 mod routing;
 mod settings;
@@ -35,6 +36,7 @@ pub use progress::{
 };
 pub use pushes::PushEntry;
 pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
+pub use repair::{JournalRepair, repair_journal};
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};

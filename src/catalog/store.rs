@@ -494,7 +494,7 @@ pub fn compact_journal(
 }
 
 /// The batches of these changes, each of a bounded size.
-fn batches(changes: &[KeyChange], now_ms: TimestampMs) -> Vec<BytesMut> {
+pub(super) fn batches(changes: &[KeyChange], now_ms: TimestampMs) -> Vec<BytesMut> {
     let mut batches = Vec::new();
     let (mut first, mut bytes) = (0, 0);
     for (at, (key, value)) in changes.iter().enumerate() {

@@ -292,6 +292,14 @@ impl<'a> Fields<'a> {
 
     read_number!(u8: u8, u16: u16, u32: u32, u64: u64, i16: i16, i32: i32, i64: i64);
 
+    /// A text of at most 65,535 bytes behind its length.
+    pub(crate) fn text(&mut self) -> Result<String, String> {
+        let length = usize::from(self.u16()?);
+        let (text, rest) = self.rest.split_at_checked(length).ok_or("ends too early")?;
+        self.rest = rest;
+        String::from_utf8(text.to_vec()).map_err(|_| "a text is not UTF-8".to_owned())
+    }
+
     /// Checks that nothing is left.
     pub(crate) fn end(self) -> Result<(), String> {
         if self.rest.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", self.rest.len())) }

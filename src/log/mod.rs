@@ -7,6 +7,7 @@
 //!   00000000000000000000.timeindex  sparse time index of it        } short, corrupt or at odds with it
 //!   checkpoint                      what is known to be synced and verified, log start, producers, transactions
 //!   synced                          how far the last sync reached (a lower bound; tells damage from a torn tail)
+//!   damage                          only if there is any: what is known to be damaged
 //! ```
 //!
 //! Invariant, asserted after every step: log start ≤ synced end ≤ written end; offsets are contiguous.
@@ -20,6 +21,7 @@ mod clean;
 mod commit;
 mod config;
 mod crew;
+mod damage;
 mod error;
 mod files;
 mod hold;
@@ -40,9 +42,10 @@ mod transactions;
 mod verify;
 
 pub use checkpoint::{Checkpoint, SealedSegment, SyncMark};
-pub use clean::{CleanState, Cleaned, Limits as CleanLimits, SharedLog, clean};
+pub use clean::{CleanState, Cleaned, Limits as CleanLimits, Repaired, SharedLog, clean};
 pub use commit::{AppendRequest, Committer, CommitterConfig, LogHandle, LogObserver, WaitFor};
 pub use config::{Compaction, LogConfig, StableEnd};
+pub use damage::{DAMAGE_ENTRIES, DamageList, KnownDamage};
 pub use error::{Damage, LogError};
 pub use files::FileCache;
 pub use index::{IndexFile, read_index_file};

@@ -14,7 +14,7 @@ use super::index::SparseIndex;
 use super::producers::{Before, Producers, Verdict};
 use super::segment::Segment;
 use super::sync::CheckpointDraft;
-use super::{Damage, LogConfig, LogError, Recovery, StableEnd, room};
+use super::{DamageList, LogConfig, LogError, Recovery, StableEnd, room};
 
 /// Where a batch went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,8 @@ pub struct PartitionLog {
     pub(crate) checkpoint_pause: u32,
     /// Sealed segments whose index files are still to be written.
     pub(crate) unstored: Vec<(Arc<Segment>, Arc<SparseIndex>)>,
-    pub(crate) damage: Vec<Damage>,
+    /// What is known to be damaged; stored beside the log.
+    pub(crate) damage: DamageList,
     /// Records before this have been compared by key.
     pub(crate) cleaned_to: Offset,
     /// No file has had this generation or a later one.
@@ -187,11 +188,6 @@ impl PartitionLog {
     /// Why writes are refused, if they are.
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()
-    }
-
-    /// Damage found when the log was opened.
-    pub fn damage(&self) -> &[Damage] {
-        &self.damage
     }
 
     /// The folder.

@@ -222,6 +222,9 @@ impl ReadPlan {
         let mut expected: Option<Offset> = (start == 0).then_some(self.segment.base_offset);
         loop {
             let buffer = self.fill(file, at, want)?;
+            // What the file has. A file that was cut off still hands out every batch that is whole in it.
+            let there = at + buffer.len() as u64;
+            let cut_off = there < self.end && (buffer.len() as u64) < want;
             let mut walked = 0;
             let mut taken: Option<(usize, Offset)> = None;
             let mut next = expected;
@@ -230,7 +233,9 @@ impl ReadPlan {
                 let position = at + walked as u64;
                 let fault = |what| Fault { position, from: next.unwrap_or(self.offset).max(self.offset), what };
                 if rest.len() < limits::BATCH_HEADER_BYTES {
-                    break if position + (rest.len() as u64) < self.end {
+                    break if cut_off {
+                        Stop::Fault(fault(self.cut_off_at(there)))
+                    } else if position + (rest.len() as u64) < self.end {
                         Stop::More(limits::BATCH_HEADER_BYTES as u64)
                     } else {
                         Stop::Fault(fault(format!("the segment ends with {} bytes of a batch", rest.len())))
@@ -258,6 +263,8 @@ impl ReadPlan {
                             "a batch of {total} bytes of which {} are there",
                             self.end - position
                         )))
+                    } else if cut_off {
+                        Stop::Fault(fault(self.cut_off_at(there)))
                     } else {
                         Stop::More(total as u64)
                     };
@@ -296,21 +303,19 @@ impl ReadPlan {
         }
     }
 
+    /// Up to `want` bytes of the segment from `at` on; fewer at the segment's end, or where its file is cut off.
     fn fill(&self, file: &dyn DiskFile, at: u64, want: u64) -> Result<BytesMut, LogError> {
         let length = want.min(self.end.saturating_sub(at));
         let mut buffer = BytesMut::zeroed(usize::try_from(length).unwrap_or(usize::MAX));
         let read = if self.at_once { file.read_at_once(&mut buffer, at) } else { read_up_to(file, &mut buffer, at) };
         let filled = read.map_err(LogError::io("cannot read", &self.segment.log))?;
-        if filled < buffer.len() {
-            return Err(LogError::Damaged(Box::new(Damage {
-                file: self.segment.log.clone(),
-                position: at + filled as u64,
-                from: self.offset,
-                to: Some(self.following),
-                what: format!("the file ends here; {} bytes are missing", self.end - at - filled as u64),
-            })));
-        }
+        buffer.truncate(filled);
         Ok(buffer)
+    }
+
+    /// Why nothing can be read at `there`, where the file ends although the segment has more bytes.
+    fn cut_off_at(&self, there: u64) -> String {
+        format!("the file ends at byte {there}; {} bytes are missing", self.end.saturating_sub(there))
     }
 }
 

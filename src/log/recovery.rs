@@ -11,7 +11,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{Offset, TimestampMs};
@@ -25,9 +26,9 @@ use super::listing::{Listing, is_outdated, segment_names};
 use super::partition::{Active, PartitionLog, Sealed};
 use super::producers::Producers;
 use super::room::is_room;
-use super::scan::{Check, Found, Scanner};
+use super::scan::{Check, Found, Scanner, damage_in};
 use super::segment::{Segment, SegmentName};
-use super::{Damage, LogConfig, LogError};
+use super::{Damage, DamageList, LogConfig, LogError};
 
 /// From so many bytes read on, a new checkpoint is written at once. Less is read again sooner than a checkpoint is written, and
 /// with many topics that is what counts.
@@ -94,12 +95,13 @@ impl PartitionLog {
             sealed,
             last,
             producers,
-            recovery,
+            mut recovery,
             changed,
             next_generation,
             ..
         } = opening;
         let (segment, index) = last;
+        let damage = known_damage(&files, &dir, log_start, now_ms, &mut recovery);
         let synced = SyncMark { offset: index.next_offset, segment: segment.base_offset, position: index.covered };
         let scanned = recovery.scanned_bytes;
         let mut log = PartitionLog {
@@ -136,7 +138,7 @@ impl PartitionLog {
             checkpoint_failures: 0,
             checkpoint_pause: 0,
             unstored: Vec::new(),
-            damage: recovery.damage.clone(),
+            damage,
         };
         // Saves the work just done for the next time, if it was any. All is synced, so this writes only the checkpoint and the
         // mark.
@@ -144,6 +146,30 @@ impl PartitionLog {
         let recovery = Recovery { log_start, log_end: log.written_end(), ..recovery };
         Ok((log, recovery))
     }
+}
+
+/// The list of known damage beside the log, with what this opening found. A list that cannot be read or stored is worth a
+/// note and keeps nobody from opening the log.
+fn known_damage(
+    files: &FileCache,
+    dir: &Path,
+    log_start: Offset,
+    now_ms: TimestampMs,
+    recovery: &mut Recovery,
+) -> DamageList {
+    let disk = files.disk().as_ref();
+    let mut list = DamageList::read(disk, dir).unwrap_or_else(|what| {
+        recovery.notes.push(format!("the list of known damage is unusable ({what}): it begins anew"));
+        DamageList::default()
+    });
+    let mut changed = list.forget_below(log_start);
+    for damage in &recovery.damage {
+        changed |= list.note(damage, now_ms);
+    }
+    if changed && let Err(error) = list.store(disk, dir) {
+        recovery.notes.push(format!("the list of known damage cannot be stored: {error}"));
+    }
+    list
 }
 
 struct Opening {
@@ -253,18 +279,19 @@ impl Opening {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(segment.open_error(error)),
             };
-            let damage = |position, what| Damage {
-                file: segment.log.clone(),
-                position,
-                from: info.base_offset,
-                to: Some(info.next_offset),
-                what,
-            };
             match there {
-                None => self.recovery.damage.push(damage(0, "the segment file is missing".to_owned())),
+                None => self.recovery.damage.push(Damage {
+                    file: segment.log.clone(),
+                    position: 0,
+                    from: info.base_offset,
+                    to: Some(info.next_offset),
+                    what: "the segment file is missing".to_owned(),
+                }),
+                // Only what is not whole in it is lost.
                 Some(length) if length < info.bytes => {
-                    let what = format!("the file has {length} of {} bytes", info.bytes);
-                    self.recovery.damage.push(damage(length, what));
+                    let file = self.files.get(&segment.log).map_err(LogError::io("cannot open", &segment.log))?;
+                    let whole = Range { start: (0, info.base_offset), end: (info.bytes, info.next_offset) };
+                    self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole)?);
                 }
                 Some(_) => {}
             }
@@ -330,9 +357,9 @@ impl Opening {
         let start = self.last.1.covered;
         self.touched.push((Arc::clone(segment), Arc::clone(&file)));
         if length < start {
-            let what = format!("the file has {length} of at least {start} bytes");
-            let (from, to) = (segment.base_offset, *expected);
-            self.note_damage(Arc::clone(segment), length, from, to, what);
+            let whole = Range { start: (0, segment.base_offset), end: (start, *expected) };
+            self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole)?);
+            self.changed = true;
             return Ok(true);
         }
         let mut scanner = Scanner::new(file.as_ref(), &segment.log, start, length, Check::Whole);

@@ -1,13 +1,14 @@
 //! Walking the batches of a segment file from front to back, with large reads.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::base::{Offset, limits};
 use crate::disk::DiskFile;
 use crate::record::{BatchHeader, verify_batch};
 
-use super::LogError;
+use super::{Damage, LogError};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1024 * 1024;
@@ -174,6 +175,34 @@ impl<'f> Scanner<'f> {
         let to = (from + want).min(self.buffer.len());
         Ok(&self.buffer[from..to])
     }
+}
+
+/// The damaged places of a part of a segment, each with exactly the offsets that it takes. The part is given by position and
+/// offset at its beginning and behind its end; what the file lacks of it is damage too.
+///
+/// # Errors
+/// Those of reading.
+pub(crate) fn damage_in(file: &dyn DiskFile, path: &Path, part: Range<(u64, Offset)>) -> Result<Vec<Damage>, LogError> {
+    let ((start, mut expected), (end, following)) = (part.start, part.end);
+    let length = file.len().map_err(LogError::io("cannot look at", path))?;
+    let mut scanner = Scanner::new(file, path, start, end.min(length), Check::Whole);
+    let mut damage = Vec::new();
+    while expected < following {
+        let position = scanner.position;
+        let what = match scanner.next(Some(expected))? {
+            Found::Batch(header) => {
+                expected = header.next_offset();
+                continue;
+            }
+            Found::Broken(what) => what,
+            Found::End => format!("the file has {length} of {end} bytes"),
+        };
+        let resumed = scanner.resume(expected + 1)?.map(|header| header.base_offset).filter(|&base| base < following);
+        let to = resumed.unwrap_or(following);
+        damage.push(Damage { file: path.to_owned(), position, from: expected, to: Some(to), what });
+        expected = to;
+    }
+    Ok(damage)
 }
 
 fn plausible(bytes: &[u8], least: Offset) -> bool {

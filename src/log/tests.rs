@@ -432,6 +432,105 @@ fn synced_data_that_is_gone_is_reported_and_its_offsets_are_not_used_again() {
     assert_eq!(log.read(20, 100, 21).unwrap().next_offset, 21);
 }
 
+/// Where to cut a file of batches of this size: in each of them at both ends, and at some places between.
+fn cuts(batches: usize, size: usize) -> impl Iterator<Item = usize> {
+    let inside = [0, 1, 16, 60, 61, 62, 100, size - 1];
+    (0..batches).flat_map(move |at| inside.map(|byte| at * size + byte))
+}
+
+/// Cuts a sealed file anywhere: what is whole in it is read by every way of reading, and only the rest is damage.
+#[test]
+fn a_file_that_is_cut_off_hides_only_what_it_lost() {
+    let size = batch(1, 0, 1, 200).len();
+    let path = Path::new(DIR).join("00000000000000000007.log");
+    for cut in cuts(7, size) {
+        let sim = SimDisk::new(SimOptions::default());
+        drop(filled(&sim, 30));
+        let whole = sim.content(&path).unwrap();
+        assert_eq!(whole.len(), 7 * size);
+        sim.plant(&path, &whole[..cut]);
+        let (log, recovery) = open(&sim.restart()).unwrap();
+        let first_lost = 7 + (cut / size) as u64;
+        let lost: Vec<_> = recovery.damage.iter().map(|damage| (damage.from, damage.to, damage.position)).collect();
+        assert_eq!(lost, [(first_lost, Some(14), (cut / size * size) as u64)], "cut at {cut}");
+        // A window that reaches over the end of the file, one that ends before it, and one for each record.
+        for window in [1, 700, 1 << 20] {
+            let mut read = Vec::new();
+            let mut offset = 0;
+            while offset < 30 {
+                match log.read(offset, window, log.stable_end()) {
+                    Ok(chunk) => {
+                        read.extend(values(&chunk.bytes).into_iter().map(|(at, _)| at).filter(|at| *at >= offset));
+                        offset = chunk.next_offset;
+                    }
+                    Err(LogError::Damaged(damage)) => {
+                        assert_eq!((damage.from, damage.to), (first_lost.max(offset), Some(14)), "cut at {cut}");
+                        offset = 14;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(read, (0..first_lost).chain(14..30).collect::<Vec<_>>(), "cut at {cut}, window {window}");
+        }
+        for offset in 7..first_lost {
+            assert_eq!(values(&log.read(offset, 1, log.stable_end()).unwrap().bytes)[0].0, offset, "cut at {cut}");
+        }
+    }
+}
+
+/// The file of the active segment, cut off below what the checkpoint says was synced.
+#[test]
+fn an_active_file_that_is_cut_off_hides_only_what_it_lost_too() {
+    let size = batch(1, 0, 1, 200).len();
+    let path = Path::new(DIR).join("00000000000000000014.log");
+    for cut in cuts(3, size) {
+        let sim = SimDisk::new(SimOptions::default());
+        let mut log = filled(&sim, 17);
+        log.close(0).unwrap();
+        drop(log);
+        let whole = sim.content(&path).unwrap();
+        sim.plant(&path, &whole[..cut]);
+        let (log, recovery) = open(&sim.restart()).unwrap();
+        let first_lost = 14 + (cut / size) as u64;
+        let lost: Vec<_> = recovery.damage.iter().map(|damage| (damage.from, damage.to)).collect();
+        assert_eq!(lost, [(first_lost, Some(17))], "cut at {cut}: {recovery}");
+        for offset in 0..first_lost {
+            assert_eq!(
+                values(&log.read(offset, 1 << 20, 17).unwrap().bytes)[0].0,
+                log.read(offset, 1, 17).map(|_| offset).unwrap()
+            );
+        }
+        assert_eq!(log.written_end(), 17, "no offset is used again");
+    }
+}
+
+#[test]
+fn damage_that_was_found_is_known_after_every_restart_until_retention_has_passed_it() {
+    let sim = SimDisk::new(SimOptions::default());
+    drop(filled(&sim, 20));
+    // Lies behind the checkpoint: recovery goes on behind it, and the checkpoint that it writes hides it from the next one.
+    let path = Path::new(DIR).join("00000000000000000014.log");
+    sim.flip_bit(&path, batch(1, 0, 1, 200).len() + 100, 3);
+    let known =
+        |log: &PartitionLog| log.damage().map(|known| (known.damage.from, known.acknowledged)).collect::<Vec<_>>();
+    let (log, recovery) = open(&sim.restart()).unwrap();
+    assert_eq!((recovery.damage.len(), known(&log)), (1, vec![(15, false)]));
+    drop(log);
+    let (mut log, recovery) = open(&sim.restart()).unwrap();
+    assert_eq!((recovery.damage.len(), known(&log)), (0, vec![(15, false)]), "{recovery}");
+    assert_eq!(log.acknowledge_damage().unwrap(), 1);
+    drop(log);
+    let (mut log, _) = open(&sim.restart()).unwrap();
+    assert_eq!((known(&log), log.acknowledge_damage().unwrap()), (vec![(15, true)], 0));
+    // What a reader finds is kept once it is stored.
+    let damage = Damage { file: path, position: 0, from: 3, to: Some(4), what: "bit rot".to_owned() };
+    assert!(log.note_damage(&damage, 0) && !log.note_damage(&damage, 0));
+    log.store_damage().unwrap();
+    drop(log);
+    let (log, _) = open(&sim.restart()).unwrap();
+    assert_eq!(known(&log), [(3, false), (15, true)]);
+}
+
 #[test]
 fn a_missing_segment_is_reported() {
     let sim = SimDisk::new(SimOptions::default());
@@ -697,4 +796,105 @@ fn a_checkpoint_that_fails_is_tried_less_and_less_often_and_keeps_no_more_than_i
     log.request_checkpoint();
     log.sync().unwrap();
     assert_eq!((log.checkpoint_failures, log.unstored.len()), (0, 0));
+}
+
+/// Damages a log in every way, repairs it, and compares: what could be read before can be read after, and nothing else is missing.
+#[test]
+fn a_repaired_log_is_whole_without_what_was_lost_whatever_was_damaged() {
+    let size = batch(1, 0, 1, 200).len();
+    let keep = Path::new("/data/damaged");
+    for seed in seeds(60) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let sim = SimDisk::new(SimOptions { seed, capacity: None });
+        let mut log = filled(&sim, 31);
+        if rng.bool() {
+            log.close(0).unwrap();
+        }
+        drop(log);
+        let bases = [0u64, 7, 14, 21, 28];
+        for _ in 0..1 + rng.usize(..3) {
+            let path = Path::new(DIR).join(format!("{:020}.log", bases[rng.usize(..bases.len())]));
+            let Some(content) = sim.content(&path).filter(|content| !content.is_empty()) else { continue };
+            match rng.u8(..4) {
+                0 => sim.flip_bit(&path, rng.usize(..content.len()), rng.u8(..8).into()),
+                1 => sim.plant(&path, &content[..rng.usize(..content.len())]),
+                2 => disk_of(&sim).remove_file(&path).unwrap(),
+                _ => {
+                    let at = rng.usize(..content.len() / size).saturating_mul(size);
+                    let mut holed = content.clone();
+                    holed[at..(at + size).min(content.len())].fill(0xa5);
+                    sim.plant(&path, &holed);
+                }
+            }
+        }
+        let (mut log, _) = open(&sim.restart()).unwrap();
+        let readable = |log: &PartitionLog| {
+            let (mut read, mut offset, mut damaged) = (Vec::new(), log.start_offset(), false);
+            while offset < log.stable_end() {
+                match log.read(offset, 1 << 20, log.stable_end()) {
+                    Ok(chunk) => {
+                        read.extend(values(&chunk.bytes).into_iter().filter(|(at, _)| *at >= offset));
+                        offset = chunk.next_offset;
+                    }
+                    Err(LogError::Damaged(damage)) => {
+                        damaged = true;
+                        offset = damage.to.unwrap().max(offset + 1);
+                    }
+                    Err(error) => panic!("seed {seed}: {error}"),
+                }
+            }
+            (read, damaged)
+        };
+        let (before, was_damaged) = readable(&log);
+        let end = log.written_end();
+        let found = log.find_damage().unwrap();
+        let lost: u64 = found.iter().map(|damage| damage.to.unwrap() - damage.from).sum();
+        let repaired = log.repair(keep).unwrap();
+        log.assert_invariants();
+        let given_up: u64 = repaired.given_up.iter().map(|damage| damage.to.unwrap() - damage.from).sum();
+        assert!(given_up >= lost, "seed {seed}: {found:?} {repaired:?}");
+        assert_eq!(before.len() as u64 + given_up, end, "seed {seed}: exactly what is lost is given up: {repaired:?}");
+        assert_eq!(was_damaged || log.start_offset() > 0, !repaired.given_up.is_empty(), "seed {seed}");
+        for restarted in [false, true] {
+            if restarted {
+                drop(log);
+                let recovery;
+                (log, recovery) = open(&sim.restart()).unwrap();
+                assert_eq!(recovery.damage, [], "seed {seed}");
+            }
+            assert_eq!(readable(&log), (before.clone(), false), "seed {seed}, restarted: {restarted}");
+            assert_eq!((log.find_damage().unwrap(), log.damage().count(), log.written_end()), (vec![], 0, end));
+        }
+        log.append(&mut batch(2, 0, 1, 10), 0).unwrap();
+        log.sync().unwrap();
+        assert_verified(&sim.restart());
+    }
+}
+
+#[test]
+fn a_repair_that_is_cut_off_anywhere_can_be_done_again() {
+    let path = Path::new(DIR).join("00000000000000000007.log");
+    let size = batch(1, 0, 1, 200).len();
+    for operation in 0.. {
+        let sim = SimDisk::new(SimOptions { seed: operation, capacity: None });
+        let mut log = filled(&sim, 20);
+        log.close(0).unwrap();
+        drop(log);
+        sim.flip_bit(&path, 2 * size + 100, 3);
+        let (mut log, _) = open(&sim.restart()).unwrap();
+        let before = sim.operations();
+        sim.cut_power_at(before + operation);
+        let whole = log.repair(Path::new("/data/damaged")).is_ok();
+        drop(log);
+        let sim = sim.reboot();
+        let (mut log, _) = open(&sim).unwrap();
+        log.repair(Path::new("/data/damaged")).unwrap();
+        let read: Vec<_> = read_all(&log, log.stable_end()).unwrap().into_iter().map(|(at, _)| at).collect();
+        assert_eq!(read, (0..9).chain(10..20).collect::<Vec<_>>(), "cut at {operation}");
+        assert_verified(&sim.restart());
+        if whole && sim.operations() < before + operation {
+            break;
+        }
+        assert!(operation < 1_000, "the repair does not end");
+    }
 }

@@ -34,6 +34,7 @@
 mod keys;
 mod outcomes;
 mod output;
+mod repair;
 mod swap;
 
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use outcomes::Met;
 use output::Output;
 use swap::{Begun, Plan};
 
+pub use repair::Repaired;
 pub use swap::CleanState;
 
 /// How long tombstones that may not go yet are left alone.
