@@ -37,7 +37,7 @@ pub enum Condition {
     RuntimeDelay,
     /// A budget of bytes or connections is used up.
     BudgetExhausted,
-    /// Stored data that had been acknowledged cannot be read.
+    /// Stored data that had been acknowledged cannot be read, and no operator has acknowledged that.
     Damage,
 }
 
@@ -89,13 +89,10 @@ impl Condition {
         }
     }
 
-    /// What follows from it. Damage is of some records; all others can be written and read, so it does not take the whole
-    /// server out of service.
+    /// What follows from it. Damage counts as failing although all other records can be written and read: what was acknowledged
+    /// is missing, and somebody has to know. An operator who has seen it ends the condition.
     pub fn severity(self) -> Severity {
-        match self {
-            Self::Damage => Severity::Degraded,
-            _ => Severity::Failing,
-        }
+        Severity::Failing
     }
 }
 

@@ -21,6 +21,7 @@ use super::queue::{Keeper, Queues};
 use super::receipts::Receipts;
 use super::requests::{Durable, Live};
 use super::routes::Routes;
+use super::scrub::Damages;
 use super::storage::Storage;
 use super::stream::Streams;
 use super::transactions::Transactions;
@@ -66,6 +67,7 @@ pub struct Broker {
     pub(crate) transactions: Arc<Transactions>,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
+    pub(crate) damages: Damages,
 }
 
 /// Callers that append by themselves at a time: each keeps a thread of the runtime from everything else.
@@ -88,6 +90,7 @@ impl Broker {
         warn_of_modes(disk.as_ref(), &dir);
         let (mut catalog, found) = Catalog::open(Arc::clone(&disk), &dir, clock.now_ms())?;
         catalog.tell(Arc::clone(&health));
+        let damages = Damages::new(catalog.journal_damage(), &clock, &health);
         let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
@@ -129,6 +132,7 @@ impl Broker {
             receipts,
             transactions,
             here: tokio::sync::Semaphore::new(HERE),
+            damages,
         };
         broker.metrics.register(|registry| broker.pushes.register(registry));
         broker.finish_deletions()?;
@@ -154,6 +158,7 @@ impl Broker {
         broker.tell_of_given_up();
         broker.resume_transactions();
         *lock(&broker.compaction) = Some(Compaction::start(&broker)?);
+        Damages::start(&broker)?;
         Ok(broker)
     }
 
@@ -231,6 +236,7 @@ impl Broker {
         }
         self.requests.stop();
         self.receipts.stop();
+        self.damages.stop();
         if let Some(compaction) = lock(&self.compaction).take() {
             compaction.stop();
         }
@@ -387,7 +393,8 @@ impl Broker {
                 Err(error)
             }
         };
-        Partition::new(&entry.name, number, log, &self.committer, &self.metrics, &self.health)
+        let (metrics, health, notes) = (&self.metrics, &self.health, self.damages.notes());
+        Partition::new(&entry.name, number, log, &self.committer, metrics, health, notes)
     }
 
     /// Removes the files of a deleted topic, and then its tombstone.

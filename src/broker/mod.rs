@@ -29,6 +29,7 @@ mod receipts;
 mod records;
 mod requests;
 mod routes;
+mod scrub;
 mod storage;
 mod stream;
 mod task;
@@ -66,6 +67,7 @@ pub use routes::{
     Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,
     Trouble,
 };
+pub use scrub::PartitionDamage;
 pub use stream::{
     ConsumerBeat, ConsumerJoin, ConsumerLook, ConsumerMember, ConsumerShare, Epoch, JoinStream, MemberError,
     StreamBeat, StreamJoined, StreamPartition, StreamShare,

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,12 +13,13 @@ use prometheus_client::registry::Registry;
 
 use crate::base::{Condition, PartitionId, TopicName};
 use crate::catalog::{GroupEntry, GroupKind};
-use crate::log::LogHandle;
+use crate::log::{KnownDamage, LogHandle};
 
 use super::broker::lock;
 use super::lag::Distance;
 use super::partition::Topic;
 use super::queue::dead_letters;
+use super::scrub::{ScrubProgress, damage_of};
 use super::{Broker, RouteDescription};
 
 /// Gauges, and counts that are kept elsewhere; set when they are asked for.
@@ -44,6 +45,20 @@ pub(crate) struct Observed {
     free: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
     age: Gauge<f64, AtomicU64>,
+    damage: OfDamage,
+}
+
+/// What is known of damage, and how far the scrubber is.
+#[derive(Default)]
+struct OfDamage {
+    places: Family<TopicLabel, Gauge>,
+    offsets: Family<TopicLabel, Gauge>,
+    journal: Gauge,
+    unacknowledged: Gauge,
+    round_bytes: Gauge,
+    round_done: Gauge,
+    scrubbed: Counter,
+    rounds: Counter,
 }
 
 #[derive(Default)]
@@ -115,6 +130,7 @@ impl Observed {
         self.groups.register(registry);
         self.topics.register(registry);
         self.routes.register(registry);
+        self.damage.register(registry);
         let mut register = |name, help, gauge: &Gauge| registry.register(name, help, gauge.clone());
         register("requests_open", "Durable requests without an outcome", &self.requests_open);
         register("requests_kept", "Durable requests in the table, also those that ended", &self.requests_kept);
@@ -133,6 +149,42 @@ impl Observed {
         registry.register("observed_age_seconds", "Age of the gauges that are looked at", self.age.clone());
         registry.register("receipts", "Receipts to be POSTed by state", self.receipts.clone());
         registry.register("pushes", "Push subscriptions by state", self.pushes.clone());
+    }
+}
+
+impl OfDamage {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("damaged_places", "Damaged places of a topic that has any", self.places.clone());
+        registry.register("damaged_records", "Offsets of a topic that cannot be read", self.offsets.clone());
+        registry.register("journal_damaged_places", "Damaged places of the journal", self.journal.clone());
+        registry.register(
+            "damage_unacknowledged",
+            "Damaged places that no operator has acknowledged",
+            self.unacknowledged.clone(),
+        );
+        registry.register("scrub_round_bytes", "Bytes that this round of scrubbing reads", self.round_bytes.clone());
+        registry.register("scrub_round_done_bytes", "Bytes that this round has read", self.round_done.clone());
+        registry.register("scrubbed_bytes", "Bytes read again by the scrubber", self.scrubbed.clone());
+        registry.register("scrub_rounds", "Rounds of scrubbing that ended", self.rounds.clone());
+    }
+
+    fn set(&self, topics: &[Arc<Topic>], journal: &[KnownDamage], progress: &ScrubProgress) {
+        self.places.clear();
+        self.offsets.clear();
+        let damage = damage_of(topics);
+        for damage in &damage {
+            let label = TopicLabel { topic: damage.topic.to_string() };
+            self.places.get_or_create(&label).inc();
+            self.offsets.get_or_create(&label).inc_by(gauge(damage.known.offsets()));
+        }
+        let known = damage.iter().map(|damage| &damage.known).chain(journal);
+        self.unacknowledged.set(known.filter(|known| !known.acknowledged).count() as i64);
+        self.journal.set(journal.len() as i64);
+        self.round_bytes.set(gauge(progress.round_bytes.load(Ordering::Relaxed)));
+        self.round_done.set(gauge(progress.round_done.load(Ordering::Relaxed)));
+        for (counter, value) in [(&self.scrubbed, &progress.bytes), (&self.rounds, &progress.rounds)] {
+            counter.inc_by(value.load(Ordering::Relaxed).saturating_sub(counter.get()));
+        }
     }
 }
 
@@ -290,6 +342,7 @@ impl Broker {
         observed.segment_files.set(self.files.len() as i64);
         observed.journal_bytes.set(gauge(journal_bytes));
         observed.topics.set(&seen);
+        observed.damage.set(&topics, &self.journal_damage(), &self.damages.progress);
         observed.groups.set_all(&groups);
         observed.routes.set(routes);
         self.observe_requests();

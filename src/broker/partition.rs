@@ -10,6 +10,7 @@ use crate::catalog::{Durability, TopicEntry, TopicSettings};
 use crate::log::{Committer, Compaction, LogConfig, LogError, LogHandle, LogObserver, PartitionLog, StableEnd};
 
 use super::metrics::Metrics;
+use super::scrub::DamageNotes;
 use super::{BrokerError, PartitionDescription};
 
 /// How often it is looked whether a sync has come.
@@ -28,6 +29,7 @@ pub(crate) struct Partition {
     pub(crate) number: u32,
     log: Result<LogHandle, String>,
     stable: watch::Sender<Stable>,
+    pub(super) damage_notes: Arc<DamageNotes>,
 }
 
 /// What readers wait for.
@@ -55,6 +57,7 @@ impl Partition {
         committer: &Committer,
         metrics: &Arc<Metrics>,
         health: &Arc<Health>,
+        damage_notes: &Arc<DamageNotes>,
     ) -> Arc<Self> {
         let (end, committed) = log.as_ref().map_or((0, 0), |log| (log.stable_end(), log.committed_end()));
         let stable = watch::Sender::new(Stable { end, committed, closed: false });
@@ -65,7 +68,8 @@ impl Partition {
             health: Arc::clone(health),
         });
         let log = log.map(|log| committer.manage(log, observer)).map_err(|error| error.to_string());
-        Arc::new(Self { topic: topic.clone(), number, log, stable })
+        let damage_notes = Arc::clone(damage_notes);
+        Arc::new(Self { topic: topic.clone(), number, log, stable, damage_notes })
     }
 
     /// The log, or why there is none.
@@ -77,6 +81,9 @@ impl Partition {
     }
 
     pub(crate) fn error(&self, error: LogError) -> BrokerError {
+        if let LogError::Damaged(damage) = &error {
+            self.note_damage(damage);
+        }
         BrokerError::of_log(&self.topic, self.number, error)
     }
 

@@ -110,6 +110,7 @@ impl PartitionReader {
             };
             let chunk = match read {
                 Err(LogError::Damaged(damage)) if at.skip_damaged && damage.to.is_some() => {
+                    self.partition.note_damage(&damage);
                     let to = damage.to.unwrap_or(offset).max(offset + 1).min(end);
                     let Partition { topic, number, .. } = self.partition.as_ref();
                     tracing::warn!(%topic, partition = number, "passed over on request: {damage}");

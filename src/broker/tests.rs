@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::base::{ErrorKind, SystemClock, TopicName};
+use crate::base::{Condition, ErrorKind, SystemClock, TopicName};
 use crate::disk::RealDisk;
 use crate::record::{BatchBuilder, BatchOptions};
 
@@ -118,6 +118,81 @@ async fn settings_are_checked_shown_and_altered() {
     assert!(topic.settings.iter().all(|setting| setting.is_default));
     broker.produce("t", 4, batch("x"), AckLevel::Durable).await.unwrap();
     assert!(broker.produce("t", 5, batch("x"), AckLevel::Durable).await.is_err());
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_by_the_scrubber_and_by_readers_and_known_until_it_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |every| BrokerConfig {
+        data_dir: dir.path().to_owned(),
+        scrub_interval: crate::base::Millis(every),
+        ..BrokerConfig::default()
+    };
+    let start = |every| Broker::open(config(every), Arc::new(RealDisk), Arc::new(SystemClock::new())).unwrap();
+    const NEVER: u64 = 3_600_000;
+    let broker = start(NEVER);
+    let name = TopicName::new("t").unwrap();
+    let settings =
+        vec![("segment_bytes".to_owned(), "64KiB".to_owned()), ("max_message_bytes".to_owned(), "32KiB".to_owned())];
+    let new = NewTopic { name: name.clone(), partitions: Some(2), settings, if_not_exists: false };
+    broker.create_topic(new).await.unwrap();
+    for _ in 0..20 {
+        for partition in 0..2 {
+            broker.produce("t", partition, batch(&"x".repeat(10_000)), AckLevel::Durable).await.unwrap();
+        }
+    }
+    let id = broker.topic("t").unwrap().entry.id;
+    broker.shutdown().await;
+    drop(broker);
+    let files: Vec<_> = (0..2)
+        .map(|partition| dir.path().join(format!("topics/t~{id}/{partition}/00000000000000000000.log")))
+        .collect();
+    let flip = |file: &std::path::Path, at: usize| {
+        let mut content = crate::disk::read_file(&RealDisk, file).unwrap();
+        content[at] ^= 1;
+        crate::disk::replace_file(&RealDisk, file, &content).unwrap();
+    };
+    flip(&files[0], 15_000);
+    let broker = start(20);
+    let damage = loop {
+        let damage = broker.damage().await;
+        if !damage.is_empty() {
+            break damage;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let places: Vec<_> = damage.iter().map(|damage| (damage.partition, damage.known.damage.from)).collect();
+    let is_told = || broker.health().troubles().iter().any(|trouble| trouble.condition == Condition::Damage);
+    assert_eq!((places, is_told()), (vec![(0, 1)], true));
+    assert_eq!(broker.acknowledge_damage(Some("t")).await.unwrap(), 1);
+    assert!(!is_told());
+    broker.shutdown().await;
+    drop(broker);
+    // What a reader meets is noted too, and stored by the thread.
+    flip(&files[1], 25_000);
+    let broker = start(NEVER);
+    let request = |offset| FetchRequest {
+        topic: "t",
+        partition: 1,
+        offset,
+        max_bytes: 1 << 20,
+        min_bytes: 0,
+        max_wait: Duration::ZERO,
+        skip_damaged: false,
+    };
+    assert_eq!(broker.fetch(request(0)).await.unwrap().next_offset, 2);
+    assert_eq!(broker.fetch(request(2)).await.unwrap_err().kind(), ErrorKind::Damaged);
+    let stored = files[1].with_file_name("damage");
+    while !crate::disk::Disk::exists(&RealDisk, &stored).unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    broker.shutdown().await;
+    drop(broker);
+    let broker = start(NEVER);
+    let known = broker.damage().await;
+    let known: Vec<_> = known.iter().map(|of| (of.partition, of.known.damage.from, of.known.acknowledged)).collect();
+    assert_eq!(known, [(0, 1, true), (1, 2, false)]);
     broker.shutdown().await;
 }
 

@@ -28,6 +28,10 @@ pub struct BrokerConfig {
     pub request_retention: Millis,
     /// How often compaction looks for what may be compacted.
     pub compaction_check: Millis,
+    /// Bytes of sealed segments that are read again in a second, to find damage; 0 for none.
+    pub scrub_rate: crate::base::Bytes,
+    /// How long after the begin of one round over all segments the next one begins.
+    pub scrub_interval: Millis,
     /// Threads that write and sync.
     pub commit_threads: usize,
     /// Files kept open without need.
@@ -51,6 +55,8 @@ impl Default for BrokerConfig {
             retention_check: Millis(30_000),
             request_retention: Millis(24 * 3_600_000),
             compaction_check: Millis(15_000),
+            scrub_rate: crate::base::Bytes(8 * 1024 * 1024),
+            scrub_interval: Millis(7 * 24 * 3_600_000),
             commit_threads: 8,
             max_open_files: 4_096,
             storage_low_water: ByteCount(4 * 1024 * 1024),

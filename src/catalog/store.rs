@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use crate::base::{Condition, GroupName, Health, Offset, PartitionId, ProducerId, TimestampMs, TopicId, TopicName};
 use crate::disk::Disk;
-use crate::log::{CleanLimits, Cleaned, LogError, PartitionLog, SharedLog, clean};
+use crate::log::{CleanLimits, Cleaned, Damage, KnownDamage, LogError, PartitionLog, ScrubPlan, SharedLog, clean};
 
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
@@ -208,6 +208,37 @@ impl Catalog {
         self.journal.replay(self.applied, take, |header| applied = header.next_offset())?;
         (self.state, self.applied) = (state, applied);
         Ok(changes)
+    }
+
+    /// The next part of the journal to be read again: see [`PartitionLog::plan_scrub`].
+    pub fn plan_scrub(&mut self, after: Offset) -> Option<ScrubPlan> {
+        self.journal.log().plan_scrub(after)
+    }
+
+    /// Damage of the journal that is known.
+    pub fn journal_damage(&mut self) -> Vec<KnownDamage> {
+        self.journal.log().damage().cloned().collect()
+    }
+
+    /// Remembers damage of the journal, durably; whether that is news.
+    ///
+    /// # Errors
+    /// Those of the disk; it is known in this run all the same.
+    pub fn note_journal_damage(&mut self, damage: &Damage, now_ms: TimestampMs) -> Result<bool, LogError> {
+        let log = self.journal.log();
+        let news = log.note_damage(damage, now_ms);
+        if news {
+            log.store_damage()?;
+        }
+        Ok(news)
+    }
+
+    /// Marks damage of the journal as seen by an operator; how many places were not.
+    ///
+    /// # Errors
+    /// Those of the disk; nothing is acknowledged then.
+    pub fn acknowledge_journal_damage(&mut self) -> Result<usize, LogError> {
+        self.journal.log().acknowledge_damage()
     }
 
     /// Bytes in the journal's segment files.

@@ -6,6 +6,7 @@
 mod bench;
 mod connection;
 mod consume;
+mod damage;
 mod dead_letter;
 mod demo;
 mod dump;
@@ -23,6 +24,7 @@ mod produce;
 mod progress;
 mod push;
 mod receipts;
+mod repair;
 mod replay;
 mod reply;
 mod request;
@@ -102,8 +104,12 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Receipts(receipts::ReceiptsArgs),
     /// Lists, shows and sends back what could not be delivered
     DeadLetter(dead_letter::DeadLetterArgs),
+    /// Lists and acknowledges records that cannot be read any more
+    Damage(damage::DamageArgs),
     /// Checks a data directory offline, every batch
     Verify(verify::VerifyArgs),
+    /// Gives up what is damaged in a data directory, so that the rest can be used
+    Repair(repair::RepairArgs),
     /// Prints what is in a segment, an index or a checkpoint
     Dump(dump::DumpArgs),
     /// Measures throughput, latency and recovery against the bare limits of this machine
@@ -177,8 +183,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Route(args) => block_on(route::run(args)),
         Command::Push(args) => block_on(push::run(args)),
         Command::Receipts(args) => block_on(receipts::run(args)),
+        Command::Damage(args) => block_on(damage::run(args)),
         Command::DeadLetter(args) => block_on(dead_letter::run(args)),
         Command::Verify(args) => verify::run(args),
+        Command::Repair(args) => repair::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Info(args) => block_on(info::run(args)),

@@ -37,6 +37,23 @@ pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Asks on the terminal, `[y/N]`.
+///
+/// # Errors
+/// The answer is not yes: a failure that says `refused`. Nobody can be asked: wrong usage, which says `alone`.
+pub fn confirm(question: &str, alone: &str, refused: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Usage(alone.to_owned()));
+    }
+    let asked = write!(io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
+    match (read, answer.trim().to_ascii_lowercase().as_str()) {
+        (Ok(_), "y" | "yes") => Ok(()),
+        _ => Err(Failure::Failed(refused.to_owned())),
+    }
+}
+
 /// A table without lines, right-aligned in the columns given.
 pub fn table(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();

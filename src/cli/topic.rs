@@ -1,6 +1,6 @@
 //! `tidelog topic`: create, list, describe, alter, delete.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -161,16 +161,11 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
 
 /// Asks on the terminal; where nobody can be asked, `--yes` has to say it.
 fn confirm(topic: &TopicName) -> Result<(), Failure> {
-    if !io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!("deleting '{topic}' deletes its data; say --yes")));
-    }
-    let asked = write!(io::stderr(), "Delete topic '{topic}' and all its data? [y/N] ");
-    let mut answer = String::new();
-    let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
-    match (read, answer.trim().to_ascii_lowercase().as_str()) {
-        (Ok(_), "y" | "yes") => Ok(()),
-        _ => Err(Failure::Failed(format!("topic '{topic}' is not deleted"))),
-    }
+    output::confirm(
+        &format!("Delete topic '{topic}' and all its data?"),
+        &format!("deleting '{topic}' deletes its data; say --yes"),
+        &format!("topic '{topic}' is not deleted"),
+    )
 }
 
 async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AlterTopic, CancelReceipts, CancelRequest, CommitPosition, CommitPositions, CreateTopic, DeadLetterTopic,
-    DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary,
-    ListDeadLetters, ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt, Positions,
-    ReceiptAt, ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo,
-    ServerInfoOk, Setting, TopicDescription, TopicSummary,
+    AcknowledgeDamage, AlterTopic, CancelReceipts, CancelRequest, CommitPosition, CommitPositions, CreateTopic,
+    DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription,
+    GroupPosition, GroupSummary, ListDamage, ListDeadLetters, ListGroups, ListOffsets, ListReceipts, ListRequests,
+    ListTopics, Metrics, OffsetAt, Positions, ReceiptAt, ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup,
+    ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -128,6 +128,17 @@ impl Admin {
     ) -> Result<(Vec<ReceiptInfo>, Option<ReceiptAt>), ClientError> {
         let listed = self.link.ask(&wanted, Again::Yes).await?;
         Ok((listed.receipts, listed.next))
+    }
+
+    /// Damage that is known, of one topic or of everything: at most `limit` places (at most 1000), and how many there are.
+    pub async fn list_damage(&self, topic: Option<String>, limit: u32) -> Result<(Vec<DamageInfo>, u64), ClientError> {
+        let listed = self.link.ask(&ListDamage { topic, limit }, Again::Yes).await?;
+        Ok((listed.damage, listed.total))
+    }
+
+    /// Acknowledges damage, of one topic or all of it; how many places were not acknowledged before.
+    pub async fn acknowledge_damage(&self, topic: Option<String>) -> Result<u64, ClientError> {
+        Ok(self.link.ask(&AcknowledgeDamage { topic }, Again::Yes).await?.acknowledged)
     }
 
     /// Nobody wants the receipts of a group any more, or those of it that go to a URL; how many those were.

@@ -291,7 +291,7 @@ impl Opening {
                 Some(length) if length < info.bytes => {
                     let file = self.files.get(&segment.log).map_err(LogError::io("cannot open", &segment.log))?;
                     let whole = Range { start: (0, info.base_offset), end: (info.bytes, info.next_offset) };
-                    self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole)?);
+                    self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole, &mut |_| true)?);
                 }
                 Some(_) => {}
             }
@@ -358,7 +358,7 @@ impl Opening {
         self.touched.push((Arc::clone(segment), Arc::clone(&file)));
         if length < start {
             let whole = Range { start: (0, segment.base_offset), end: (start, *expected) };
-            self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole)?);
+            self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole, &mut |_| true)?);
             self.changed = true;
             return Ok(true);
         }

@@ -178,17 +178,30 @@ impl<'f> Scanner<'f> {
 }
 
 /// The damaged places of a part of a segment, each with exactly the offsets that it takes. The part is given by position and
-/// offset at its beginning and behind its end; what the file lacks of it is damage too.
+/// offset at its beginning and behind its end; what the file lacks of it is damage too. `pace` is told of the bytes read, about
+/// once a mebibyte, and ends the work by `false`.
 ///
 /// # Errors
-/// Those of reading.
-pub(crate) fn damage_in(file: &dyn DiskFile, path: &Path, part: Range<(u64, Offset)>) -> Result<Vec<Damage>, LogError> {
+/// Those of reading; [`LogError::Closed`] if `pace` ended it.
+pub(crate) fn damage_in(
+    file: &dyn DiskFile,
+    path: &Path,
+    part: Range<(u64, Offset)>,
+    pace: &mut dyn FnMut(u64) -> bool,
+) -> Result<Vec<Damage>, LogError> {
     let ((start, mut expected), (end, following)) = (part.start, part.end);
     let length = file.len().map_err(LogError::io("cannot look at", path))?;
     let mut scanner = Scanner::new(file, path, start, end.min(length), Check::Whole);
     let mut damage = Vec::new();
+    let mut told = start;
     while expected < following {
         let position = scanner.position;
+        if position - told >= READ_BYTES as u64 {
+            if !pace(position - told) {
+                return Err(LogError::Closed);
+            }
+            told = position;
+        }
         let what = match scanner.next(Some(expected))? {
             Found::Batch(header) => {
                 expected = header.next_offset();
@@ -201,6 +214,10 @@ pub(crate) fn damage_in(file: &dyn DiskFile, path: &Path, part: Range<(u64, Offs
         let to = resumed.unwrap_or(following);
         damage.push(Damage { file: path.to_owned(), position, from: expected, to: Some(to), what });
         expected = to;
+    }
+    let left = scanner.position.min(end).saturating_sub(told);
+    if left > 0 && !pace(left) {
+        return Err(LogError::Closed);
     }
     Ok(damage)
 }

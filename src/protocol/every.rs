@@ -241,6 +241,14 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<CancelReceipts>(body);
             same::<CancelReceiptsOk>(body);
         }
+        Kind::ListDamage => {
+            same::<ListDamage>(body);
+            same::<ListDamageOk>(body);
+        }
+        Kind::AcknowledgeDamage => {
+            same::<AcknowledgeDamage>(body);
+            same::<AcknowledgeDamageOk>(body);
+        }
     }
     same::<ErrorBody>(body);
 }

@@ -188,6 +188,10 @@ kinds! {
     100 ListReceipts "list_receipts";
     /// [`super::CancelReceipts`].
     101 CancelReceipts "cancel_receipts";
+    /// [`super::ListDamage`].
+    102 ListDamage "list_damage";
+    /// [`super::AcknowledgeDamage`].
+    103 AcknowledgeDamage "acknowledge_damage";
 }
 
 impl Kind {

@@ -3,6 +3,7 @@
 //! Knows nothing of sockets, time or the broker.
 
 mod codec;
+mod damage;
 mod error;
 #[cfg(any(fuzzing, test))]
 mod every;
@@ -18,6 +19,7 @@ mod streams;
 mod topics;
 
 pub use codec::{decode_body, encode_body};
+pub use damage::*;
 pub use error::FrameError;
 #[cfg(any(fuzzing, test))]
 pub use every::decode_every;

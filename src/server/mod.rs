@@ -278,6 +278,18 @@ async fn open_broker(
     for note in &startup.notes {
         tracing::info!(note, "found at the start");
     }
+    for damage in broker.damage().await {
+        let (topic, partition) = (damage.topic, damage.partition);
+        let (what, acknowledged) = (damage.known.damage, damage.known.acknowledged);
+        if acknowledged {
+            tracing::warn!(%topic, partition, "known and acknowledged: {what}");
+        } else {
+            tracing::error!(%topic, partition, "acknowledged records are damaged: {what}");
+        }
+    }
+    for known in broker.journal_damage() {
+        tracing::error!("the journal is damaged: {}; stop the server and run 'tidelog repair'", known.damage);
+    }
     tracing::info!(
         data_dir = path,
         topics = startup.topics,

@@ -2,6 +2,7 @@ mod crash;
 mod data_dir;
 mod event;
 mod progress;
+mod repair;
 mod settings;
 mod view;
 

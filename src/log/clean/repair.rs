@@ -67,7 +67,7 @@ impl PartitionLog {
         let active = &self.active;
         let whole = (0, active.segment.base_offset)..(active.index.covered, active.index.next_offset);
         let file = self.files.get(&active.segment.log).map_err(|error| active.segment.open_error(error))?;
-        damage.extend(damage_in(file.as_ref(), &active.segment.log, whole)?);
+        damage.extend(damage_in(file.as_ref(), &active.segment.log, whole, &mut |_| true)?);
         Ok(damage)
     }
 
@@ -97,7 +97,12 @@ impl PartitionLog {
     fn damage_of(&self, sealed: &Sealed, following: Offset) -> Result<Vec<Damage>, LogError> {
         let Sealed { segment, info } = sealed;
         let mut damage = match self.files.get(&segment.log) {
-            Ok(file) => damage_in(file.as_ref(), &segment.log, (0, info.base_offset)..(info.bytes, info.next_offset))?,
+            Ok(file) => damage_in(
+                file.as_ref(),
+                &segment.log,
+                (0, info.base_offset)..(info.bytes, info.next_offset),
+                &mut |_| true,
+            )?,
             Err(error) => match segment.open_error(error) {
                 LogError::Damaged(damage) => vec![Damage { to: Some(info.next_offset), ..*damage }],
                 other => return Err(other),

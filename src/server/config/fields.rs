@@ -174,6 +174,22 @@ pub static FIELDS: &[Field] = &[
     field("compaction_check", "how often topics with cleanup=compact are looked at", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.compaction_check)
     }),
+    field(
+        "scrub_rate",
+        "how much of the sealed segments is read again in a second, to find damage; 0 for none",
+        "bytes",
+        0,
+        1 << 40,
+        |c| Slot::Bytes(&mut c.scrub_rate),
+    ),
+    field(
+        "scrub_interval",
+        "how long after the begin of one round over all sealed segments the next one begins",
+        "duration",
+        60_000,
+        366 * DAY_MS,
+        |c| Slot::Millis(&mut c.scrub_interval),
+    ),
     field("commit_threads", "threads that write and sync the logs", "threads", 1, 256, |c| {
         Slot::Count(&mut c.commit_threads)
     }),

@@ -83,6 +83,10 @@ pub struct ServerConfig {
     pub retention_check: Millis,
     /// How often compaction looks for what may be compacted.
     pub compaction_check: Millis,
+    /// Bytes of sealed segments that are read again in a second, to find damage; 0 for none.
+    pub scrub_rate: Bytes,
+    /// How long after the begin of one round over all sealed segments the next one begins.
+    pub scrub_interval: Millis,
     /// Threads that write and sync.
     pub commit_threads: usize,
     /// Segment files kept open.
@@ -196,6 +200,8 @@ impl Default for ServerConfig {
             callback_give_up_after: Millis(24 * 3_600_000),
             retention_check: broker.retention_check,
             compaction_check: broker.compaction_check,
+            scrub_rate: broker.scrub_rate,
+            scrub_interval: broker.scrub_interval,
             commit_threads: broker.commit_threads,
             max_open_files: broker.max_open_files,
             storage_low_water: broker.storage_low_water,
@@ -418,6 +424,8 @@ impl ServerConfig {
             request_retention: self.request_retention,
             retention_check: self.retention_check,
             compaction_check: self.compaction_check,
+            scrub_rate: self.scrub_rate,
+            scrub_interval: self.scrub_interval,
             commit_threads: self.commit_threads,
             max_open_files: self.max_open_files,
             storage_low_water: self.storage_low_water,

@@ -1,6 +1,7 @@
 //! The native protocol's listener: a thin adapter between frames and the broker.
 
 mod connection;
+mod damage;
 mod durable;
 mod exchange;
 mod framing;

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
-use super::{durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, watching};
+use super::{damage, durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, watching};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -160,6 +160,8 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::AskReceipts => start(session, frame, ticket, receipts::ask).await,
         Kind::ListReceipts => start(session, frame, ticket, receipts::list).await,
         Kind::CancelReceipts => start(session, frame, ticket, receipts::cancel).await,
+        Kind::ListDamage => start(session, frame, ticket, damage::list).await,
+        Kind::AcknowledgeDamage => start(session, frame, ticket, damage::acknowledge).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,
         Kind::ListDeadLetters => start(session, frame, ticket, receipts::dead_letters).await,
         Kind::AwaitReply => start(session, frame, ticket, durable::await_reply).await,
