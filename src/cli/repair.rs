@@ -22,8 +22,8 @@ Examples:
   tidelog repair ./data                  says the same, asks, and does it
   tidelog repair ./data --yes --json     for scripts
 
-Stop the server first. Records that cannot be read are given up: their offsets stay empty, readers pass over
-them, and no offset is used again. Every record that can be read stays. Files that are replaced are kept in
+Stop the server first. Batches that cannot be read are given up: their offsets stay empty, readers pass over
+them, and no offset is used again. Every other record stays. Files that are replaced are kept in
 DIR/damaged until you delete them. Events that the journal lost are written back if the view still knows them;
 a topic whose creation was lost comes back with default settings.
 

@@ -26,7 +26,7 @@ use super::listing::{Listing, is_outdated, segment_names};
 use super::partition::{Active, PartitionLog, Sealed};
 use super::producers::Producers;
 use super::room::is_room;
-use super::scan::{Check, Found, Scanner, damage_in};
+use super::scan::{Check, Depth, Found, Scanner, damage_in};
 use super::segment::{Segment, SegmentName};
 use super::{Damage, DamageList, LogConfig, LogError};
 
@@ -291,7 +291,13 @@ impl Opening {
                 Some(length) if length < info.bytes => {
                     let file = self.files.get(&segment.log).map_err(LogError::io("cannot open", &segment.log))?;
                     let whole = Range { start: (0, info.base_offset), end: (info.bytes, info.next_offset) };
-                    self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole, &mut |_| true)?);
+                    self.recovery.damage.extend(damage_in(
+                        file.as_ref(),
+                        &segment.log,
+                        whole,
+                        Depth::Batches,
+                        &mut |_| true,
+                    )?);
                 }
                 Some(_) => {}
             }
@@ -358,7 +364,7 @@ impl Opening {
         self.touched.push((Arc::clone(segment), Arc::clone(&file)));
         if length < start {
             let whole = Range { start: (0, segment.base_offset), end: (start, *expected) };
-            self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole, &mut |_| true)?);
+            self.recovery.damage.extend(damage_in(file.as_ref(), &segment.log, whole, Depth::Batches, &mut |_| true)?);
             self.changed = true;
             return Ok(true);
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::base::{Offset, limits};
 use crate::disk::DiskFile;
-use crate::record::{BatchHeader, verify_batch};
+use crate::record::{BatchHeader, check_stored, verify_batch};
 
 use super::{Damage, LogError};
 
@@ -177,6 +177,15 @@ impl<'f> Scanner<'f> {
     }
 }
 
+/// How deep damage is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Headers, checksums and offsets of batches.
+    Batches,
+    /// The records in them, too: of a batch of which one cannot be read, all count as lost.
+    Records,
+}
+
 /// The damaged places of a part of a segment, each with exactly the offsets that it takes. The part is given by position and
 /// offset at its beginning and behind its end; what the file lacks of it is damage too. `pace` is told of the bytes read, about
 /// once a mebibyte, and ends the work by `false`.
@@ -187,6 +196,7 @@ pub(crate) fn damage_in(
     file: &dyn DiskFile,
     path: &Path,
     part: Range<(u64, Offset)>,
+    depth: Depth,
     pace: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Vec<Damage>, LogError> {
     let ((start, mut expected), (end, following)) = (part.start, part.end);
@@ -204,6 +214,12 @@ pub(crate) fn damage_in(
         }
         let what = match scanner.next(Some(expected))? {
             Found::Batch(header) => {
+                let records = if depth == Depth::Records { check_stored(scanner.previous(&header)) } else { Ok(()) };
+                if let Err((_, error)) = records {
+                    let (from, to) = (header.base_offset, Some(header.next_offset()));
+                    let what = format!("its records cannot be read: {error}");
+                    damage.push(Damage { file: path.to_owned(), position, from, to, what });
+                }
                 expected = header.next_offset();
                 continue;
             }

@@ -8,7 +8,7 @@ use crate::base::Offset;
 
 use super::files::FileCache;
 use super::partition::{PartitionLog, Sealed};
-use super::scan::damage_in;
+use super::scan::{Depth, damage_in};
 use super::{Damage, LogError};
 
 /// One sealed segment to be read again; runs without the log.
@@ -51,7 +51,7 @@ impl ScrubPlan {
         match self.files.get(&segment.log) {
             Ok(file) => {
                 let whole = (0, info.base_offset)..(info.bytes, info.next_offset);
-                damage_in(file.as_ref(), &segment.log, whole, pace)
+                damage_in(file.as_ref(), &segment.log, whole, Depth::Batches, pace)
             }
             Err(error) => match segment.open_error(error) {
                 LogError::Damaged(damage) => Ok(vec![Damage { to: Some(info.next_offset), ..*damage }]),

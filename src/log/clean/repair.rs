@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::Offset;
-use crate::record::BatchHeader;
+use crate::record::{BatchHeader, check_stored};
 
 use super::super::index::SparseIndex;
 use super::super::partition::{PartitionLog, Sealed};
-use super::super::scan::{Check, Found, Scanner, damage_in};
+use super::super::scan::{Check, Depth, Found, Scanner, damage_in};
 use super::super::{Damage, DamageList, LogError};
 use super::output::Output;
 use super::swap::Begun;
@@ -67,7 +67,7 @@ impl PartitionLog {
         let active = &self.active;
         let whole = (0, active.segment.base_offset)..(active.index.covered, active.index.next_offset);
         let file = self.files.get(&active.segment.log).map_err(|error| active.segment.open_error(error))?;
-        damage.extend(damage_in(file.as_ref(), &active.segment.log, whole, &mut |_| true)?);
+        damage.extend(damage_in(file.as_ref(), &active.segment.log, whole, Depth::Records, &mut |_| true)?);
         Ok(damage)
     }
 
@@ -101,6 +101,7 @@ impl PartitionLog {
                 file.as_ref(),
                 &segment.log,
                 (0, info.base_offset)..(info.bytes, info.next_offset),
+                Depth::Records,
                 &mut |_| true,
             )?,
             Err(error) => match segment.open_error(error) {
@@ -132,7 +133,10 @@ impl PartitionLog {
             loop {
                 match scanner.next(Some(expected))? {
                     Found::Batch(header) => {
-                        out.push(&header, scanner.previous(&header))?;
+                        // Otherwise the next batch leaves a hole here.
+                        if check_stored(scanner.previous(&header)).is_ok() {
+                            out.push(&header, scanner.previous(&header))?;
+                        }
                         expected = header.next_offset();
                     }
                     Found::End => break,
