@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Caller, content, granted, json};
 use super::problem::Problem;
-use crate::base::{ErrorKind, Severity, Trouble};
+use crate::base::{Condition, ErrorKind, Severity, Trouble};
 
 /// The content type that Prometheus asks for.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -46,7 +46,9 @@ pub fn ready(caller: &Arc<Caller>) -> Result<Answer, Problem> {
         .map(|trouble| format!("{}: {}", trouble.condition.name(), trouble.reason))
         .collect();
     if !reasons.is_empty() {
-        let problem = Problem::new(ErrorKind::Poisoned, reasons.join("; "));
+        let full = troubles.iter().any(|trouble| trouble.condition == Condition::StorageFull);
+        let kind = if full { ErrorKind::StorageFull } else { ErrorKind::Poisoned };
+        let problem = Problem::new(kind, reasons.join("; "));
         return Err(problem.with_status(StatusCode::SERVICE_UNAVAILABLE).with("conditions", conditions));
     }
     let mut body = json!({ "status": "ready", "topics": shared.broker.topic_count() });
