@@ -320,6 +320,8 @@ pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
     };
     if tokio::time::timeout(bound, server.stop()).await.is_err() {
         tracing::error!("the server does not come to rest; what was acknowledged is on the disk");
+        // Not by returning: the end of the runtime and of the broker would wait for threads that are at the disk.
+        std::process::exit(1);
     }
     outcome
 }
