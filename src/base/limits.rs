@@ -131,15 +131,29 @@ pub const OWN_PRODUCER_IDS: i64 = 1 << 62;
 /// Bytes of a transactional id.
 pub const TRANSACTIONAL_ID_BYTES: usize = 1024;
 
-/// Transactional ids that are remembered.
+/// Transactional ids that are remembered. When there are so many, the one without an open transaction that was used longest ago
+/// is forgotten for a new one, first of those that never had a transaction. A stream processor has an id for each task, or a
+/// pool of some thousands; who makes up an id for each start needs none of the old ones.
 pub const TRANSACTIONAL_IDS: usize = 100_000;
 
-/// How long a transactional id without use is remembered, in milliseconds.
-pub const TRANSACTIONAL_ID_IDLE_MS: i64 = 7 * 24 * 3_600_000;
+/// Of these, the ids that were asked for last from one address: a host with every task of a large stream processor has some
+/// thousands. One that has so many gets new ones for its own old ones, and leaves the rest to others.
+pub const TRANSACTIONAL_IDS_OF_ADDRESS: usize = 50_000;
 
-/// The longest that a transaction may be open, in milliseconds: what some stream processors ask for when nobody says
-/// otherwise.
-pub const TRANSACTION_TIMEOUT_MS: u64 = 3_600_000;
+/// Bytes of all transactional ids, on average 160 each. An id is in memory four times, with about 700 bytes beside it: at the
+/// limits 130 MiB.
+pub const TRANSACTIONAL_IDS_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a transactional id without use is remembered when nobody says otherwise, in milliseconds: as in Kafka.
+pub const TRANSACTIONAL_ID_EXPIRATION_MS: u64 = 7 * 24 * 3_600_000;
+
+/// The longest time-out that a producer may ask for when nobody says otherwise, in milliseconds: as in Kafka. Most clients ask
+/// for 10 s or a minute; a stream processor that asks for an hour needs a larger `transaction_max_timeout`, or a smaller
+/// `transaction.timeout.ms` of its own, longer than its checkpoints take.
+pub const TRANSACTION_TIMEOUT_MS: u64 = 900_000;
+
+/// Characters that are kept of what a client with a transactional id calls itself.
+pub const TRANSACTION_CLIENT_CHARS: usize = 128;
 
 /// Partitions that a transaction may write to.
 pub const TRANSACTION_PARTITIONS: usize = 10_000;

@@ -98,7 +98,7 @@ impl Broker {
         let live = Live::new(Arc::clone(&clock), Arc::clone(&metrics));
         let requests = Arc::new(Durable::restore(&catalog));
         let receipts = Arc::new(Receipts::restore(&catalog));
-        let transactions = Arc::new(Transactions::restore(&catalog, clock.as_ref()));
+        let transactions = Arc::new(Transactions::restore(&catalog, &config, clock.as_ref()));
         let opened = (clock.monotonic_ms(), clock.now_ms());
         let mut broker = Self {
             config,

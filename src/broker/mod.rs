@@ -72,7 +72,7 @@ pub use stream::{
     ConsumerBeat, ConsumerJoin, ConsumerLook, ConsumerMember, ConsumerShare, Epoch, JoinStream, MemberError,
     StreamBeat, StreamJoined, StreamPartition, StreamShare,
 };
-pub use transactions::{Producer, ProducerLook, TransactionError, TransactionLook};
+pub use transactions::{BeginTransactional, Held, Producer, ProducerLook, TransactionError, TransactionLook};
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, Isolation, Marked, NewTopic, OffsetAt, PartitionDescription,
     PartitionEnds, Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,

@@ -36,7 +36,10 @@ pub(crate) struct Observed {
     live_requests: Gauge,
     live_responders: Gauge,
     transactions_open: Gauge,
+    oldest_transaction: Gauge<f64, AtomicU64>,
     transactional_ids: Gauge,
+    transactional_ids_most: Gauge,
+    crowded_out: Family<NoLabel, Counter>,
     queued: Gauge,
     queued_most: Gauge,
     broken: Gauge,
@@ -76,6 +79,7 @@ struct OfGroups {
 struct OfTopics {
     records: Family<TopicLabel, Gauge>,
     bytes: Family<TopicLabel, Gauge>,
+    held: Family<TopicLabel, Gauge>,
     segments: Gauge,
 }
 
@@ -121,6 +125,11 @@ struct ConditionLabel {
     condition: &'static str,
 }
 
+/// Of a count that is kept elsewhere and has no label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoLabel {}
+
+
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -139,6 +148,7 @@ impl Observed {
         register("live_responders", "Responders to requests in memory", &self.live_responders);
         register("transactions_open", "Transactions that have begun and not ended", &self.transactions_open);
         register("transactional_ids", "Transactional ids that are known", &self.transactional_ids);
+        register("transactional_ids_most", "The most transactional ids that are known", &self.transactional_ids_most);
         register("append_queue", "Batches that wait to be written or synced", &self.queued);
         register("append_queue_longest", "Batches that wait in the partition where most do", &self.queued_most);
         register("partitions_broken", "Partitions that take no writes or are offline", &self.broken);
@@ -147,6 +157,16 @@ impl Observed {
         register("disk_free_bytes", "Bytes free on the data directory's disk, -1 if unknown", &self.free);
         registry.register("condition", "1 while the server has this trouble", self.conditions.clone());
         registry.register("observed_age_seconds", "Age of the gauges that are looked at", self.age.clone());
+        registry.register(
+            "transaction_oldest_seconds",
+            "How long the oldest open transaction has been open, 0 if none is",
+            self.oldest_transaction.clone(),
+        );
+        registry.register(
+            "transactional_ids_crowded_out",
+            "Transactional ids forgotten to make room for others",
+            self.crowded_out.clone(),
+        );
         registry.register("receipts", "Receipts to be POSTed by state", self.receipts.clone());
         registry.register("pushes", "Push subscriptions by state", self.pushes.clone());
     }
@@ -242,6 +262,11 @@ impl OfTopics {
     fn register(&self, registry: &mut Registry) {
         registry.register("topic_records", "Offsets between log start and log end", self.records.clone());
         registry.register("topic_bytes", "Bytes in a topic's segment files", self.bytes.clone());
+        registry.register(
+            "topic_held_records",
+            "Offsets that open transactions keep from readers of what is committed",
+            self.held.clone(),
+        );
         registry.register("segments", "Segment files of all topics", self.segments.clone());
     }
 
@@ -249,10 +274,12 @@ impl OfTopics {
     fn set(&self, seen: &[SeenTopic]) {
         self.records.clear();
         self.bytes.clear();
+        self.held.clear();
         for topic in seen {
             let label = TopicLabel { topic: topic.name.to_string() };
             self.records.get_or_create(&label).set(gauge(topic.records));
             self.bytes.get_or_create(&label).set(gauge(topic.bytes));
+            self.held.get_or_create(&label).set(gauge(topic.held));
         }
         self.segments.set(seen.iter().map(|topic| topic.segments).sum());
     }
@@ -263,15 +290,21 @@ struct SeenTopic {
     name: TopicName,
     records: u64,
     bytes: u64,
+    /// Offsets that open transactions keep from readers.
+    held: u64,
     segments: i64,
 }
 
 impl SeenTopic {
     fn of(topic: &Topic) -> Self {
-        let mut seen = Self { name: topic.entry.name.clone(), records: 0, bytes: 0, segments: 0 };
+        let mut seen = Self { name: topic.entry.name.clone(), records: 0, bytes: 0, held: 0, segments: 0 };
         for log in topic.partitions.iter().filter_map(|partition| partition.log().ok()) {
-            let (span, stats) = log.with(|log| (log.written_end() - log.start_offset(), log.stats()));
+            let (span, stats, held) = log.with(|log| {
+                let held = log.stable_end().saturating_sub(log.committed_end());
+                (log.written_end() - log.start_offset(), log.stats(), held)
+            });
             seen.records += span;
+            seen.held += held;
             seen.bytes += stats.bytes;
             seen.segments += i64::from(stats.segments);
         }
@@ -334,7 +367,7 @@ impl Broker {
         let groups = self.look_at_groups(&topics, &seen);
         let routes = self.describe_routes();
         let journal_bytes = lock(&self.catalog).journal_bytes();
-        let (open, ids) = self.transaction_counts();
+        let counts = self.transaction_counts();
         let pushes = self.pushes();
         observed.queued.set(sum);
         observed.queued_most.set(most);
@@ -346,8 +379,12 @@ impl Broker {
         observed.groups.set_all(&groups);
         observed.routes.set(routes);
         self.observe_requests();
-        observed.transactions_open.set(open as i64);
-        observed.transactional_ids.set(ids as i64);
+        observed.transactions_open.set(counts.open as i64);
+        observed.oldest_transaction.set(counts.oldest_ms as f64 / 1e3);
+        observed.transactional_ids.set(counts.ids as i64);
+        observed.transactional_ids_most.set(counts.most_ids as i64);
+        observed.crowded_out.clear();
+        observed.crowded_out.get_or_create(&NoLabel {}).inc_by(counts.crowded_out);
         let paused = pushes.iter().filter(|push| push.paused.is_some()).count();
         for (state, count) in [("paused", paused), ("running", pushes.len() - paused)] {
             observed.pushes.get_or_create(&StateLabel { state }).set(count as i64);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Bytes as ByteCount, Millis, Offset, TimestampMs, TopicId, TopicName};
+use crate::base::{Bytes as ByteCount, Millis, Offset, TimestampMs, TopicId, TopicName, limits};
 use crate::catalog::TopicSettings;
 use crate::log::Aborted;
 
@@ -42,6 +42,10 @@ pub struct BrokerConfig {
     pub storage_reserve: ByteCount,
     /// How long an operation of the disk may take before it counts as hung.
     pub disk_patience: Millis,
+    /// The longest time-out that a transactional producer may ask for.
+    pub transaction_max_timeout: Millis,
+    /// How long a transactional id without use is remembered.
+    pub transactional_id_expiration: Millis,
 }
 
 impl Default for BrokerConfig {
@@ -62,6 +66,8 @@ impl Default for BrokerConfig {
             storage_low_water: ByteCount(4 * 1024 * 1024),
             storage_reserve: ByteCount(2 * 1024 * 1024),
             disk_patience: Millis(5_000),
+            transaction_max_timeout: Millis(limits::TRANSACTION_TIMEOUT_MS),
+            transactional_id_expiration: Millis(limits::TRANSACTIONAL_ID_EXPIRATION_MS),
         }
     }
 }

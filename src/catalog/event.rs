@@ -41,7 +41,7 @@ use super::pushes::PushEntry;
 use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RoutePlace, RouteProgress};
-use super::transactions::TransactionEntry;
+use super::transactions::{TransactionClient, TransactionEntry};
 
 const CODEC_VERSION: u8 = 1;
 
@@ -194,6 +194,7 @@ enum Stored {
     PushSet(PushEntry),
     ConsumerSet { group: GroupName, member: String, entry: MemberEntry, consumer: ConsumerEntry },
     ReceiptSet(ReceiptEntry),
+    TransactionOf { entry: TransactionEntry, client: TransactionClient, open_ms: u64 },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -372,7 +373,12 @@ impl Event {
             Self::RouteSet(entry) => Stored::RouteSet(entry),
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
-            Self::TransactionSet { entry: Some(entry), .. } => Stored::TransactionSet(entry),
+            Self::TransactionSet { entry: Some(mut entry), .. } => {
+                match (std::mem::take(&mut entry.client), std::mem::take(&mut entry.open_ms)) {
+                    (client, 0) if client == TransactionClient::default() => Stored::TransactionSet(entry),
+                    (client, open_ms) => Stored::TransactionOf { entry, client, open_ms },
+                }
+            }
             Self::PushSet(entry) => Stored::PushSet(entry),
             Self::ReceiptSet { entry: Some(entry), .. } => Stored::ReceiptSet(entry),
             Self::GroupDeleted { .. }
@@ -419,6 +425,10 @@ impl Event {
             Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::PushSet(entry) => Self::PushSet(entry),
             Stored::ReceiptSet(entry) => Self::ReceiptSet { place: entry.place.clone(), entry: Some(entry) },
+            Stored::TransactionOf { entry, client, open_ms } => {
+                let entry = TransactionEntry { client, open_ms, ..entry };
+                Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
+            }
             Stored::ConsumerSet { group, member, entry, consumer } => {
                 let entry = Some(MemberEntry { consumer: Some(consumer), ..entry });
                 Self::MemberSet { group, member, entry }

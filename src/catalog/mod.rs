@@ -42,7 +42,7 @@ pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode, compact_journal};
-pub use transactions::{TransactionEntry, TransactionPhase};
+pub use transactions::{TransactionClient, TransactionEntry, TransactionPhase};
 
 /// The partition folders that must exist by what the journal says, as far as it can be read. Changes nothing, so it may be
 /// asked beside a running server.

@@ -31,6 +31,22 @@ pub struct TransactionEntry {
     pub groups: Vec<crate::base::GroupName>,
     /// The positions that hold once it is committed.
     pub positions: Vec<(Place, Position)>,
+    /// The client that asked for it last; nothing in what the first version kept.
+    #[serde(skip)]
+    pub client: TransactionClient,
+    /// How long the open transaction had been open when this was kept, in milliseconds of the monotonic clock; 0 in what the
+    /// first version kept.
+    #[serde(skip)]
+    pub open_ms: u64,
+}
+
+/// The client that has a transactional id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TransactionClient {
+    /// The address that it has connected from.
+    pub address: String,
+    /// What it calls itself.
+    pub name: String,
 }
 
 /// How far a transaction has come.

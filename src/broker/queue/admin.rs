@@ -263,7 +263,7 @@ impl Broker {
 
 fn describe(topic: &Topic, partition: &QueuePartition) -> Result<GroupPartition, BrokerError> {
     let number = partition.place.partition;
-    let end = topic.partition(number)?.log().map(|log| log.with(|log| log.committed_end()));
+    let end = topic.partition(number)?.log().map(|log| log.with(|log| log.stable_end()));
     let machine = lock(&partition.machine);
     let trouble = end.as_ref().err().map(ToString::to_string);
     let end = end.unwrap_or_else(|_| machine.cursor());

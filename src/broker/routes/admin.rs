@@ -382,7 +382,7 @@ impl Broker {
             let number = reading.place.partition;
             let end = self.topic(reading.topic.as_str()).ok().and_then(|topic| {
                 let log = topic.partition(number).ok()?.log().ok()?.clone();
-                Some(log.with(|log| log.committed_end()))
+                Some(log.with(|log| log.stable_end()))
             });
             let inside = lock(&reading.inside);
             let progress = &inside.progress;

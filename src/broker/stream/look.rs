@@ -104,11 +104,18 @@ impl Broker {
         places
     }
 
-    /// First offset and end, or why it cannot be read; `None` if there is no such partition.
+    /// First offset and stable end, or why it cannot be read; `None` if there is no such partition.
     fn ends(&self, topic: &TopicName, partition: PartitionId) -> Option<Result<(Offset, Offset), BrokerError>> {
         let topic = self.topic_of(topic).ok()?;
         let log = topic.partition(partition).ok()?.log();
-        Some(log.map(|log| log.with(|log| (log.start_offset(), log.committed_end()))))
+        Some(log.map(|log| log.with(|log| (log.start_offset(), log.stable_end()))))
+    }
+
+    /// The same with the end up to which members can read.
+    fn readable(&self, topic: &TopicName, partition: PartitionId) -> Option<(Offset, Offset)> {
+        let topic = self.topic_of(topic).ok()?;
+        let log = topic.partition(partition).ok()?.log().ok()?;
+        Some(log.with(|log| (log.start_offset(), log.committed_end())))
     }
 
     /// Lets a group go on elsewhere in the log; says what changes in which partition.
@@ -134,7 +141,7 @@ impl Broker {
             if !reset.topics.is_empty() && !reset.topics.iter().any(wanted) {
                 continue;
             }
-            let Some(Ok((start, end))) = self.ends(&topic, partition) else { continue };
+            let Some((start, end)) = self.readable(&topic, partition) else { continue };
             let to = match reset.to {
                 ResetTo::At(at) => self.list_offset(topic.as_str(), partition, at).await?.0,
                 ResetTo::Offset(offset) => offset.clamp(start, end),

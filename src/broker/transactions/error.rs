@@ -43,10 +43,23 @@ pub enum TransactionError {
         what: String,
     },
     /// A time-out that is not allowed.
-    #[error("a transaction time-out of {timeout_ms} ms; allowed are 1 to {}", limits::TRANSACTION_TIMEOUT_MS)]
+    #[error(
+        "transactional id '{id}' asks for a transaction time-out of {timeout_ms} ms; allowed are 1 to {most_ms} ms \
+         (transaction_max_timeout)"
+    )]
     Timeout {
+        /// The id.
+        id: String,
         /// The time-out.
         timeout_ms: u64,
+        /// The longest that is allowed.
+        most_ms: u64,
+    },
+    /// There is no such id.
+    #[error("there is no transactional id '{id}'")]
+    NoId {
+        /// The id.
+        id: String,
     },
     /// An id that is not allowed.
     #[error("a transactional id of {bytes} bytes; allowed are 1 to {}", limits::TRANSACTIONAL_ID_BYTES)]
@@ -54,12 +67,14 @@ pub enum TransactionError {
         /// Its length.
         bytes: usize,
     },
-    /// More ids than there may be.
-    #[error(
-        "there are {} transactional ids, which is the most; they are forgotten after 7 days without use",
-        limits::TRANSACTIONAL_IDS
-    )]
-    TooManyIds,
+    /// More ids than there may be, and every one has an open transaction.
+    #[error("no room for transactional id '{id}': {what}, which is the most, all have an open transaction")]
+    TooManyIds {
+        /// The id.
+        id: String,
+        /// Which limit is reached.
+        what: String,
+    },
     /// More partitions, groups or positions than a transaction may have.
     #[error(
         "a transaction with more than {} partitions, {} groups or {} bytes of positions",
@@ -78,8 +93,9 @@ impl From<TransactionError> for BrokerError {
         let kind = match &error {
             TransactionError::Fenced { .. } | TransactionError::Superseded { .. } => ErrorKind::FencedProducer,
             TransactionError::Ending => ErrorKind::Busy,
-            TransactionError::TooManyIds | TransactionError::TooMuchHeld => ErrorKind::Overloaded,
+            TransactionError::TooManyIds { .. } | TransactionError::TooMuchHeld => ErrorKind::Overloaded,
             TransactionError::TooLarge => ErrorKind::TooLarge,
+            TransactionError::NoId { .. } => ErrorKind::NotFound,
             _ => ErrorKind::InvalidRequest,
         };
         Self::caused(kind, error.to_string(), error)

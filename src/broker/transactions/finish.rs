@@ -38,7 +38,7 @@ pub(super) async fn finish(broker: Arc<Broker>, ending: Ending) {
     if !keep(&broker).await {
         return;
     }
-    lock(&broker.transactions.machine).finish(entry);
+    lock(&broker.transactions.machine).finish(entry, super::now(broker.clock.as_ref()));
     broker.metrics.transaction(ending.marker);
     broker.transactions.done.send_modify(|done| *done += 1);
 }

@@ -1,11 +1,16 @@
 //! Transactions and producers, seen from outside.
 
-use crate::base::{Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicName};
-use crate::catalog::{TransactionEntry, TransactionPhase};
+use std::sync::Arc;
+
+use crate::base::{GroupName, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicName};
+use crate::catalog::{TransactionClient, TransactionEntry, TransactionPhase};
 use crate::log::ProducerInLog;
 
-use super::super::broker::lock;
+use super::super::broker::{blocking, lock};
 use super::super::{Broker, BrokerError};
+
+/// Ids that are looked at under one lock.
+const LOOKED_AT: usize = 4_096;
 
 /// A transactional id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +29,26 @@ pub struct TransactionLook {
     pub started_ms: TimestampMs,
     /// The partitions that it may have written to.
     pub partitions: Vec<(TopicName, PartitionId)>,
+    /// The groups whose positions it commits.
+    pub groups: Vec<GroupName>,
+    /// When anything of the id changed last.
+    pub updated_ms: TimestampMs,
+    /// How long the transaction has been open, in milliseconds, if one is.
+    pub age_ms: Option<u64>,
+    /// How long it may still be open.
+    pub left_ms: Option<u64>,
+    /// The client that asked for the id last.
+    pub client: TransactionClient,
+}
+
+/// What there is to measure of transactions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransactionCounts {
+    pub(crate) ids: usize,
+    pub(crate) most_ids: usize,
+    pub(crate) open: usize,
+    pub(crate) crowded_out: u64,
+    pub(crate) oldest_ms: u64,
 }
 
 /// A producer that a partition remembers.
@@ -44,35 +69,91 @@ pub struct ProducerLook {
 impl Broker {
     /// What is known of a transactional id.
     pub fn transaction(&self, id: &str) -> Option<TransactionLook> {
-        let entry = lock(&self.transactions.machine).entry(id).cloned();
-        entry.map(|entry| self.look_at(entry))
-    }
-
-    /// All transactional ids, by name.
-    pub fn transactions(&self) -> Vec<TransactionLook> {
-        let entries: Vec<TransactionEntry> = lock(&self.transactions.machine).entries().cloned().collect();
-        entries.into_iter().map(|entry| self.look_at(entry)).collect()
-    }
-
-    /// Transactions that have begun and not ended, and transactional ids.
-    pub(crate) fn transaction_counts(&self) -> (usize, usize) {
-        let over = [TransactionPhase::Empty, TransactionPhase::Committed, TransactionPhase::Aborted];
+        let now = super::now(self.clock.as_ref());
         let machine = lock(&self.transactions.machine);
-        let open = machine.entries().filter(|entry| !over.contains(&entry.phase)).count();
-        (open, machine.entries().count())
+        let entry = machine.entry(id).cloned()?;
+        let times = machine.times(id, now);
+        drop(machine);
+        Some(self.look_at(entry, times))
     }
 
-    fn look_at(&self, entry: TransactionEntry) -> TransactionLook {
+    /// So many transactional ids behind one, by name, that are as wanted by their entry and the age of their open transaction;
+    /// and whether there are more. Only what is wanted is copied. Blocks: it is a look at every id, some thousands of them at
+    /// a time under the lock that producers need.
+    pub fn transactions_where(
+        &self,
+        after: Option<&str>,
+        most: usize,
+        wanted: impl Fn(&TransactionEntry, Option<u64>) -> bool,
+    ) -> (Vec<TransactionLook>, bool) {
+        let now = super::now(self.clock.as_ref());
+        let mut found = Vec::new();
+        let mut after = after.map(str::to_owned);
+        loop {
+            let machine = lock(&self.transactions.machine);
+            let (mut seen, mut last) = (0, None);
+            for entry in machine.entries_after(after.as_deref()).take(LOOKED_AT) {
+                (seen, last) = (seen + 1, Some(&entry.id));
+                let times = machine.times(&entry.id, now);
+                if wanted(entry, times.map(|(age_ms, _)| age_ms)) {
+                    found.push((entry.clone(), times));
+                }
+            }
+            after = last.cloned();
+            drop(machine);
+            if seen < LOOKED_AT || found.len() > most {
+                break;
+            }
+        }
+        let more = found.len() > most;
+        found.truncate(most);
+        (found.into_iter().map(|(entry, times)| self.look_at(entry, times)).collect(), more)
+    }
+
+    /// As [`Broker::transactions_where`], all of them and away from the runtime's threads.
+    pub async fn transactions(
+        self: &Arc<Self>,
+        wanted: impl Fn(&TransactionEntry, Option<u64>) -> bool + Send + 'static,
+    ) -> Vec<TransactionLook> {
+        let broker = Arc::clone(self);
+        blocking(move || broker.transactions_where(None, usize::MAX, wanted).0).await
+    }
+
+    /// What there is to measure: transactions that have begun and not ended, ids, ids that were forgotten to make room for
+    /// others, and the age of the oldest open transaction in milliseconds.
+    pub(crate) fn transaction_counts(&self) -> TransactionCounts {
+        let now = super::now(self.clock.as_ref());
+        let machine = lock(&self.transactions.machine);
+        let (ids, open, crowded_out) = machine.counts();
+        TransactionCounts { ids, most_ids: machine.most_ids(), open, crowded_out, oldest_ms: machine.oldest_ms(now) }
+    }
+
+    fn look_at(&self, entry: TransactionEntry, times: Option<(u64, u64)>) -> TransactionLook {
         let named = |(topic, partition)| Some((self.topic_named(topic)?, partition));
         TransactionLook {
             partitions: entry.partitions.into_iter().filter_map(named).collect(),
+            groups: entry.groups,
             id: entry.id,
             producer: entry.producer,
             epoch: entry.epoch,
             timeout_ms: entry.timeout_ms,
             phase: entry.phase,
             started_ms: entry.started_ms,
+            updated_ms: entry.updated_ms,
+            age_ms: times.map(|(age_ms, _)| age_ms),
+            left_ms: times.map(|(_, left_ms)| left_ms),
+            client: entry.client,
         }
+    }
+
+    /// Where the transaction of a producer begins in these partitions, in their order; none where it has written nothing.
+    pub fn first_offsets(&self, producer: ProducerId, at: &[(TopicName, PartitionId)]) -> Vec<Option<Offset>> {
+        let first = |(topic, number): &(TopicName, PartitionId)| {
+            let topic = self.topic_of(topic).ok()?;
+            let open = topic.partition(*number).ok()?.log().ok()?.with(|log| log.open_transactions());
+            open.into_iter().find(|open| open.producer == producer).map(|open| open.first)
+        };
+        at.iter().map(first).collect()
     }
 
     /// The producers that a partition remembers, by their ids.

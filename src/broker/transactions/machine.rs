@@ -9,13 +9,20 @@
 //! An epoch counts who has the id. It goes up whenever somebody else is to have it, or the same producer anew, and with it
 //! all who had it before are superseded.
 
+mod ageing;
+mod ids;
+mod shares;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::base::{GroupName, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, limits};
-use crate::catalog::{Place, Position, TransactionEntry, TransactionPhase as Phase};
+use crate::catalog::{Place, Position, TransactionClient, TransactionEntry, TransactionPhase as Phase};
 use crate::record::Marker;
 
 use super::TransactionError;
+use shares::Shares;
 
 /// The last epoch that a producer is given: the one after it is left to supersede it.
 const LAST_EPOCH: ProducerEpoch = ProducerEpoch::MAX - 1;
@@ -27,6 +34,46 @@ pub(crate) struct Now {
     pub(crate) wall: TimestampMs,
     /// Milliseconds that never go back.
     pub(crate) monotonic: u64,
+}
+
+/// What an operator has set for transactions, and the fixed limits beside it.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// The longest time-out that a producer may ask for, in milliseconds.
+    pub(crate) max_timeout_ms: u64,
+    /// How long an id without use is remembered, in milliseconds.
+    pub(crate) expiration_ms: u64,
+    /// Ids that are remembered.
+    pub(crate) ids: usize,
+    /// Of these, the ids of one address.
+    pub(crate) ids_of_address: usize,
+    /// Bytes of all ids together.
+    pub(crate) id_bytes: usize,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            max_timeout_ms: limits::TRANSACTION_TIMEOUT_MS,
+            expiration_ms: limits::TRANSACTIONAL_ID_EXPIRATION_MS,
+            ids: limits::TRANSACTIONAL_IDS,
+            ids_of_address: limits::TRANSACTIONAL_IDS_OF_ADDRESS,
+            id_bytes: limits::TRANSACTIONAL_IDS_BYTES,
+        }
+    }
+}
+
+/// A request for a transactional id.
+#[derive(Debug, Clone, Copy)]
+pub struct BeginTransactional<'a> {
+    /// The id.
+    pub id: &'a str,
+    /// How long a transaction of it may be open, in milliseconds.
+    pub timeout_ms: u64,
+    /// The producer id and epoch that the producer says it has the id with.
+    pub resume: Option<(ProducerId, ProducerEpoch)>,
+    /// Who asks.
+    pub client: &'a TransactionClient,
 }
 
 /// Who speaks: the transactional id, and what it was given for it.
@@ -42,7 +89,7 @@ pub struct Producer<'a> {
 
 /// What becomes of who wants to have an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Begun {
+pub(crate) enum Begun {
     /// It is his, with this producer id and epoch.
     Ready(ProducerId, ProducerEpoch),
     /// The transaction that was open is being ended; it is his when that is done and he asks again.
@@ -73,16 +120,33 @@ pub(super) struct Ending {
 #[derive(Debug, Clone)]
 struct Transaction {
     entry: TransactionEntry,
-    /// When it is too old, while it is ongoing.
-    deadline: u64,
+    /// The monotonic time to which `entry.open_ms` counts while a transaction is open, and from which the id is idle
+    /// while none is.
+    since: u64,
+    /// How long the id had been idle at `since`, in milliseconds.
+    idle_ms: u64,
     /// All its markers are written, and what is to be kept of it is on its way.
     finishing: bool,
+    /// That the transaction holds up readers was logged.
+    reported: bool,
+    /// Orders ids by their last use.
+    used: u64,
 }
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Machine {
-    ids: BTreeMap<String, Transaction>,
-    by_producer: HashMap<ProducerId, String>,
+    rules: Rules,
+    /// When this run began.
+    began: u64,
+    ids: BTreeMap<Arc<str>, Transaction>,
+    by_producer: HashMap<ProducerId, Arc<str>>,
+    shares: Shares,
+    /// Bytes of all ids.
+    id_bytes: usize,
+    /// Counts uses of ids.
+    uses: u64,
+    /// Ids that were forgotten to make room for others.
+    crowded_out: u64,
     /// The ids whose transaction is open or being ended.
     live: BTreeSet<String>,
     /// The ids of which something is to be kept.
@@ -127,25 +191,6 @@ fn is_live(phase: Phase) -> bool {
 }
 
 impl Machine {
-    /// The machine as it was kept. Time-outs begin anew; what was being ended is to be ended.
-    pub(super) fn restore(entries: impl IntoIterator<Item = TransactionEntry>, now: Now) -> Self {
-        let mut machine = Self::default();
-        for entry in entries {
-            let id = entry.id.clone();
-            machine.by_producer.insert(entry.producer, id.clone());
-            machine.held += weight(&entry);
-            if is_live(entry.phase) {
-                machine.live.insert(id.clone());
-                if entry.phase != Phase::Ongoing {
-                    machine.endings.push(id.clone());
-                }
-            }
-            let deadline = now.monotonic.saturating_add(entry.timeout_ms);
-            machine.ids.insert(id, Transaction { entry, deadline, finishing: false });
-        }
-        machine
-    }
-
     /// What is to be kept: ids with what they are, or that they are forgotten.
     pub(super) fn take_changes(&mut self) -> Vec<(String, Option<TransactionEntry>)> {
         let changed = std::mem::take(&mut self.changed);
@@ -179,95 +224,15 @@ impl Machine {
         self.ids.get(id).map(|transaction| &transaction.entry)
     }
 
-    /// All ids.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &TransactionEntry> {
-        self.ids.values().map(|transaction| &transaction.entry)
+    /// The ids behind one, or all of them, by name.
+    pub(super) fn entries_after(&self, after: Option<&str>) -> impl Iterator<Item = &TransactionEntry> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.ids.range::<str, _>((from, Bound::Unbounded)).map(|(_, transaction)| &transaction.entry)
     }
 
     /// Whether a transaction of the id is being ended.
     pub(super) fn is_ending(&self, id: &str) -> bool {
         self.entry(id).is_some_and(|entry| matches!(entry.phase, Phase::PrepareCommit | Phase::PrepareAbort))
-    }
-
-    /// Somebody wants to have an id: the one who had it, if he says with what (`resume`), else somebody new. `fresh` is a
-    /// producer id that nobody has, if one was needed.
-    pub(super) fn begin(
-        &mut self,
-        id: &str,
-        timeout_ms: u64,
-        resume: Option<(ProducerId, ProducerEpoch)>,
-        fresh: Option<ProducerId>,
-        now: Now,
-    ) -> Result<Begun, TransactionError> {
-        if timeout_ms == 0 || timeout_ms > limits::TRANSACTION_TIMEOUT_MS {
-            return Err(TransactionError::Timeout { timeout_ms });
-        }
-        let Some(transaction) = self.ids.get_mut(id) else {
-            return self.begin_new(id, timeout_ms, resume, fresh, now);
-        };
-        let entry = &mut transaction.entry;
-        let current = (entry.producer, entry.epoch);
-        let before = entry.last_epoch.map(|epoch| (entry.producer, epoch));
-        if resume.is_some_and(|resume| resume != current && Some(resume) != before) {
-            return Err(TransactionError::Fenced { id: id.to_owned(), epoch: entry.epoch });
-        }
-        match entry.phase {
-            Phase::PrepareCommit | Phase::PrepareAbort => return Ok(Begun::Ending),
-            Phase::Ongoing => {
-                self.abort(id, resume.is_some(), now);
-                return Ok(Begun::Ending);
-            }
-            Phase::Empty | Phase::Committed | Phase::Aborted => {}
-        }
-        // Who asks with the epoch before was given none since: the present one is his, unless none is left behind it.
-        if resume.is_none_or(|resume| resume == current) || entry.epoch > LAST_EPOCH {
-            if entry.epoch >= LAST_EPOCH {
-                let Some(fresh) = fresh else { return Ok(Begun::NeedsProducer) };
-                self.by_producer.remove(&entry.producer);
-                self.by_producer.insert(fresh, id.to_owned());
-                (entry.producer, entry.epoch, entry.last_epoch) = (fresh, 0, None);
-            } else {
-                transaction.supersede(resume.is_some());
-            }
-        }
-        let entry = &mut transaction.entry;
-        (entry.phase, entry.timeout_ms, entry.updated_ms) = (Phase::Empty, timeout_ms, now.wall);
-        self.changed.insert(id.to_owned());
-        Ok(Begun::Ready(entry.producer, entry.epoch))
-    }
-
-    fn begin_new(
-        &mut self,
-        id: &str,
-        timeout_ms: u64,
-        resume: Option<(ProducerId, ProducerEpoch)>,
-        fresh: Option<ProducerId>,
-        now: Now,
-    ) -> Result<Begun, TransactionError> {
-        if resume.is_some() {
-            return Err(TransactionError::Unknown { id: id.to_owned() });
-        }
-        if self.ids.len() >= limits::TRANSACTIONAL_IDS {
-            return Err(TransactionError::TooManyIds);
-        }
-        let Some(producer) = fresh else { return Ok(Begun::NeedsProducer) };
-        let entry = TransactionEntry {
-            id: id.to_owned(),
-            producer,
-            epoch: 0,
-            last_epoch: None,
-            timeout_ms,
-            phase: Phase::Empty,
-            started_ms: -1,
-            updated_ms: now.wall,
-            partitions: Vec::new(),
-            groups: Vec::new(),
-            positions: Vec::new(),
-        };
-        self.ids.insert(id.to_owned(), Transaction { entry, deadline: u64::MAX, finishing: false });
-        self.by_producer.insert(producer, id.to_owned());
-        self.changed.insert(id.to_owned());
-        Ok(Begun::Ready(producer, 0))
     }
 
     /// The transaction of who speaks, if he is who has the id.
@@ -319,9 +284,10 @@ impl Machine {
         entry.partitions = all.into_iter().collect();
         entry.groups.extend(new_group.cloned());
         if begins {
-            (entry.phase, entry.started_ms) = (Phase::Ongoing, now.wall);
-            transaction.deadline = now.monotonic.saturating_add(entry.timeout_ms);
+            (entry.phase, entry.started_ms, entry.open_ms) = (Phase::Ongoing, now.wall, 0);
+            (transaction.since, transaction.reported) = (now.monotonic, false);
             self.live.insert(who.id.to_owned());
+            self.used(who.id);
         }
         self.held = held;
         if more {
@@ -332,6 +298,7 @@ impl Machine {
 
     fn touch(&mut self, id: &str, now: Now) {
         if let Some(transaction) = self.ids.get_mut(id) {
+            transaction.count_time(now);
             transaction.entry.updated_ms = now.wall;
         }
         self.changed.insert(id.to_owned());
@@ -413,7 +380,7 @@ impl Machine {
         epoch: ProducerEpoch,
         at: (TopicId, PartitionId),
     ) -> Result<(), TransactionError> {
-        let known = self.by_producer.get(&producer).and_then(|id| self.ids.get(id));
+        let known = self.by_producer.get(&producer).and_then(|id| self.ids.get(&**id));
         let Some(transaction) = known else {
             return Err(TransactionError::Unknown { id: format!("of producer {producer}") });
         };
@@ -430,7 +397,7 @@ impl Machine {
 
     /// Whether a transaction that is open in a partition is known here.
     pub(super) fn knows(&self, producer: ProducerId, at: (TopicId, PartitionId)) -> bool {
-        let known = self.by_producer.get(&producer).and_then(|id| self.ids.get(id));
+        let known = self.by_producer.get(&producer).and_then(|id| self.ids.get(&**id));
         known.is_some_and(|transaction| is_live(transaction.entry.phase) && transaction.writes_to(at))
     }
 
@@ -444,10 +411,10 @@ impl Machine {
     /// A group is gone, and with it what was to become of its positions.
     pub(super) fn forget_group(&mut self, group: &GroupName, now: Now) {
         let concerned =
-            |id: &&String| self.ids.get(*id).is_some_and(|of| !of.finishing && of.entry.groups.contains(group));
+            |id: &&String| self.ids.get(id.as_str()).is_some_and(|of| !of.finishing && of.entry.groups.contains(group));
         let concerned: Vec<String> = self.live.iter().filter(concerned).cloned().collect();
         for id in concerned {
-            let Some(transaction) = self.ids.get_mut(&id) else { continue };
+            let Some(transaction) = self.ids.get_mut(id.as_str()) else { continue };
             let was = weight(&transaction.entry);
             transaction.entry.groups.retain(|of| of != group);
             transaction.entry.positions.retain(|(place, _)| place.group != *group);
@@ -465,7 +432,7 @@ impl Machine {
     ) -> Vec<(Place, Offset, Offset)> {
         let mut settled = Vec::new();
         for id in self.live.iter().cloned().collect::<Vec<_>>() {
-            let Some(transaction) = self.ids.get_mut(&id) else { continue };
+            let Some(transaction) = self.ids.get_mut(id.as_str()) else { continue };
             let before = settled.len();
             for (place, position) in &mut transaction.entry.positions {
                 if let Some(end) = end_of(place).filter(|end| position.offset > *end) {
@@ -490,43 +457,41 @@ impl Machine {
             _ => return None,
         };
         transaction.finishing = true;
-        (entry.phase, entry.updated_ms) = (phase, now.wall);
+        (entry.phase, entry.updated_ms, entry.open_ms) = (phase, now.wall, 0);
         (entry.partitions, entry.groups, entry.positions) = (Vec::new(), Vec::new(), Vec::new());
         Some((positions, entry))
     }
 
     /// That is kept.
-    pub(super) fn finish(&mut self, entry: TransactionEntry) {
+    pub(super) fn finish(&mut self, entry: TransactionEntry, now: Now) {
         self.live.remove(&entry.id);
-        if let Some(transaction) = self.ids.get_mut(&entry.id) {
+        let id = entry.id.clone();
+        if let Some(transaction) = self.ids.get_mut(id.as_str()) {
             self.held = self.held.saturating_sub(weight(&transaction.entry)) + weight(&entry);
             (transaction.entry, transaction.finishing) = (entry, false);
+            (transaction.since, transaction.idle_ms) = (now.monotonic, 0);
         }
+        self.used(&id);
     }
 
-    /// Ends what has been open for too long, and forgets ids that nobody has used for long; the ids whose transaction
-    /// was too old.
-    pub(super) fn tick(&mut self, now: Now) -> Vec<String> {
-        let late = |id: &&String| {
-            let of = self.ids.get(*id);
-            of.is_some_and(|of| of.entry.phase == Phase::Ongoing && of.deadline <= now.monotonic)
-        };
-        let late: Vec<String> = self.live.iter().filter(late).cloned().collect();
-        late.iter().for_each(|id| self.abort(id, true, now));
-        late
-    }
-
-    /// Forgets ids that nobody has used for long.
-    pub(super) fn forget_idle(&mut self, now: Now) {
-        let idle = |entry: &TransactionEntry| {
-            !is_live(entry.phase) && now.wall.saturating_sub(entry.updated_ms) > limits::TRANSACTIONAL_ID_IDLE_MS
-        };
-        let idle: Vec<(String, ProducerId)> =
-            self.entries().filter(|entry| idle(entry)).map(|entry| (entry.id.clone(), entry.producer)).collect();
-        for (id, producer) in idle {
-            self.ids.remove(&id);
-            self.by_producer.remove(&producer);
-            self.changed.insert(id);
+    /// Ends an open transaction against its producer, which is superseded. `true` if it is being ended, `false` if there is
+    /// none.
+    ///
+    /// # Errors
+    /// There is no such id; the transaction is decided to count.
+    pub(super) fn abort_open(&mut self, id: &str, now: Now) -> Result<bool, TransactionError> {
+        let entry = self.entry(id).ok_or_else(|| TransactionError::NoId { id: id.to_owned() })?;
+        match entry.phase {
+            Phase::Ongoing => {
+                self.abort(id, false, now);
+                Ok(true)
+            }
+            Phase::PrepareAbort => Ok(true),
+            Phase::PrepareCommit => {
+                let what = "its producer has committed it, and that is being written".to_owned();
+                Err(TransactionError::State { id: id.to_owned(), what })
+            }
+            Phase::Empty | Phase::Committed | Phase::Aborted => Ok(false),
         }
     }
 }

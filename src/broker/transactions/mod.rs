@@ -4,8 +4,10 @@
 //! Which id belongs to whom and what becomes of its transaction, [`machine`] knows; it is in the journal before anybody is
 //! told. [`finish`] writes what was decided to the logs. What is open and what was aborted in a partition, its log knows.
 
+mod admin;
 mod error;
 mod finish;
+mod held;
 mod look;
 mod machine;
 #[cfg(test)]
@@ -24,18 +26,23 @@ use crate::record::{Marker, marker_batch};
 
 use super::broker::{blocking, lock};
 use super::task;
-use super::{Broker, BrokerError, Commit, Terms};
+use super::{Broker, BrokerConfig, BrokerError, Commit, Terms};
 pub use error::TransactionError;
+pub use held::Held;
 pub use look::{ProducerLook, TransactionLook};
-pub use machine::Producer;
-use machine::{Begun, Ended, Machine, Now};
+pub use machine::{BeginTransactional, Producer};
+use machine::{Begun, Ended, Machine, Now, Rules};
 
 /// How often it is looked for transactions that have been open for too long.
 const TICK: Duration = Duration::from_millis(100);
 /// How often it is looked for ids that nobody uses any more.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
+/// How often transactions are looked for that hold up readers for long.
+const HELD_CHECK: Duration = Duration::from_secs(1);
 /// How long it is waited for the end of a transaction; it goes on without anybody waiting.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The least time between two lines in the log about producers that are refused.
+const REFUSALS_EVERY_MS: u64 = 1_000;
 
 /// The transactions of a broker.
 pub(crate) struct Transactions {
@@ -45,6 +52,14 @@ pub(crate) struct Transactions {
     /// Something was decided.
     wake: Notify,
     running: AtomicBool,
+    refusals: Mutex<Refusals>,
+}
+
+/// What was said in the log about producers that are refused: a line a second, so that a peer cannot fill it.
+#[derive(Debug, Default)]
+struct Refusals {
+    next_ms: u64,
+    unsaid: u64,
 }
 
 fn now(clock: &dyn Clock) -> Now {
@@ -53,9 +68,15 @@ fn now(clock: &dyn Clock) -> Now {
 
 impl Transactions {
     /// As they were kept.
-    pub(crate) fn restore(catalog: &Catalog, clock: &dyn Clock) -> Self {
+    pub(crate) fn restore(catalog: &Catalog, config: &BrokerConfig, clock: &dyn Clock) -> Self {
+        let rules = Rules {
+            max_timeout_ms: config.transaction_max_timeout.0,
+            expiration_ms: config.transactional_id_expiration.0,
+            ..Rules::default()
+        };
         Self {
-            machine: Mutex::new(Machine::restore(catalog.transactions().cloned(), now(clock))),
+            machine: Mutex::new(Machine::restore(catalog.transactions().cloned(), rules, now(clock))),
+            refusals: Mutex::default(),
             done: watch::Sender::new(0),
             wake: Notify::new(),
             running: AtomicBool::new(false),
@@ -76,11 +97,15 @@ impl Transactions {
 }
 
 async fn run(broker: Weak<Broker>) {
-    let mut forgot = Instant::now();
+    let (mut forgot, mut looked) = (Instant::now(), Instant::now());
     loop {
         let Some(strong) = broker.upgrade() else { return };
-        for id in strong.transact(Machine::tick) {
-            tracing::info!(id, "a transaction was open for too long and is aborted");
+        for (id, age_ms) in strong.transact(Machine::tick) {
+            tracing::warn!(id, age_ms, "a transaction was open for longer than its time-out and is aborted");
+        }
+        if looked.elapsed() >= HELD_CHECK {
+            looked = Instant::now();
+            strong.report_held();
         }
         if forgot.elapsed() >= IDLE_CHECK {
             forgot = Instant::now();
@@ -184,17 +209,16 @@ impl Broker {
         }
     }
 
-    /// Gives a transactional id to who asks for it: a producer id and an epoch, by which all who had it before are
-    /// superseded. A transaction that is open is aborted first. `resume` says with what it was held by who asks, if it was.
+    /// Gives a transactional id to the producer that asks for it: a producer id and an epoch, by which all who had it before
+    /// are superseded. A transaction that is open is aborted first.
     ///
     /// # Errors
     /// A [`TransactionError`]; the journal's.
     pub async fn begin_transactional(
         self: &Arc<Self>,
-        id: &str,
-        timeout_ms: u64,
-        resume: Option<(ProducerId, ProducerEpoch)>,
+        wanted: BeginTransactional<'_>,
     ) -> Result<(ProducerId, ProducerEpoch), BrokerError> {
+        let id = wanted.id;
         if id.is_empty() || id.len() > limits::TRANSACTIONAL_ID_BYTES {
             return Err(TransactionError::Id { bytes: id.len() }.into());
         }
@@ -203,7 +227,8 @@ impl Broker {
         let mut done = self.transactions.done.subscribe();
         let mut fresh = None;
         loop {
-            match self.transact(|machine, now| machine.begin(id, timeout_ms, resume, fresh, now))? {
+            let begun = self.transact(|machine, now| machine.begin(wanted, fresh, now));
+            match begun.inspect_err(|error| self.say_refused(wanted, error))? {
                 Begun::Ready(producer, epoch) => {
                     self.queues.keeper.kept().await?;
                     return Ok((producer, epoch));
@@ -217,6 +242,24 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Logs that a producer is refused by a limit: its client says no more than a code.
+    fn say_refused(&self, wanted: BeginTransactional<'_>, error: &TransactionError) {
+        if !matches!(error, TransactionError::Timeout { .. } | TransactionError::TooManyIds { .. }) {
+            return;
+        }
+        let now = self.clock.monotonic_ms();
+        let mut refusals = lock(&self.transactions.refusals);
+        if now < refusals.next_ms {
+            refusals.unsaid += 1;
+            return;
+        }
+        let unsaid = std::mem::take(&mut refusals.unsaid);
+        refusals.next_ms = now + REFUSALS_EVERY_MS;
+        drop(refusals);
+        let (address, client) = (&wanted.client.address, &wanted.client.name);
+        tracing::warn!(%error, address, client, unsaid, "a transactional producer is refused");
     }
 
     /// Makes partitions part of a producer's transaction, which begins with the first; it may write to them then.

@@ -136,8 +136,16 @@ fn transaction(id: &str) -> Event {
         partitions: vec![(TopicId(7), 0), (TopicId(7), 300)],
         groups: vec![GroupName::new("erp/billing").unwrap()],
         positions: vec![(place, position)],
+        client: TransactionClient::default(),
+        open_ms: 0,
     };
     Event::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
+}
+
+fn transaction_of(id: &str) -> Event {
+    let Event::TransactionSet { id, entry: Some(entry) } = transaction(id) else { unreachable!() };
+    let client = TransactionClient { address: "192.0.2.7".to_owned(), name: "copier".to_owned() };
+    Event::TransactionSet { id, entry: Some(TransactionEntry { client, open_ms: 2_500, ..entry }) }
 }
 
 fn push(of: &str) -> Event {
@@ -205,7 +213,7 @@ fn script() -> Vec<Event> {
         request("one"),
         request("two"),
         transaction("copier/1"),
-        transaction("copier/2"),
+        transaction_of("copier/2"),
         Event::TransactionSet { id: "copier/1".to_owned(), entry: None },
         Event::RequestSet { id: RequestId::new("one").unwrap(), entry: None },
         push("erp/hook"),

@@ -222,6 +222,23 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Millis(&mut c.disk_patience),
     ),
     field(
+        "transaction_max_timeout",
+        "the longest time that a transactional producer may ask for (transaction.timeout.ms), and that an open transaction \
+         holds up readers of what is committed; raise it for stream processors that ask for an hour",
+        "duration",
+        1_000,
+        7 * DAY_MS,
+        |c| Slot::Millis(&mut c.transaction_max_timeout),
+    ),
+    field(
+        "transactional_id_expiration",
+        "how long a transactional id without use is remembered; a producer that comes back later begins anew",
+        "duration",
+        1_000,
+        365 * DAY_MS,
+        |c| Slot::Millis(&mut c.transactional_id_expiration),
+    ),
+    field(
         "max_connections",
         "native connections at a time; beyond, one without a hello gives way, else the new one is refused",
         "connections",

@@ -97,6 +97,10 @@ pub struct ServerConfig {
     pub storage_reserve: Bytes,
     /// How long an operation of the disk may take before it counts as hung.
     pub disk_patience: Millis,
+    /// The longest time-out that a transactional producer may ask for.
+    pub transaction_max_timeout: Millis,
+    /// How long a transactional id without use is remembered.
+    pub transactional_id_expiration: Millis,
     /// Native connections at a time.
     pub max_connections: usize,
     /// Kafka connections at a time.
@@ -207,6 +211,8 @@ impl Default for ServerConfig {
             storage_low_water: broker.storage_low_water,
             storage_reserve: broker.storage_reserve,
             disk_patience: broker.disk_patience,
+            transaction_max_timeout: broker.transaction_max_timeout,
+            transactional_id_expiration: broker.transactional_id_expiration,
             max_connections: 10_000,
             kafka_max_connections: 10_000,
             max_connections_per_address: 5_000,
@@ -431,6 +437,8 @@ impl ServerConfig {
             storage_low_water: self.storage_low_water,
             storage_reserve: self.storage_reserve,
             disk_patience: self.disk_patience,
+            transaction_max_timeout: self.transaction_max_timeout,
+            transactional_id_expiration: self.transactional_id_expiration,
         }
     }
 }

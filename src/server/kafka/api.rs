@@ -48,6 +48,7 @@ pub const ADD_PARTITIONS_TO_TXN: i16 = 24;
 pub const ADD_OFFSETS_TO_TXN: i16 = 25;
 pub const END_TXN: i16 = 26;
 pub const TXN_OFFSET_COMMIT: i16 = 28;
+pub const WRITE_TXN_MARKERS: i16 = 27;
 pub const DESCRIBE_CONFIGS: i16 = 32;
 pub const ALTER_CONFIGS: i16 = 33;
 pub const DESCRIBE_LOG_DIRS: i16 = 35;
@@ -99,6 +100,7 @@ pub static APIS: &[Api] = &[
     api(ADD_OFFSETS_TO_TXN, "kafka_add_offsets_to_txn", (0, 4), 3, shapes::ADD_OFFSETS_TO_TXN),
     api(END_TXN, "kafka_end_txn", (0, 4), 3, shapes::END_TXN),
     api(TXN_OFFSET_COMMIT, "kafka_txn_offset_commit", (0, 4), 3, shapes::TXN_OFFSET_COMMIT),
+    api(WRITE_TXN_MARKERS, "kafka_write_txn_markers", (1, 1), 1, shapes::WRITE_TXN_MARKERS),
     api(DESCRIBE_CONFIGS, "kafka_describe_configs", (1, 4), 4, shapes::DESCRIBE_CONFIGS),
     api(ALTER_CONFIGS, "kafka_alter_configs", (0, 2), 2, shapes::ALTER_CONFIGS),
     api(DESCRIBE_LOG_DIRS, "kafka_describe_log_dirs", (1, 4), 2, shapes::DESCRIBE_LOG_DIRS),

@@ -34,6 +34,7 @@ pub const INVALID_REPLICATION_FACTOR: i16 = 38;
 pub const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
 pub const INVALID_CONFIG: i16 = 40;
 pub const INVALID_REQUEST: i16 = 42;
+pub const POLICY_VIOLATION: i16 = 44;
 pub const UNSUPPORTED_FOR_MESSAGE_FORMAT: i16 = 43;
 pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 pub const INVALID_PRODUCER_EPOCH: i16 = 47;
@@ -118,7 +119,11 @@ fn refusal_code(refusal: &TransactionError) -> i16 {
         TransactionError::State { .. } => INVALID_TXN_STATE,
         TransactionError::Timeout { .. } => INVALID_TRANSACTION_TIMEOUT,
         TransactionError::Id { .. } | TransactionError::TooLarge => INVALID_REQUEST,
-        TransactionError::TooManyIds | TransactionError::TooMuchHeld => COORDINATOR_NOT_AVAILABLE,
+        TransactionError::NoId { .. } => TRANSACTIONAL_ID_NOT_FOUND,
+        // Clients try again for ever where the coordinator is not available. This ends only when transactions do, so the
+        // producer is to fail and say why.
+        TransactionError::TooManyIds { .. } => POLICY_VIOLATION,
+        TransactionError::TooMuchHeld => COORDINATOR_NOT_AVAILABLE,
     }
 }
 

@@ -250,13 +250,13 @@ pub async fn init_producer_id(
     session: Arc<Session>,
     version: i16,
     request: InitProducerIdRequest,
+    client: String,
 ) -> InitProducerIdResponse {
     let refuse = |code| {
         InitProducerIdResponse::default().with_error_code(code).with_producer_id((-1).into()).with_producer_epoch(-1)
     };
-    if let Some(id) = request.transactional_id {
-        let held = (request.producer_id.0, request.producer_epoch);
-        return match transactions::begin(&session, version, &id, request.transaction_timeout_ms, held).await {
+    if request.transactional_id.is_some() {
+        return match transactions::begin(&session, version, &request, &client).await {
             Ok((id, epoch)) => InitProducerIdResponse::default().with_producer_id(id.into()).with_producer_epoch(epoch),
             Err(code) => refuse(code),
         };

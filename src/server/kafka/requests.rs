@@ -141,7 +141,12 @@ fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
         api::METADATA => taker.take(opened, metadata::metadata),
         api::CREATE_TOPICS => taker.take(opened, topics::create),
         api::DELETE_TOPICS => taker.take(opened, topics::delete),
-        api::INIT_PRODUCER_ID => taker.take(opened, produce::init_producer_id),
+        api::INIT_PRODUCER_ID => {
+            let client = opened.client.clone();
+            taker.take(opened, move |session, version, request| {
+                produce::init_producer_id(session, version, request, client)
+            })
+        }
         api::DESCRIBE_CLUSTER => taker.take(opened, metadata::describe_cluster),
         api::FIND_COORDINATOR => taker.take(opened, groups::find_coordinator),
         api::JOIN_GROUP => {
@@ -166,6 +171,7 @@ fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
         api::ADD_OFFSETS_TO_TXN => taker.take(opened, transactions::add_offsets),
         api::END_TXN => taker.take(opened, transactions::end),
         api::TXN_OFFSET_COMMIT => taker.take(opened, transactions::commit_offsets),
+        api::WRITE_TXN_MARKERS => taker.take(opened, transactions::write_markers),
         api::DESCRIBE_PRODUCERS => taker.take(opened, transactions::describe_producers),
         api::DESCRIBE_TRANSACTIONS => taker.take(opened, transactions::describe),
         api::LIST_TRANSACTIONS => taker.take(opened, transactions::list),

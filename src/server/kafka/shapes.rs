@@ -117,6 +117,14 @@ pub const TXN_OFFSET_COMMIT: &[Field] = &[
     always(List(&[always(TEXT), always(List(&[always(I32), always(I64), from(2, I32), always(TEXT)]))])),
 ];
 
+pub const WRITE_TXN_MARKERS: &[Field] = &[always(List(&[
+    always(I64),
+    always(I16),
+    always(I8),
+    always(List(&[always(TEXT), always(Many(&I32))])),
+    always(I32),
+]))];
+
 pub const DESCRIBE_PRODUCERS: &[Field] = &[always(List(&[always(TEXT), always(Many(&I32))]))];
 
 pub const DESCRIBE_TRANSACTIONS: &[Field] = &[always(Many(&TEXT))];

@@ -12,11 +12,14 @@ use kafka_protocol::messages::list_transactions_response::TransactionState as Li
 use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
 };
+use kafka_protocol::messages::write_txn_markers_response::{
+    WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+};
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse,
     DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest, DescribeTransactionsResponse,
-    EndTxnRequest, EndTxnResponse, ListTransactionsRequest, ListTransactionsResponse, TxnOffsetCommitRequest,
-    TxnOffsetCommitResponse,
+    EndTxnRequest, EndTxnResponse, InitProducerIdRequest, ListTransactionsRequest, ListTransactionsResponse,
+    TxnOffsetCommitRequest, TxnOffsetCommitResponse, WriteTxnMarkersRequest, WriteTxnMarkersResponse,
 };
 
 use super::commits::Commits;
@@ -26,9 +29,9 @@ use super::metadata::kafka_name;
 use super::once::{once, once_each};
 use super::positions::as_consumer;
 use super::session::Session;
-use crate::base::{PartitionId, TopicName};
-use crate::broker::{BrokerError, ClassicVoice, Commit, Producer, TransactionLook};
-use crate::catalog::TransactionPhase;
+use crate::base::{PartitionId, TopicName, limits};
+use crate::broker::{BeginTransactional, BrokerError, ClassicVoice, Commit, Producer};
+use crate::catalog::{TransactionClient, TransactionEntry, TransactionPhase};
 use crate::record::Marker;
 
 /// The version from which on clients know that there is a code for a producer that was superseded.
@@ -175,26 +178,34 @@ pub async fn end(session: Arc<Session>, version: i16, request: EndTxnRequest) ->
     EndTxnResponse::default().with_error_code(code)
 }
 
-/// A transactional id's producer id and epoch, for InitProducerId.
+/// Answers InitProducerId of a producer with a transactional id: its producer id and epoch.
 ///
 /// # Errors
 /// The code.
 pub async fn begin(
     session: &Session,
     version: i16,
-    id: &str,
-    timeout_ms: i32,
-    held: (i64, i16),
+    request: &InitProducerIdRequest,
+    client: &str,
 ) -> Result<(i64, i16), i16> {
     /// The version from which on there is a code for a producer that was superseded.
     const FENCED_SINCE: i16 = 4;
-    let resume = match held {
+    let resume = match (request.producer_id.0, request.producer_epoch) {
         (-1, -1) => None,
         (producer, epoch) if producer >= 0 && epoch >= 0 => Some((producer, epoch)),
         _ => return Err(errors::INVALID_REQUEST),
     };
-    let timeout_ms = u64::try_from(timeout_ms).unwrap_or(0);
-    let begun = session.broker().begin_transactional(id, timeout_ms, resume).await;
+    let client = TransactionClient {
+        address: session.peer.ip().to_canonical().to_string(),
+        name: client.chars().take(limits::TRANSACTION_CLIENT_CHARS).collect(),
+    };
+    let wanted = BeginTransactional {
+        id: request.transactional_id.as_ref().map_or("", |id| id.as_str()),
+        timeout_ms: u64::try_from(request.transaction_timeout_ms).unwrap_or(0),
+        resume,
+        client: &client,
+    };
+    let begun = session.broker().begin_transactional(wanted).await;
     begun.map_err(|error| code(&error, version, FENCED_SINCE))
 }
 
@@ -265,20 +276,17 @@ fn by_topic(mut partitions: Vec<(TopicName, PartitionId)>) -> Vec<TopicData> {
 pub async fn list(session: Arc<Session>, version: i16, request: ListTransactionsRequest) -> ListTransactionsResponse {
     let unknown = request.state_filters.iter().filter(|state| !STATE_NAMES.contains(&state.as_str()));
     let unknown = unknown.cloned().collect();
-    let now = session.broker().now_ms();
-    let wanted = |look: &TransactionLook| {
-        let state = state_name(look.phase);
-        let in_state =
-            request.state_filters.is_empty() || request.state_filters.iter().any(|wanted| &**wanted == state);
-        let producers = &request.producer_id_filters;
-        let of_producer = producers.is_empty() || producers.iter().any(|wanted| wanted.0 == look.producer);
+    let states: Vec<String> = request.state_filters.iter().map(ToString::to_string).collect();
+    let producers: Vec<i64> = request.producer_id_filters.iter().map(|producer| producer.0).collect();
+    let least_ms = if version < 1 { None } else { u64::try_from(request.duration_filter).ok() };
+    let wanted = move |look: &TransactionEntry, age_ms: Option<u64>| {
+        let in_state = states.is_empty() || states.iter().any(|wanted| wanted == state_name(look.phase));
+        let of_producer = producers.is_empty() || producers.contains(&look.producer);
         let open = look.phase == TransactionPhase::Ongoing;
-        let long = version < 1
-            || request.duration_filter < 0
-            || open && now.saturating_sub(look.started_ms) > request.duration_filter;
+        let long = least_ms.is_none_or(|least_ms| open && age_ms.is_some_and(|age_ms| age_ms > least_ms));
         in_state && of_producer && long
     };
-    let listed = session.broker().transactions().into_iter().filter(wanted).map(|look| {
+    let listed = session.broker().transactions(wanted).await.into_iter().map(|look| {
         ListedTransaction::default()
             .with_transactional_id(text(look.id).into())
             .with_producer_id(look.producer.into())
@@ -286,6 +294,38 @@ pub async fn list(session: Arc<Session>, version: i16, request: ListTransactions
     });
     let listed = listed.collect();
     ListTransactionsResponse::default().with_unknown_state_filters(unknown).with_transaction_states(listed)
+}
+
+/// Answers WriteTxnMarkers, with which Kafka's tools abort what a producer has open in a partition. Markers of commit are
+/// refused: only the server decides that a transaction counts.
+pub async fn write_markers(
+    session: Arc<Session>,
+    _version: i16,
+    request: WriteTxnMarkersRequest,
+) -> WriteTxnMarkersResponse {
+    let mut results = Vec::with_capacity(request.markers.len());
+    for marker in request.markers {
+        let producer = (marker.producer_id.0, marker.producer_epoch);
+        let mut topics = Vec::with_capacity(marker.topics.len());
+        for topic in marker.topics {
+            let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+            for index in topic.partition_indexes {
+                let code = match (marker.transaction_result, place(&session, &topic.name, index)) {
+                    (true, _) => errors::INVALID_TXN_STATE,
+                    (false, Err(code)) => code,
+                    (false, Ok((name, number))) => {
+                        let aborted = session.broker().abort_producer(producer, (name.as_str(), number)).await;
+                        aborted.map_or_else(|error| errors::transaction_code(&error), |()| errors::NONE)
+                    }
+                };
+                let result = WritableTxnMarkerPartitionResult::default().with_partition_index(index);
+                partitions.push(result.with_error_code(code));
+            }
+            topics.push(WritableTxnMarkerTopicResult::default().with_name(topic.name).with_partitions(partitions));
+        }
+        results.push(WritableTxnMarkerResult::default().with_producer_id(marker.producer_id).with_topics(topics));
+    }
+    WriteTxnMarkersResponse::default().with_markers(results)
 }
 
 /// Answers DescribeProducers.

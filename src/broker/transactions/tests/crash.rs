@@ -9,11 +9,16 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::{GroupName, PartitionId, ProducerEpoch, ProducerId, SystemClock, TopicName};
 use crate::broker::*;
+use crate::catalog::TransactionClient;
 use crate::disk::{SimDisk, SimOptions};
 use crate::record::{BatchBuilder, BatchOptions, Batches, Marker, read_records};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ID: &str = "copier";
+
+fn wanted(client: &TransactionClient) -> BeginTransactional<'_> {
+    BeginTransactional { id: ID, timeout_ms: 60_000, resume: None, client }
+}
 
 fn open(sim: &SimDisk) -> Result<Arc<Broker>, BrokerError> {
     let config = BrokerConfig {
@@ -155,7 +160,7 @@ async fn crashes(seed: u64) {
     let mut before = None;
     for round in 0..8 {
         // Who asks anew for the id ends what was open or decided when the server went.
-        let identity = broker.begin_transactional(ID, 60_000, None).await.unwrap();
+        let identity = broker.begin_transactional(wanted(&TransactionClient::default())).await.unwrap();
         let context = format!("seed {seed} round {round}");
         let seen = values(&broker, 0).await;
         assert_eq!(seen, values(&broker, 1).await, "{context}: all partitions, or none");
@@ -207,7 +212,7 @@ async fn a_position_in_a_transaction_does_not_hold_beyond_what_a_power_cut_left(
         for _ in 0..5 {
             broker.produce("t", 0, batch("1", -1, (-1, -1)), AckLevel::Written).await.unwrap();
         }
-        let (producer, epoch) = broker.begin_transactional(ID, 60_000, None).await.unwrap();
+        let (producer, epoch) = broker.begin_transactional(wanted(&TransactionClient::default())).await.unwrap();
         let who = Producer { id: ID, producer, epoch };
         broker.add_group(who, &group()).await.unwrap();
         let commit = Commit { topic: topic(), partition: 0, offset: 10, metadata: String::new() };
@@ -230,7 +235,7 @@ async fn what_was_aborted_is_not_shown_to_who_reads_while_it_is_deleted() {
     let sim = SimDisk::new(SimOptions::default());
     let broker = open(&sim).unwrap();
     create(&broker, 2, &[]).await;
-    let identity = broker.begin_transactional(ID, 60_000, None).await.unwrap();
+    let identity = broker.begin_transactional(wanted(&TransactionClient::default())).await.unwrap();
     transact(&broker, identity, (1, 0), Marker::Abort, &mut Told::default()).await.unwrap();
     // It has read what there is and waits for more.
     let request = FetchRequest { min_bytes: 1 << 20, max_wait: Duration::from_secs(2), ..reading(0, 0) };
@@ -248,7 +253,7 @@ async fn a_group_that_is_deleted_takes_along_what_a_transaction_has_for_it() {
     let sim = SimDisk::new(SimOptions::default());
     let broker = open(&sim).unwrap();
     create(&broker, 1, &[]).await;
-    let (producer, epoch) = broker.begin_transactional(ID, 60_000, None).await.unwrap();
+    let (producer, epoch) = broker.begin_transactional(wanted(&TransactionClient::default())).await.unwrap();
     let who = Producer { id: ID, producer, epoch };
     broker.add_group(who, &group()).await.unwrap();
     let commit = Commit { topic: topic(), partition: 0, offset: 0, metadata: String::new() };

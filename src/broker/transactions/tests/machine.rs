@@ -4,15 +4,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::TransactionError;
-use super::super::machine::{Begun, Ended, Ending, Machine, Now, Producer};
+use super::super::machine::{BeginTransactional, Begun, Ended, Ending, Machine, Now, Producer, Rules};
 use crate::base::{GroupName, ProducerEpoch, ProducerId, TopicId, limits};
-use crate::catalog::{Place, Position, TransactionEntry, TransactionPhase};
+use crate::catalog::{Place, Position, TransactionClient, TransactionEntry};
 use crate::record::Marker;
 
 const IDS: [&str; 3] = ["a", "b", "c"];
 
 fn at(wall: i64) -> Now {
     Now { wall, monotonic: wall as u64 }
+}
+
+/// A producer asks for an id.
+fn begin(
+    machine: &mut Machine,
+    id: &str,
+    timeout_ms: u64,
+    resume: Option<(ProducerId, ProducerEpoch)>,
+    fresh: Option<ProducerId>,
+    now: Now,
+) -> Result<Begun, TransactionError> {
+    let client = TransactionClient { address: "192.0.2.1".to_owned(), name: "test".to_owned() };
+    machine.begin(BeginTransactional { id, timeout_ms, resume, client: &client }, fresh, now)
 }
 
 fn group() -> GroupName {
@@ -88,7 +101,7 @@ impl World {
     fn begin(&mut self, id: &'static str, resume: Option<(ProducerId, ProducerEpoch)>, now: Now) {
         let mut fresh = None;
         loop {
-            let begun = self.machine.begin(id, 50, resume, fresh, now);
+            let begun = begin(&mut self.machine, id, 50, resume, fresh, now);
             let known = self.known.get_mut(id).unwrap();
             match begun {
                 Ok(Begun::NeedsProducer) => {
@@ -117,7 +130,7 @@ impl World {
                     }
                     return self.keep();
                 }
-                Err(TransactionError::Fenced { .. } | TransactionError::Unknown { .. }) => {
+                Err(TransactionError::Fenced { .. }) => {
                     assert!(resume.is_some(), "who says nothing is not refused");
                     return;
                 }
@@ -128,11 +141,12 @@ impl World {
 
     /// The restart of a server that was killed: what was not kept is lost.
     fn crash(&mut self, now: Now) {
-        self.machine = Machine::restore(self.kept.values().cloned(), now);
+        self.machine = Machine::restore(self.kept.values().cloned(), Rules::default(), now);
         self.endings = self.machine.take_endings();
-        for known in self.known.values_mut() {
+        for (id, known) in &mut self.known {
             if let Some(open) = &mut known.open {
-                open.until = now.wall + 50;
+                // The time that was kept counts; the time since then, and that without a server, does not.
+                open.until = now.wall + 50 - self.kept[*id].open_ms as i64;
             }
         }
     }
@@ -151,7 +165,7 @@ impl World {
         assert_eq!(found, if marker == Marker::Commit { open.staged } else { BTreeMap::new() });
         self.positions.extend(found);
         self.kept.insert(ending.id.clone(), entry.clone());
-        self.machine.finish(entry);
+        self.machine.finish(entry, now);
     }
 
     fn assert_agrees(&self) {
@@ -265,7 +279,7 @@ fn random_events_agree_with_a_model() {
                     world.finish(&ending, now);
                 }
                 90..96 => {
-                    for late in world.machine.tick(now) {
+                    for (late, _) in world.machine.tick(now) {
                         let late = IDS.into_iter().find(|id| *id == late).unwrap();
                         assert!(world.known[late].open.as_ref().is_some_and(|open| open.until <= wall));
                         world.known.get_mut(late).unwrap().superseded = true;
@@ -287,7 +301,7 @@ fn when_the_epochs_are_used_up_there_is_a_new_producer_id() {
     let mut given = BTreeSet::new();
     let mut fresh = Some(1);
     for _ in 0..70_000 {
-        match machine.begin("a", 10, None, fresh.take(), at(0)).unwrap() {
+        match begin(&mut machine, "a", 10, None, fresh.take(), at(0)).unwrap() {
             Begun::Ready(producer, epoch) => assert!(epoch >= 0 && given.insert((producer, epoch))),
             Begun::NeedsProducer => fresh = Some(given.last().unwrap().0 + 1),
             Begun::Ending => panic!("nothing is open"),
@@ -297,23 +311,9 @@ fn when_the_epochs_are_used_up_there_is_a_new_producer_id() {
 }
 
 #[test]
-fn ids_that_nobody_uses_are_forgotten_and_those_in_use_are_not() {
-    let mut machine = Machine::default();
-    machine.begin("idle", 10, None, Some(1), at(0)).unwrap();
-    machine.begin("open", 1_000, None, Some(2), at(0)).unwrap();
-    machine.add(Producer { id: "open", producer: 2, epoch: 0 }, &[(TopicId(1), 0)], None, at(0)).unwrap();
-    machine.take_changes();
-    machine.forget_idle(at(limits::TRANSACTIONAL_ID_IDLE_MS));
-    assert_eq!(machine.entries().count(), 2);
-    machine.forget_idle(at(limits::TRANSACTIONAL_ID_IDLE_MS + 1));
-    assert_eq!(machine.take_changes(), [("idle".to_owned(), None)]);
-    assert_eq!(machine.entry("open").map(|entry| entry.phase), Some(TransactionPhase::Ongoing));
-}
-
-#[test]
 fn a_transaction_has_its_limits() {
     let mut machine = Machine::default();
-    machine.begin("a", 10, None, Some(1), at(0)).unwrap();
+    begin(&mut machine, "a", 10, None, Some(1), at(0)).unwrap();
     let who = Producer { id: "a", producer: 1, epoch: 0 };
     let partitions = |count: usize| (0..count as u32).map(|number| (TopicId(1), number)).collect::<Vec<_>>();
     assert_eq!(
@@ -330,18 +330,18 @@ fn a_transaction_has_its_limits() {
 #[test]
 fn the_last_epoch_of_all_is_given_to_nobody_so_that_it_can_supersede() {
     let mut machine = Machine::default();
-    machine.begin("a", 10, None, Some(1), at(0)).unwrap();
+    begin(&mut machine, "a", 10, None, Some(1), at(0)).unwrap();
     let mut entry = machine.entry("a").unwrap().clone();
     entry.epoch = ProducerEpoch::MAX - 1;
-    let mut machine = Machine::restore([entry], at(0));
+    let mut machine = Machine::restore([entry], Rules::default(), at(0));
     let (producer, epoch) = (1, ProducerEpoch::MAX - 1);
     machine.add(Producer { id: "a", producer, epoch }, &[(TopicId(1), 0)], None, at(0)).unwrap();
-    assert_eq!(machine.tick(at(10)), ["a"], "open for too long");
+    assert_eq!(machine.tick(at(10)), [("a".to_owned(), 10)], "open for too long");
     let (_, entry) = machine.finished("a", at(10)).unwrap();
-    machine.finish(entry);
+    machine.finish(entry, at(10));
     let resume = Some((producer, epoch));
-    assert_eq!(machine.begin("a", 10, resume, None, at(10)), Ok(Begun::NeedsProducer));
-    assert_eq!(machine.begin("a", 10, resume, Some(2), at(10)), Ok(Begun::Ready(2, 0)));
+    assert_eq!(begin(&mut machine, "a", 10, resume, None, at(10)), Ok(Begun::NeedsProducer));
+    assert_eq!(begin(&mut machine, "a", 10, resume, Some(2), at(10)), Ok(Begun::Ready(2, 0)));
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn all_open_transactions_together_hold_no_more_than_a_limit_and_room_comes_back(
     let ids: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
     for (producer, id) in (0..).zip(&ids) {
         let who = Producer { producer, ..who(id) };
-        machine.begin(id, 10, None, Some(producer), at(0)).unwrap();
+        begin(&mut machine, id, 10, None, Some(producer), at(0)).unwrap();
         machine.add(who, &[], Some(&group()), at(0)).unwrap();
         match machine.stage(who, &group(), positions.clone(), at(0)) {
             Ok(()) => staged += 1,
@@ -368,7 +368,7 @@ fn all_open_transactions_together_hold_no_more_than_a_limit_and_room_comes_back(
     assert!((1..=limits::TRANSACTIONS_BYTES / each).contains(&staged), "{staged}");
     machine.end(who("0"), Marker::Commit, at(0)).unwrap();
     let (_, entry) = machine.finished("0", at(0)).unwrap();
-    machine.finish(entry);
+    machine.finish(entry, at(0));
     let last = Producer { producer: staged as i64, ..who(&ids[staged]) };
     machine.stage(last, &group(), positions, at(0)).unwrap();
 }
