@@ -1,17 +1,19 @@
 //! `tidelog group`: list, describe, reset, delete.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tidelog::base::{Clock, SystemClock, TopicPattern};
-use tidelog::client::{Admin, GroupDescription, GroupReset, ResetPartition, ResetTo, StartAt};
+use tidelog::client::{Admin, GroupDescription, GroupReset, HeldPartition, ResetPartition, ResetTo, StartAt};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
 use super::output::{self, grouped, table};
 use super::position::parse_from;
+use super::transaction;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,7 +102,19 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
     let admin = args.server.connect().await?.admin();
     match args.command {
         GroupCommand::List => list(&admin, args.json).await,
-        GroupCommand::Describe { group } => describe(&admin.describe_group(group).await?, args.json),
+        GroupCommand::Describe { group } => {
+            let group = admin.describe_group(group).await?;
+            let topics: BTreeSet<String> = group.partitions.iter().map(|at| at.topic.clone()).collect();
+            let held = match topics.is_empty() {
+                true => Vec::new(),
+                false => transaction::held(&admin, topics.into_iter().collect()).await?,
+            };
+            let read = |at: &HeldPartition| {
+                group.partitions.iter().any(|of| of.topic == at.topic && of.partition == at.partition)
+            };
+            let held: Vec<_> = held.into_iter().filter(read).collect();
+            describe(&group, &held, args.json)
+        }
         GroupCommand::Reset { group, to, topic, dry_run, force } => {
             let mut reset = GroupReset::new(&group, position(to)).dry_run(dry_run).force(force);
             for topic in topic {
@@ -155,11 +169,11 @@ async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-fn describe(group: &GroupDescription, json: bool) -> Result<(), Failure> {
-    if json { output::json_line(&mut io::stdout(), &as_json(group)) } else { print(group) }
+fn describe(group: &GroupDescription, held: &[HeldPartition], json: bool) -> Result<(), Failure> {
+    if json { output::json_line(&mut io::stdout(), &as_json(group, held)) } else { print(group, held) }
 }
 
-fn as_json(group: &GroupDescription) -> Value {
+fn as_json(group: &GroupDescription, held: &[HeldPartition]) -> Value {
     let now = SystemClock::new().now_ms();
     let members: Vec<Value> = group
         .members
@@ -182,6 +196,8 @@ fn as_json(group: &GroupDescription) -> Value {
                 "in_flight": at.in_flight, "waiting": at.waiting, "redeliveries": at.redeliveries,
                 "oldest_age_ms": at.oldest_ms.map(|oldest| now.saturating_sub(oldest).max(0)), "owner": at.owner,
                 "trouble": at.trouble,
+                "held": held.iter().find(|of| of.topic == at.topic && of.partition == at.partition)
+                    .map(transaction::held_json),
             })
         })
         .collect();
@@ -199,7 +215,7 @@ fn as_json(group: &GroupDescription) -> Value {
     })
 }
 
-fn print(group: &GroupDescription) -> Result<(), Failure> {
+fn print(group: &GroupDescription, held: &[HeldPartition]) -> Result<(), Failure> {
     let mut out = output::stdout();
     let summary = &group.summary;
     writeln!(out, "{}  ({} group)\n", summary.name, summary.kind)?;
@@ -241,6 +257,12 @@ fn print(group: &GroupDescription) -> Result<(), Failure> {
     if troubles.peek().is_some() {
         for trouble in troubles {
             writeln!(out, "{trouble}")?;
+        }
+        writeln!(out)?;
+    }
+    if !held.is_empty() {
+        for at in held {
+            writeln!(out, "{}", transaction::held_line(at))?;
         }
         writeln!(out)?;
     }

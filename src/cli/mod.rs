@@ -34,6 +34,7 @@ mod serve;
 mod stream_consume;
 mod template;
 mod topic;
+mod transaction;
 mod verify;
 mod wait_for;
 
@@ -96,6 +97,9 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Topic(topic::TopicArgs),
     /// Lists and describes groups, lets them go on elsewhere in the log, deletes them
     Group(group::GroupArgs),
+    /// Lists and describes transactions of Kafka producers, aborts them, forgets their ids
+    #[command(alias = "transactions")]
+    Transaction(transaction::TransactionArgs),
     /// Rules on the server that send records on, by their content; whole or in parts
     Route(route::RouteArgs),
     /// Sends records to HTTP endpoints, as webhooks
@@ -180,6 +184,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Requests(args) => block_on(requests::run(args)),
         Command::Topic(args) => block_on(topic::run(args)),
         Command::Group(args) => block_on(group::run(args)),
+        Command::Transaction(args) => block_on(transaction::run(args)),
         Command::Route(args) => block_on(route::run(args)),
         Command::Push(args) => block_on(push::run(args)),
         Command::Receipts(args) => block_on(receipts::run(args)),

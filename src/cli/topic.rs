@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use tidelog::base::TopicName;
-use tidelog::client::{Admin, NewTopic, TopicChange, TopicDescription};
+use tidelog::client::{Admin, HeldPartition, NewTopic, TopicChange, TopicDescription};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
 use super::output::{self, grouped, rfc3339, table};
 use super::position::parse_pair;
+use super::transaction;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -131,7 +132,8 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
         TopicCommand::List => list(&admin, args.json).await,
         TopicCommand::Describe { topic } => {
             let topic = admin.describe_topic(topic.as_str()).await?;
-            if args.json { print_json(&topic) } else { print_description(&topic) }
+            let held = transaction::held(&admin, vec![topic.name.clone()]).await?;
+            if args.json { print_json(&topic, &held) } else { print_description(&topic, &held) }
         }
         TopicCommand::Alter { topic, partitions, set, unset } => {
             let mut change = TopicChange::new(topic.as_str());
@@ -187,14 +189,14 @@ async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
 
 fn done(json: bool, what: &str, topic: &TopicDescription) -> Result<(), Failure> {
     if json {
-        return print_json(topic);
+        return print_json(topic, &[]);
     }
     let partitions = output::count(topic.partitions.len() as u64, "partition");
     output::complain(&format!("topic '{}' {what}, {partitions}", topic.name));
     Ok(())
 }
 
-fn print_json(topic: &TopicDescription) -> Result<(), Failure> {
+fn print_json(topic: &TopicDescription, held: &[HeldPartition]) -> Result<(), Failure> {
     let settings: Map<String, Value> =
         topic.settings.iter().map(|setting| (setting.name.clone(), Value::from(setting.value.clone()))).collect();
     let partitions: Vec<Value> = topic
@@ -212,6 +214,7 @@ fn print_json(topic: &TopicDescription) -> Result<(), Failure> {
                 "clean_bytes": partition.clean_bytes,
                 "dirty_bytes": partition.dirty_bytes,
                 "state": partition.state,
+                "held": held.iter().find(|at| at.partition == partition.partition).map(transaction::held_json),
             })
         })
         .collect();
@@ -219,7 +222,7 @@ fn print_json(topic: &TopicDescription) -> Result<(), Failure> {
     output::json_line(&mut io::stdout(), &line)
 }
 
-fn print_description(topic: &TopicDescription) -> Result<(), Failure> {
+fn print_description(topic: &TopicDescription, held: &[HeldPartition]) -> Result<(), Failure> {
     let mut out = output::stdout();
     writeln!(out, "{}  (id {})\n", topic.name, topic.id)?;
     let rows = topic.settings.iter().map(|setting| {
@@ -239,6 +242,9 @@ fn print_description(topic: &TopicDescription) -> Result<(), Failure> {
             partition.state.clone(),
         ]
     });
+    for at in held {
+        writeln!(out, "{}", transaction::held_line(at))?;
+    }
     let compacted = topic.settings.iter().any(|setting| setting.name == "cleanup" && setting.value.contains("compact"));
     let header = ["partition", "start", "stable end", "log end", "size", "segments", "newest record", "state"];
     writeln!(out, "{}", table(&header, &[0, 1, 2, 3, 4, 5], rows.collect()))?;

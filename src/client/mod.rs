@@ -33,6 +33,7 @@ mod pushes;
 mod queue;
 mod request;
 mod routes;
+mod transactions;
 mod write;
 
 pub use crate::base::StartAt;
@@ -57,6 +58,10 @@ pub use crate::protocol::{
     RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
+
+pub use crate::protocol::{
+    DescribeTransactionOk, HeldPartition, ListTransactions, TransactionPartition, TransactionSummary,
+};
 
 pub use crate::protocol::{
     ApplyRoutesOk, ExplainedRoute, RouteChange, RouteChangeKind, RouteDescription, RouteMistake, RoutePoint,

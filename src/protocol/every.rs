@@ -249,6 +249,26 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<AcknowledgeDamage>(body);
             same::<AcknowledgeDamageOk>(body);
         }
+        Kind::ListTransactions => {
+            same::<ListTransactions>(body);
+            same::<ListTransactionsOk>(body);
+        }
+        Kind::DescribeTransaction => {
+            same::<DescribeTransaction>(body);
+            same::<DescribeTransactionOk>(body);
+        }
+        Kind::AbortTransaction => {
+            same::<AbortTransaction>(body);
+            same::<AbortTransactionOk>(body);
+        }
+        Kind::ForgetTransaction => {
+            same::<ForgetTransaction>(body);
+            same::<ForgetTransactionOk>(body);
+        }
+        Kind::ListHeld => {
+            same::<ListHeld>(body);
+            same::<ListHeldOk>(body);
+        }
     }
     same::<ErrorBody>(body);
 }

@@ -192,6 +192,16 @@ kinds! {
     102 ListDamage "list_damage";
     /// [`super::AcknowledgeDamage`].
     103 AcknowledgeDamage "acknowledge_damage";
+    /// [`super::ListTransactions`].
+    110 ListTransactions "list_transactions";
+    /// [`super::DescribeTransaction`].
+    111 DescribeTransaction "describe_transaction";
+    /// [`super::AbortTransaction`].
+    112 AbortTransaction "abort_transaction";
+    /// [`super::ForgetTransaction`].
+    113 ForgetTransaction "forget_transaction";
+    /// [`super::ListHeld`].
+    114 ListHeld "list_held";
 }
 
 impl Kind {

@@ -17,6 +17,7 @@ mod requests;
 mod routes;
 mod streams;
 mod topics;
+mod transactions;
 
 pub use codec::{decode_body, encode_body};
 pub use damage::*;
@@ -33,6 +34,7 @@ pub use requests::*;
 pub use routes::*;
 pub use streams::*;
 pub use topics::*;
+pub use transactions::*;
 
 /// Oldest protocol version spoken here.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;

@@ -26,3 +26,4 @@ mod refusing;
 mod talking;
 mod topics;
 mod transacting;
+mod transactions_held;

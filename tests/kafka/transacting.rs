@@ -63,6 +63,11 @@ impl Writer {
         results.iter().map(|result| result.partition_error_code).collect()
     }
 
+    /// Its producer id and epoch.
+    pub fn identity(&self) -> (i64, i16) {
+        (self.producer, self.epoch)
+    }
+
     fn batch(&mut self, values: &[&str]) -> Bytes {
         let options = BatchOptions {
             producer_id: self.producer,
@@ -78,7 +83,7 @@ impl Writer {
         batch.freeze()
     }
 
-    async fn write(&mut self, client: &mut Client, topic: &str, values: &[&str]) -> i16 {
+    pub async fn write(&mut self, client: &mut Client, topic: &str, values: &[&str]) -> i16 {
         let batch = self.batch(values);
         produce(client, 9, topic, batch).await.error_code
     }
@@ -120,7 +125,7 @@ fn batches(data: &PartitionData) -> Vec<BatchHeader> {
     Batches::new(data.records.clone().unwrap_or_default()).map(|batch| batch.unwrap().0).collect()
 }
 
-async fn end_offset(client: &mut Client, topic: &str, isolation: i8) -> i64 {
+pub async fn end_offset(client: &mut Client, topic: &str, isolation: i8) -> i64 {
     let part = ListOffsetsPartition::default().with_partition_index(0).with_current_leader_epoch(-1).with_timestamp(-1);
     let topic = ListOffsetsTopic::default().with_name(name(topic)).with_partitions(vec![part]);
     let request = ListOffsetsRequest::default()
@@ -131,7 +136,7 @@ async fn end_offset(client: &mut Client, topic: &str, isolation: i8) -> i64 {
 }
 
 /// What a native reader finds up to the end.
-async fn native(running: &Running, topic: &str) -> Vec<String> {
+pub async fn native(running: &Running, topic: &str) -> Vec<String> {
     let client = Native::connect(&running.server.addresses()[0].to_string()).await.unwrap();
     let consumer = client.consumer().topic(topic).from(StartAt::Beginning).until_end(true).build().await.unwrap();
     let records: Vec<_> = tokio::time::timeout(PATIENCE, consumer.collect()).await.expect("reading hangs");

@@ -20,6 +20,7 @@ mod streams;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod watching;
 
 pub use connection::{ADMIN_DOOR, DOOR};

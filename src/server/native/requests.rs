@@ -9,7 +9,10 @@ use futures_util::FutureExt;
 
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
-use super::{damage, durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, watching};
+use super::{
+    damage, durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, transactions,
+    watching,
+};
 use crate::base::{ErrorKind, limits};
 use crate::broker::Place;
 use crate::protocol as wire;
@@ -163,6 +166,11 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::ListDamage => start(session, frame, ticket, damage::list).await,
         Kind::AcknowledgeDamage => start(session, frame, ticket, damage::acknowledge).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,
+        Kind::ListTransactions => start(session, frame, ticket, transactions::list).await,
+        Kind::DescribeTransaction => start(session, frame, ticket, transactions::describe).await,
+        Kind::AbortTransaction => start(session, frame, ticket, transactions::abort).await,
+        Kind::ForgetTransaction => start(session, frame, ticket, transactions::forget).await,
+        Kind::ListHeld => start(session, frame, ticket, transactions::held).await,
         Kind::ListDeadLetters => start(session, frame, ticket, receipts::dead_letters).await,
         Kind::AwaitReply => start(session, frame, ticket, durable::await_reply).await,
         Kind::ListRequests => start(session, frame, ticket, durable::list).await,
