@@ -33,6 +33,7 @@ use crate::base::{PartitionId, TopicName, limits};
 use crate::broker::{BeginTransactional, BrokerError, ClassicVoice, Commit, Producer};
 use crate::catalog::{TransactionClient, TransactionEntry, TransactionPhase};
 use crate::record::Marker;
+use crate::server::budget::Peer;
 
 /// The version from which on clients know that there is a code for a producer that was superseded.
 const FENCED_SINCE: i16 = 2;
@@ -195,10 +196,12 @@ pub async fn begin(
         (producer, epoch) if producer >= 0 && epoch >= 0 => Some((producer, epoch)),
         _ => return Err(errors::INVALID_REQUEST),
     };
-    let client = TransactionClient {
-        address: session.peer.ip().to_canonical().to_string(),
-        name: client.chars().take(limits::TRANSACTION_CLIENT_CHARS).collect(),
+    // Ids are shared out as connections and budgets are: of an IPv6 address by its network.
+    let address = match Peer::at(session.peer.ip()) {
+        Peer::Address(address) => address.to_string(),
+        Peer::Server => String::new(),
     };
+    let client = TransactionClient { address, name: client.chars().take(limits::TRANSACTION_CLIENT_CHARS).collect() };
     let wanted = BeginTransactional {
         id: request.transactional_id.as_ref().map_or("", |id| id.as_str()),
         timeout_ms: u64::try_from(request.transaction_timeout_ms).unwrap_or(0),
