@@ -221,6 +221,16 @@ pub const AGGREGATE_PARTS: usize = 20_000;
 /// Bytes of the parts that an aggregate holds of wholes that are not complete, for each partition that it reads.
 pub const AGGREGATE_BYTES: usize = 64 * 1024 * 1024;
 
+/// Portions of work that may wait for the workers under one key (a connection, group, partition or route). A caller submits the
+/// next portion when the last is done, so an honest connection has as many as it has requests under way that look into
+/// batches: what is beyond waits without a place in the queue.
+pub const WORK_PER_KEY: usize = 16;
+
+/// Bytes of uncompressed batches whose records are looked at where the caller runs. A record has seven bytes at least, a
+/// header two, and either takes some ten nanoseconds: less than a millisecond. Beyond it, and for compressed batches, workers
+/// do it; an honest producer of large batches pays some ten microseconds for each.
+pub const INLINE_BYTES: usize = 64 * 1024;
+
 /// Push subscriptions of a server.
 pub const PUSHES: usize = 1_000;
 

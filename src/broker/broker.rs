@@ -27,6 +27,7 @@ use super::stream::Streams;
 use super::transactions::Transactions;
 use super::upkeep::Upkeep;
 use super::watch::Watcher;
+use super::work::{Portion, WorkKey, Workers};
 use super::{BrokerConfig, BrokerError, Startup};
 
 /// The broker: topics, and what can be done with them.
@@ -65,6 +66,7 @@ pub struct Broker {
     pub(crate) requests: Arc<Durable>,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) transactions: Arc<Transactions>,
+    pub(crate) workers: Workers,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
     pub(crate) damages: Damages,
@@ -95,6 +97,8 @@ impl Broker {
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a commit thread: {error}")))?;
         let metrics = Arc::new(Metrics::new());
+        let workers = Workers::start()
+            .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a worker: {error}")))?;
         let live = Live::new(Arc::clone(&clock), Arc::clone(&metrics));
         let requests = Arc::new(Durable::restore(&catalog));
         let receipts = Arc::new(Receipts::restore(&catalog));
@@ -131,10 +135,15 @@ impl Broker {
             requests,
             receipts,
             transactions,
+            workers,
             here: tokio::sync::Semaphore::new(HERE),
             damages,
         };
-        broker.metrics.register(|registry| broker.pushes.register(registry));
+        broker.metrics.register(|registry| {
+            broker.pushes.register(registry);
+            let what = "Portions of long computing (opening batches, asking filters) that went to the workers";
+            registry.register("work_portions", what, broker.workers.portions.clone());
+        });
         broker.finish_deletions()?;
         broker.open_topics()?;
         let notes = broker.settle_positions()?;
@@ -221,6 +230,18 @@ impl Broker {
         Ok((ids.start, 0))
     }
 
+    /// Does a portion of work that computes for long on threads that are there for it, when the turn of its key comes.
+    ///
+    /// # Errors
+    /// The broker stops.
+    pub async fn work<R: Send + 'static>(
+        &self,
+        key: &WorkKey,
+        work: impl FnOnce(Portion) -> R + Send + 'static,
+    ) -> Result<R, BrokerError> {
+        self.workers.run(key, work).await
+    }
+
     /// Refuses new work, lets what is queued finish, syncs and writes checkpoints.
     pub async fn shutdown(self: &Arc<Self>) {
         self.stop_routes().await;
@@ -259,6 +280,7 @@ impl Broker {
         if let Some(watcher) = lock(&self.watcher).take() {
             watcher.stop();
         }
+        self.workers.stop();
         // Whoever still holds the broker can only be refused by it; the next server need not wait for them.
         self.dir.unlock();
     }

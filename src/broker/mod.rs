@@ -2,7 +2,8 @@
 //!
 //! Knows no protocol: no wire struct appears here. Blocking disk work runs on the commit threads (appends and syncs) or
 //! on the runtime's bounded blocking pool (reads and administration), never on an async worker but one that has handed its
-//! tasks over for the time ([`Place::Here`]); no lock is held across an await.
+//! tasks over for the time ([`Place::Here`]); no lock is held across an await. What computes for long (opening compressed
+//! batches, asking filters) runs on threads of its own, in portions, fair between connections and groups (`work`).
 
 mod admin;
 mod asked;
@@ -37,6 +38,7 @@ mod transactions;
 mod types;
 mod upkeep;
 mod watch;
+mod work;
 
 pub use asked::Encode;
 pub use broker::Broker;
@@ -47,7 +49,7 @@ pub use error::BrokerError;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
 pub(crate) use opened::{Opened, Unreadable};
-pub use produce::{Place, ProduceFuture};
+pub use produce::{Offer, Place, ProduceFuture};
 pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
 
 pub use crate::catalog::Processed;
@@ -77,6 +79,7 @@ pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, Isolation, Marked, NewTopic, OffsetAt, PartitionDescription,
     PartitionEnds, Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,
 };
+pub use work::{Portion, WorkKey};
 
 #[cfg(test)]
 mod tests;

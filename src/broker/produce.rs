@@ -13,25 +13,37 @@ use crate::base::{ErrorKind, Millis, PartitionId, TimestampMs, limits};
 use crate::catalog::TopicSettings;
 use crate::log::{AppendRequest, WaitFor};
 use crate::record::{
-    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, check_compressed, check_produced, set_max_timestamp,
+    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, Compression, check_compressed, check_produced,
+    set_max_timestamp,
 };
 
+use super::work::WorkKey;
 use super::{AckLevel, Broker, BrokerError, Produced};
 
-/// Compressed batches from this size on are looked into with the thread's other tasks handed over first.
-const LONG_LOOK: usize = 64 * 1024;
+/// Bytes of an uncompressed batch that is checked where the caller runs: its records are walked over, and with a header for
+/// every two bytes that takes about a millisecond. A batch of this crate's client fits, when nobody says otherwise.
+const INLINE_BATCH_BYTES: usize = 288 * 1024;
+
+/// A batch on its way to the log, and what a look into it has found, if there was one.
+pub struct Offer {
+    batch: BytesMut,
+    checked: Option<Result<(BatchHeader, CheckedRecords), BrokerError>>,
+}
+
+impl From<BytesMut> for Offer {
+    fn from(batch: BytesMut) -> Self {
+        Self { batch, checked: None }
+    }
+}
 
 /// The one gate to every topic, for producers of every protocol and for the server itself: what gets through can be read to
 /// its last record, in bounded memory, and be carried by every door. Compressed batches are looked into.
 fn check(batch: &[u8], bounds: Bounds) -> Result<(BatchHeader, CheckedRecords), BatchError> {
     let Checked { header, records } = check_produced(batch, bounds)?;
-    if let Some(records) = records {
-        return Ok((header, records));
-    }
-    let look = || check_compressed(batch, bounds);
-    let runtime = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    let hands_over = batch.len() >= LONG_LOOK && matches!(runtime, Ok(RuntimeFlavor::MultiThread));
-    let records = if hands_over { tokio::task::block_in_place(look) } else { look() }?;
+    let records = match records {
+        Some(records) => records,
+        None => check_compressed(batch, bounds)?,
+    };
     Ok((header, records))
 }
 
@@ -71,6 +83,34 @@ impl Future for ProduceFuture {
 }
 
 impl Broker {
+    /// Looks into a batch ahead of its append, as `key`'s work, if that may take long for a thread of the runtime: it is
+    /// compressed, or large. A connection that awaits this before it reads on keeps its batches in order.
+    pub async fn look_into(&self, key: &WorkKey, topic: &str, batch: BytesMut) -> Offer {
+        let compressed = BatchHeader::parse(&batch).and_then(|header| header.compression());
+        let compressed = compressed.is_ok_and(|codec| codec != Compression::None);
+        let most = if compressed { limits::INLINE_BYTES } else { INLINE_BATCH_BYTES };
+        let short = batch.len() <= most;
+        if short && !compressed {
+            return batch.into();
+        }
+        let bounds = match self.topic(topic) {
+            Ok(topic) => Bounds::accepting(topic.settings.max_message_bytes.as_usize()),
+            Err(error) => return Offer { batch, checked: Some(Err(error)) },
+        };
+        // Most compressed batches are small, and stay so when they are opened.
+        if short {
+            match check(&batch, bounds.opened_to(limits::INLINE_BYTES)) {
+                Err(error) if error.is_too_large() => {}
+                checked => return Offer { batch, checked: Some(checked.map_err(BrokerError::from)) },
+            }
+        }
+        let looked = self.workers.run(key, move |_| {
+            let checked = check(&batch, bounds).map_err(BrokerError::from);
+            Offer { batch, checked: Some(checked) }
+        });
+        looked.await.unwrap_or_else(|error| Offer { batch: BytesMut::new(), checked: Some(Err(error)) })
+    }
+
     /// Checks a batch and queues it for its partition before it returns: the order of calls is the order in the log.
     pub fn produce(&self, topic: &str, partition: PartitionId, batch: BytesMut, ack: AckLevel) -> ProduceFuture {
         self.produce_at(topic, partition, batch, ack, Place::CommitThread)
@@ -81,7 +121,7 @@ impl Broker {
         &self,
         topic: &str,
         partition: PartitionId,
-        batch: BytesMut,
+        batch: impl Into<Offer>,
         ack: AckLevel,
         place: Place,
     ) -> ProduceFuture {
@@ -97,19 +137,19 @@ impl Broker {
         &self,
         topic: &str,
         number: PartitionId,
-        batch: BytesMut,
+        batch: impl Into<Offer>,
         ack: AckLevel,
         place: Place,
         done: impl FnOnce(Result<Produced, BrokerError>) + Send + 'static,
     ) {
-        self.append(topic, number, batch, (ack, false), place, done);
+        self.append(topic, number, batch.into(), (ack, false), place, done);
     }
 
     /// As [`Broker::produce`], for producers of the server's own.
     pub(crate) fn produce_own(&self, topic: &str, partition: PartitionId, batch: BytesMut) -> ProduceFuture {
         let (sender, receiver) = oneshot::channel();
         let done = move |outcome| drop(sender.send(outcome));
-        self.append(topic, partition, batch, (AckLevel::Durable, true), Place::CommitThread, done);
+        self.append(topic, partition, batch.into(), (AckLevel::Durable, true), Place::CommitThread, done);
         ProduceFuture(receiver)
     }
 
@@ -117,15 +157,17 @@ impl Broker {
         &self,
         topic: &str,
         number: PartitionId,
-        mut batch: BytesMut,
+        offer: Offer,
         (ack, own): (AckLevel, bool),
         place: Place,
         done: impl FnOnce(Result<Produced, BrokerError>) + Send + 'static,
     ) {
+        let Offer { mut batch, checked } = offer;
         let checked = self.topic(topic).and_then(|topic| {
             let partition = Arc::clone(topic.partition(number)?);
             let most = topic.settings.max_message_bytes.as_usize();
-            let (header, records) = check(&batch, if own { Bounds::own(most) } else { Bounds::accepting(most) })?;
+            let bounds = || if own { Bounds::own(most) } else { Bounds::accepting(most) };
+            let (header, records) = checked.unwrap_or_else(|| check(&batch, bounds()).map_err(BrokerError::from))?;
             if header.producer_id >= limits::OWN_PRODUCER_IDS && !own {
                 let message = format!("producer id {} is one of the server's own", header.producer_id);
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));

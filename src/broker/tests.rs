@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::base::{Condition, ErrorKind, SystemClock, TopicName};
 use crate::disk::RealDisk;
-use crate::record::{BatchBuilder, BatchOptions};
+use crate::record::{BatchBuilder, BatchOptions, Compression};
 
 fn open(dir: &std::path::Path) -> Result<Arc<Broker>, BrokerError> {
     let config = BrokerConfig { data_dir: dir.to_owned(), ..BrokerConfig::default() };
@@ -68,6 +68,38 @@ async fn a_fetch_that_may_not_wait_touches_no_timer() {
         fetched.next_offset
     });
     assert_eq!(read.join().unwrap(), 0);
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_long_to_check_goes_to_the_workers_and_keeps_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = open(dir.path()).unwrap();
+    broker.metadata(&TopicName::new("t").unwrap(), true).await.unwrap();
+    let of = |compression, bytes: usize| {
+        let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });
+        builder.push(5, None, Some(&vec![b'x'; bytes]), &[]);
+        builder.build()
+    };
+    let key = WorkKey::new();
+    let mut appends = Vec::new();
+    // Plain, small when opened, large when opened (though not before), plain.
+    for (compression, bytes, portions) in [
+        (Compression::None, 200_000, 0),
+        (Compression::Zstd, 20_000, 0),
+        (Compression::Zstd, 200_000, 1),
+        (Compression::None, 10, 1),
+    ] {
+        let offer = broker.look_into(&key, "t", of(compression, bytes)).await;
+        assert_eq!(broker.workers.portions.get(), portions);
+        appends.push(broker.produce_at("t", 0, offer, AckLevel::Durable, Place::CommitThread));
+    }
+    for (at, append) in appends.into_iter().enumerate() {
+        assert_eq!(append.await.unwrap().base_offset, at as u64);
+    }
+    let gone = broker.look_into(&key, "no-such", of(Compression::Zstd, 10)).await;
+    let refused = broker.produce_at("no-such", 0, gone, AckLevel::Durable, Place::CommitThread).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
     broker.shutdown().await;
 }
 

@@ -36,6 +36,11 @@ impl Bounds {
         }
     }
 
+    /// The same, with records of at most so many bytes when decompressed: a look that is sure to be short.
+    pub fn opened_to(self, bytes: usize) -> Self {
+        Self { opened: self.opened.min(bytes), weight: self.weight.min(bytes), ..self }
+    }
+
     /// What the server itself may write there: a record that was accepted, with headers of the server's own.
     pub const fn own(max_message_bytes: usize) -> Self {
         let accepting = Self::accepting(max_message_bytes);

@@ -1,6 +1,7 @@
 //! What the listeners count, registered beside the broker's own metrics.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -39,6 +40,8 @@ pub struct ServerMetrics {
     pub kafka_connections: Gauge,
     /// HTTP connections open now.
     pub http_connections: Gauge,
+    /// The runtime's longest delay in the last minute, in seconds.
+    pub runtime_delay: Gauge<f64, AtomicU64>,
     limits: Family<LimitLabel, Gauge>,
     http_requests: Family<PathLabel, Counter>,
     http_answers: Family<StatusLabel, Counter>,
@@ -129,6 +132,8 @@ impl ServerMetrics {
         registry.register("sent_bytes", "Bytes written to clients", self.bytes_out.clone());
         registry.register("inbound_bytes", "Bytes of requests in memory", self.held_in.clone());
         registry.register("outbound_bytes", "Bytes of answers in memory", self.held_out.clone());
+        let what = "Longest time in the last minute for which the runtime did not get to a task that could run";
+        registry.register("runtime_delay_seconds", what, self.runtime_delay.clone());
         registry.register("http_connections", "HTTP connections open now", self.http_connections.clone());
         registry.register("limit", "The most that is allowed of what a gauge of this name tells", self.limits.clone());
         registry.register("http_requests", "HTTP requests by path", self.http_requests.clone());

@@ -6,6 +6,7 @@ mod accept;
 mod budget;
 mod callbacks;
 pub mod config;
+mod delay;
 mod files;
 mod frames;
 mod http;
@@ -43,6 +44,7 @@ use crate::disk::{Disk, RealDisk};
 use accept::Door;
 use budget::Budget;
 use config::{ConfigError, ServerConfig};
+use delay::RuntimeDelay;
 use metrics::ServerMetrics;
 use outgoing::Outgoing;
 use places::Doors;
@@ -160,6 +162,7 @@ impl Server {
             started_at_ms,
             started_monotonic_ms,
             metrics,
+            delay: RuntimeDelay::new(started_monotonic_ms),
             process: ProcessMetrics::new(started_at_ms),
             calls,
             incoming: Budget::new(half),
@@ -169,6 +172,11 @@ impl Server {
             stopping,
             config,
         });
+        delay::watch(&shared).map_err(|source| ServerError::Process {
+            what: "cannot start the thread that watches the runtime",
+            source,
+        })?;
+        tasks::spawn_lasting("runtime delay", delay::run(Arc::clone(&shared)));
         let mut listeners = Vec::new();
         let addresses = open_doors("native listener", sockets, native::DOOR, &shared, &mut listeners)?;
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;

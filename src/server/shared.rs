@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
 use super::budget::Budget;
 use super::config::ServerConfig;
+use super::delay::RuntimeDelay;
 use super::metrics::ServerMetrics;
 use super::outgoing::Outgoing;
 use super::places::Doors;
@@ -28,6 +30,8 @@ pub struct Shared {
     pub started_monotonic_ms: u64,
     /// What is counted.
     pub metrics: Arc<ServerMetrics>,
+    /// How late the runtime is.
+    pub delay: RuntimeDelay,
     /// What the process uses.
     pub process: ProcessMetrics,
     /// Who makes calls to other people's HTTP endpoints.
@@ -56,6 +60,11 @@ impl Shared {
         *self.stopping.borrow()
     }
 
+    /// How late the runtime has been at most, within this time up to now; up to a minute.
+    pub fn runtime_delay(&self, span: Duration) -> Duration {
+        self.delay.within(span, self.clock.monotonic_ms())
+    }
+
     /// All metrics as they are now, in the Prometheus text format. See [`Broker::metrics_text`].
     pub async fn metrics_text(self: &Arc<Self>) -> Arc<str> {
         let shared = Arc::clone(self);
@@ -64,6 +73,7 @@ impl Shared {
             shared.metrics.held_out.set(i64::try_from(shared.outgoing.used()).unwrap_or(i64::MAX));
             let evictions = shared.incoming.evictions() + shared.outgoing.evictions();
             shared.metrics.evicted.inc_by(evictions.saturating_sub(shared.metrics.evicted.get()));
+            shared.metrics.runtime_delay.set(shared.runtime_delay(Duration::from_secs(60)).as_secs_f64());
             shared.process.refresh();
             shared.broker.encode_metrics(Some(shared.process.registry()))
         };

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::problem::Problem;
 use crate::base::ErrorKind;
+use crate::broker::WorkKey;
 use crate::server::accept::Open;
 use crate::server::budget::{Account, Gate, Grant, Holder};
 use crate::server::shared::Shared;
@@ -30,6 +31,8 @@ pub struct Caller {
     pub incoming: Arc<Account>,
     /// Bytes of its answers.
     pub outgoing: Arc<Account>,
+    /// For work that its requests make.
+    pub work: WorkKey,
     /// Its place among the connections, which it holds until the last of its work has ended: an append goes on when the
     /// connection is gone, and whoever stops the server waits for that as well. Dropped behind all else.
     open: Open,
@@ -52,7 +55,7 @@ impl Caller {
         let limit = shared.config.max_connection_bytes.as_usize();
         let holder = Holder::client(Gate::Http, peer);
         let (incoming, outgoing) = (shared.incoming.account(limit, holder), shared.outgoing.account(limit, holder));
-        Self { shared, is_local, incoming, outgoing, open, answering: AtomicUsize::new(0) }
+        Self { shared, is_local, incoming, outgoing, work: WorkKey::new(), open, answering: AtomicUsize::new(0) }
     }
 
     /// Whether the connection has one of the places that are kept for the server's health.

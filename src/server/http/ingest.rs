@@ -15,8 +15,8 @@ use super::idempotency::IdempotencyKey;
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records;
-use crate::base::{GroupName, Millis, PartitionId, TopicName};
-use crate::broker::{AckLevel, Broker, BrokerError, MAX_ASKED, Produced, RecordAt, TopicMetadata};
+use crate::base::{GroupName, Millis, PartitionId, TopicName, limits};
+use crate::broker::{AckLevel, Broker, BrokerError, MAX_ASKED, Place, Produced, RecordAt, TopicMetadata};
 use crate::record::json::NewRecord;
 use crate::record::{BatchBuilder, Record, partition_for_key};
 use crate::server::budget::Grant;
@@ -46,7 +46,12 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
     let (head, body) = request.into_parts();
     let key = IdempotencyKey::read(&head.headers)?;
     let Taken { bytes, grant } = body::take(caller, body).await?;
-    let new = records::read(&head.headers, &query, bytes)?;
+    let new = if bytes.len() <= limits::INLINE_BYTES {
+        records::read(&head.headers, &query, bytes)?
+    } else {
+        let headers = head.headers;
+        caller.shared.broker.work(&caller.work, move |_| records::read(&headers, &query, bytes)).await??
+    };
     if let Some(wanted) = &wanted {
         // Before anything is appended.
         caller.shared.broker.may_ask_receipts(new.len(), wanted.timeout)?;
@@ -107,7 +112,9 @@ async fn produce(
             builder.push_record(&record);
             places.push((at, record.timestamp));
         }
-        appends.push((partition, places, broker.produce(topic.as_str(), partition, builder.build(), ack)));
+        let batch = broker.look_into(&caller.work, topic.as_str(), builder.build()).await;
+        let append = broker.produce_at(topic.as_str(), partition, batch, ack, Place::CommitThread);
+        appends.push((partition, places, append));
     }
     if ack == AckLevel::None {
         // Queued; whether it is appended, nobody is told. What it holds of the budget it holds until then.

@@ -750,10 +750,29 @@ async fn browsers_from_elsewhere_are_refused() {
         ("host: localhost\r\norigin: http://evil.example\r\n", false),
         ("host: localhost\r\norigin: null\r\n", false),
         ("host: localhost\r\norigin: https://queue.example:8443\r\n", true),
+        ("host: localhost\r\norigin: https://queue.example\r\norigin: http://evil.example\r\n", false),
+        ("host: localhost\r\nsec-fetch-site: cross-site\r\n", false),
+        ("host: 127.0.0.1\r\nsec-fetch-site: cross-site\r\nsec-fetch-mode: navigate\r\n", false),
+        ("host: localhost\r\nsec-fetch-site: same-site\r\nsec-fetch-mode: no-cors\r\n", false),
+        (
+            "host: localhost\r\nsec-fetch-site: same-site\r\nsec-fetch-mode: navigate\r\nsec-fetch-dest: iframe\r\n",
+            false,
+        ),
+        (
+            "host: localhost\r\nsec-fetch-site: same-site\r\nsec-fetch-mode: navigate\r\nsec-fetch-dest: document\r\n",
+            true,
+        ),
+        ("host: localhost\r\nsec-fetch-site: same-origin\r\n", true),
+        ("host: localhost\r\nsec-fetch-site: none\r\n", true),
+        ("host: localhost\r\norigin: https://queue.example\r\nsec-fetch-site: cross-site\r\n", true),
     ] {
+        let status = if allowed { 200 } else { 403 };
         let request = format!("POST /topics/t HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: 1\r\n\r\nx");
         let reply = bench.raw(request).await;
-        assert_eq!(reply.status, if allowed { 200 } else { 403 }, "{headers}: {reply:?}");
+        assert_eq!(reply.status, status, "{headers}: {reply:?}");
+        // A request without a body, as an image on a page makes it.
+        let reply = bench.raw(format!("GET /health HTTP/1.1\r\n{headers}connection: close\r\n\r\n")).await;
+        assert_eq!(reply.status, status, "{headers}: {reply:?}");
     }
     bench.server.stop().await;
     let mut headers = http::HeaderMap::new();

@@ -117,7 +117,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &
             session.arrived(reader.waited());
             // Its answer may be put off for as long as the client has said.
             let waits = frame.get(..2).is_some_and(|key| WAITING.iter().any(|kind| kind.to_be_bytes() == key));
-            let pending = requests::begin(&session, frame, grant)?;
+            let pending = requests::begin(&session, frame, grant).await?;
             if queue.send((pending, waits)).await.is_err() {
                 return Ok(());
             }

@@ -20,6 +20,7 @@ use super::errors;
 use super::once::once;
 use super::session::{NODE_ID, Session};
 use crate::base::{ErrorKind, TopicId, TopicName};
+use crate::broker::TopicSummary;
 
 /// What may be described of a cluster: what serves clients.
 const BROKERS: i8 = 1;
@@ -50,12 +51,12 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
             }
             found
         }
-        _ => session
-            .broker()
-            .list_topics()
-            .into_iter()
-            .map(|topic| described(topic.name.as_str(), topic.id, topic.partitions))
-            .collect(),
+        _ => {
+            let broker = session.broker().clone();
+            let described = |topic: TopicSummary| described(topic.name.as_str(), topic.id, topic.partitions);
+            let all = move |_| broker.list_topics().into_iter().map(described).collect();
+            session.broker().work(&session.work, all).await.unwrap_or_default()
+        }
     };
     let (host, port) = session.advertised();
     let broker = MetadataResponseBroker::default()

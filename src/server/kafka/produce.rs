@@ -49,7 +49,12 @@ struct Answer {
 ///
 /// # Errors
 /// The request cannot be read; nothing was handed over then.
-pub fn begin(session: &Arc<Session>, asked: Asked, mut body: BytesMut, grant: Grant) -> Result<Pending, WireError> {
+pub async fn begin(
+    session: &Arc<Session>,
+    asked: Asked,
+    mut body: BytesMut,
+    grant: Grant,
+) -> Result<Pending, WireError> {
     let request = parse(&body, asked)?;
     let level = match request.acks {
         0 => Some(AckLevel::None),
@@ -81,7 +86,7 @@ pub fn begin(session: &Arc<Session>, asked: Asked, mut body: BytesMut, grant: Gr
                 }
                 (_, None) => Outcome::Refused(errors::INVALID_RECORD, "no batch".to_owned()),
                 (Some(level), Some(batch)) => {
-                    hand_over(session, asked, (&topic, partition), batch, (level, place), grant.clone())
+                    hand_over(session, asked, (&topic, partition), batch, (level, place), grant.clone()).await
                 }
             };
             outcomes.push((partition, outcome));
@@ -130,7 +135,7 @@ pub fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
     Ok(Request { acks, topics })
 }
 
-fn hand_over(
+async fn hand_over(
     session: &Session,
     asked: Asked,
     (topic, partition): (&str, i32),
@@ -146,6 +151,7 @@ fn hand_over(
     };
     match check(&batch, asked.version) {
         Ok(()) => {
+            let batch = session.broker().look_into(&session.work, topic, batch).await;
             let (sender, receiver) = oneshot::channel();
             session.broker().produce_then(topic, partition, batch, level, place, move |outcome| {
                 drop(grant);

@@ -14,6 +14,7 @@ use super::{
     admin, consumers, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics,
     transactions,
 };
+use crate::base::limits;
 use crate::server::budget::Grant;
 
 /// Bytes of a request that carries no batches.
@@ -25,29 +26,46 @@ const HEAD_BYTES: usize = 8;
 /// An answer from this size on takes its bytes from the budget.
 const LARGE_ANSWER: usize = 16 * 1024;
 
-/// Begins with a request: batches are in the broker's queue when this returns, anything else is done when its turn to be
-/// answered comes.
+/// Kinds whose answers list what there is: with thousands of topics or groups they take long to write.
+const LISTS: [i16; 6] = [
+    api::METADATA,
+    api::LIST_GROUPS,
+    api::DESCRIBE_GROUPS,
+    api::DESCRIBE_CONFIGS,
+    api::DESCRIBE_LOG_DIRS,
+    api::OFFSET_FETCH,
+];
+
+/// Begins with a request: batches are in the broker's queue when this returns (those that take long to check have been checked
+/// by then), anything else is done when its turn to be answered comes.
 ///
 /// # Errors
 /// What ends the connection.
-pub fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Result<Pending, Hangup> {
+pub async fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Result<Pending, Hangup> {
     let (api, asked) = asked(&frame)?;
     session.shared.metrics.request(api.name);
     if asked.key == api::API_VERSIONS {
         let answer = versions(api, asked.version, asked.correlation);
         return Ok(Box::pin(std::future::ready(Ok(Some(answer)))));
     }
-    let opened = open(api, asked, frame)?;
+    let opened = if frame.len() > limits::INLINE_BYTES && api.shape.is_some() {
+        // Up to a hundred thousand elements to walk over.
+        let opened = session.broker().work(&session.work, move |_| open(api, asked, frame)).await;
+        opened.map_err(|error| Hangup::Fault(error.to_string()))??
+    } else {
+        open(api, asked, frame)?
+    };
     match asked.key {
         api::PRODUCE => {
-            produce::begin(session, asked, opened.body, grant).map_err(|error| malformed(api, asked.version, &error))
+            let begun = produce::begin(session, asked, opened.body, grant).await;
+            begun.map_err(|error| malformed(api, asked.version, &error))
         }
         api::FETCH => {
             let wanted = fetch::parse(&opened.body, asked).map_err(|error| malformed(api, asked.version, &error))?;
             drop(grant);
             Ok(Box::pin(fetch::answer(session.clone(), asked, wanted)))
         }
-        _ => control(opened, Answering { session, grant }),
+        _ => control(opened, Answering { session: session.clone(), grant }),
     }
 }
 
@@ -188,12 +206,12 @@ fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
 }
 
 /// Answers a request when its turn comes.
-struct Answering<'a> {
-    session: &'a Arc<Session>,
+struct Answering {
+    session: Arc<Session>,
     grant: Grant,
 }
 
-impl Taker for Answering<'_> {
+impl Taker for Answering {
     type Taken = Pending;
 
     fn take<Q, A, H, F>(self, mut opened: Opened, handle: H) -> Result<Pending, Hangup>
@@ -204,28 +222,36 @@ impl Taker for Answering<'_> {
         F: Future<Output = A> + Send + 'static,
     {
         let Self { session, grant } = self;
-        let session = session.clone();
         let asked = opened.asked;
         Ok(Box::pin(async move {
             // Decoded when its turn comes: what waits behind another request weighs what came, and no more.
-            let mut body = std::mem::take(&mut opened.body).freeze();
-            let request = opened.decode::<Q>(&mut body)?;
-            drop(body);
+            let (elements, large) = (opened.elements, opened.body.len() > limits::INLINE_BYTES);
+            let mut decode = move || {
+                let mut body = std::mem::take(&mut opened.body).freeze();
+                opened.decode::<Q>(&mut body)
+            };
+            let request = match large {
+                true => session.broker().work(&session.work, move |_| decode()).await,
+                false => Ok(decode()),
+            };
+            let request = request.map_err(|error| Hangup::Fault(error.to_string()))??;
             // Decoded, each element is a structure. A request that waits for other members has its words counted there.
             let mut grant = Some(grant);
             match asked.key {
                 api::JOIN_GROUP | api::SYNC_GROUP => grant = None,
-                _ if opened.elements > 0 => {
+                _ if elements > 0 => {
                     let grant = grant.as_mut();
-                    grant
-                        .map(|grant| grant.settle(grant.bytes() + opened.elements * ELEMENT_BYTES))
-                        .unwrap_or_default();
+                    grant.map(|grant| grant.settle(grant.bytes() + elements * ELEMENT_BYTES)).unwrap_or_default();
                 }
                 _ => {}
             }
             let answer = handle(session.clone(), asked.version, request).await;
             drop(grant);
-            let mut response = asked.answer(&answer)?;
+            let encoded = match LISTS.contains(&asked.key) {
+                true => session.broker().work(&session.work, move |_| asked.answer(&answer)).await,
+                false => Ok(asked.answer(&answer)),
+            };
+            let mut response = encoded.map_err(|error| Hangup::Fault(error.to_string()))??;
             let bytes = response.pieces.iter().map(Bytes::len).sum::<usize>();
             if bytes > LARGE_ANSWER {
                 response.grant = Some(session.outgoing.take(bytes).await);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 use super::wire::WireError;
-use crate::broker::Broker;
+use crate::broker::{Broker, WorkKey};
 use crate::server::budget::{Account, Gate, Holder};
 use crate::server::shared::Shared;
 
@@ -66,6 +66,8 @@ pub struct Session {
     pub shared: Arc<Shared>,
     /// Bytes of answers that this connection holds.
     pub outgoing: Arc<Account>,
+    /// For work that its requests make.
+    pub work: WorkKey,
     /// The address that the client has connected to.
     pub reached: SocketAddr,
     /// The client's own address.
@@ -85,6 +87,7 @@ impl Session {
         Arc::new(Self {
             shared,
             outgoing,
+            work: WorkKey::new(),
             reached,
             peer,
             unanswered: AtomicUsize::new(0),

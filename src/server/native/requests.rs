@@ -261,6 +261,7 @@ async fn produce(session: &Arc<Session>, frame: Frame, ticket: Ticket) {
     let broker = session.shared.broker.clone();
     // Who waits for each answer is served fastest by the thread that has just read the request.
     let place = if session.one_at_a_time() { Place::Here } else { Place::CommitThread };
+    let batch = broker.look_into(&session.work, &request.topic, batch).await;
     broker.produce_then(&request.topic, request.partition, batch, mapping::ack_level(ack), place, move |outcome| {
         let outcome = outcome.map(|produced| mapping::produce_ok(&produced)).map_err(Refusal::from);
         if let Err(refusal) = &outcome {

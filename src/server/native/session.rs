@@ -13,6 +13,7 @@ use super::members::Members;
 use super::outbox::{Outbox, Outgoing};
 use super::subscriptions::Subscriptions;
 use crate::base::ErrorKind;
+use crate::broker::WorkKey;
 use crate::protocol::{Kind, encode_frame, flags};
 use crate::server::budget::{Account, Grant};
 use crate::server::shared::Shared;
@@ -41,6 +42,8 @@ pub struct Session {
     pub exchange: Exchange,
     /// Whether changes of what topics there are are told.
     pub watches_topics: AtomicBool,
+    /// For work that its requests make.
+    pub work: WorkKey,
     /// Permits for long answers.
     pub long_answers: Arc<Semaphore>,
     outbox: Outbox,
@@ -90,6 +93,7 @@ impl Session {
             members: Members::default(),
             exchange: Exchange::default(),
             watches_topics: AtomicBool::new(false),
+            work: WorkKey::new(),
             long_answers: Arc::new(Semaphore::new(LONG_ANSWERS)),
             outbox,
             alone: AtomicU32::new(0),

@@ -56,7 +56,7 @@ impl Bench {
 
     async fn fetch(&self, frame: BytesMut) -> Vec<(i32, i16, usize)> {
         let account = self.server.shared.incoming.account(1 << 20, Holder::calls());
-        let pending = requests::begin(&self.session, frame, account.take(1).await).unwrap();
+        let pending = requests::begin(&self.session, frame, account.take(1).await).await.unwrap();
         read(pending.await)
     }
 }

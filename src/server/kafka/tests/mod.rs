@@ -65,7 +65,7 @@ async fn every_request_is_answered_or_ends_the_connection_whatever_is_in_it() {
                     // Nobody waits for anything here.
                     session.close();
                     let grant = account.take(1).await;
-                    let outcome = match requests::begin(&session, frame, grant) {
+                    let outcome = match requests::begin(&session, frame, grant).await {
                         Ok(pending) => {
                             let answer = tokio::time::timeout(Duration::from_secs(60), pending).await;
                             answer.unwrap_or_else(|_| panic!("no answer: {what}"))
