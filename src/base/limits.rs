@@ -34,6 +34,21 @@ pub const CLASSIC_BYTES: usize = 128 * 1024 * 1024;
 /// Bytes that are kept of the reason of a nack: a message and the top of a stack trace.
 pub const NACK_REASON_BYTES: usize = 4 * 1024;
 
+/// How long a group that nobody uses is remembered when nobody says otherwise, in milliseconds: seven days, as Kafka's
+/// `offsets.retention.minutes`. A consumer that runs once a week needs more.
+pub const GROUP_RETENTION_MS: u64 = 7 * 24 * 3_600_000;
+
+/// Groups of a server when nobody says otherwise. A group is an application: honest are hundreds, and thousands where consoles
+/// and broadcasting consumers make one for each start; these are not used any more, and give way.
+pub const GROUPS: usize = 100_000;
+
+/// Positions of all groups when nobody says otherwise: one for each group and partition that it reads.
+pub const GROUP_POSITIONS: usize = 2_000_000;
+
+/// Bytes of metadata of all positions when nobody says otherwise. Kafka Streams keeps some 20 bytes with each position, others
+/// nothing: enough for all positions with 32 bytes each.
+pub const GROUP_METADATA_BYTES: u64 = 64 * 1024 * 1024;
+
 /// A queue group's lease when nobody says otherwise, in milliseconds.
 pub const QUEUE_LEASE_MS: u64 = 30_000;
 
@@ -119,8 +134,25 @@ pub const COMPACTION_KEY_BYTES: usize = 32 * 1024 * 1024;
 /// Producer batches remembered per producer and partition, as in Kafka: what clients may have in flight.
 pub const PRODUCER_BATCHES: usize = 5;
 
-/// Producers remembered per partition; the one idle longest is forgotten first.
+/// Producers remembered per partition, about 2 MB; the one idle longest is forgotten first. Idempotency keys have places of their
+/// own. A client has one producer id for its life: honest are hundreds, and thousands after a restart of all clients.
 pub const PRODUCERS_PER_PARTITION: usize = 10_000;
+
+/// Idempotency keys of HTTP appends that a partition remembers however old they are: about 1 MB. A client with few requests may
+/// so repeat one after days.
+pub const KEYS_KEPT: usize = 10_000;
+
+/// How long every idempotency key is remembered, in milliseconds: an honest client repeats a request within seconds to minutes.
+/// A new key that has no place is refused (HTTP 429) rather than a younger one forgotten.
+pub const KEY_PROMISE_MS: u64 = 15 * 60_000;
+
+/// Idempotency keys that a partition remembers: 277 appends with a key in each second of the promised time. A site with more has
+/// several partitions, over which keys spread. Memory: up to 100 bytes a key, and as much again for the last checkpoint.
+pub const KEYS_PER_PARTITION: usize = 250_000;
+
+/// Idempotency keys beyond [`KEYS_KEPT`] of each partition that all partitions of a server remember together: 1,111 appends with
+/// a key in each second of the promised time, beside 11 a second for every partition. Memory: up to 200 MB when all are taken.
+pub const KEYS_SHARED: usize = 1_000_000;
 
 /// Producer ids from here up to the server's own stand for idempotency keys of HTTP requests.
 pub const KEY_PRODUCER_IDS: i64 = 1 << 61;
@@ -257,4 +289,5 @@ const _: () = {
     assert!(*SEGMENT_BYTES.end() <= u32::MAX as u64);
     assert!(DEFAULT_SEGMENT_BYTES >= *SEGMENT_BYTES.start() && DEFAULT_SEGMENT_BYTES <= *SEGMENT_BYTES.end());
     assert!(FRAME_BYTES <= u32::MAX as usize);
+    assert!(KEYS_KEPT <= KEYS_PER_PARTITION && KEYS_PER_PARTITION <= KEYS_SHARED);
 };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(test)]
+use crate::base::limits;
 use crate::base::{ErrorKind, NameError, Offset, TopicName};
 use crate::catalog::{CatalogError, SettingError};
 use crate::log::LogError;
@@ -45,6 +47,21 @@ impl BrokerError {
     /// What offsets there are, if one was out of range: the first, and the one behind the last.
     pub fn range(&self) -> Option<(Offset, Offset)> {
         self.range
+    }
+
+    /// Milliseconds after which there is a place for a new idempotency key, if there was none.
+    pub fn key_refused_for(&self) -> Option<u64> {
+        match self.source.as_ref()?.downcast_ref::<LogError>()? {
+            LogError::TooManyKeys { wait_ms, .. } => Some(*wait_ms),
+            _ => None,
+        }
+    }
+
+    /// An append that finds no place for its idempotency key, as a log refuses it.
+    #[cfg(test)]
+    pub(crate) fn keys_full(topic: &str, wait_ms: u64) -> Self {
+        let error = LogError::TooManyKeys { whose: "the partition can", limit: limits::KEYS_PER_PARTITION, wait_ms };
+        TopicName::new(topic).map_or_else(Self::from, |topic| Self::of_log(&topic, 0, error))
     }
 
     pub(crate) fn out_of_range(message: String, range: (Offset, Offset)) -> Self {

@@ -44,6 +44,8 @@ pub(crate) struct Observed {
     queued_most: Gauge,
     broken: Gauge,
     segment_files: Gauge,
+    key_forgotten: Gauge,
+    producer_forgotten: Gauge,
     journal_bytes: Gauge,
     free: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
@@ -81,6 +83,7 @@ struct OfTopics {
     bytes: Family<TopicLabel, Gauge>,
     held: Family<TopicLabel, Gauge>,
     segments: Gauge,
+    keys: Gauge,
 }
 
 #[derive(Default)]
@@ -152,6 +155,16 @@ impl Observed {
         register("append_queue_longest", "Batches that wait in the partition where most do", &self.queued_most);
         register("partitions_broken", "Partitions that take no writes or are offline", &self.broken);
         register("segment_files_open", "Segment files that are kept open", &self.segment_files);
+        register(
+            "idempotency_key_forgotten_milliseconds",
+            "Age of the youngest idempotency key forgotten since the start, -1 if none was",
+            &self.key_forgotten,
+        );
+        register(
+            "producer_forgotten_milliseconds",
+            "Shortest idle time of a producer forgotten for a new one since the start, -1 if none was",
+            &self.producer_forgotten,
+        );
         register("journal_bytes", "Bytes in the journal's segment files", &self.journal_bytes);
         register("disk_free_bytes", "Bytes free on the data directory's disk, -1 if unknown", &self.free);
         registry.register("condition", "1 while the server has this trouble", self.conditions.clone());
@@ -267,6 +280,7 @@ impl OfTopics {
             self.held.clone(),
         );
         registry.register("segments", "Segment files of all topics", self.segments.clone());
+        registry.register("idempotency_keys", "Idempotency keys remembered in all partitions", self.keys.clone());
     }
 
     /// Sets what was seen of each topic.
@@ -281,6 +295,7 @@ impl OfTopics {
             self.held.get_or_create(&label).set(gauge(topic.held));
         }
         self.segments.set(seen.iter().map(|topic| topic.segments).sum());
+        self.keys.set(seen.iter().map(|topic| topic.keys as i64).sum());
     }
 }
 
@@ -292,11 +307,12 @@ struct SeenTopic {
     /// Offsets that open transactions keep from readers.
     held: u64,
     segments: i64,
+    keys: usize,
 }
 
 impl SeenTopic {
     fn of(topic: &Topic) -> Self {
-        let mut seen = Self { name: topic.entry.name.clone(), records: 0, bytes: 0, held: 0, segments: 0 };
+        let mut seen = Self { name: topic.entry.name.clone(), records: 0, bytes: 0, held: 0, segments: 0, keys: 0 };
         for log in topic.partitions.iter().filter_map(|partition| partition.log().ok()) {
             let (span, stats, held) = log.with(|log| {
                 let held = log.stable_end().saturating_sub(log.committed_end());
@@ -306,6 +322,7 @@ impl SeenTopic {
             seen.held += held;
             seen.bytes += stats.bytes;
             seen.segments += i64::from(stats.segments);
+            seen.keys += stats.keys;
         }
         seen
     }
@@ -372,6 +389,9 @@ impl Broker {
         observed.queued_most.set(most);
         observed.broken.set(broken(&topics));
         observed.segment_files.set(self.files.len() as i64);
+        let age = |age: Option<u64>| age.map_or(-1, gauge);
+        observed.key_forgotten.set(age(self.files.keys().youngest_forgotten()));
+        observed.producer_forgotten.set(age(self.files.youngest_producer_forgotten()));
         observed.journal_bytes.set(gauge(journal_bytes));
         observed.topics.set(&seen);
         observed.damage.set(&topics, &self.journal_damage(), &self.damages.progress);

@@ -9,7 +9,7 @@
 //! | u32 count of sealed segments: (u64 base, u32 generation, u64 bytes, u64 next offset, i64 newest timestamp,
 //!                                  i64 earliest delete horizon, the largest number for none)*
 //! | u32 count of producers: (i64 id, i16 epoch, i64 last use, i64 begin of its open transaction or −1,
-//!                            u8 count: (i32 first, i32 last, u64 base, u64 last offset)*)*
+//!                            u8 count: (i32 first, i32 last, u64 base, u64 last offset)*)*     keys are among them
 //! | u32 count of aborted transactions: (i64 producer, u64 first, u64 marker, u64 stable)*
 //! | u32 CRC-32 of all before
 //! ```
@@ -32,6 +32,7 @@ use crate::base::{Offset, TimestampMs};
 use crate::disk::{self, Disk};
 
 use super::SegmentName;
+use super::keys::is_key;
 use super::producers::{ProducerBatch, ProducerState, Producers};
 use super::transactions::Aborted;
 
@@ -97,9 +98,15 @@ impl Checkpoint {
         self.producers.states.len()
     }
 
+    /// How many idempotency keys it remembers.
+    pub fn keys(&self) -> usize {
+        self.producers.keys.len()
+    }
+
     /// The file's content.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.sealed.len() * 44 + self.producers.states.len() * 140);
+        let mut out =
+            Vec::with_capacity(64 + self.sealed.len() * 44 + self.producers.states.len() * 140 + self.keys() * 51);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_be_bytes());
         out.extend_from_slice(&0u16.to_be_bytes());
@@ -118,7 +125,7 @@ impl Checkpoint {
         // Sorted, so that the same state gives the same bytes.
         let mut producers: Vec<_> = self.producers.states.iter().collect();
         producers.sort_by_key(|(id, _)| **id);
-        out.extend_from_slice(&(producers.len() as u32).to_be_bytes());
+        out.extend_from_slice(&((producers.len() + self.keys()) as u32).to_be_bytes());
         for (id, state) in producers {
             out.extend_from_slice(&id.to_be_bytes());
             out.extend_from_slice(&state.epoch.to_be_bytes());
@@ -126,11 +133,16 @@ impl Checkpoint {
             out.extend_from_slice(&state.open_from.map_or(-1, |first| first as i64).to_be_bytes());
             out.push(state.batches.len() as u8);
             for batch in &state.batches {
-                out.extend_from_slice(&batch.first_sequence.to_be_bytes());
-                out.extend_from_slice(&batch.last_sequence.to_be_bytes());
-                out.extend_from_slice(&batch.base_offset.to_be_bytes());
-                out.extend_from_slice(&batch.last_offset.to_be_bytes());
+                put_batch(&mut out, batch);
             }
+        }
+        for (id, appended_ms, batch) in self.producers.keys.iter() {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend_from_slice(&0i16.to_be_bytes());
+            out.extend_from_slice(&appended_ms.to_be_bytes());
+            out.extend_from_slice(&(-1i64).to_be_bytes());
+            out.push(1);
+            put_batch(&mut out, &batch);
         }
         let aborted = &self.producers.transactions.aborted;
         out.extend_from_slice(&(aborted.len() as u32).to_be_bytes());
@@ -188,8 +200,12 @@ impl Checkpoint {
                     last_offset: fields.u64()?,
                 });
             }
-            checkpoint.producers.states.insert(id, state);
+            match state.batches.back() {
+                Some(batch) if is_key(id) => checkpoint.producers.keys.restore(id, state.last_ms, *batch),
+                _ => drop(checkpoint.producers.states.insert(id, state)),
+            }
         }
+        checkpoint.producers.keys.sort();
         if transacts {
             for _ in 0..fields.u32()? {
                 checkpoint.producers.transactions.aborted.push(Aborted {
@@ -215,6 +231,13 @@ impl Checkpoint {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+fn put_batch(out: &mut Vec<u8>, batch: &ProducerBatch) {
+    out.extend_from_slice(&batch.first_sequence.to_be_bytes());
+    out.extend_from_slice(&batch.last_sequence.to_be_bytes());
+    out.extend_from_slice(&batch.base_offset.to_be_bytes());
+    out.extend_from_slice(&batch.last_offset.to_be_bytes());
 }
 
 /// How far the last sync reached.

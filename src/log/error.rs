@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::base::{ErrorKind, Offset};
+use crate::base::{ErrorKind, Offset, limits};
 use crate::record::BatchError;
 
 /// Stored data that is not what was stored: where, and which offsets it takes with it.
@@ -107,6 +107,20 @@ pub enum LogError {
         /// Where its transaction begins.
         first: Offset,
     },
+    /// There is no place for a new idempotency key.
+    #[error(
+        "no place for a new idempotency key: {whose} remember {limit}, and all are of the last {} minutes; try again in {} s",
+        limits::KEY_PROMISE_MS / 60_000,
+        wait_ms.div_ceil(1000)
+    )]
+    TooManyKeys {
+        /// Whose limit is reached.
+        whose: &'static str,
+        /// The limit.
+        limit: usize,
+        /// Milliseconds until the next key may be forgotten.
+        wait_ms: u64,
+    },
     /// The log was closed, or deleted.
     #[error("the partition is closed")]
     Closed,
@@ -133,6 +147,7 @@ impl LogError {
             Self::FencedProducer { .. } => ErrorKind::FencedProducer,
             Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrderSequence,
             Self::OpenTransaction { .. } => ErrorKind::InvalidRequest,
+            Self::TooManyKeys { .. } => ErrorKind::Overloaded,
             Self::Closed => ErrorKind::NotFound,
             Self::Format { .. } => ErrorKind::Damaged,
         }

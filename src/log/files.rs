@@ -3,21 +3,26 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 
 use super::index::SparseIndex;
+use super::keys::KeyPlaces;
 
 /// Indexes of sealed segments kept in memory, over all logs. One is 256 KiB for a segment of 256 MiB.
 const LOADED_INDEXES: usize = 32;
 
-/// Open files by path, the least recently used closed first. A file in use elsewhere stays open until that user drops
+/// What the logs of a server share. Open files by path, the least recently used closed first. A file in use elsewhere stays open until that user drops
 /// it, so the bound is on what is kept without need.
 pub struct FileCache {
     disk: Arc<dyn Disk>,
     open: Mutex<Recent<Arc<dyn DiskFile>>>,
     indexes: Mutex<Recent<Arc<SparseIndex>>>,
+    keys: Arc<KeyPlaces>,
+    /// Milliseconds.
+    producer_forgotten: AtomicU64,
 }
 
 impl FileCache {
@@ -27,7 +32,23 @@ impl FileCache {
             disk,
             open: Mutex::new(Recent::new(capacity)),
             indexes: Mutex::new(Recent::new(LOADED_INDEXES)),
+            keys: Arc::default(),
+            producer_forgotten: AtomicU64::new(u64::MAX),
         })
+    }
+
+    /// The places for idempotency keys that the logs with this cache share.
+    pub fn keys(&self) -> Arc<KeyPlaces> {
+        Arc::clone(&self.keys)
+    }
+
+    /// The shortest time in milliseconds for which a producer had been idle that a log has forgotten for a new one.
+    pub fn youngest_producer_forgotten(&self) -> Option<u64> {
+        Some(self.producer_forgotten.load(Ordering::Relaxed)).filter(|idle| *idle < u64::MAX)
+    }
+
+    pub(crate) fn producer_forgotten(&self, idle_ms: u64) {
+        self.producer_forgotten.fetch_min(idle_ms, Ordering::Relaxed);
     }
 
     /// The disk underneath.

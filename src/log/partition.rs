@@ -11,6 +11,7 @@ use crate::record::{BatchHeader, patch_assigned, read_marker};
 use super::checkpoint::{Checkpoint, SealedSegment, SyncMark};
 use super::files::FileCache;
 use super::index::SparseIndex;
+use super::keys::{TakenPlaces, is_key};
 use super::producers::{Before, Producers, Verdict};
 use super::segment::Segment;
 use super::sync::CheckpointDraft;
@@ -40,6 +41,8 @@ pub struct LogStats {
     pub newest_timestamp: TimestampMs,
     /// Producers remembered.
     pub producers: usize,
+    /// Idempotency keys remembered.
+    pub keys: usize,
 }
 
 /// The last batch of a producer.
@@ -95,6 +98,8 @@ pub struct PartitionLog {
     pub(crate) dir_synced: u64,
     pub(crate) sync_running: bool,
     pub(crate) producers: Producers,
+    /// Shared places that its idempotency keys take.
+    pub(crate) key_places: TakenPlaces,
     pub(crate) poisoned: Option<String>,
     /// A failed write left bytes behind the written end that could not be cut off yet.
     pub(crate) litter: bool,
@@ -213,6 +218,7 @@ impl PartitionLog {
             segments: self.sealed.len() as u32 + 1,
             newest_timestamp: newest.max(self.active.index.newest).max(-1),
             producers: self.producers.states.len(),
+            keys: self.producers.keys.len(),
         }
     }
 
@@ -240,6 +246,7 @@ impl PartitionLog {
             }
         }
         self.write_run(batches, &mut run, &mut results, now_ms);
+        self.key_places.count(&self.producers.keys);
         results
     }
 
@@ -298,11 +305,16 @@ impl PartitionLog {
                 self.roll()?;
             }
         }
+        if is_key(header.producer_id) && !header.is_control() {
+            self.producers.keys.make_place(now_ms, self.key_places.places())?;
+        }
         let base_offset = run.next_offset.unwrap_or(self.written_end());
         patch_assigned(batches[at], base_offset, 0);
         header.base_offset = base_offset;
         run.undo.push(self.producers.before(&header));
-        self.producers.remember(&header, read_marker(batches[at]), now_ms);
+        if let Some(idle_ms) = self.producers.remember(&header, read_marker(batches[at]), now_ms) {
+            self.files.producer_forgotten(idle_ms);
+        }
         run.next_offset = Some(header.next_offset());
         run.bytes += size as u64;
         run.first.get_or_insert(at);

@@ -7,6 +7,7 @@ use crate::base::{Offset, ProducerEpoch, ProducerId, TimestampMs, limits};
 use crate::record::{BatchHeader, Marker};
 
 use super::LogError;
+use super::keys::{Keys, is_key};
 use super::transactions::Transactions;
 
 /// One batch of a producer.
@@ -38,10 +39,11 @@ pub(crate) enum Verdict {
     Duplicate(ProducerBatch),
 }
 
-/// The producers of one log.
+/// The producers of one log, and the idempotency keys, which are producers of one batch with places of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Producers {
     pub(crate) states: HashMap<ProducerId, ProducerState>,
+    pub(crate) keys: Keys,
     pub(crate) transactions: Transactions,
 }
 
@@ -51,6 +53,9 @@ impl Producers {
         let (id, epoch, first) = (header.producer_id, header.producer_epoch, header.base_sequence);
         if id < 0 || header.is_control() {
             return Ok(Verdict::New);
+        }
+        if is_key(id) {
+            return self.keys.check(header);
         }
         // Nothing known (never seen, forgotten, or cut away): any sequence is taken, as in Kafka.
         let Some(state) = self.states.get(&id) else { return Ok(Verdict::New) };
@@ -87,20 +92,33 @@ impl Producers {
     }
 
     /// Remembers a batch that lies in the log, and what it marks, if it is one that does. Batches come in log order.
-    pub(crate) fn remember(&mut self, header: &BatchHeader, marker: Option<Marker>, now_ms: TimestampMs) {
+    /// Returns for how many milliseconds a producer had been idle that was forgotten for it, if one was.
+    pub(crate) fn remember(
+        &mut self,
+        header: &BatchHeader,
+        marker: Option<Marker>,
+        now_ms: TimestampMs,
+    ) -> Option<u64> {
         if header.producer_id < 0 {
-            return;
+            return None;
         }
         if header.is_control() {
-            return self.end_transaction(header, marker, now_ms);
+            self.end_transaction(header, marker, now_ms);
+            return None;
         }
+        if is_key(header.producer_id) {
+            self.keys.remember(header, now_ms);
+            return None;
+        }
+        let mut forgotten = None;
         if !self.states.contains_key(&header.producer_id) && self.states.len() >= limits::PRODUCERS_PER_PARTITION {
             // What routes have written must be known for sure, or it would be written again.
             // So must it where an open transaction begins.
             let others =
                 self.states.iter().filter(|(id, of)| **id < limits::OWN_PRODUCER_IDS && of.open_from.is_none());
             let idlest = others.min_by_key(|(id, state)| (state.last_ms, **id)).map(|(id, _)| *id);
-            idlest.and_then(|id| self.states.remove(&id));
+            let gone = idlest.and_then(|id| self.states.remove(&id));
+            forgotten = gone.map(|gone| u64::try_from(now_ms.saturating_sub(gone.last_ms)).unwrap_or(0));
         }
         let state = self.states.entry(header.producer_id).or_default();
         if header.producer_epoch != state.epoch {
@@ -121,6 +139,7 @@ impl Producers {
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
         });
+        forgotten
     }
 
     /// The producer goes on with its sequence numbers after a marker, unless that has a newer epoch.
@@ -145,6 +164,9 @@ impl Producers {
     /// Takes back what was remembered since; the latest first.
     pub(crate) fn undo(&mut self, before: Before) {
         let Before { id, state, aborted } = before;
+        if is_key(id) {
+            return self.keys.undo(id);
+        }
         let open = |state: Option<&ProducerState>| state.and_then(|state| state.open_from);
         if let Some(first) = open(self.states.get(&id)) {
             self.transactions.open.remove(&first);

@@ -22,6 +22,7 @@ use crate::record::read_marker;
 use super::checkpoint::{Checkpoint, SyncMark};
 use super::files::FileCache;
 use super::index::SparseIndex;
+use super::keys::TakenPlaces;
 use super::listing::{Listing, is_outdated, segment_names};
 use super::partition::{Active, PartitionLog, Sealed};
 use super::producers::Producers;
@@ -104,6 +105,7 @@ impl PartitionLog {
         let damage = known_damage(&files, &dir, log_start, now_ms, &mut recovery);
         let synced = SyncMark { offset: index.next_offset, segment: segment.base_offset, position: index.covered };
         let scanned = recovery.scanned_bytes;
+        let key_places = TakenPlaces::new(files.keys(), &producers.keys);
         let mut log = PartitionLog {
             dir,
             files,
@@ -123,6 +125,7 @@ impl PartitionLog {
             dir_synced: 0,
             sync_running: false,
             producers,
+            key_places,
             poisoned: None,
             cleaned_to: checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.cleaned_to),
             next_generation,
@@ -381,7 +384,8 @@ impl Opening {
                         self.changed = true;
                     }
                     let marker = read_marker(scanner.previous(&header));
-                    self.producers.remember(&header, marker, now_ms);
+                    // What is forgotten here had been forgotten before.
+                    let _ = self.producers.remember(&header, marker, now_ms);
                     self.last.1.add(&header);
                     *expected = header.next_offset();
                     self.recovery.scanned_bytes += header.total_bytes() as u64;

@@ -69,6 +69,10 @@ impl PartitionLog {
     /// # Errors
     /// Those of the disk; nothing is given up then.
     pub(crate) fn begin_retain(&mut self, now_ms: Option<TimestampMs>) -> Result<usize, LogError> {
+        if let Some(now_ms) = now_ms {
+            self.producers.keys.forget_old(now_ms, self.key_places.places());
+            self.key_places.count(&self.producers.keys);
+        }
         if self.poisoned.is_some() || self.checkpoint_running || self.sync_running {
             return Ok(0);
         }

@@ -116,18 +116,20 @@ fn checkpoint(out: &mut Out, json: bool, checkpoint: &Checkpoint) -> Result<(), 
             "next_offset": checkpoint.next_offset,
             "compacted_to": checkpoint.cleaned_to,
             "producers": checkpoint.producers(),
+            "keys": checkpoint.keys(),
             "sealed": sealed.collect::<Vec<_>>(),
         });
         return json_line(out, &line);
     }
     writeln!(
         out,
-        "log from offset {}; synced and verified up to offset {}: position {} of segment {}; {}; {}",
+        "log from offset {}; synced and verified up to offset {}: position {} of segment {}; {}; {}; {}",
         checkpoint.log_start,
         checkpoint.next_offset,
         checkpoint.position,
         checkpoint.active_base,
         count(checkpoint.producers() as u64, "producer"),
+        count(checkpoint.keys() as u64, "key"),
         count(checkpoint.sealed.len() as u64, "sealed segment"),
     )?;
     if checkpoint.cleaned_to > 0 {

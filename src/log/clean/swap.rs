@@ -146,7 +146,11 @@ impl PartitionLog {
             segment_bytes: self.config.segment_bytes,
             segments,
             cleaned_to: self.cleaned_to,
-            remembered: states.flat_map(|state| &state.batches).map(|batch| batch.base_offset).collect(),
+            remembered: states
+                .flat_map(|state| &state.batches)
+                .map(|batch| batch.base_offset)
+                .chain(self.producers.keys.iter().map(|(.., batch)| batch.base_offset))
+                .collect(),
             first_own,
             aborted: AbortedOnes::new(self.aborted(from, to)),
         })

@@ -1,10 +1,11 @@
 //! `Idempotency-Key`: an append that is sent again is found to be there already, also after a crash.
 //!
 //! A key stands for a producer whose only batch in a partition is that of the request. The log knows the last batches of its
-//! producers, from the batches themselves; nothing else is kept. What a batch holds is in its sequence number, so the log
-//! refuses the same key with something else.
+//! keys, from the batches themselves; nothing else is kept. What a batch holds is in its sequence number, so the log
+//! refuses the same key with something else. How long a key is known, and what happens when there is no place for a new one:
+//! `log/keys.rs`.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
@@ -74,6 +75,11 @@ impl IdempotencyKey {
 
     /// What a refusal means to whoever sent the key.
     pub fn problem(&self, error: BrokerError) -> Problem {
+        if let Some(wait_ms) = error.key_refused_for() {
+            let seconds = HeaderValue::from(wait_ms.div_ceil(1000).max(1));
+            let problem = Problem::from(error).with_status(StatusCode::TOO_MANY_REQUESTS);
+            return problem.with_header(header::RETRY_AFTER, seconds);
+        }
         if error.kind() != ErrorKind::OutOfOrderSequence {
             return error.into();
         }
@@ -86,3 +92,6 @@ impl IdempotencyKey {
 fn number(digest: &[u8]) -> i64 {
     digest.iter().take(8).fold(0, |number, byte| (number << 8) | i64::from(*byte))
 }
+
+#[cfg(test)]
+mod tests;

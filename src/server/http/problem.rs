@@ -85,7 +85,8 @@ impl Problem {
             answer.headers_mut().insert(name, value.clone());
         }
         if let Some(seconds) = retry_after(self.kind) {
-            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+            // What was said for this very refusal stands.
+            answer.headers_mut().entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static(seconds));
         }
         answer
     }
