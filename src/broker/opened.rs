@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use crate::base::{ErrorKind, Offset, PartitionId, limits};
 use crate::log::{Damage, LogError};
-use crate::record::{BatchError, BatchHeader, Batches, Record, RecordIter, read_records};
+use crate::record::{BatchError, BatchHeader, Batches, Compression, Record, RecordIter, read_records};
 
 use super::broker::blocking;
+use super::work::Portion;
 use super::{Broker, BrokerError};
 
 /// Offsets whose records are stored and whole, but cannot be read.
@@ -91,7 +92,62 @@ impl Iterator for Opened {
     }
 }
 
+/// Records after which it is asked whether the portion is over.
+const AT_A_TIME: usize = 64;
+
+/// Whether a batch has to be decompressed, by the headers alone. What cannot be told counts as such.
+fn any_compressed(batches: &[u8]) -> bool {
+    let mut at = 0;
+    while at < batches.len() {
+        let Ok(header) = BatchHeader::parse(&batches[at..]) else { return true };
+        if header.compression().is_ok_and(|codec| codec != Compression::None) {
+            return true;
+        }
+        at += header.total_bytes();
+    }
+    false
+}
+
 impl Broker {
+    /// The first `most` records of batches from an offset on, as [`Opened`] has them. Where it may take long, workers do it, as
+    /// the work of the partition.
+    ///
+    /// # Errors
+    /// There is no such topic or partition; the broker stops.
+    pub(crate) async fn open_batches(
+        &self,
+        (topic, number): (&str, PartitionId),
+        batches: Bytes,
+        from: Offset,
+        most: usize,
+    ) -> Result<Vec<Result<Record, Unreadable>>, BrokerError> {
+        let short = batches.len() <= limits::INLINE_BYTES && !any_compressed(&batches);
+        let mut opened = Opened::new(batches, from);
+        if short {
+            return Ok(opened.take(most).collect());
+        }
+        let key = self.topic(topic)?.partition(number)?.work.clone();
+        let mut records = Vec::new();
+        loop {
+            let portion = move |portion: Portion| {
+                while !portion.is_over() {
+                    let left = AT_A_TIME.min(most.saturating_sub(records.len()));
+                    let before = records.len();
+                    records.extend(opened.by_ref().take(left));
+                    if records.len() - before < left || left == 0 {
+                        return (opened, records, true);
+                    }
+                }
+                (opened, records, false)
+            };
+            let done;
+            (opened, records, done) = self.workers.run(&key, portion).await?;
+            if done {
+                return Ok(records);
+            }
+        }
+    }
+
     /// The error of a reader that cannot go on at what is unreadable, with the place of the batch on the disk.
     pub(crate) async fn unreadable(&self, topic: &str, number: PartitionId, of: &Unreadable) -> BrokerError {
         let partition = self.topic(topic).and_then(|topic| Ok(std::sync::Arc::clone(topic.partition(number)?)));

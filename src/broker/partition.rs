@@ -11,6 +11,7 @@ use crate::log::{Committer, Compaction, LogConfig, LogError, LogHandle, LogObser
 
 use super::metrics::Metrics;
 use super::scrub::DamageNotes;
+use super::work::WorkKey;
 use super::{BrokerError, PartitionDescription};
 
 /// How often it is looked whether a sync has come.
@@ -27,6 +28,8 @@ pub(crate) struct Topic {
 pub(crate) struct Partition {
     pub(crate) topic: TopicName,
     pub(crate) number: u32,
+    /// For work on its batches that is nobody's in particular.
+    pub(crate) work: WorkKey,
     log: Result<LogHandle, String>,
     stable: watch::Sender<Stable>,
     pub(super) damage_notes: Arc<DamageNotes>,
@@ -69,7 +72,7 @@ impl Partition {
         });
         let log = log.map(|log| committer.manage(log, observer)).map_err(|error| error.to_string());
         let damage_notes = Arc::clone(damage_notes);
-        Arc::new(Self { topic: topic.clone(), number, log, stable, damage_notes })
+        Arc::new(Self { topic: topic.clone(), number, work: WorkKey::new(), log, stable, damage_notes })
     }
 
     /// The log, or why there is none.

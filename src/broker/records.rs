@@ -6,7 +6,7 @@ use crate::base::{ErrorKind, Offset, PartitionId};
 use crate::record::Record;
 
 use super::fetch::end_of;
-use super::opened::{Opened, Unreadable};
+use super::opened::Unreadable;
 use super::{Broker, BrokerError, FetchRequest, Isolation};
 
 /// What was read at a time.
@@ -73,7 +73,7 @@ impl Broker {
             return Err(BrokerError::new(ErrorKind::Internal, message));
         }
         let mut read = Read { records: Vec::new(), unreadable: Vec::new(), next: fetched.next_offset };
-        for record in Opened::new(fetched.bytes, from) {
+        for record in self.open_batches((topic, partition), fetched.bytes, from, usize::MAX).await? {
             match record {
                 Ok(record) => read.records.push(record),
                 Err(unreadable) => read.unreadable.push(unreadable),

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, TopicPattern, limits};
+use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, TopicPattern};
 use crate::catalog::{Event, GroupEntry, Place, Position, Processed};
-use crate::record::{Batches, read_records};
 
 use super::super::broker::{blocking, lock};
 use super::super::partition::Topic;
@@ -108,14 +107,8 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await.ok()?;
-        for batch in Batches::new(fetched.bytes) {
-            let (_, batch) = batch.ok()?;
-            let records = read_records(&batch, limits::MAX_DECOMPRESSED_BYTES).ok()?;
-            if let Some(record) = records.filter_map(Result::ok).find(|record| record.offset >= offset) {
-                return Some(record.timestamp);
-            }
-        }
-        None
+        let records = self.open_batches((topic.as_str(), partition), fetched.bytes, offset, usize::MAX).await.ok()?;
+        records.into_iter().find_map(|record| record.ok().map(|record| record.timestamp))
     }
 
     /// Deletes a group and its progress.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::base::{ErrorKind, Offset, TimestampMs, limits};
 use crate::catalog::{Expired, Processed};
-use crate::expr::Input;
+use crate::expr::Filter;
 use crate::record::{BatchBuilder, BatchOptions, Record};
 
 use super::super::broker::lock;
@@ -43,8 +43,32 @@ pub const EXPIRES_AT: &str = "tidelog-expires-at";
 #[derive(Default)]
 struct Ahead {
     records: VecDeque<Record>,
+    /// Of the records in front, whether the filter wants them; it is asked ahead of the machine's lock.
+    wanted: VecDeque<bool>,
+    /// The filter that was asked.
+    filter: Option<Arc<Filter>>,
     /// Where reading goes on.
     next: Offset,
+}
+
+impl Ahead {
+    /// The next record, if it is one that `fits`, and whether the filter wants it.
+    fn pop_if(&mut self, fits: impl FnOnce(&mut Record) -> bool) -> Option<(Record, bool)> {
+        Some((self.records.pop_front_if(fits)?, self.wanted.pop_front().unwrap_or(true)))
+    }
+
+    /// Takes note of the filter as it is now. What another one has said counts no more.
+    fn set_filter(&mut self, filter: Option<Arc<Filter>>) {
+        let same = match (&self.filter, &filter) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.wanted.clear();
+            self.filter = filter;
+        }
+    }
 }
 
 pub(super) struct Dispatcher {
@@ -90,6 +114,8 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
     loop {
         changed.borrow_and_update();
         let seen = *stable.borrow_and_update();
+        // One that always has something to do gives way to others of its thread.
+        tokio::task::consume_budget().await;
         let next = match dispatcher.step(seen).await {
             Ok(next) => next,
             Err(error) => {
@@ -186,44 +212,35 @@ impl Dispatcher {
     /// Reads on at the cursor and leases what is read; `false` if there is nothing.
     async fn deliver(&mut self, cursor: Offset, promise: Promise) -> Result<bool, BrokerError> {
         while self.ahead.records.front().is_some_and(|record| record.offset < cursor) {
-            self.ahead.records.pop_front();
+            self.ahead.pop_if(|_| true);
         }
         if self.ahead.records.is_empty() {
             let Some((records, next)) = self.read(cursor, READ_BYTES).await? else { return Ok(true) };
             if next <= cursor {
                 return Ok(false);
             }
-            self.ahead = Ahead { records: records.into(), next };
+            self.ahead = Ahead { records: records.into(), next, ..Ahead::default() };
         }
         let filter = lock(&self.group.inside).filter.clone();
+        self.ahead.set_filter(filter);
+        self.ask_filter().await?;
         let ordered = self.group.rules().ordered_by_key;
         let dead_letters = self.expired_are_dead_letters()?;
         let mut handed = Vec::new();
         let mut bytes = 0;
-        let (mut asked, mut failures, mut parsed) = (0, 0, 0);
-        let Ahead { records, next } = &mut self.ahead;
-        let unfit = &self.unfit;
-        let (topic, number) = (self.partition.topic.as_str(), self.partition.place.partition);
+        let (ahead, unfit) = (&mut self.ahead, &self.unfit);
         self.group.with(&self.broker, &self.partition, |machine, now| {
-            while handed.len() < promise.records && bytes < HANDED_BYTES && machine.has_room() {
+            // So many in one go, whatever becomes of them: the members' acks need the lock, too.
+            for _ in 0..HANDED_RECORDS {
+                let full = handed.len() >= promise.records || bytes >= HANDED_BYTES || !machine.has_room();
+                if full || (ahead.filter.is_some() && ahead.wanted.is_empty()) {
+                    break;
+                }
                 // Together they make one batch, which is to fit a frame.
                 let fits = |record: &mut Record| handed.is_empty() || bytes + record.weight() <= TOGETHER_BYTES;
-                let Some(record) = records.pop_front_if(fits) else {
-                    if records.is_empty() {
-                        machine.pass(*next);
-                    }
-                    break;
-                };
+                let Some((record, wanted)) = ahead.pop_if(fits) else { break };
                 let unfit = unfit.contains_key(&record.offset);
-                let matches = unfit
-                    || filter.as_ref().is_none_or(|filter| {
-                        asked += 1;
-                        let input = Input { topic, partition: number, offset: record.offset, record: &record };
-                        filter.ask(&input, &mut parsed).unwrap_or_else(|_| {
-                            failures += 1;
-                            false
-                        })
-                    });
+                let matches = unfit || wanted;
                 // A request that nobody waits for any more is nothing to be told of.
                 let over = self.broker.is_request_over(&record, now);
                 let expired = matches && !over && time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
@@ -244,27 +261,41 @@ impl Dispatcher {
                     handed.push(record);
                 }
             }
-            if records.is_empty() {
-                machine.pass(*next);
+            if ahead.records.is_empty() {
+                machine.pass(ahead.next);
             }
         });
-        self.broker.metrics.filtered.inc_by(asked);
-        self.broker.metrics.filter_failures.inc_by(failures);
-        self.broker.metrics.filter_values.inc_by(parsed);
         self.hand(&promise, 1, &handed);
         Ok(true)
+    }
+
+    /// Asks the filter about the next records, if there is one and nothing is known of them.
+    async fn ask_filter(&mut self) -> Result<(), BrokerError> {
+        let Some(filter) = self.ahead.filter.clone() else { return Ok(()) };
+        if !self.ahead.wanted.is_empty() || self.ahead.records.is_empty() {
+            return Ok(());
+        }
+        let at = (self.partition.topic.as_str(), self.partition.place.partition);
+        let records = std::mem::take(&mut self.ahead.records);
+        let (records, wanted) = self.broker.ask(&self.group.work, &filter, at, records.into()).await?;
+        (self.ahead.records, self.ahead.wanted) = (records.into(), wanted.into());
+        Ok(())
     }
 
     /// Hands out again what is due.
     async fn redeliver(&mut self, due: Due, promise: Promise) -> Result<(), BrokerError> {
         let Some((records, next)) = self.window(due.from).await? else { return Ok(()) };
-        let records: Vec<Record> =
-            records.iter().filter(|record| (due.from..due.to).contains(&record.offset)).cloned().collect();
         let mut due = Due { to: due.to.min(next.max(due.from + 1)), ..due };
+        let begin = records.partition_point(|record| record.offset < due.from);
+        let end = records.partition_point(|record| record.offset < due.to);
+        if let Some(more) = records[begin..end].get(HANDED_RECORDS) {
+            due.to = more.offset;
+        }
+        let records: Vec<Record> = records[begin..end].iter().take(HANDED_RECORDS).cloned().collect();
         let now = self.broker.clock.now_ms();
         let dead_letters = self.expired_are_dead_letters()?;
         let (mut handed, mut condemned, mut expired, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        for record in records.into_iter().filter(|record| record.offset < due.to) {
+        for record in records {
             let together = handed.is_empty() || bytes + record.weight() <= TOGETHER_BYTES;
             if handed.len() >= promise.records || bytes >= HANDED_BYTES || !together {
                 due.to = record.offset;

@@ -16,6 +16,7 @@ use super::super::broker::lock;
 use super::super::hold::Hold;
 use super::super::partition::Topic;
 use super::super::task;
+use super::super::work::WorkKey;
 use super::super::{Broker, BrokerError};
 use super::GroupMember;
 use super::bury::Intent;
@@ -133,6 +134,8 @@ pub(crate) struct QueueGroup {
     /// It has all its partitions; before that it is only being taken into use.
     ready: AtomicBool,
     runtime: Handle,
+    /// For asking its filter.
+    pub(crate) work: WorkKey,
     /// Why its members were sent away.
     ended: Mutex<Option<(ErrorKind, String)>>,
     /// Its dead letters, once somebody had to know them.
@@ -200,6 +203,7 @@ impl QueueGroup {
             wanting: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             runtime,
+            work: WorkKey::new(),
             ended: Mutex::default(),
             graves: tokio::sync::Mutex::default(),
         }

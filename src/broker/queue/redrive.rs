@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position, QueueSettings};
-use crate::expr::{Filter, Input};
+use crate::expr::Filter;
 use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
 use super::super::cut::LEFT_OUT;
 use super::super::hold::Hold;
 use super::super::task;
+use super::super::work::WorkKey;
 use super::super::{Broker, BrokerError, Isolation};
 use super::graves::{headers, text};
 use super::keeper::event_of;
@@ -137,7 +138,7 @@ impl Broker {
     /// There is no such topic, a filter that is none, the disk's. Those before it went back.
     pub async fn redrive(self: &Arc<Self>, redrive: &Redrive) -> Result<Redriven, BrokerError> {
         let filter = redrive.filter.as_deref().map(Filter::compile).transpose();
-        let filter = filter.map_err(|error| super::refused(error.to_string()))?;
+        let filter = filter.map_err(|error| super::refused(error.to_string()))?.map(Arc::new);
         let (broker, redrive) = (Arc::clone(self), redrive.clone());
         // A task of its own: who asked may go away, and what has begun is to be ended.
         let task = task::spawn("redrive", async move {
@@ -160,7 +161,7 @@ impl Broker {
     async fn redrive_now(
         self: &Arc<Self>,
         redrive: &Redrive,
-        filter: Option<&Filter>,
+        filter: Option<&Arc<Filter>>,
         holds: &mut Vec<Hold>,
     ) -> Result<Redriven, BrokerError> {
         let topic = self.topic(redrive.topic.as_str())?;
@@ -178,21 +179,23 @@ impl Broker {
                 let (records, next) = self
                     .records_from("redrive", (redrive.topic.as_str(), number), at, READ_BYTES, Isolation::Committed)
                     .await?;
+                let key = &topic.partition(number)?.work;
+                let room = AT_ONCE.min(redrive.max.saturating_sub(result.records.len()));
+                let (records, wanted) = self.wanted(key, filter, (&redrive.topic, number), records, room).await?;
+                let mut wanted = wanted.into_iter();
                 let mut batch = Vec::new();
                 at = next;
                 for record in records {
+                    let Some(wanted) = wanted.next() else {
+                        // Not asked about yet.
+                        at = record.offset;
+                        break;
+                    };
                     looked_at += 1;
                     if result.records.len() + batch.len() >= redrive.max || batch.len() >= AT_ONCE {
                         at = record.offset;
                         break;
                     }
-                    let input = Input {
-                        topic: redrive.topic.as_str(),
-                        partition: number,
-                        offset: record.offset,
-                        record: &record,
-                    };
-                    let wanted = filter.is_none_or(|filter| filter.matches(&input).unwrap_or(false));
                     if part.machine.is_done(record.offset) || !wanted {
                         continue;
                     }
@@ -212,6 +215,30 @@ impl Broker {
             }
         }
         Ok(result)
+    }
+
+    /// Which of the records a filter wants, from the front, until `most` of them are.
+    async fn wanted(
+        &self,
+        key: &WorkKey,
+        filter: Option<&Arc<Filter>>,
+        (topic, number): (&TopicName, PartitionId),
+        mut records: Vec<Record>,
+        most: usize,
+    ) -> Result<(Vec<Record>, Vec<bool>), BrokerError> {
+        let Some(filter) = filter else {
+            let all = vec![true; records.len()];
+            return Ok((records, all));
+        };
+        let (mut wanted, mut yes) = (Vec::new(), 0);
+        while wanted.len() < records.len() && yes < most.max(1) {
+            let rest = records.split_off(wanted.len());
+            let (rest, more) = self.ask(key, filter, (topic.as_str(), number), rest).await?;
+            records.extend(rest);
+            yes += more.iter().filter(|wanted| **wanted).count();
+            wanted.extend(more);
+        }
+        Ok((records, wanted))
     }
 
     fn part(

@@ -18,7 +18,6 @@ use crate::record::{Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
 use super::super::hold::Hold;
-use super::super::opened::Opened;
 use super::super::partition::Partition;
 use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, JoinQueue, NewTopic, OffsetAt, QueueMember};
@@ -533,7 +532,7 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await?;
-        if let Some(Ok(record)) = Opened::new(fetched.bytes, offset).next()
+        if let Some(Ok(record)) = self.open_batches((REPLIES, 0), fetched.bytes, offset, 1).await?.pop()
             && record.offset == offset
         {
             return Ok(record);

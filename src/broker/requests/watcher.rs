@@ -14,7 +14,6 @@ use crate::base::{ErrorKind, Offset, RequestId, TopicId, TopicName};
 use crate::catalog::{Callback, RequestEntry, Writing};
 
 use super::super::broker::{blocking, lock};
-use super::super::opened::Opened;
 use super::super::partition::Partition;
 use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, Fetched};
@@ -140,7 +139,7 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
     }
     // Sets: one portion may decide a request twice (the reply to a step, then the cancellation), and each id is acted on once.
     let (mut changed, mut writing) = (BTreeSet::new(), BTreeSet::new());
-    for record in Opened::new(fetched.bytes, from) {
+    for record in broker.open_batches((REPLIES, 0), fetched.bytes, from, usize::MAX).await? {
         let record = match record {
             Ok(record) => record,
             Err(unreadable) => {

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -23,6 +24,10 @@ use super::mark::Mark;
 const PORTION_OUTPUTS: usize = 20_000;
 /// Bytes of outputs after which a portion is full.
 const PORTION_BYTES: usize = 4 * 1024 * 1024;
+/// Time after which a portion is full, so that routes take turns.
+const PORTION_TIME: Duration = Duration::from_millis(20);
+/// Times that a portion may take what opening its batches took, at the least.
+const OPENING_TIMES: u32 = 4;
 /// What a record needs in a batch beside its own bytes, at most.
 const RECORD_ROOM: usize = 128;
 
@@ -90,11 +95,19 @@ impl Evaluator {
         let mut portion = Portion::new(&self.broker, within.start);
         let mut bytes = 0;
         let mut full = false;
+        // What is behind a portion is opened again for the next one, so a portion takes longer than opening does.
+        let mut time = PORTION_TIME;
+        let began = Instant::now();
         // For this portion only: a topic that gets more partitions meanwhile makes it void.
         let mut known = None;
-        for record in Opened::new(batches, within.start) {
+        let mut opened = Opened::new(batches, within.start);
+        loop {
+            let opening = Instant::now();
+            let Some(record) = opened.next() else { break };
+            time += opening.elapsed() * OPENING_TIMES;
             let at = record.as_ref().map_or_else(|unreadable| unreadable.from, |record| record.offset);
-            let is_full = portion.made.len() >= PORTION_OUTPUTS || bytes >= PORTION_BYTES;
+            let late = portion.next > within.start && began.elapsed() >= time;
+            let is_full = late || portion.made.len() >= PORTION_OUTPUTS || bytes >= PORTION_BYTES;
             if is_full || at >= within.end {
                 full = true;
                 break;

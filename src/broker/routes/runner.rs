@@ -17,7 +17,6 @@ use crate::route::{Aggregate, Effect, Failure};
 
 use super::super::broker::{blocking, lock};
 use super::super::hold::Hold;
-use super::super::opened::Opened;
 use super::super::task;
 use super::super::{Broker, BrokerError, FetchRequest};
 use super::active::{ActiveRoute, Found, Reading};
@@ -582,7 +581,8 @@ async fn record_at(broker: &Broker, reading: &Reading, offset: Offset) -> Result
         Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => return Ok(None),
         Err(error) => return Err(error),
     };
-    match Opened::new(fetched.bytes, offset).next() {
+    let place = (reading.topic.as_str(), reading.place.partition);
+    match broker.open_batches(place, fetched.bytes, offset, 1).await?.pop() {
         Some(Err(unreadable)) => {
             let route = format!("route {}", reading.place.route);
             broker.pass_over(&route, reading.topic.as_str(), reading.place.partition, &unreadable).await;

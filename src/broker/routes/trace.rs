@@ -11,7 +11,6 @@ use crate::record::{Record, partition_for_key};
 use crate::route::{self, Explanation, Output};
 
 use super::super::broker::{blocking, lock};
-use super::super::opened::Opened;
 use super::super::{Broker, BrokerError, FetchRequest, OffsetAt};
 use super::active::{ActiveRoute, Reading};
 
@@ -135,8 +134,10 @@ impl Broker {
             skip_damaged: false,
         };
         let Ok(fetched) = self.fetch(request).await else { return (number, None) };
-        let records = Opened::new(fetched.bytes, start).filter_map(Result::ok);
-        let found = { records }.find(|record| {
+        let Ok(records) = self.open_batches((name, number), fetched.bytes, start, usize::MAX).await else {
+            return (number, None);
+        };
+        let found = records.into_iter().filter_map(Result::ok).find(|record| {
             value(&record.headers, route::SOURCE).is_some_and(|value| value == source.as_bytes())
                 && value(&record.headers, route::OUTPUT) == wanted
                 && value(&record.headers, route::ROUTE) == route
@@ -160,7 +161,7 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await?;
-        match Opened::new(fetched.bytes, offset).next() {
+        match self.open_batches((topic.as_str(), partition), fetched.bytes, offset, 1).await?.pop() {
             Some(Err(unreadable)) => Err(self.unreadable(topic.as_str(), partition, &unreadable).await),
             Some(Ok(record)) => Ok((record.offset == offset).then_some(record)),
             None => Ok(None),

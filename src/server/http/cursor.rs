@@ -5,13 +5,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::select_all;
 use tokio::time::{Instant, sleep_until};
 
 use super::answer::Caller;
 use super::problem::Problem;
-use crate::base::{Offset, PartitionId, StartAt, TimestampMs, TopicName};
-use crate::broker::{OffsetAt, Opened, PartitionReader, ReadAt, Unreadable};
+use crate::base::{ErrorKind, Offset, PartitionId, StartAt, TimestampMs, TopicName};
+use crate::broker::{OffsetAt, Opened, PartitionReader, Portion, ReadAt, Unreadable};
 use crate::expr::Filter;
 use crate::record::json::{Headers, RecordLine, Text};
 use crate::server::budget::Grant;
@@ -204,11 +205,17 @@ impl Reading {
             at_end &= fetched.next_offset == offset;
             let (mut next_offset, mut batches) = (fetched.next_offset, fetched.bytes);
             if let Some(filter) = &self.filter {
-                let left = broker.filter(filter, topic.as_str(), partition, batches, (offset, false)).await?;
+                let left =
+                    broker.filter(&caller.work, filter, topic.as_str(), partition, batches, (offset, false)).await?;
                 (next_offset, batches) = (left.next.unwrap_or(next_offset), left.batches);
             }
             let before = bytes;
-            let whole = match self.take_lines(at, batches, max, &mut lines, &mut bytes)? {
+            let room = (max - lines.len(), FULL_BYTES - bytes);
+            let taken = take_lines(caller, &self.cursor, at, &topic, batches, room).await?;
+            bytes += taken.bytes;
+            self.cursor = taken.cursor;
+            lines.extend(taken.lines);
+            let whole = match taken.took {
                 Took::All => true,
                 Took::Some => false,
                 // What was read before it is handed out; the next read meets it first.
@@ -237,28 +244,72 @@ impl Reading {
         }
         Ok((lines, grant, at_end))
     }
+}
 
-    /// Turns batches into lines; whether all of them were.
-    fn take_lines(
-        &mut self,
-        at: usize,
-        batches: bytes::Bytes,
-        max: usize,
-        lines: &mut Vec<Line>,
-        bytes: &mut usize,
-    ) -> Result<Took, Problem> {
-        let (partition, from) = self.cursor.0[at];
-        for record in Opened::new(batches, from) {
-            let record = match record {
-                Ok(record) => record,
-                Err(unreadable) => return Ok(Took::Unreadable(unreadable)),
+/// Turns batches of the partition that is `at` in the cursor into lines, as many as there is room for (records and bytes). The
+/// work is the connection's.
+async fn take_lines(
+    caller: &Caller,
+    cursor: &Cursor,
+    at: usize,
+    topic: &TopicName,
+    batches: Bytes,
+    room: (usize, usize),
+) -> Result<Taking, Problem> {
+    let mut taking = Taking {
+        topic: topic.clone(),
+        cursor: cursor.clone(),
+        at,
+        records: Opened::new(batches, cursor.0[at].1),
+        room,
+        lines: Vec::new(),
+        bytes: 0,
+        took: Took::All,
+    };
+    loop {
+        let portion = move |portion: Portion| {
+            let done = taking.go_on(portion);
+            (taking, done)
+        };
+        let done;
+        (taking, done) = caller.shared.broker.work(&caller.work, portion).await?;
+        if done? {
+            return Ok(taking);
+        }
+    }
+}
+
+/// Batches that are being turned into lines.
+struct Taking {
+    topic: TopicName,
+    cursor: Cursor,
+    at: usize,
+    records: Opened,
+    room: (usize, usize),
+    lines: Vec<Line>,
+    bytes: usize,
+    took: Took,
+}
+
+impl Taking {
+    /// Goes on for a portion; whether all is done.
+    fn go_on(&mut self, portion: Portion) -> Result<bool, Problem> {
+        loop {
+            let record = match self.records.next() {
+                None => return Ok(true),
+                Some(Ok(record)) => record,
+                Some(Err(unreadable)) => {
+                    self.took = Took::Unreadable(unreadable);
+                    return Ok(true);
+                }
             };
-            if lines.len() >= max || *bytes >= FULL_BYTES {
-                return Ok(Took::Some);
+            if self.lines.len() >= self.room.0 || self.bytes >= self.room.1 {
+                self.took = Took::Some;
+                return Ok(true);
             }
             let line = RecordLine {
                 topic: self.topic.as_str(),
-                partition,
+                partition: self.cursor.0[self.at].0,
                 offset: record.offset,
                 timestamp: record.timestamp,
                 key: record.key.as_deref().map(Text),
@@ -266,12 +317,14 @@ impl Reading {
                 value: record.value.as_deref().map(Text),
                 attempt: None,
             };
-            let json = serde_json::to_vec(&line)
-                .map_err(|error| Problem::new(crate::base::ErrorKind::Internal, error.to_string()))?;
-            *bytes += json.len();
-            self.cursor.0[at].1 = record.offset + 1;
-            lines.push(Line { json, after: self.cursor.clone() });
+            let json =
+                serde_json::to_vec(&line).map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))?;
+            self.bytes += json.len();
+            self.cursor.0[self.at].1 = record.offset + 1;
+            self.lines.push(Line { json, after: self.cursor.clone() });
+            if portion.is_over() {
+                return Ok(false);
+            }
         }
-        Ok(Took::All)
     }
 }

@@ -60,7 +60,7 @@ pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer
         if let Some(filter) = &filter {
             let broker = &session.shared.broker;
             let (place, how) = ((want.topic, want.partition), (want.offset, want.skip_damaged));
-            let left = broker.filter(filter, place.0, place.1, fetched.bytes, how).await?;
+            let left = broker.filter(&session.work, filter, place.0, place.1, fetched.bytes, how).await?;
             (fetched.bytes, fetched.next_offset) = (left.batches, left.next.unwrap_or(fetched.next_offset));
             fetched.skipped.extend(left.skipped);
             grant.settle(fetched.bytes.len());

@@ -182,7 +182,8 @@ async fn deliver(
         if let Some(filter) = filter {
             let broker = &session.shared.broker;
             let how = (position, request.skip_damaged);
-            payload = match broker.filter(filter, &request.topic, request.partition, payload, how).await {
+            let place = (request.topic.as_str(), request.partition);
+            payload = match broker.filter(&session.work, filter, place.0, place.1, payload, how).await {
                 Ok(left) => {
                     next_offset = left.next.unwrap_or(next_offset);
                     skipped.extend(mapping::skipped(&left.skipped));

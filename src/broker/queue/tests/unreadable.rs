@@ -81,14 +81,14 @@ async fn filters_look_ups_and_verify_tell_it_and_go_on() {
     };
     let all = Arc::new(Filter::compile("true").unwrap());
     let fetched = broker.fetch(request(0)).await.unwrap();
-    let left = broker.filter(&all, "orders", 0, fetched.bytes, (0, false)).await.unwrap();
+    let left = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes, (0, false)).await.unwrap();
     assert_eq!((records(left.batches).len(), left.next), (4, Some(4)));
     let fetched = broker.fetch(request(4)).await.unwrap();
-    let told = broker.filter(&all, "orders", 0, fetched.bytes.clone(), (4, false)).await.unwrap_err();
+    let told = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes.clone(), (4, false)).await.unwrap_err();
     assert_eq!(told.kind(), ErrorKind::Damaged);
     let said = told.to_string();
     assert!(said.contains("00000000000000000000.log at position ") && said.contains(": offset 4: record 2"), "{said}");
-    let left = broker.filter(&all, "orders", 0, fetched.bytes, (4, true)).await.unwrap();
+    let left = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes, (4, true)).await.unwrap();
     let skipped: Vec<_> = left.skipped.iter().map(|skipped| (skipped.from, skipped.to)).collect();
     assert_eq!((records(left.batches).len(), left.next, skipped), (1, None, vec![(4, 5)]));
     assert_eq!(broker.list_offset("orders", 0, OffsetAt::Timestamp(6)).await.unwrap(), (6, -1));
