@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Account, Budget, State, shares};
 use crate::base::Bytes;
@@ -134,6 +134,8 @@ impl Account {
     /// Tries again whenever bytes are freed, and looks after those who are in the way.
     pub(super) async fn wait_for<T>(&self, waiter: Waiter, mut attempt: impl FnMut() -> Option<T>) -> T {
         let _place = Place::new(self, waiter, Instant::now());
+        let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let freed = self.budget.freed.notified();
             tokio::pin!(freed);
@@ -144,7 +146,8 @@ impl Account {
             }
             tokio::select! {
                 () = freed => {}
-                () = tokio::time::sleep(TICK) => self.budget.press(Instant::now()),
+                // Not put off by bytes that are freed and go to others.
+                _ = tick.tick() => self.budget.press(Instant::now()),
             }
         }
     }
@@ -210,11 +213,15 @@ impl State {
         let (free, open) = (self.free(total), self.open(total));
         let mut wanted = 0;
         let mut since: Option<Instant> = None;
-        for (_, waiter, began) in self.pressure.waiters.values() {
+        for (number, waiter, began) in self.pressure.waiters.values() {
             let bytes = match *waiter {
-                Waiter::Grant { least } if least <= little && least <= free => continue,
-                Waiter::Grant { least } if least > little && least <= open => continue,
-                Waiter::Grant { least } => least,
+                Waiter::Grant { least } => {
+                    let there = if least <= little { free } else { open };
+                    if least <= there.min(self.share_of(*number, little)) {
+                        continue;
+                    }
+                    least
+                }
                 Waiter::Begin { least } => least,
                 Waiter::Grow { step } => step,
             };
@@ -222,6 +229,12 @@ impl State {
             since = Some(since.map_or(*began, |since| since.min(*began)));
         }
         since.map(|since| (wanted, since))
+    }
+
+    /// What door and address leave an account that waits.
+    fn share_of(&self, number: u64, little: usize) -> usize {
+        // One that waits has an owner for as long as it has its place here, so it is not dropped by this.
+        self.accounts.get(&number).and_then(Weak::upgrade).map_or(usize::MAX, |account| account.share(little))
     }
 
     /// Of the messages that wait for a step, the one that began last.

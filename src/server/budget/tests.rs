@@ -293,6 +293,23 @@ async fn a_message_that_waits_for_the_accounts_own_work_presses_nobody() {
 }
 
 #[test]
+fn slow_peers_of_ones_own_address_give_way_as_well() {
+    let budget = Budget::new(128 * MIB);
+    // What was read was larger than what was asked for.
+    let mut slow: Vec<_> = (0..7).map(|_| holder(&budget, 1, 8 * MIB)).collect();
+    for (_, grant) in &mut slow {
+        grant.settle(17 * MIB);
+    }
+    let same = budget.account(32 * MIB, of(1));
+    assert!(same.try_take(64 * 1024, 64 * 1024).is_none(), "the address has its share");
+    assert!(budget.account(32 * MIB, of(2)).try_take(64 * 1024, 64 * 1024).is_some(), "others have what is left");
+    let began = Instant::now();
+    let _place = Place::new(&same, Waiter::Grant { least: 64 * 1024 }, began);
+    press_for(&budget, began, 3, || {});
+    assert_eq!(budget.evictions(), 1, "one is enough");
+}
+
+#[test]
 fn where_nobody_is_slow_and_nothing_moves_the_message_that_began_last_gives_way() {
     let budget = Budget::new(128 * MIB);
     let (first, _grant_1) = holder(&budget, 1, 48 * MIB);
