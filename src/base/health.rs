@@ -158,7 +158,7 @@ impl Health {
                     Some(Line::Changed)
                 }
                 None => {
-                    let since_ms = self.clock.now_ms();
+                    let since_ms = self.clock.wall_ms();
                     known.holds = Some(Holding { since_ms, since_monotonic_ms: now, reason: reason.clone() });
                     known.told = false;
                     Some(Line::Begun)

@@ -291,3 +291,22 @@ const _: () = {
     assert!(FRAME_BYTES <= u32::MAX as usize);
     assert!(KEYS_KEPT <= KEYS_PER_PARTITION && KEYS_PER_PARTITION <= KEYS_SHARED);
 };
+
+/// By how much the wall clock may differ from the trusted time before that is a leap, and doubted, in milliseconds. A machine
+/// whose time is set right by NTP differs by less; what is less is followed slowly (see [`CLOCK_PACE`]).
+pub const CLOCK_LEAP_MS: u64 = 5 * 60 * 1000;
+
+/// For how long a server may have been down, by the wall clock, before the wall clock is doubted at its start, in milliseconds.
+/// A server that was down for longer serves at once as well: it waits for the quarantine only with what cannot be taken back.
+pub const CLOCK_DOWN_MS: u64 = 60 * 60 * 1000;
+
+/// The trusted time goes faster or slower than time passes by one part in so many, until it is the wall clock's. A difference of
+/// [`CLOCK_LEAP_MS`] is gone after 50 minutes, and a lease of 30 seconds ends at most 3 seconds early or late meanwhile.
+pub const CLOCK_PACE: u64 = 10;
+
+/// How often the time is kept for the next start, in milliseconds: two small syncs each time.
+pub const CLOCK_KEEP_MS: u64 = 60 * 1000;
+
+/// How long the wall clock is doubted when nobody says otherwise, in milliseconds: time for NTP, or somebody who has seen the
+/// warning, to set it right.
+pub const CLOCK_QUARANTINE_MS: u64 = 60 * 60 * 1000;

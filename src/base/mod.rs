@@ -16,7 +16,9 @@ mod seldom;
 mod start;
 mod units;
 
-pub use clock::{Clock, ManualClock, SystemClock, TimestampMs};
+pub use clock::{
+    Clock, ClockDoubt, ClockLook, ClockNews, LastSeen, ManualClock, Reading, SystemClock, TimestampMs, TrustedClock,
+};
 pub use error::ErrorKind;
 pub use group::{GroupName, GroupNameError};
 pub use health::{Condition, Health, Severity, Trouble};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use crate::base::{Clock, ErrorKind, Health, ProducerEpoch, ProducerId, TopicId, TopicName};
+use crate::base::{Clock, ErrorKind, Health, ProducerEpoch, ProducerId, TopicId, TopicName, TrustedClock};
 use crate::catalog::{Catalog, DataDir, Event, TopicEntry};
 use crate::disk::{self, Disk, Watch, WatchedDisk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
@@ -34,7 +34,7 @@ use super::{BrokerConfig, BrokerError, Startup};
 pub struct Broker {
     pub(crate) config: BrokerConfig,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<TrustedClock>,
     pub(crate) dir: DataDir,
     pub(crate) files: Arc<FileCache>,
     pub(crate) committer: Committer,
@@ -90,8 +90,10 @@ impl Broker {
         // Before anything is written: on a full disk the start needs the reserve.
         let storage = Storage::open(Arc::clone(&watch), Arc::clone(&health), config.storage_low_water.0);
         warn_of_modes(disk.as_ref(), &dir);
+        let clock = Arc::new(TrustedClock::new(clock));
         let (mut catalog, found) = Catalog::open(Arc::clone(&disk), &dir, clock.now_ms())?;
         catalog.tell(Arc::clone(&health));
+        super::clock::begin(&clock, (disk.as_ref(), &dir.path), catalog.newest_event_ms(), config.clock_quarantine);
         let damages = Damages::new(catalog.journal_damage(), &clock, &health);
         let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))
@@ -102,7 +104,7 @@ impl Broker {
         let live = Live::new(Arc::clone(&clock), Arc::clone(&metrics));
         let requests = Arc::new(Durable::restore(&catalog));
         let receipts = Arc::new(Receipts::restore(&catalog));
-        let transactions = Arc::new(Transactions::restore(&catalog, &config, clock.as_ref()));
+        let transactions = Arc::new(Transactions::restore(&catalog, &config, &clock));
         let opened = (clock.monotonic_ms(), clock.now_ms());
         let mut broker = Self {
             config,
@@ -281,6 +283,9 @@ impl Broker {
             watcher.stop();
         }
         self.workers.stop();
+        if let Err(error) = self.keep_time() {
+            tracing::warn!(%error, "the time cannot be kept for the next start");
+        }
         // Whoever still holds the broker can only be refused by it; the next server need not wait for them.
         self.dir.unlock();
     }

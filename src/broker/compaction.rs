@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::{ErrorKind, TimestampMs, guard, limits};
 use crate::catalog::compact_journal;
-use crate::log::{CleanLimits, Cleaned, LogError, RetentionClock};
+use crate::log::{CleanLimits, Cleaned, LogError};
 
 use super::broker::lock;
 use super::partition::Partition;
@@ -58,7 +58,6 @@ impl Compaction {
 }
 
 fn run(broker: &Weak<Broker>, signal: &Signal, every: Duration) {
-    let mut clock = RetentionClock::default();
     let mut failed = Failed::new();
     loop {
         let waiting = |_: &mut ()| !signal.stop.load(Ordering::Acquire);
@@ -77,12 +76,16 @@ fn run(broker: &Weak<Broker>, signal: &Signal, every: Duration) {
             secret: uuid::Uuid::new_v4().as_u128(),
         };
         // Nobody reads the journal late, so no harm can come of a clock that is wrong.
-        let wall = broker.clock.now_ms();
+        let now = broker.clock.now_ms();
         let journal = broker.dir.journal_dir();
         attempt(&broker, &mut failed, &journal, "the journal", || {
-            compact_journal(&broker.catalog, &signal.stop, limits, wall)
+            compact_journal(&broker.catalog, &signal.stop, limits, now)
         });
-        let Some(now) = clock.now(broker.clock.as_ref()) else { continue };
+        // A horizon that is set by a doubted clock stays wrong.
+        if broker.clock.is_doubted() {
+            continue;
+        }
+        let now = broker.clock.final_ms();
         for partition in due(&broker, now) {
             let Ok(log) = partition.log() else { continue };
             let name = format!("topic '{}' partition {}", partition.topic, partition.number);

@@ -10,6 +10,7 @@ mod asked;
 #[expect(clippy::module_inception, reason = "the type that gives the module its name")]
 mod broker;
 mod classic;
+mod clock;
 mod compaction;
 mod cut;
 mod error;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::base::{Clock, Condition, ErrorKind, Health, Offset, PartitionId, TopicName, guard};
+use crate::base::{Condition, ErrorKind, Health, Offset, PartitionId, TopicName, TrustedClock, guard};
 use crate::log::{Damage, KnownDamage, LogError, ScrubPlan};
 
 use super::broker::{blocking, lock};
@@ -35,7 +35,7 @@ pub struct PartitionDamage {
 
 /// Where partitions say that they know of damage that is not stored yet.
 pub(crate) struct DamageNotes {
-    clock: Arc<dyn Clock>,
+    clock: Arc<TrustedClock>,
     health: Arc<Health>,
     unstored: Mutex<BTreeSet<(TopicName, PartitionId)>>,
     stop: AtomicBool,
@@ -79,7 +79,7 @@ pub(crate) struct Damages {
 }
 
 impl Damages {
-    pub(crate) fn new(journal: Vec<KnownDamage>, clock: &Arc<dyn Clock>, health: &Arc<Health>) -> Self {
+    pub(crate) fn new(journal: Vec<KnownDamage>, clock: &Arc<TrustedClock>, health: &Arc<Health>) -> Self {
         let notes = DamageNotes {
             clock: Arc::clone(clock),
             health: Arc::clone(health),

@@ -24,6 +24,8 @@ pub struct BrokerConfig {
     pub sync_interval: Millis,
     /// How often retention looks for what may go.
     pub retention_check: Millis,
+    /// How long a wall clock that has leapt is doubted while it keeps steady; zero believes it at once.
+    pub clock_quarantine: Millis,
     /// How long a durable request that has ended is remembered.
     pub request_retention: Millis,
     /// How often compaction looks for what may be compacted.
@@ -57,6 +59,7 @@ impl Default for BrokerConfig {
             topic_defaults: TopicSettings::default(),
             sync_interval: Millis(200),
             retention_check: Millis(30_000),
+            clock_quarantine: Millis(limits::CLOCK_QUARANTINE_MS),
             request_retention: Millis(24 * 3_600_000),
             compaction_check: Millis(15_000),
             scrub_rate: crate::base::Bytes(8 * 1024 * 1024),

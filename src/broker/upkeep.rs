@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::base::{ErrorKind, guard};
 use crate::catalog::Durability;
-use crate::log::RetentionClock;
 
 use super::broker::lock;
+use super::clock::Keeping;
 use super::partition::{Partition, Topic};
 use super::stream::Streams;
 use super::{Broker, BrokerError};
@@ -42,7 +42,7 @@ impl Upkeep {
 }
 
 fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, retention: Duration) {
-    let mut clock = RetentionClock::default();
+    let mut keeping = Keeping::default();
     let (mut synced, mut retained) = (Instant::now(), Instant::now());
     loop {
         let stop = lock(&signal.0);
@@ -52,6 +52,7 @@ fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, 
         }
         drop(stop);
         let Some(broker) = broker.upgrade() else { return };
+        broker.tend_clock(&mut keeping);
         Streams::tick(&broker);
         if synced.elapsed() < every {
             continue;
@@ -69,10 +70,17 @@ fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, 
         // What routes had written when the server was killed must be known before anything goes.
         if retained.elapsed() >= retention && broker.know_what_routes_wrote() {
             retained = Instant::now();
-            let now = clock.now(broker.clock.as_ref());
-            for partition in topics.iter().flat_map(|topic| &topic.partitions) {
-                retain(&broker, partition, now);
-            }
+            broker.retain_now();
+        }
+    }
+}
+
+impl Broker {
+    /// Deletes what is too old or too much.
+    pub(crate) fn retain_now(&self) {
+        let now = Some(self.clock.final_ms());
+        for partition in self.all_topics().iter().flat_map(|topic| &topic.partitions) {
+            retain(self, partition, now);
         }
     }
 }

@@ -5,6 +5,7 @@
 //!   lock                      held while a server runs; its content is that server's process id, for people
 //!   format                    what this folder is: see below
 //!   journal/                  the log of every change to what exists
+//!   clock                     the time of the last run, for the next one
 //!   view/                     a cache over the journal
 //!   topics/<name>~<id>/<n>/   the log of partition n
 //! ```

@@ -52,6 +52,11 @@ impl Journal {
         self.log.stats().bytes
     }
 
+    /// The time of its newest event; not above zero if there is none.
+    pub(super) fn newest_ms(&self) -> TimestampMs {
+        self.log.stats().newest_timestamp
+    }
+
     /// The first offset.
     pub(super) fn start(&self) -> Offset {
         self.log.start_offset()

@@ -120,6 +120,11 @@ impl Catalog {
         Ok((catalog, startup))
     }
 
+    /// The time of the newest event in the journal, if there is one.
+    pub fn newest_event_ms(&self) -> Option<TimestampMs> {
+        Some(self.journal.newest_ms()).filter(|at| *at > 0)
+    }
+
     fn open_view(&mut self, dir: &DataDir, startup: &mut CatalogStartup) -> Result<(), CatalogError> {
         let opened =
             View::open(&self.view_dir, dir.server_id).and_then(|(view, state, position)| match self.misfit(position) {

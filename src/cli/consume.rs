@@ -180,7 +180,7 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
         None | Some(Until::End) => builder,
         Some(Until::Offset(offset)) => builder.until_offset(offset),
         Some(Until::Time(time)) => builder.until_time(time),
-        Some(Until::Ago(span)) => builder.until_time(SystemClock::new().now_ms() - span.as_i64()),
+        Some(Until::Ago(span)) => builder.until_time(SystemClock::new().wall_ms() - span.as_i64()),
     };
     Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?)
 }

@@ -142,7 +142,7 @@ fn position(to: StartAt) -> ResetTo {
         StartAt::Time(time) => ResetTo::Timestamp(time),
         StartAt::Ago(span) => {
             let span = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-            ResetTo::Timestamp(SystemClock::new().now_ms().saturating_sub(span))
+            ResetTo::Timestamp(SystemClock::new().wall_ms().saturating_sub(span))
         }
     }
 }
@@ -174,7 +174,7 @@ fn describe(group: &GroupDescription, held: &[HeldPartition], json: bool) -> Res
 }
 
 fn as_json(group: &GroupDescription, held: &[HeldPartition]) -> Value {
-    let now = SystemClock::new().now_ms();
+    let now = SystemClock::new().wall_ms();
     let members: Vec<Value> = group
         .members
         .iter()
@@ -234,7 +234,7 @@ fn print(group: &GroupDescription, held: &[HeldPartition]) -> Result<(), Failure
         facts.push(vec!["dead letters".to_owned(), topic.clone()]);
     }
     writeln!(out, "{}\n", table(&[], &[], facts))?;
-    let now = SystemClock::new().now_ms();
+    let now = SystemClock::new().wall_ms();
     let age = |oldest: Option<i64>| oldest.map_or_else(|| "-".to_owned(), |oldest| output::seconds(since(now, oldest)));
     let rows = group.partitions.iter().map(|at| {
         vec![

@@ -347,7 +347,7 @@ impl Sending {
         for (name, value) in &self.args.header {
             message = message.header(name.clone(), value.clone());
         }
-        let now = SystemClock::new().now_ms();
+        let now = SystemClock::new().wall_ms();
         if let Some(delay) = self.args.delay {
             message = message.deliver_at(now.saturating_add_unsigned(delay.0));
         }

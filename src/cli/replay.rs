@@ -174,7 +174,7 @@ pub async fn run(args: ReplayArgs) -> Result<(), Failure> {
 /// The range in each partition, by what the options say.
 async fn parts(admin: &Admin, args: &ReplayArgs) -> Result<Vec<Part>, Failure> {
     let topic = args.topic.as_str();
-    let now = SystemClock::new().now_ms();
+    let now = SystemClock::new().wall_ms();
     let ago = |span: Duration| now.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     let mut parts = Vec::new();
     for at in admin.describe_topic(topic).await?.partitions {

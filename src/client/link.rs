@@ -60,7 +60,7 @@ impl Link {
     }
 
     pub(crate) fn now_ms(&self) -> TimestampMs {
-        self.clock.now_ms()
+        self.clock.wall_ms()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

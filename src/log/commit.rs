@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::base::{Clock, Offset, Seldom, TimestampMs, guard};
+use crate::base::{Offset, Seldom, TimestampMs, TrustedClock, guard};
 
 use super::clean::{Cleaned, Limits as CleanLimits, SharedLog, clean};
 use super::crew::Crew;
@@ -74,7 +74,7 @@ pub struct Committer {
 
 struct Shared {
     crew: Crew<Arc<Inner>>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<TrustedClock>,
 }
 
 /// One partition as the commit threads and its users share it.
@@ -133,7 +133,7 @@ impl Committer {
     ///
     /// # Errors
     /// The system's, if a thread cannot be started.
-    pub fn start(config: CommitterConfig, clock: Arc<dyn Clock>) -> std::io::Result<Self> {
+    pub fn start(config: CommitterConfig, clock: Arc<TrustedClock>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { crew: Crew::new(), clock });
         let count = config.threads.max(2);
         shared.crew.joined(count);

@@ -56,7 +56,6 @@ pub use listing::segment_files;
 pub use partition::{Appended, LastBatch, LogStats, PartitionLog};
 pub use read::{ReadChunk, ReadPlan};
 pub use recovery::Recovery;
-pub use retention::RetentionClock;
 pub use room::is_room;
 pub use scrub::ScrubPlan;
 pub use segment::SegmentName;

@@ -1,52 +1,15 @@
-//! Deleting what is too old or too much: whole segments, from the front only, and never on the clock's word alone.
+//! Deleting what is too old or too much: whole segments, from the front only, and by the time that is final
+//! ([`TrustedClock::final_ms`](crate::base::TrustedClock::final_ms)).
 
 use std::sync::Arc;
 
-use crate::base::{Clock, ErrorKind, Offset, TimestampMs};
+use crate::base::{ErrorKind, Offset, TimestampMs};
 use crate::disk::{self, OpenMode};
 
 use super::LogError;
 use super::checkpoint::{Checkpoint, SyncMark};
 use super::partition::PartitionLog;
 use super::segment::Segment;
-
-/// How far the wall clock may run ahead of the monotonic one between two looks before its word is doubted.
-const LEAP_MS: i64 = 5 * 60 * 1000;
-
-/// How long a doubted clock must then keep steady before it is believed again.
-const QUARANTINE_MS: u64 = 60 * 60 * 1000;
-
-/// Tells the time for retention. A wall clock that leaps ahead (a wrong NTP answer, a resumed virtual machine) would
-/// make everything look old at once; deleting then is the one mistake that cannot be taken back. After a leap no time
-/// is told for an hour, in which someone can set the clock right.
-#[derive(Debug, Default)]
-pub struct RetentionClock {
-    last: Option<(TimestampMs, u64)>,
-    doubted_until: Option<u64>,
-}
-
-impl RetentionClock {
-    /// The time by which to delete, `None` while the clock is doubted.
-    pub fn now(&mut self, clock: &dyn Clock) -> Option<TimestampMs> {
-        let (wall, monotonic) = (clock.now_ms(), clock.monotonic_ms());
-        if let Some((last_wall, last_monotonic)) = self.last {
-            let passed = i64::try_from(monotonic.saturating_sub(last_monotonic)).unwrap_or(i64::MAX);
-            let leap = wall.saturating_sub(last_wall).saturating_sub(passed);
-            if leap.abs() > LEAP_MS {
-                tracing::warn!(
-                    leap_ms = leap,
-                    "the clock has leapt; nothing is deleted by age for an hour, in case it is wrong"
-                );
-                self.doubted_until = Some(monotonic.saturating_add(QUARANTINE_MS));
-            }
-        }
-        self.last = Some((wall, monotonic));
-        if self.doubted_until.is_some_and(|until| monotonic >= until) {
-            self.doubted_until = None;
-        }
-        self.doubted_until.is_none().then_some(wall)
-    }
-}
 
 impl PartitionLog {
     /// Deletes segments as the settings say: moves the log start in a durable checkpoint first, then removes files. A

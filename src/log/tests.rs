@@ -595,20 +595,6 @@ fn retention_deletes_whole_segments_from_the_front_and_survives_a_crash_between_
 }
 
 #[test]
-fn retention_does_not_believe_a_clock_that_leaps() {
-    let clock = crate::base::ManualClock::at(0);
-    let mut retention = RetentionClock::default();
-    assert_eq!(retention.now(&clock), Some(0));
-    clock.advance(60_000);
-    assert_eq!(retention.now(&clock), Some(60_000));
-    clock.jump(365 * 86_400_000);
-    assert_eq!(retention.now(&clock), None);
-    clock.advance(1_800_000);
-    assert_eq!(retention.now(&clock), None);
-    clock.advance(1_800_000);
-    assert!(retention.now(&clock).is_some(), "after an hour of steadiness it is believed");
-}
-
 #[test]
 fn a_segment_without_times_counts_from_when_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
@@ -623,7 +609,7 @@ fn a_segment_without_times_counts_from_when_it_was_written() {
         log.append(&mut builder.build(), 0).unwrap();
     }
     log.sync().unwrap();
-    let now = crate::base::Clock::now_ms(&crate::base::SystemClock::new());
+    let now = crate::base::Clock::wall_ms(&crate::base::SystemClock::new());
     assert_eq!(log.retain(Some(now)).unwrap(), 0, "written just now");
     assert!(log.retain(Some(now + 3_600_000)).unwrap() > 2);
     assert_eq!(log.start_offset(), 20);
@@ -694,7 +680,7 @@ fn a_checkpoint_that_had_to_wait_for_compaction_is_written_behind_it() {
     let path = PathBuf::from("/t/0");
     PartitionLog::create(&disk, &path).unwrap();
     let (log, _) = PartitionLog::open(disk, path, config(), 0).unwrap();
-    let clock = Arc::new(crate::base::SystemClock::new());
+    let clock = Arc::new(crate::base::TrustedClock::new(Arc::new(crate::base::SystemClock::new())));
     let committer = Committer::start(CommitterConfig { threads: 2 }, clock).unwrap();
     let handle = committer.manage(log, Arc::new(Deaf));
     // Compaction is at its checkpoint while all is written.
@@ -732,7 +718,7 @@ fn the_group_commit_answers_every_producer_in_order_on_the_real_disk() {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     PartitionLog::create(&disk, &path).unwrap();
     let (log, _) = PartitionLog::open(disk.clone(), path.clone(), config(), 0).unwrap();
-    let clock = Arc::new(crate::base::SystemClock::new());
+    let clock = Arc::new(crate::base::TrustedClock::new(Arc::new(crate::base::SystemClock::new())));
     let committer = Committer::start(CommitterConfig { threads: 3 }, clock).unwrap();
     let handle = committer.manage(log, Arc::new(Deaf));
     let (sender, receiver) = std::sync::mpsc::channel();

@@ -145,8 +145,8 @@ impl Server {
         let kafka_sockets = bind(config.kafka_addresses()?, "kafka-listen").await?;
         let http_sockets = bind(config.http_addresses()?, "http-listen").await?;
         let admin_sockets = bind(config.admin_addresses()?, "admin-listen").await?;
-        let (started_at_ms, started_monotonic_ms) = (clock.now_ms(), clock.monotonic_ms());
-        let broker = open_broker(&config, disk, clock.clone()).await?;
+        let (started_at_ms, started_monotonic_ms) = (clock.wall_ms(), clock.monotonic_ms());
+        let broker = open_broker(&config, disk, clock).await?;
         broker.start_routes();
         let metrics = Arc::new(ServerMetrics::default());
         broker.metrics().register(|registry| {
@@ -157,8 +157,8 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let half = config.max_total_bytes.as_usize() / 2;
         let shared = Arc::new(Shared {
+            clock: Arc::clone(broker.clock()),
             broker,
-            clock,
             started_at_ms,
             started_monotonic_ms,
             metrics,

@@ -13,7 +13,7 @@ use super::metrics::ServerMetrics;
 use super::outgoing::Outgoing;
 use super::places::Doors;
 use super::process::ProcessMetrics;
-use crate::base::{Clock, TimestampMs};
+use crate::base::{TimestampMs, TrustedClock};
 use crate::broker::Broker;
 
 /// The inside of a running server.
@@ -23,7 +23,7 @@ pub struct Shared {
     /// The one that does the work.
     pub broker: Arc<Broker>,
     /// The clock.
-    pub clock: Arc<dyn Clock>,
+    pub clock: Arc<TrustedClock>,
     /// When the server started, wall time.
     pub started_at_ms: TimestampMs,
     /// When the server started, on the monotonic clock.

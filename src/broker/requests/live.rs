@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::base::{Clock, TopicName};
+use crate::base::{TopicName, TrustedClock};
 
 use super::super::Broker;
 use super::super::broker::lock;
@@ -57,7 +57,7 @@ pub(crate) struct Live {
     exchange: Mutex<Handles>,
     /// Until when the task that ends what is too late sleeps; changed only under the lock of the exchange.
     armed: AtomicU64,
-    clock: Arc<dyn Clock>,
+    clock: Arc<TrustedClock>,
     metrics: Arc<Metrics>,
     ids: AtomicU64,
     /// There is an earlier deadline than the one that is slept for.
@@ -72,7 +72,7 @@ pub struct LiveResponder {
 }
 
 impl Live {
-    pub(crate) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<TrustedClock>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             exchange: Mutex::default(),
             armed: AtomicU64::new(u64::MAX),

@@ -45,7 +45,7 @@ pub(super) async fn finish(broker: Arc<Broker>, ending: Ending) {
 
 /// Hands in what is to be kept of a transaction that is marked everywhere; returns what it is once that is done.
 fn put(broker: &Broker, id: &str) -> Option<TransactionEntry> {
-    let now = super::now(broker.clock.as_ref());
+    let now = super::now(&broker.clock);
     let mut machine = lock(&broker.transactions.machine);
     let (positions, entry) = machine.finished(id, now)?;
     let positions =

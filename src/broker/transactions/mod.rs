@@ -20,7 +20,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::base::{Clock, GroupName, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName, limits};
+use crate::base::{
+    GroupName, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId, TopicName, TrustedClock, limits,
+};
 use crate::catalog::{Catalog, Event, Place, Position};
 use crate::record::{Marker, marker_batch};
 
@@ -62,13 +64,13 @@ struct Refusals {
     unsaid: u64,
 }
 
-fn now(clock: &dyn Clock) -> Now {
+fn now(clock: &TrustedClock) -> Now {
     Now { wall: clock.now_ms(), monotonic: clock.monotonic_ms() }
 }
 
 impl Transactions {
     /// As they were kept.
-    pub(crate) fn restore(catalog: &Catalog, config: &BrokerConfig, clock: &dyn Clock) -> Self {
+    pub(crate) fn restore(catalog: &Catalog, config: &BrokerConfig, clock: &TrustedClock) -> Self {
         let rules = Rules {
             max_timeout_ms: config.transaction_max_timeout.0,
             expiration_ms: config.transactional_id_expiration.0,
@@ -190,7 +192,7 @@ impl Broker {
     /// Does something with the machine; what has changed is to be kept.
     fn transact<R>(&self, act: impl FnOnce(&mut Machine, Now) -> R) -> R {
         let mut machine = lock(&self.transactions.machine);
-        let result = act(&mut machine, now(self.clock.as_ref()));
+        let result = act(&mut machine, now(&self.clock));
         let changes = machine.take_changes();
         let any = !changes.is_empty();
         // Within the lock, so that what is said later of an id is kept later.

@@ -68,7 +68,7 @@ pub async fn survive(
     let before = acknowledged.load(Ordering::SeqCst);
     let under_way = sent.load(Ordering::SeqCst).saturating_sub(before);
     let (address, pid) = (server.address, server.pid());
-    let killed_at = SystemClock::new().now_ms();
+    let killed_at = SystemClock::new().wall_ms();
     server.kill();
     report.held(
         "kill",

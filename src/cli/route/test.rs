@@ -115,7 +115,7 @@ pub fn run(args: TestArgs, json: bool) -> Result<(), Failure> {
             };
             let record = Record {
                 offset: number,
-                timestamp: SystemClock::new().now_ms(),
+                timestamp: SystemClock::new().wall_ms(),
                 key: args.key.clone().map(Bytes::from),
                 value: Some(value),
                 headers: headers.clone(),

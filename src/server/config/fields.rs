@@ -168,6 +168,14 @@ pub static FIELDS: &[Field] = &[
         6 * DAY_MS,
         |c| Slot::Millis(&mut c.callback_give_up_after),
     ),
+    field(
+        "clock_quarantine",
+        "how long a wall clock that has leapt must keep steady to be believed without `tidelog clock confirm`; 0 believes at once",
+        "duration",
+        0,
+        30 * DAY_MS,
+        |c| Slot::Millis(&mut c.clock_quarantine),
+    ),
     field("retention_check", "how often segments past their retention are looked for", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.retention_check)
     }),

@@ -79,6 +79,8 @@ pub struct ServerConfig {
     pub request_retention: Millis,
     /// How long the POST of a callback is tried.
     pub callback_give_up_after: Millis,
+    /// How long a wall clock that has leapt is doubted.
+    pub clock_quarantine: Millis,
     /// How often old segments are looked for.
     pub retention_check: Millis,
     /// How often compaction looks for what may be compacted.
@@ -202,6 +204,7 @@ impl Default for ServerConfig {
             sync_interval: broker.sync_interval,
             request_retention: broker.request_retention,
             callback_give_up_after: Millis(24 * 3_600_000),
+            clock_quarantine: broker.clock_quarantine,
             retention_check: broker.retention_check,
             compaction_check: broker.compaction_check,
             scrub_rate: broker.scrub_rate,
@@ -427,6 +430,7 @@ impl ServerConfig {
             default_partitions: self.default_partitions,
             topic_defaults: self.topic_defaults.clone(),
             sync_interval: self.sync_interval,
+            clock_quarantine: self.clock_quarantine,
             request_retention: self.request_retention,
             retention_check: self.retention_check,
             compaction_check: self.compaction_check,

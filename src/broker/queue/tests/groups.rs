@@ -201,7 +201,7 @@ async fn filters_delays_and_expiry_hold_for_the_group() {
     let broker = open(dir.path());
     produce(&broker, "orders", 0..10).await;
     let now = SystemClock::new();
-    let at = |ms: i64| (crate::base::Clock::now_ms(&now) + ms).to_string();
+    let at = |ms: i64| (crate::base::Clock::wall_ms(&now) + ms).to_string();
     produce_with(&broker, "orders", [20], &[(DELIVER_AT, Some(at(300).as_bytes()))]).await;
     produce_with(&broker, "orders", [30], &[(EXPIRES_AT, Some(at(-1).as_bytes()))]).await;
     produce_with(&broker, "orders", [40], &[(EXPIRES_AT, Some(at(60_000).as_bytes()))]).await;
