@@ -39,6 +39,8 @@ pub enum Condition {
     BudgetExhausted,
     /// Stored data that had been acknowledged cannot be read, and no operator has acknowledged that.
     Damage,
+    /// The wall clock has leapt and is doubted: nothing is deleted or expires by its word.
+    Clock,
 }
 
 /// What follows from a condition.
@@ -62,7 +64,7 @@ impl Severity {
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Condition; 9] = [
+    pub const ALL: [Condition; 10] = [
         Self::Journal,
         Self::StorageFull,
         Self::DiskHung,
@@ -72,6 +74,7 @@ impl Condition {
         Self::RuntimeDelay,
         Self::BudgetExhausted,
         Self::Damage,
+        Self::Clock,
     ];
 
     /// The name in JSON, metrics and log lines: snake case, stable.
@@ -86,13 +89,18 @@ impl Condition {
             Self::RuntimeDelay => "runtime_delay",
             Self::BudgetExhausted => "budget_exhausted",
             Self::Damage => "damage",
+            Self::Clock => "clock",
         }
     }
 
     /// What follows from it. Damage counts as failing although all other records can be written and read: what was acknowledged
-    /// is missing, and somebody has to know. An operator who has seen it ends the condition.
+    /// is missing, and somebody has to know. An operator who has seen it ends the condition. A clock that is doubted only puts
+    /// off what cannot be taken back.
     pub fn severity(self) -> Severity {
-        Severity::Failing
+        match self {
+            Self::Clock => Severity::Degraded,
+            _ => Severity::Failing,
+        }
     }
 }
 
@@ -235,6 +243,13 @@ fn write(condition: Condition, line: &Line, reason: &str, untold: u64) {
     match (line, condition.severity()) {
         (Line::Begun, Severity::Failing) => tracing::error!(condition = name, untold, "not ready: {reason}"),
         (Line::Changed, Severity::Failing) => tracing::error!(condition = name, untold, "still not ready: {reason}"),
+        // Two weeks without a server look like a wrong clock, too: most often nothing is wrong.
+        (Line::Begun | Line::Changed, _) if condition == Condition::Clock => {
+            tracing::warn!(condition = name, untold, "{reason}");
+        }
+        (Line::Over { after_ms }, _) if condition == Condition::Clock => {
+            tracing::warn!(condition = name, after_ms, untold, "over: {reason}");
+        }
         (Line::Begun | Line::Changed, Severity::Degraded) => tracing::error!(condition = name, untold, "{reason}"),
         (Line::Over { after_ms }, _) => tracing::info!(condition = name, after_ms, untold, "over: {reason}"),
     }

@@ -93,7 +93,8 @@ impl Broker {
         let clock = Arc::new(TrustedClock::new(clock));
         let (mut catalog, found) = Catalog::open(Arc::clone(&disk), &dir, clock.now_ms())?;
         catalog.tell(Arc::clone(&health));
-        super::clock::begin(&clock, (disk.as_ref(), &dir.path), catalog.newest_event_ms(), config.clock_quarantine);
+        let seen = (disk.as_ref(), dir.path.as_path());
+        super::clock::begin(&clock, seen, catalog.newest_event_ms(), config.clock_quarantine, &health);
         let damages = Damages::new(catalog.journal_damage(), &clock, &health);
         let files = FileCache::new(Arc::clone(&disk), config.max_open_files);
         let committer = Committer::start(CommitterConfig { threads: config.commit_threads }, Arc::clone(&clock))

@@ -13,7 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::{ClockLook, ClockNews, LastSeen, Millis, TrustedClock, limits};
+use crate::base::{ClockLook, ClockNews, Condition, Health, LastSeen, Millis, TrustedClock, limits};
 use crate::disk::{self, Disk};
 
 use super::{Broker, BrokerError};
@@ -76,31 +76,39 @@ pub(super) fn begin(
     (disk, folder): (&dyn Disk, &Path),
     newest_event_ms: Option<i64>,
     quarantine: Millis,
+    health: &Health,
 ) {
     let by_journal = || newest_event_ms.map(|time_ms| LastSeen { time_ms, wall_ms: time_ms, doubted_for_ms: 0 });
     let seen = last_seen(disk, &folder.join(FILE)).or_else(by_journal);
     if let Some(news) = clock.begin(seen, quarantine.0) {
-        say(clock, news);
+        say(health, clock, news);
     }
 }
 
-fn say(clock: &TrustedClock, news: ClockNews) {
-    let quarantine = clock.describe().doubt.map_or(0, |doubt| doubt.quarantine_ms.saturating_sub(doubt.steady_ms));
-    let wait = Millis(quarantine);
+fn say(health: &Health, clock: &TrustedClock, news: ClockNews) {
+    let left = clock.describe().doubt.map_or(0, |doubt| doubt.quarantine_ms.saturating_sub(doubt.steady_ms));
     match news {
-        ClockNews::Doubted { ahead_ms, at_start: true } if ahead_ms > 0 => tracing::warn!(
-            ahead_ms,
-            "the wall clock is doubted: it is far ahead of when the server was last seen to run; nothing is deleted or expires \
-             because of it for {wait}, or until `tidelog clock confirm` says that it is right"
-        ),
-        ClockNews::Doubted { ahead_ms, at_start } => tracing::warn!(
-            ahead_ms,
-            at_start,
-            "the wall clock is doubted: it has leapt; the time goes on as if it had not for {wait}, or until `tidelog clock \
-             confirm` says that it is right"
-        ),
-        ClockNews::Returned => tracing::warn!("the wall clock is doubted no more: it is where it should be again"),
-        ClockNews::Believed { step_ms } => tracing::warn!(step_ms, "the wall clock is doubted no more: it is believed"),
+        ClockNews::Doubted { ahead_ms, at_start } => {
+            // To the minute, or the second for less than an hour.
+            let unit = if ahead_ms.unsigned_abs() < 3_600_000 { 1000 } else { 60_000 };
+            let by = Millis(ahead_ms.unsigned_abs() / unit * unit);
+            let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
+            let what = if at_start { "when the server was last seen to run" } else { "the time: it has leapt" };
+            let reason = format!(
+                "the wall clock is doubted, {by} {side} {what}; nothing is deleted, expires or times out because of it until it has \
+                 kept steady for {}, or `tidelog clock confirm` says that it is right",
+                Millis(left)
+            );
+            health.set(Condition::Clock, reason);
+        }
+        ClockNews::Returned => {
+            health.clear(Condition::Clock);
+            tracing::info!("the wall clock is where it should be again");
+        }
+        ClockNews::Believed { step_ms } => {
+            health.clear(Condition::Clock);
+            tracing::info!(step_ms, "the wall clock is believed");
+        }
     }
 }
 
@@ -117,7 +125,7 @@ impl Broker {
     pub(super) fn tend_clock(&self, keeping: &mut Keeping) {
         let news = self.clock.look();
         if let Some(news) = news {
-            say(&self.clock, news);
+            self.on_clock_news(news);
         }
         let now = self.clock.monotonic_ms();
         let due = keeping.written.is_none_or(|at| now.saturating_sub(at) >= limits::CLOCK_KEEP_MS);
@@ -133,6 +141,15 @@ impl Broker {
                 tracing::warn!(file = %self.clock_file().display(), %error, "the time cannot be kept for the next start");
             }
             Err(_) => {}
+        }
+    }
+
+    fn on_clock_news(&self, news: ClockNews) {
+        say(&self.health, &self.clock, news);
+        if !matches!(news, ClockNews::Doubted { .. }) {
+            self.queues.time_stepped();
+            self.requests.wake.notify_one();
+            self.receipts.wake.notify_one();
         }
     }
 
@@ -162,7 +179,7 @@ impl Broker {
     pub async fn confirm_clock(self: &Arc<Self>) -> Result<ClockLook, BrokerError> {
         let look = self.clock.describe();
         if let Some(news) = self.clock.confirm() {
-            say(&self.clock, news);
+            self.on_clock_news(news);
             let broker = Arc::clone(self);
             super::broker::blocking(move || broker.keep_time()).await.map_err(|error| {
                 let path = self.clock_file().display().to_string();

@@ -50,6 +50,8 @@ pub(crate) struct Observed {
     free: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
     age: Gauge<f64, AtomicU64>,
+    clock_doubted: Gauge,
+    clock_ahead: Gauge,
     damage: OfDamage,
 }
 
@@ -167,6 +169,8 @@ impl Observed {
         );
         register("journal_bytes", "Bytes in the journal's segment files", &self.journal_bytes);
         register("disk_free_bytes", "Bytes free on the data directory's disk, -1 if unknown", &self.free);
+        register("clock_doubted", "1 while the wall clock is doubted, 0 while it is believed", &self.clock_doubted);
+        register("clock_ahead_seconds", "By how much the wall clock is ahead of the certain time", &self.clock_ahead);
         registry.register("condition", "1 while the server has this trouble", self.conditions.clone());
         registry.register("observed_age_seconds", "Age of the gauges that are looked at", self.age.clone());
         registry.register(
@@ -415,6 +419,9 @@ impl Broker {
         let observed = &self.metrics.observed;
         observed.free.set(self.disk_free_bytes().map_or(-1, gauge));
         observed.age.set(self.asked.age());
+        let clock = self.clock.describe();
+        observed.clock_doubted.set(clock.doubt.is_some().into());
+        observed.clock_ahead.set(clock.wall_ms.saturating_sub(clock.certain_ms) / 1000);
         let troubles = self.health.troubles();
         for condition in Condition::ALL {
             let holds = troubles.iter().any(|trouble| trouble.condition == condition);

@@ -173,7 +173,7 @@ impl Broker {
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
             }
             if !own {
-                check_times(&topic.settings, &records, self.clock.now_ms())?;
+                check_times(&topic.settings, &records, self.clock.stamp_ms())?;
             }
             if topic.settings.cleanup.compacts() {
                 records.keyed()?;

@@ -369,7 +369,7 @@ async fn the_newest_time_of_a_batch_is_that_of_its_records_whatever_its_header_s
     let broker = open(dir.path()).unwrap();
     let topic = TopicName::new("t").unwrap();
     broker.metadata(&topic, true).await.unwrap();
-    let now = crate::base::Clock::now_ms(&SystemClock::new());
+    let now = crate::base::Clock::wall_ms(&SystemClock::new());
     for (at, said) in [-1, 0, now + 5, 1 << 62].into_iter().enumerate() {
         for compression in crate::record::Compression::ALL {
             let mut builder = BatchBuilder::new(BatchOptions { compression, ..BatchOptions::default() });

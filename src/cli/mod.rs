@@ -4,6 +4,7 @@
 //! usage. A closed stdout (`tidelog consume a | head`) is a reader that has enough, not a failure.
 
 mod bench;
+mod clock;
 mod connection;
 mod consume;
 mod damage;
@@ -118,6 +119,8 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Dump(dump::DumpArgs),
     /// Measures throughput, latency and recovery against the bare limits of this machine
     Bench(bench::BenchArgs),
+    /// Shows what the server believes of its wall clock, and confirms it
+    Clock(clock::ClockArgs),
     /// Prints facts about the server
     Info(info::InfoArgs),
     /// Prints the server's metrics (Prometheus text format)
@@ -194,6 +197,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Repair(args) => repair::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Clock(args) => block_on(clock::run(args)),
         Command::Info(args) => block_on(info::run(args)),
         Command::Metrics(args) => block_on(info::run_metrics(args)),
     }

@@ -152,7 +152,7 @@ fn repair(
     log: &Broken,
     keep: &Path,
 ) -> Result<(), Failure> {
-    let now = SystemClock::default().now_ms();
+    let now = SystemClock::default().wall_ms();
     let fail = |error: String| Failure::Failed(format!("'{}' cannot be repaired: {error}", log.name));
     if log.dir == data.journal_dir() {
         let mode = if data.topics_dir().is_dir() { ViewMode::Sled } else { ViewMode::Off };

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::base::{Offset, PartitionId, TimestampMs};
 use crate::protocol::{
-    AcknowledgeDamage, AlterTopic, CancelReceipts, CancelRequest, CommitPosition, CommitPositions, CreateTopic,
-    DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeGroup, DescribeTopic, GroupDescription,
-    GroupPosition, GroupSummary, ListDamage, ListDeadLetters, ListGroups, ListOffsets, ListReceipts, ListRequests,
-    ListTopics, Metrics, OffsetAt, Positions, ReceiptAt, ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup,
-    ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
+    AcknowledgeDamage, AlterTopic, CancelReceipts, CancelRequest, ClockDoubt, CommitPosition, CommitPositions,
+    ConfirmClock, CreateTopic, DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeClock, DescribeClockOk,
+    DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary, ListDamage, ListDeadLetters,
+    ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt, Positions, ReceiptAt,
+    ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk,
+    Setting, TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -144,6 +145,16 @@ impl Admin {
     /// Nobody wants the receipts of a group any more, or those of it that go to a URL; how many those were.
     pub async fn cancel_receipts(&self, group: impl Into<String>, url: Option<String>) -> Result<u64, ClientError> {
         Ok(self.link.ask(&CancelReceipts { group: group.into(), url }, Again::Yes).await?.cancelled)
+    }
+
+    /// What the server believes of its wall clock.
+    pub async fn describe_clock(&self) -> Result<DescribeClockOk, ClientError> {
+        self.link.ask(&DescribeClock {}, Again::Yes).await
+    }
+
+    /// The server's wall clock is right, so that it is doubted no more; what the doubt was.
+    pub async fn confirm_clock(&self) -> Result<Option<ClockDoubt>, ClientError> {
+        Ok(self.link.ask(&ConfirmClock {}, Again::Yes).await?.doubt)
     }
 
     /// Ends a durable request without a reply, unless it has ended already; what it is then.

@@ -52,10 +52,11 @@ pub use request::{
 };
 
 pub use crate::protocol::{
-    Ack, CommitPosition, DamageInfo, DeadLetterAt, DeadLetterTopic, GroupDescription, GroupMember, GroupPartition,
-    GroupPosition, GroupSummary, ListPushes, ListReceipts, ListRequests, OffsetAt, PartitionDescription,
-    PushDescription, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError,
-    RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
+    Ack, ClockDoubt, CommitPosition, DamageInfo, DeadLetterAt, DeadLetterTopic, DescribeClockOk, GroupDescription,
+    GroupMember, GroupPartition, GroupPosition, GroupSummary, ListPushes, ListReceipts, ListRequests, OffsetAt,
+    PartitionDescription, PushDescription, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive,
+    RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
+    TopicPartition, TopicSummary,
 };
 pub use crate::record::{Compression, Header};
 

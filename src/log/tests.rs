@@ -595,7 +595,6 @@ fn retention_deletes_whole_segments_from_the_front_and_survives_a_crash_between_
 }
 
 #[test]
-#[test]
 fn a_segment_without_times_counts_from_when_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);

@@ -269,6 +269,14 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<ListHeld>(body);
             same::<ListHeldOk>(body);
         }
+        Kind::DescribeClock => {
+            same::<DescribeClock>(body);
+            same::<DescribeClockOk>(body);
+        }
+        Kind::ConfirmClock => {
+            same::<ConfirmClock>(body);
+            same::<ConfirmClockOk>(body);
+        }
     }
     same::<ErrorBody>(body);
 }

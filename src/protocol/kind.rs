@@ -202,6 +202,10 @@ kinds! {
     113 ForgetTransaction "forget_transaction";
     /// [`super::ListHeld`].
     114 ListHeld "list_held";
+    /// [`super::DescribeClock`].
+    120 DescribeClock "describe_clock";
+    /// [`super::ConfirmClock`].
+    121 ConfirmClock "confirm_clock";
 }
 
 impl Kind {

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of sockets, time or the broker.
 
+mod clock;
 mod codec;
 mod damage;
 mod error;
@@ -19,6 +20,7 @@ mod streams;
 mod topics;
 mod transactions;
 
+pub use clock::*;
 pub use codec::{decode_body, encode_body};
 pub use damage::*;
 pub use error::FrameError;

@@ -59,6 +59,8 @@ pub struct Aggregate {
     bytes: usize,
     /// The whole that was completed last, and the offset of the part that completed it.
     completed: Option<(Bytes, Whole, Offset)>,
+    /// Steps of the clock that the times of wholes have followed; `None` before the first look at it.
+    steps: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,32 @@ struct Whole {
 impl Aggregate {
     /// Nothing waits.
     pub fn new(timeout: Millis) -> Self {
-        Self { timeout, wholes: HashMap::new(), by_age: BTreeMap::new(), parts: 0, bytes: 0, completed: None }
+        Self {
+            timeout,
+            wholes: HashMap::new(),
+            by_age: BTreeMap::new(),
+            parts: 0,
+            bytes: 0,
+            completed: None,
+            steps: None,
+        }
+    }
+
+    /// The clock has made so many steps, in milliseconds, since the server started. How long a whole has waited does not change
+    /// with them, so its time moves along.
+    pub fn follow(&mut self, steps: i64) {
+        let step = steps.saturating_sub(self.steps.replace(steps).unwrap_or(steps));
+        if step == 0 {
+            return;
+        }
+        self.by_age.clear();
+        for (correlation, whole) in &mut self.wholes {
+            whole.since_ms = whole.since_ms.saturating_add(step);
+            self.by_age.insert((whole.since_ms, correlation.clone()), ());
+        }
+        if let Some((_, whole, _)) = &mut self.completed {
+            whole.since_ms = whole.since_ms.saturating_add(step);
+        }
     }
 
     /// Takes a part. `since_ms` is when its whole is taken to have begun if it is the first of it.

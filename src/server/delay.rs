@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::shared::Shared;
-use crate::base::{Clock, Condition, guard};
+use crate::base::{Condition, TrustedClock, guard};
 
 /// How long the task sleeps.
 const BEAT: Duration = Duration::from_millis(50);
@@ -99,7 +99,7 @@ pub async fn run(shared: Arc<Shared>) {
 /// # Errors
 /// It cannot be started.
 pub fn watch(shared: &Arc<Shared>) -> std::io::Result<()> {
-    let (shared, clock): (Weak<Shared>, Arc<dyn Clock>) = (Arc::downgrade(shared), Arc::clone(&shared.clock));
+    let (shared, clock): (Weak<Shared>, Arc<TrustedClock>) = (Arc::downgrade(shared), Arc::clone(&shared.clock));
     let look = move || {
         loop {
             std::thread::park_timeout(LOOK);

@@ -34,3 +34,28 @@ async fn a_contradictory_configuration_does_not_start() {
     let error = Server::start(ServerConfig { listen: "0.0.0.0:0".to_owned(), ..config(&dir) }).await.unwrap_err();
     assert!(error.to_string().contains("--allow-unauthenticated"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_is_told_of_a_doubted_clock_and_confirms_it() {
+    const DAY_MS: i64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(crate::base::ManualClock::at(1_800_000_000_000));
+    let server = Server::start_on(config(&dir), Arc::new(RealDisk), clock.clone()).await.unwrap();
+    server.stop().await;
+    clock.jump(8 * DAY_MS);
+    let server = Server::start_on(config(&dir), Arc::new(RealDisk), clock.clone()).await.unwrap();
+    let client = crate::client::Client::connect(server.addresses()[0].to_string()).await.unwrap();
+    let look = client.admin().describe_clock().await.unwrap();
+    assert_eq!((look.wall_ms, look.wall_ms - look.certain_ms), (look.now_ms, 8 * DAY_MS));
+    assert!(look.doubt.is_some_and(|doubt| doubt.at_start && doubt.ahead_ms == 8 * DAY_MS));
+    let doubted =
+        |text: &str| text.contains("tidelog_clock_doubted 1") && text.contains("tidelog_clock_ahead_seconds 691200");
+    assert!(doubted(&client.admin().metrics().await.unwrap()));
+    assert!(client.admin().confirm_clock().await.unwrap().is_some());
+    assert_eq!(client.admin().confirm_clock().await.unwrap(), None);
+    let look = client.admin().describe_clock().await.unwrap();
+    assert_eq!((look.certain_ms, look.doubt), (look.wall_ms, None));
+    assert!(client.admin().metrics().await.unwrap().contains("tidelog_clock_doubted 0"));
+    drop(client);
+    server.stop().await;
+}

@@ -12,7 +12,7 @@ use crate::base::limits;
 /// |---|---|
 /// | delays, leases, back-off, deadlines, what is written down | [`TrustedClock::now_ms`] |
 /// | spans that begin and end in this run, and must not feel a step | [`TrustedClock::steady_ms`], [`TrustedClock::monotonic_ms`] |
-/// | deadlines that an earlier run may have set | [`TrustedClock::is_over`] |
+/// | deadlines that an earlier run may have set | [`TrustedClock::is_over`], [`TrustedClock::certain_ms`] |
 /// | what cannot be taken back: deletion, expiry, forgetting | [`TrustedClock::final_ms`] |
 /// | timestamps of records that the server makes for somebody | [`TrustedClock::stamp_ms`] |
 pub struct TrustedClock {
@@ -107,11 +107,17 @@ impl TrustedClock {
         now.saturating_sub(steps)
     }
 
+    /// The time that has certainly come: [`TrustedClock::now_ms`], unless the wall clock was far ahead at the start and is doubted
+    /// for that. Then it goes on from the last time seen.
+    pub fn certain_ms(&self) -> TimestampMs {
+        let (monotonic, times) = self.times();
+        monotonic.saturating_add(times.certain)
+    }
+
     /// The time for what cannot be taken back: no later than the wall clock, and no later than what is certain. While the wall
     /// clock is doubted, it goes on from where it was before, so nothing happens because of the leap.
     pub fn final_ms(&self) -> TimestampMs {
-        let (monotonic, times) = self.times();
-        monotonic.saturating_add(times.certain).min(self.clock.wall_ms())
+        self.certain_ms().min(self.clock.wall_ms())
     }
 
     /// Whether a deadline has passed that was set at `set_ms` (by [`TrustedClock::now_ms`]). One of an earlier run must have

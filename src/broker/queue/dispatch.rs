@@ -33,6 +33,8 @@ const MOST_UNFIT: usize = 10_000;
 /// The longest sleep, and the wait after an error.
 const SLEEP: Duration = Duration::from_secs(60);
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// After so long, it is looked again at a record that may have expired, by a wall clock that is doubted.
+const DOUBT_MS: TimestampMs = 10_000;
 
 /// The header that says when a record may be delivered, in milliseconds since the Unix epoch.
 pub const DELIVER_AT: &str = "tidelog-deliver-at";
@@ -84,6 +86,25 @@ pub(super) struct Dispatcher {
     pub(super) to_recover: bool,
     /// When that is tried to be found out again.
     recover_at: Instant,
+}
+
+/// Whether a record is of no use any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    No,
+    /// By a wall clock that is doubted: nobody is given it, and it is no dead letter.
+    Doubted,
+    Past,
+}
+
+impl Expiry {
+    fn of(record: &Record, now: TimestampMs, finally: TimestampMs) -> Self {
+        match time_of(record, EXPIRES_AT) {
+            Some(at) if at <= finally => Self::Past,
+            Some(at) if at <= now => Self::Doubted,
+            _ => Self::No,
+        }
+    }
 }
 
 enum Next {
@@ -229,6 +250,7 @@ impl Dispatcher {
         let mut handed = Vec::new();
         let mut bytes = 0;
         let (ahead, unfit) = (&mut self.ahead, &self.unfit);
+        let finally = self.broker.clock.final_ms();
         self.group.with(&self.broker, &self.partition, |machine, now| {
             // So many in one go, whatever becomes of them: the members' acks need the lock, too.
             for _ in 0..HANDED_RECORDS {
@@ -242,8 +264,9 @@ impl Dispatcher {
                 let unfit = unfit.contains_key(&record.offset);
                 let matches = unfit || wanted;
                 // A request that nobody waits for any more is nothing to be told of.
-                let over = self.broker.is_request_over(&record, now);
-                let expired = matches && !over && time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now);
+                let over = self.broker.is_request_over(&record);
+                let expiry = if matches && !over { Expiry::of(&record, now, finally) } else { Expiry::No };
+                let expired = expiry == Expiry::Past;
                 let skip = match (matches, over || expired && !dead_letters) {
                     (false, _) => Some(Processed::NotWanted),
                     (true, true) => Some(Processed::Expired),
@@ -252,7 +275,10 @@ impl Dispatcher {
                 let seen = Seen {
                     offset: record.offset,
                     key: record.key.as_ref().filter(|_| ordered).map(hash),
-                    deliver_at: time_of(&record, DELIVER_AT),
+                    deliver_at: match expiry {
+                        Expiry::Doubted => Some(now.saturating_add(DOUBT_MS)),
+                        _ => time_of(&record, DELIVER_AT),
+                    },
                     skip,
                     condemned: expired || unfit,
                 };
@@ -292,9 +318,10 @@ impl Dispatcher {
             due.to = more.offset;
         }
         let records: Vec<Record> = records[begin..end].iter().take(HANDED_RECORDS).cloned().collect();
-        let now = self.broker.clock.now_ms();
+        let (now, finally) = (self.broker.clock.now_ms(), self.broker.clock.final_ms());
         let dead_letters = self.expired_are_dead_letters()?;
         let (mut handed, mut condemned, mut expired, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut doubted: Vec<Offset> = Vec::new();
         for record in records {
             let together = handed.is_empty() || bytes + record.weight() <= TOGETHER_BYTES;
             if handed.len() >= promise.records || bytes >= HANDED_BYTES || !together {
@@ -305,8 +332,13 @@ impl Dispatcher {
                 condemned.push(record.offset);
                 continue;
             }
-            let over = self.broker.is_request_over(&record, now);
-            if over || time_of(&record, EXPIRES_AT).is_some_and(|at| at <= now) {
+            let over = self.broker.is_request_over(&record);
+            let expiry = Expiry::of(&record, now, finally);
+            if !over && expiry == Expiry::Doubted {
+                doubted.push(record.offset);
+                continue;
+            }
+            if over || expiry == Expiry::Past {
                 if over || !dead_letters { &mut expired } else { &mut condemned }.push(record.offset);
                 continue;
             }
@@ -316,6 +348,9 @@ impl Dispatcher {
         let there: Vec<Offset> = handed.iter().map(|record| record.offset).collect();
         let leased = self.with(|machine, now| {
             condemned.iter().for_each(|offset| machine.condemn(*offset, now));
+            for &offset in &doubted {
+                machine.put_off(Due { from: offset, to: offset + 1, ..due }, now.saturating_add(DOUBT_MS));
+            }
             machine.lease_due(due, (&there, &expired), promise.member.id, now)
         });
         handed.retain(|record| leased.binary_search(&record.offset).is_ok());
@@ -399,7 +434,7 @@ impl Dispatcher {
             self.broker.pass_over(&format!("group {}", self.group.name), topic, number, &one).await;
             self.unfit.insert(one.from, one.to_string());
             // It stands for what cannot be read on its way to the dead letters.
-            let timestamp = self.broker.clock.now_ms();
+            let timestamp = self.broker.clock.stamp_ms();
             let record = Record { offset: one.from, timestamp, key: None, value: None, headers: Vec::new() };
             let at = records.partition_point(|before| before.offset < one.from);
             records.insert(at, record);

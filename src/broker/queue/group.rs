@@ -351,7 +351,9 @@ impl QueueGroup {
     ) -> R {
         let (result, out, dirty) = {
             let mut machine = lock(&partition.machine);
-            let result = act(&mut machine, broker.clock.now_ms());
+            let (now, steps) = broker.clock.now_and_steps();
+            machine.follow(now, steps);
+            let result = act(&mut machine, now);
             (result, machine.take_out(), machine.is_dirty())
         };
         let mut room = false;

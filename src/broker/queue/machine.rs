@@ -13,6 +13,7 @@ mod counts;
 mod due;
 mod endings;
 mod kept;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -118,6 +119,8 @@ pub(crate) struct Machine {
     endings: Endings,
     /// By how much the records that members have out grew or shrank since it was asked for.
     out: HashMap<MemberId, i64>,
+    /// Steps of the clock that timers have followed; `None` before the first look at it.
+    steps: Option<i64>,
 }
 
 impl Machine {
@@ -139,6 +142,7 @@ impl Machine {
             redeliveries: 0,
             endings: Endings::default(),
             out: HashMap::new(),
+            steps: None,
         };
         for (&number, chunk) in progress.into_iter().flat_map(|progress| &progress.chunks) {
             let base = number * CHUNK_OFFSETS;

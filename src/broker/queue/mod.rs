@@ -170,6 +170,13 @@ impl Queues {
         Ok(inside.partitions.values().cloned().collect())
     }
 
+    /// The time has made a step: what is due by it is due now.
+    pub(crate) fn time_stepped(&self) {
+        for group in lock(&self.groups).values() {
+            group.bump();
+        }
+    }
+
     /// Members of a group; none if nobody has taken it into use.
     pub(crate) fn member_count(&self, name: &GroupName) -> usize {
         let group = lock(&self.groups).get(name).cloned();

@@ -274,7 +274,7 @@ impl Broker {
         record.headers.retain(|header| !own(&header.name));
         let value = format!("{dead}/{number}/{}", record.offset);
         record.headers.push(Header { name: Bytes::from_static(REDRIVEN.as_bytes()), value: Some(value.into()) });
-        record.timestamp = self.clock.now_ms();
+        record.timestamp = self.clock.stamp_ms();
         Some(Back { from, to: (topic, to), record })
     }
 

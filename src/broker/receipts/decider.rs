@@ -88,7 +88,7 @@ impl Decider {
     async fn step(&mut self, broker: &Arc<Broker>) -> Result<(), BrokerError> {
         let receipts = &broker.receipts;
         let kept_for = TimestampMs::try_from(broker.config.request_retention.0).unwrap_or(TimestampMs::MAX);
-        let forgotten = lock(&receipts.table).forget(broker.clock.now_ms().saturating_sub(kept_for));
+        let forgotten = lock(&receipts.table).forget(broker.clock.final_ms().saturating_sub(kept_for));
         if !forgotten.is_empty() {
             receipts.keep(broker, &forgotten);
         }
@@ -129,7 +129,6 @@ impl Decider {
     /// Decides what is known of these: what became of the record, or nothing until its time was over.
     async fn look(&mut self, broker: &Arc<Broker>, group: &GroupName, waiting: &[Waiting]) -> Result<(), BrokerError> {
         let receipts = &broker.receipts;
-        let now = broker.clock.now_ms();
         let is_there = |one: &&Waiting| broker.topic_named(one.place.topic).is_some();
         let (there, gone): (Vec<_>, Vec<_>) = waiting.iter().partition(is_there);
         for one in gone {
@@ -160,7 +159,7 @@ impl Decider {
                 (None, Some(why)) if !looked.undone.contains(&record) => {
                     lock(&receipts.table).not_yet(&one.place, why);
                 }
-                (None, _) if one.until_ms <= now => self.decide(broker, &one.place, None),
+                (None, _) if broker.clock.is_over(one.asked_ms, one.until_ms) => self.decide(broker, &one.place, None),
                 (None, _) => {}
             }
         }

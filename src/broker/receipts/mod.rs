@@ -35,7 +35,7 @@ pub const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 pub(crate) struct Receipts {
     table: Mutex<Table>,
     /// The decider has something to look at.
-    wake: Notify,
+    pub(crate) wake: Notify,
     /// There are receipts to be sent.
     sends: Notify,
     running: AtomicBool,

@@ -34,6 +34,7 @@ pub(crate) enum Asked {
 pub(crate) struct Waiting {
     pub(crate) place: ReceiptPlace,
     pub(crate) topic: TopicName,
+    pub(crate) asked_ms: TimestampMs,
     pub(crate) until_ms: TimestampMs,
 }
 
@@ -163,7 +164,8 @@ impl Table {
         let mut found: BTreeMap<GroupName, Vec<Waiting>> = BTreeMap::new();
         for (place, until_ms) in self.waiting.iter().filter(wanted) {
             let Some(entry) = self.entries.get(place) else { continue };
-            let waiting = Waiting { place: place.clone(), topic: entry.topic.clone(), until_ms: *until_ms };
+            let (asked_ms, until_ms) = (entry.asked_ms, *until_ms);
+            let waiting = Waiting { place: place.clone(), topic: entry.topic.clone(), asked_ms, until_ms };
             found.entry(place.group.clone()).or_default().push(waiting);
         }
         found

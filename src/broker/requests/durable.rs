@@ -337,7 +337,7 @@ impl Broker {
         }
         let mut opening = Opening { broker: self, id: &id, written: false };
         let (headers, body) = (new.content.headers, new.content.body);
-        let record = records::request(&entry, &headers, Some(body), now);
+        let record = records::request(&entry, &headers, Some(body), self.clock.stamp_ms());
         let partition = self.partition_for(&topic, &id).await?;
         self.produce(topic.as_str(), partition, records::batch(&record), AckLevel::Durable).await?;
         opening.written = true;
@@ -439,7 +439,7 @@ impl Broker {
         headers: &[Header],
         body: Option<Bytes>,
     ) -> Result<(), BrokerError> {
-        let record = records::reply(id, step, word, headers, body, self.clock.now_ms());
+        let record = records::reply(id, step, word, headers, body, self.clock.stamp_ms());
         self.produce(REPLIES, 0, records::batch(&record), AckLevel::Durable).await.map(drop)
     }
 
@@ -485,16 +485,16 @@ impl Broker {
         if topic.as_str() == REPLIES {
             return self.say(id, *step, &word, &headers, body).await;
         }
-        let record = records::reply(id, *step, &word, &headers, body, self.clock.now_ms());
+        let record = records::reply(id, *step, &word, &headers, body, self.clock.stamp_ms());
         let partition = self.partition_for(topic, id).await?;
         self.produce(topic.as_str(), partition, records::batch(&record), AckLevel::Durable).await.map(drop)
     }
 
     /// Whether a record is a request that is not to be delivered any more: its time is over, or it has its outcome.
-    pub(crate) fn is_request_over(&self, record: &Record, now: TimestampMs) -> bool {
+    pub(crate) fn is_request_over(&self, record: &Record) -> bool {
         let Some(id) = records::text_of(record, records::CORRELATION_ID) else { return false };
         let deadline = records::text_of(record, records::DEADLINE).and_then(|text| text.parse::<TimestampMs>().ok());
-        if deadline.is_some_and(|deadline| deadline <= now) {
+        if deadline.is_some_and(|deadline| self.clock.is_over(record.timestamp, deadline)) {
             return true;
         }
         // Requests that others answer in topics of their own are not in the table.

@@ -245,9 +245,16 @@ impl Machine {
     }
 
     /// Requests whose time is over, and for which that is to be written to the topic of replies; each is named once.
-    pub(crate) fn take_late(&mut self, now: TimestampMs) -> Vec<RequestId> {
-        let late = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now);
-        let late: Vec<_> = late.map(|(_, id)| id.clone()).filter(|id| !self.timing_out.contains(id)).collect();
+    /// `is_over` says of when it was asked and its deadline whether that has passed, whatever the clock did meanwhile.
+    pub(crate) fn take_late(
+        &mut self,
+        now: TimestampMs,
+        is_over: impl Fn(TimestampMs, TimestampMs) -> bool,
+    ) -> Vec<RequestId> {
+        let late = self.deadlines.iter().take_while(|(deadline, _)| *deadline <= now).map(|(_, id)| id);
+        let over =
+            |id: &RequestId| self.entries.get(id).is_none_or(|entry| is_over(entry.created_ms, entry.deadline_ms));
+        let late: Vec<_> = late.filter(|id| !self.timing_out.contains(*id) && over(id)).cloned().collect();
         self.timing_out.extend(late.iter().cloned());
         late
     }

@@ -46,7 +46,7 @@ impl Broker {
     /// The disk's.
     pub async fn record_to_post(&self, post: &Post) -> Result<Option<Record>, BrokerError> {
         match self.reply_at(post.source).await {
-            Ok(reply) => Ok(Some(records::callback(&post.entry, &reply, self.clock.now_ms()))),
+            Ok(reply) => Ok(Some(records::callback(&post.entry, &reply, self.clock.stamp_ms()))),
             Err(error) if matches!(error.kind(), ErrorKind::OffsetOutOfRange | ErrorKind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }

@@ -28,6 +28,8 @@ const AT_ONCE: usize = 64;
 const SLEEP: Duration = Duration::from_secs(60);
 /// The wait after something did not work.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How soon it is looked again at what is late by a doubted clock.
+const DOUBT: Duration = Duration::from_millis(100);
 /// Records that are looked at again each time, before it is kept that they need not be.
 const LOOKED_AT: Offset = 1000;
 
@@ -53,7 +55,8 @@ pub(super) async fn run(broker: Weak<Broker>) {
                 let next = lock(&live.requests.machine).next_deadline();
                 if let Some(next) = next {
                     let left = u64::try_from(next.saturating_sub(live.clock.now_ms())).unwrap_or(0);
-                    wait = wait.min(Duration::from_millis(left.max(1)));
+                    // One that is late already is late only by a wall clock that is doubted.
+                    wait = wait.min(if left == 0 { DOUBT } else { Duration::from_millis(left) });
                 }
                 if look_first {
                     wait = wait.min(PAUSE);
@@ -105,7 +108,7 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
             break;
         }
     }
-    let before = broker.clock.now_ms().saturating_sub(broker.config.request_retention.0 as i64);
+    let before = broker.clock.final_ms().saturating_sub(broker.config.request_retention.0 as i64);
     let forgotten = lock(&broker.requests.machine).forget(before);
     if !forgotten.is_empty() {
         broker.requests.keep(broker, &forgotten, replies);
@@ -263,7 +266,7 @@ async fn write(
         }
         other => other?,
     };
-    let now = broker.clock.now_ms();
+    let now = broker.clock.stamp_ms();
     let record = match &entry.outcome {
         Some(_) => records::callback(entry, &source, now),
         None => records::request(entry, &source.headers, source.value.clone(), now),
@@ -309,7 +312,8 @@ async fn is_there(
 
 /// Says of requests whose time is over that it is; whether there were any.
 async fn time_out(broker: &Arc<Broker>) -> Result<bool, BrokerError> {
-    let late = lock(&broker.requests.machine).take_late(broker.clock.now_ms());
+    let late = lock(&broker.requests.machine)
+        .take_late(broker.clock.now_ms(), |asked, deadline| broker.clock.is_over(asked, deadline));
     let said = stream::iter(late.clone()).map(|id| async move { broker.say(&id, 0, &Word::TimedOut, &[], None).await });
     let said: Vec<_> = said.buffered(AT_ONCE).collect().await;
     if let Some(Err(error)) = said.into_iter().find(Result::is_err) {

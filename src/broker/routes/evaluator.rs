@@ -180,8 +180,12 @@ impl Evaluator {
         portion: &mut Portion,
         known: &mut Option<Arc<Topic>>,
     ) -> Result<(), BrokerError> {
-        let clock = &self.broker.clock;
-        let routed = match self.aggregate.as_mut().map(|aggregate| aggregate.add(record, clock.now_ms())) {
+        let (now, steps) = self.broker.clock.now_and_steps();
+        let added = self.aggregate.as_mut().map(|aggregate| {
+            aggregate.follow(steps);
+            aggregate.add(record, now)
+        });
+        let routed = match added {
             None => self.route.route(&self.input(record)),
             Some(Effect::Complete(whole)) => self.route.route(&self.input(&whole)),
             Some(Effect::Refused(failure)) => self.route.refuse(&self.input(record), failure),
@@ -218,7 +222,7 @@ impl Evaluator {
         portion: &mut Portion,
         known: &mut Option<Arc<Topic>>,
     ) -> Result<(), BrokerError> {
-        let timestamp = self.broker.clock.now_ms();
+        let timestamp = self.broker.clock.stamp_ms();
         let record = Record { offset: of.from, timestamp, key: None, value: None, headers: Vec::new() };
         let mut refused = self.route.refuse(&self.input(&record), Failure::new("read", of.to_string()));
         refused.outputs.retain(|output| output.rule == Rule::DeadLetter);

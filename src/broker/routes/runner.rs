@@ -186,7 +186,7 @@ impl Runner {
             return None;
         }
         let deadline = self.evaluator.as_ref()?.aggregate.as_ref()?.deadline()?;
-        Some(deadline.saturating_sub(self.broker.clock.now_ms()))
+        Some(deadline.saturating_sub(self.broker.clock.certain_ms()))
     }
 
     fn stopped(&self) -> bool {
@@ -415,10 +415,12 @@ impl Runner {
     /// Gives up wholes that have waited too long. That it does is durable before anything of it is written: after a crash it is
     /// done again, whatever the time is then and whatever has come since.
     async fn give_up(&mut self) -> Result<(), End> {
-        let now = self.broker.clock.now_ms();
+        // What has waited since an earlier run is not given up by the word of a clock that is doubted.
+        let (now, (_, steps)) = (self.broker.clock.certain_ms(), self.broker.clock.now_and_steps());
         let Some(aggregate) = self.evaluator.as_mut().and_then(|evaluator| evaluator.aggregate.as_mut()) else {
             return Ok(());
         };
+        aggregate.follow(steps);
         let late = aggregate.expire(now, LATE);
         let open = aggregate.open().iter().map(|open| (open.offset, open.since_ms)).collect();
         let mut expired: Vec<Offset> =

@@ -98,7 +98,7 @@ async fn mark(broker: &Broker, ending: &Ending, at: (TopicId, PartitionId)) -> R
     let partition = topic.partition(at.1)?;
     let (sender, receiver) = oneshot::channel();
     partition.log()?.enqueue(AppendRequest {
-        batch: marker_batch(ending.producer, ending.epoch, ending.marker, broker.clock.now_ms()),
+        batch: marker_batch(ending.producer, ending.epoch, ending.marker, broker.clock.stamp_ms()),
         wait: WaitFor::Durable,
         // Nobody waits for it any more: it stands all the same.
         done: Box::new(move |result| drop(sender.send(result))),

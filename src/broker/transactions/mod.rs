@@ -76,8 +76,10 @@ impl Transactions {
             expiration_ms: config.transactional_id_expiration.0,
             ..Rules::default()
         };
+        // How long ids had been idle before the start counts when they are forgotten, which cannot be taken back.
+        let now = Now { wall: clock.final_ms(), ..now(clock) };
         Self {
-            machine: Mutex::new(Machine::restore(catalog.transactions().cloned(), rules, now(clock))),
+            machine: Mutex::new(Machine::restore(catalog.transactions().cloned(), rules, now)),
             refusals: Mutex::default(),
             done: watch::Sender::new(0),
             wake: Notify::new(),

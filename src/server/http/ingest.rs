@@ -57,7 +57,7 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
         caller.shared.broker.may_ask_receipts(new.len(), wanted.timeout)?;
     }
     let metadata = caller.shared.broker.metadata(&topic, true).await?;
-    let placed = place(new, &metadata, key.as_ref(), caller.shared.clock.now_ms())?;
+    let placed = place(new, &metadata, key.as_ref(), caller.shared.clock.stamp_ms())?;
     let caller = caller.clone();
     // Whoever goes away after asking has asked all the same: what was begun is done to its end.
     let work = async move { produce(&caller, &topic, placed, key, (ack, wanted), grant).await };

@@ -1,5 +1,6 @@
 //! The native protocol's listener: a thin adapter between frames and the broker.
 
+mod clock;
 mod connection;
 mod damage;
 mod durable;

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
 use super::{
-    damage, durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, transactions,
+    clock, damage, durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, transactions,
     watching,
 };
 use crate::base::{ErrorKind, limits};
@@ -165,6 +165,8 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::CancelReceipts => start(session, frame, ticket, receipts::cancel).await,
         Kind::ListDamage => start(session, frame, ticket, damage::list).await,
         Kind::AcknowledgeDamage => start(session, frame, ticket, damage::acknowledge).await,
+        Kind::DescribeClock => start(session, frame, ticket, clock::describe).await,
+        Kind::ConfirmClock => start(session, frame, ticket, clock::confirm).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,
         Kind::ListTransactions => start(session, frame, ticket, transactions::list).await,
         Kind::DescribeTransaction => start(session, frame, ticket, transactions::describe).await,

@@ -135,9 +135,8 @@ async fn send<N: News>(
         Ok(Attempt::GiveUp(reason)) => give_up(shared, news, reason, Became::Over).await,
         Ok(Attempt::NoTurn) => Became::NoTurn,
         Ok(Attempt::Again { reason, became }) => {
-            let age = u64::try_from(shared.clock.now_ms().saturating_sub(news.since_ms())).unwrap_or(0);
             let limit = shared.config.callback_give_up_after;
-            if age >= limit.0 {
+            if shared.clock.is_over(news.since_ms(), news.since_ms().saturating_add_unsigned(limit.0)) {
                 // An endpoint that is away has said nothing by that.
                 let over = if became == Became::Silent { Became::GivenUp } else { Became::Over };
                 return give_up(shared, news, format!("{reason}; tried for {limit}"), over).await;

@@ -20,8 +20,9 @@ impl Machine {
         let deadline = self.deadline(now);
         let mut there = there.iter().copied().peekable();
         for (from, span) in self.carve(due.from, due.to) {
-            // One that is to be a dead letter has been condemned meanwhile.
-            if !matches!(span.state, State::Waiting { .. }) || span.failed == CONDEMNED && due.failed != CONDEMNED {
+            // One that is to be a dead letter has been condemned meanwhile, or it was put off.
+            let is_due = matches!(span.state, State::Waiting { due } if due <= now);
+            if !is_due || span.failed == CONDEMNED && due.failed != CONDEMNED {
                 self.put(from, span);
                 continue;
             }

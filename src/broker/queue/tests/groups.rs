@@ -35,7 +35,7 @@ pub(super) async fn produce(broker: &Arc<Broker>, topic: &str, values: impl Into
     produce_with(broker, topic, values, &[]).await;
 }
 
-async fn produce_with(
+pub(super) async fn produce_with(
     broker: &Arc<Broker>,
     topic: &str,
     values: impl IntoIterator<Item = u64>,

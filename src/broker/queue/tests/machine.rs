@@ -360,3 +360,34 @@ fn what_is_condemned_while_it_is_due_again_becomes_a_dead_letter() {
     machine.ack(BURIAL, 1, 2, 10);
     assert_eq!((machine.ending(0), machine.ending(1)), (None, Some(Processed::DeadLettered)));
 }
+
+#[test]
+fn leases_and_back_offs_move_along_with_steps_of_the_clock_and_delays_do_not() {
+    for step in [1_000_000, -1_000_000] {
+        let at = 5_000_000;
+        let mut machine = Machine::new(rules(), None, 0);
+        machine.follow(at, 77);
+        for offset in 0..3 {
+            assert!(machine.admit(seen(offset), A, at));
+        }
+        assert!(!machine.admit(Seen { deliver_at: Some(at + 500), ..seen(3) }, A, at));
+        machine.nack(A, (0, 1), None, at);
+        machine.release(A, 1, 2, at);
+        let now = at + 5 + step;
+        machine.follow(now, 77 + step);
+        assert_eq!(machine.expire(now), 0);
+        assert_eq!(machine.due(now).map(|due| due.from), Some(if step > 0 { 3 } else { 1 }), "what was due still is");
+        let mut due = Vec::new();
+        while let Some((from, to, _)) = redeliver(&mut machine, B, now) {
+            due.extend(from..to);
+        }
+        due.sort_unstable();
+        assert_eq!(due, if step > 0 { vec![1, 3] } else { vec![1] });
+        assert_eq!(machine.due(now + 4), None);
+        assert_eq!(redeliver(&mut machine, B, now + 5), Some((0, 1, 1)), "the back-off is as long as it was");
+        assert_eq!(machine.expire(now + 94), 0);
+        assert_eq!(machine.expire(now + 95), 1, "and so is the lease");
+        let mut later = |now| std::iter::from_fn(|| redeliver(&mut machine, B, now)).any(|(from, ..)| from == 3);
+        assert_eq!((later(at + 499), later(at + 500)), (false, step < 0), "the delay ends at its time");
+    }
+}

@@ -1,3 +1,4 @@
+mod clock;
 mod crash;
 mod groups;
 mod machine;

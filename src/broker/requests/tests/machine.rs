@@ -45,7 +45,7 @@ fn the_first_word_about_the_present_step_decides() {
     let outcome = machine.get(&id(1)).unwrap().outcome.clone().unwrap();
     assert_eq!((outcome.kind, outcome.at, outcome.finished_ms), (OutcomeKind::Replied, 2, 5));
     assert!(machine.is_over(&id(1), 0));
-    assert_eq!(machine.take_late(1000), [], "what is over is not late");
+    assert_eq!(machine.take_late(1000, |_, _| true), [], "what is over is not late");
 }
 
 #[test]
@@ -85,10 +85,11 @@ fn late_ones_are_named_once_until_that_could_not_be_written() {
     opened(&mut machine, entry(1, 1, 100));
     opened(&mut machine, entry(2, 1, 200));
     assert_eq!(machine.next_deadline(), Some(100));
-    assert_eq!(machine.take_late(150), [id(1)]);
-    assert_eq!((machine.take_late(150), machine.next_deadline()), (vec![], Some(200)));
+    assert_eq!(machine.take_late(150, |_, _| true), [id(1)]);
+    assert_eq!((machine.take_late(150, |_, _| true), machine.next_deadline()), (vec![], Some(200)));
     machine.not_late(&[id(1)]);
-    assert_eq!(machine.take_late(150), [id(1)]);
+    assert_eq!(machine.take_late(150, |asked, deadline| asked > 0 || deadline > 100), [], "the clock is doubted");
+    assert_eq!(machine.take_late(150, |_, _| true), [id(1)]);
     assert_eq!(machine.decide(&id(1), 7, Word::TimedOut, 0, 160), Decided::Over(None));
     assert_eq!(machine.open_count(), 1);
 }
