@@ -49,6 +49,15 @@ pub const GROUP_POSITIONS: usize = 2_000_000;
 /// nothing: enough for all positions with 32 bytes each.
 pub const GROUP_METADATA_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Groups with series of their own in the metrics. Where there are more, those with members come first, then those with lag.
+pub const METRIC_GROUPS: usize = 1_000;
+
+/// Partitions of groups with series of their own in the metrics.
+pub const METRIC_GROUP_PARTITIONS: usize = 20_000;
+
+/// Groups of which the lag is looked at each time that somebody asks for the metrics.
+pub const METRIC_GROUPS_LOOKED_AT: usize = 10_000;
+
 /// A queue group's lease when nobody says otherwise, in milliseconds.
 pub const QUEUE_LEASE_MS: u64 = 30_000;
 
@@ -60,6 +69,28 @@ pub const QUEUE_BACKOFF_MS: (u64, u64) = (1_000, 60_000);
 
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC: u32 = 1024;
+
+/// Durable requests that may be open when nobody says otherwise; an honest service has as many as it is asked in the time that
+/// answers take. Twice as many are remembered with those that ended.
+pub const OPEN_REQUESTS: usize = 100_000;
+
+/// Receipts that may be waited for or being sent when nobody says otherwise: with the usual timeout of seven days and endpoints
+/// that answer, groups that are behind by so many records.
+pub const RECEIPTS: usize = 100_000;
+
+/// Partitions of a server when nobody says otherwise. One that nobody writes to takes seven files and about 3 KB of memory.
+pub const PARTITIONS: usize = 100_000;
+
+/// Topics that one client may have created at once by naming them, and in a second from then on. An application that starts
+/// names tens to hundreds; the others are created while its client asks again, as clients do.
+pub const AUTO_TOPICS_BURST: u64 = 100;
+/// See [`AUTO_TOPICS_BURST`].
+pub const AUTO_TOPICS_A_SECOND: u64 = 10;
+
+/// The same for all clients together.
+pub const AUTO_TOPICS_BURST_OF_ALL: u64 = 500;
+/// See [`AUTO_TOPICS_BURST_OF_ALL`].
+pub const AUTO_TOPICS_A_SECOND_OF_ALL: u64 = 50;
 
 /// Partitions that one Kafka Fetch may name; a partition named beyond, or twice, is refused in its place of the answer. A
 /// client names all the partitions that it is assigned in each Fetch: an honest one needs some thousands. A Fetch that waits
@@ -289,6 +320,7 @@ const _: () = {
     assert!(*SEGMENT_BYTES.end() <= u32::MAX as u64);
     assert!(DEFAULT_SEGMENT_BYTES >= *SEGMENT_BYTES.start() && DEFAULT_SEGMENT_BYTES <= *SEGMENT_BYTES.end());
     assert!(FRAME_BYTES <= u32::MAX as usize);
+    assert!(AUTO_TOPICS_BURST <= AUTO_TOPICS_BURST_OF_ALL && AUTO_TOPICS_A_SECOND <= AUTO_TOPICS_A_SECOND_OF_ALL);
     assert!(KEYS_KEPT <= KEYS_PER_PARTITION && KEYS_PER_PARTITION <= KEYS_SHARED);
 };
 

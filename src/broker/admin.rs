@@ -124,6 +124,7 @@ impl Broker {
             }
             Err(_) => {}
         }
+        self.admit_named_topic(name)?;
         let _held = self.hold_routes(TopicChange::Created).await?;
         let (broker, name) = (Arc::clone(self), name.clone());
         let new = NewTopic { name, partitions: None, settings: Vec::new(), if_not_exists: true };
@@ -164,6 +165,7 @@ impl Broker {
     fn entry_of(&self, new: NewTopic) -> Result<TopicEntry, BrokerError> {
         let partitions = new.partitions.unwrap_or(self.config.default_partitions);
         check_partitions(partitions)?;
+        self.admit_partitions(partitions)?;
         let entry = TopicEntry {
             name: new.name,
             id: TopicId::random(),
@@ -189,6 +191,19 @@ impl Broker {
         let mut description = self.describe(&Topic { entry, settings, partitions: Vec::new() });
         description.partitions = numbers.map(PartitionDescription::empty).collect();
         Ok(description)
+    }
+
+    /// Whether there may be so many partitions more.
+    fn admit_partitions(&self, more: u32) -> Result<(), BrokerError> {
+        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        let held: usize = topics.values().map(|topic| topic.partitions.len()).sum();
+        let most = self.config.max_partitions;
+        if held + more as usize <= most {
+            return Ok(());
+        }
+        let message =
+            format!("the server has {held} partitions, and {more} more would be above {most} (max_partitions)");
+        Err(BrokerError::new(ErrorKind::InvalidRequest, message))
     }
 
     fn make_folders(&self, entry: &TopicEntry, numbers: std::ops::Range<u32>) -> Result<(), BrokerError> {
@@ -229,6 +244,7 @@ impl Broker {
             if partitions > entry.partitions {
                 self.storage.check()?;
             }
+            self.admit_partitions(partitions - entry.partitions)?;
             self.make_folders(&entry, entry.partitions..partitions)?;
             entry.partitions = partitions;
         }

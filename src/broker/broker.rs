@@ -12,7 +12,9 @@ use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
 use super::asked::Asked;
 use super::classic::Classics;
+use super::clients::Client;
 use super::compaction::Compaction;
+use super::creations::Creations;
 use super::groups::Groups;
 use super::metrics::Metrics;
 use super::partition::{Partition, Topic, log_config};
@@ -70,6 +72,7 @@ pub struct Broker {
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
     pub(crate) damages: Damages,
+    pub(crate) creations: Creations,
 }
 
 /// Callers that append by themselves at a time: each keeps a thread of the runtime from everything else.
@@ -104,7 +107,7 @@ impl Broker {
             .map_err(|error| BrokerError::new(ErrorKind::Io, format!("cannot start a worker: {error}")))?;
         let live = Live::new(Arc::clone(&clock), Arc::clone(&metrics));
         let requests = Arc::new(Durable::restore(&catalog));
-        let receipts = Arc::new(Receipts::restore(&catalog));
+        let receipts = Arc::new(Receipts::restore(&catalog, config.max_receipts));
         let transactions = Arc::new(Transactions::restore(&catalog, &config, &clock));
         let opened = (clock.monotonic_ms(), clock.now_ms());
         let mut broker = Self {
@@ -141,6 +144,7 @@ impl Broker {
             workers,
             here: tokio::sync::Semaphore::new(HERE),
             damages,
+            creations: Creations::default(),
         };
         broker.metrics.register(|registry| {
             broker.pushes.register(registry);
@@ -466,9 +470,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs blocking work on the runtime's bounded pool.
+/// Runs blocking work on the runtime's bounded pool, for the client for whom this runs.
 pub(crate) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
-    match tokio::task::spawn_blocking(work).await {
+    let client = Client::current();
+    match tokio::task::spawn_blocking(move || client.scope_blocking(work)).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

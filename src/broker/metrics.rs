@@ -92,6 +92,10 @@ pub struct Metrics {
     pub sync_failures: Counter,
     /// Segments that retention deleted.
     pub retained: Counter,
+    /// Groups that have expired.
+    pub groups_expired: Counter,
+    /// Groups that nobody used and that made room for others.
+    pub groups_evicted: Counter,
     transactions: Family<OutcomeLabel, Counter>,
     live_requests: Family<OutcomeLabel, Counter>,
     /// Topics.
@@ -137,6 +141,8 @@ impl Metrics {
             sync_appends: Histogram::new(exponential_buckets(1.0, 2.0, 14)),
             sync_failures: Counter::default(),
             retained: Counter::default(),
+            groups_expired: Counter::default(),
+            groups_evicted: Counter::default(),
             transactions: Family::default(),
             live_requests: Family::default(),
             topics: Gauge::default(),
@@ -175,6 +181,12 @@ impl Metrics {
         registry.register("sync_seconds", "Time one sync took", metrics.sync_seconds.clone());
         registry.register("sync_appends", "Appends that one sync answered", metrics.sync_appends.clone());
         registry.register("sync_failures", "Syncs that failed", metrics.sync_failures.clone());
+        registry.register("groups_expired", "Groups that nobody used for their time", metrics.groups_expired.clone());
+        registry.register(
+            "groups_evicted",
+            "Groups that nobody used and that made room for others",
+            metrics.groups_evicted.clone(),
+        );
         registry.register("retention_segments", "Segments that retention deleted", metrics.retained.clone());
         metrics.register_outcomes(&mut registry);
         registry.register("topics", "Topics", metrics.topics.clone());

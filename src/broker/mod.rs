@@ -10,8 +10,10 @@ mod asked;
 #[expect(clippy::module_inception, reason = "the type that gives the module its name")]
 mod broker;
 mod classic;
+mod clients;
 mod clock;
 mod compaction;
+mod creations;
 mod cut;
 mod error;
 mod fetch;
@@ -46,6 +48,7 @@ pub use broker::Broker;
 pub use classic::{
     ClassicError, ClassicJoin, ClassicJoined, ClassicLook, ClassicMember, ClassicRefusal, ClassicShare, ClassicVoice,
 };
+pub use clients::Client;
 pub use error::BrokerError;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;

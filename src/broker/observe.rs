@@ -1,7 +1,7 @@
 //! What is measured when somebody asks, rather than counted as it happens: how far groups and routes are behind, what waits,
 //! what there is and how large it is, and which partitions are not in order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::base::{Condition, PartitionId, TopicName};
+use crate::base::{Condition, GroupName, PartitionId, TopicName, limits};
 use crate::catalog::{GroupEntry, GroupKind};
 use crate::log::{KnownDamage, LogHandle};
 
@@ -21,6 +21,9 @@ use super::partition::Topic;
 use super::queue::dead_letters;
 use super::scrub::{ScrubProgress, damage_of};
 use super::{Broker, RouteDescription};
+
+/// Clients that are named as those that have most in a table.
+const TOP_CLIENTS: usize = 5;
 
 /// Gauges, and counts that are kept elsewhere; set when they are asked for.
 #[derive(Default)]
@@ -33,6 +36,7 @@ pub(crate) struct Observed {
     requests_kept: Gauge,
     callbacks_waiting: Gauge,
     receipts: Family<StateLabel, Gauge>,
+    clients: Family<ClientLabel, Gauge>,
     live_requests: Gauge,
     live_responders: Gauge,
     transactions_open: Gauge,
@@ -77,6 +81,8 @@ struct OfGroups {
     delayed: Family<GroupLabels, Gauge>,
     members: Family<GroupLabel, Gauge>,
     dead_letters: Family<GroupLabel, Gauge>,
+    all: Gauge,
+    unlisted: Gauge,
 }
 
 #[derive(Default)]
@@ -118,6 +124,12 @@ struct TopicLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabel {
     route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClientLabel {
+    table: &'static str,
+    client: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -183,6 +195,11 @@ impl Observed {
             "Transactional ids forgotten to make room for others",
             self.crowded_out.clone(),
         );
+        registry.register(
+            "client_entries",
+            "What a client has in a table, for the five that have most since the start",
+            self.clients.clone(),
+        );
         registry.register("receipts", "Receipts to be POSTed by state", self.receipts.clone());
         registry.register("pushes", "Push subscriptions by state", self.pushes.clone());
     }
@@ -231,6 +248,12 @@ impl OfGroups {
         registry.register("group_ready", "Records that a queue group could be handed now", self.ready.clone());
         registry.register("group_waiting", "Records that wait to be delivered again", self.waiting.clone());
         registry.register("group_delayed", "Of those, the ones whose time has not come", self.delayed.clone());
+        registry.register("groups", "Groups", self.all.clone());
+        registry.register(
+            "groups_unlisted",
+            "Groups of which nothing else is said here, because there are too many",
+            self.unlisted.clone(),
+        );
         registry.register("group_members", "Members of a group", self.members.clone());
         registry.register(
             "group_dead_letters",
@@ -247,8 +270,10 @@ impl OfGroups {
         self.dead_letters.clear();
     }
 
-    fn set_all(&self, groups: &[SeenGroup]) {
+    fn set_all(&self, (groups, unlisted): &(Vec<SeenGroup>, usize)) {
         self.clear();
+        self.all.set((groups.len() + unlisted) as i64);
+        self.unlisted.set(*unlisted as i64);
         for group in groups {
             for at in &group.distances {
                 self.set(&group.entry, at);
@@ -402,6 +427,7 @@ impl Broker {
         observed.groups.set_all(&groups);
         observed.routes.set(routes);
         self.observe_requests();
+        self.observe_clients();
         observed.transactions_open.set(counts.open as i64);
         observed.oldest_transaction.set(counts.oldest_ms as f64 / 1e3);
         observed.transactional_ids.set(counts.ids as i64);
@@ -430,9 +456,10 @@ impl Broker {
         }
     }
 
-    fn look_at_groups(&self, topics: &[Arc<Topic>], seen: &[SeenTopic]) -> Vec<SeenGroup> {
+    /// The groups that are listed, and how many others there are.
+    fn look_at_groups(&self, topics: &[Arc<Topic>], seen: &[SeenTopic]) -> (Vec<SeenGroup>, usize) {
         let records: HashMap<&TopicName, u64> = seen.iter().map(|topic| (&topic.name, topic.records)).collect();
-        let look = |entry: GroupEntry| {
+        let look = |entry: GroupEntry, distances: Vec<Distance>| {
             let (members, dead_letters) = match &entry.kind {
                 GroupKind::Stream => (self.stream_member_count(&entry.name), None),
                 GroupKind::Queue(rules) => {
@@ -441,9 +468,42 @@ impl Broker {
                     (self.queues.member_count(&entry.name), Some(dead))
                 }
             };
-            SeenGroup { distances: self.distances(&entry, topics), entry, members, dead_letters }
+            SeenGroup { distances, entry, members, dead_letters }
         };
-        self.list_groups().into_iter().map(look).collect()
+        let all = self.list_groups();
+        let (count, few) = (all.len(), all.len() <= limits::METRIC_GROUPS);
+        let in_use: HashSet<GroupName> = self.groups.held().into_iter().chain(self.queues.with_members()).collect();
+        let (first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| in_use.contains(&entry.name));
+        let (mut listed, mut partitions) = (Vec::new(), 0);
+        for entry in first.into_iter().chain(others).take(limits::METRIC_GROUPS_LOOKED_AT) {
+            if listed.len() >= limits::METRIC_GROUPS || partitions >= limits::METRIC_GROUP_PARTITIONS {
+                break;
+            }
+            let distances = self.distances(&entry, topics);
+            if few || in_use.contains(&entry.name) || distances.iter().any(|at| at.lag > 0) {
+                partitions += distances.len();
+                listed.push(look(entry, distances));
+            }
+        }
+        let unlisted = count - listed.len();
+        (listed, unlisted)
+    }
+
+    /// Sets who has most of what clients share.
+    fn observe_clients(&self) {
+        let most = lock(&self.requests.machine).top_clients(TOP_CLIENTS);
+        let tables = [
+            ("groups", self.groups.table.top_clients(TOP_CLIENTS)),
+            ("requests", most),
+            ("receipts", self.receipts.top_clients(TOP_CLIENTS)),
+        ];
+        let clients = &self.metrics.observed.clients;
+        clients.clear();
+        for (table, top) in tables {
+            for (client, count) in top {
+                clients.get_or_create(&ClientLabel { table, client: client.to_string() }).set(count as i64);
+            }
+        }
     }
 
     fn observe_requests(&self) {

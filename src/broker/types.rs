@@ -28,6 +28,20 @@ pub struct BrokerConfig {
     pub clock_quarantine: Millis,
     /// How long a durable request that has ended is remembered.
     pub request_retention: Millis,
+    /// How long a group that nobody uses is remembered.
+    pub group_retention: Millis,
+    /// Partitions of all topics.
+    pub max_partitions: usize,
+    /// Durable requests that may be open.
+    pub max_open_requests: usize,
+    /// Receipts that may be waited for or being sent.
+    pub max_receipts: usize,
+    /// Groups.
+    pub max_groups: usize,
+    /// Positions of all groups: one for each group and partition.
+    pub max_group_positions: usize,
+    /// Bytes of the metadata of all positions.
+    pub max_group_metadata: crate::base::Bytes,
     /// How often compaction looks for what may be compacted.
     pub compaction_check: Millis,
     /// Bytes of sealed segments that are read again in a second, to find damage; 0 for none.
@@ -61,6 +75,13 @@ impl Default for BrokerConfig {
             retention_check: Millis(30_000),
             clock_quarantine: Millis(limits::CLOCK_QUARANTINE_MS),
             request_retention: Millis(24 * 3_600_000),
+            group_retention: Millis(limits::GROUP_RETENTION_MS),
+            max_partitions: limits::PARTITIONS,
+            max_open_requests: limits::OPEN_REQUESTS,
+            max_receipts: limits::RECEIPTS,
+            max_groups: limits::GROUPS,
+            max_group_positions: limits::GROUP_POSITIONS,
+            max_group_metadata: crate::base::Bytes(limits::GROUP_METADATA_BYTES),
             compaction_check: Millis(15_000),
             scrub_rate: crate::base::Bytes(8 * 1024 * 1024),
             scrub_interval: Millis(7 * 24 * 3_600_000),

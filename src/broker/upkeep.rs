@@ -54,6 +54,7 @@ fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, 
         let Some(broker) = broker.upgrade() else { return };
         broker.tend_clock(&mut keeping);
         Streams::tick(&broker);
+        broker.remove_expired_groups();
         if synced.elapsed() < every {
             continue;
         }
@@ -70,6 +71,7 @@ fn run(broker: &Weak<Broker>, signal: &(Mutex<bool>, Condvar), every: Duration, 
         // What routes had written when the server was killed must be known before anything goes.
         if retained.elapsed() >= retention && broker.know_what_routes_wrote() {
             retained = Instant::now();
+            broker.find_expired_groups(broker.clock.final_ms());
             broker.retain_now();
         }
     }

@@ -23,6 +23,9 @@ pub(super) struct State {
     /// Producer ids below this may be in use.
     producer_ids: i64,
     groups: BTreeMap<GroupName, GroupState>,
+    /// Positions in `groups`, and bytes of their metadata.
+    positions: usize,
+    metadata_bytes: usize,
     routing: Routing,
     requests: BTreeMap<RequestId, RequestEntry>,
     transactions: BTreeMap<String, TransactionEntry>,
@@ -49,6 +52,12 @@ pub struct Progress {
 }
 
 impl GroupState {
+    /// How many positions it has, and bytes of their metadata.
+    fn weight(&self) -> (usize, usize) {
+        let positions = self.progress.values().filter_map(|progress| progress.position.as_ref());
+        positions.fold((0, 0), |(count, bytes), position| (count + 1, bytes + position.metadata.len()))
+    }
+
     fn is_nothing(&self) -> bool {
         self.entry.is_none() && self.progress.is_empty() && self.members.is_empty()
     }
@@ -77,6 +86,14 @@ impl State {
 
     pub(super) fn groups(&self) -> impl Iterator<Item = &GroupEntry> {
         self.groups.values().filter_map(|group| group.entry.as_ref())
+    }
+
+    pub(super) fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub(super) fn position_counts(&self) -> (usize, usize) {
+        (self.positions, self.metadata_bytes)
     }
 
     pub(super) fn requests(&self) -> impl Iterator<Item = &RequestEntry> {
@@ -190,7 +207,11 @@ impl State {
     }
 
     fn set_position(&mut self, place: &Place, position: Option<Position>) {
-        self.progress_mut(place).position = position;
+        let weight = |position: &Position| position.metadata.len();
+        let now = (usize::from(position.is_some()), position.as_ref().map_or(0, weight));
+        let before = std::mem::replace(&mut self.progress_mut(place).position, position);
+        self.positions = self.positions + now.0 - usize::from(before.is_some());
+        self.metadata_bytes = self.metadata_bytes + now.1 - before.as_ref().map_or(0, weight);
         self.tidy(place);
     }
 
@@ -211,6 +232,14 @@ impl State {
         }
         if group.is_nothing() {
             self.groups.remove(&name);
+        }
+    }
+
+    fn remove_group(&mut self, name: &GroupName) {
+        if let Some(group) = self.groups.remove(name) {
+            let (positions, metadata) = group.weight();
+            self.positions -= positions;
+            self.metadata_bytes -= metadata;
         }
     }
 
@@ -297,13 +326,16 @@ impl State {
                     group.progress.retain(|(topic, _), _| *topic != id);
                     !group.is_nothing()
                 });
+                let weights = self.groups.values().map(GroupState::weight);
+                (self.positions, self.metadata_bytes) =
+                    weights.fold((0, 0), |(count, bytes), (more, metadata)| (count + more, bytes + metadata));
             }
             Event::ProducerIdsReserved { up_to } => self.producer_ids = up_to,
             Event::GroupDeclared(entry) => {
                 let name = entry.name.clone();
                 self.groups.entry(name).or_default().entry = Some(entry);
             }
-            Event::GroupDeleted { name } => drop(self.groups.remove(&name)),
+            Event::GroupDeleted { name } => self.remove_group(&name),
             Event::PositionSet { place, position } => self.set_position(&place, position),
             Event::ChunkSet { place, number, chunk } => self.set_chunk(&place, number, chunk),
             Event::MemberSet { group, member, entry } => self.set_member(group, member, entry),
@@ -337,7 +369,7 @@ impl State {
                     self.tombstones.remove(&id);
                 }
                 Key::ProducerIds => self.producer_ids = 0,
-                Key::Group(name) => drop(self.groups.remove(&name)),
+                Key::Group(name) => self.remove_group(&name),
                 Key::Position(place) => self.set_position(&place, None),
                 Key::Chunk(place, number) => self.set_chunk(&place, number, None),
                 Key::Member(group, member) => self.set_member(group, member, None),

@@ -113,7 +113,7 @@ impl Catalog {
         };
         match mode {
             ViewMode::Sled => catalog.open_view(dir, &mut startup)?,
-            ViewMode::Off => drop(catalog.catch_up()?),
+            ViewMode::Off => catalog.read_journal(|_, _| ())?,
         }
         // What was left of the last block may have been handed out.
         catalog.next_producer_id = catalog.state.producer_ids();
@@ -134,13 +134,14 @@ impl Catalog {
         let what = match opened {
             Ok((view, state, position)) => {
                 (self.state, self.applied, self.view) = (state, position.offset, Some(view));
-                let changes = self.catch_up()?;
+                let mut changes = Vec::new();
+                self.read_journal(|key, value| changes.push(change(key, value)))?;
                 self.update_view(changes);
                 return Ok(());
             }
             Err(unusable) => unusable,
         };
-        self.catch_up()?;
+        self.read_journal(|_, _| ())?;
         remove_view(self.disk.as_ref(), &self.view_dir);
         let (reason, rebuild) = match what {
             Unusable::Missing => ("there was none".to_owned(), true),
@@ -198,6 +199,20 @@ impl Catalog {
         Position { offset: self.applied, checksum }
     }
 
+    /// At the start: takes in what the journal has beyond what was applied, and shows it. After an error the catalog is of no
+    /// use; so there is no copy of the state, which may be large.
+    fn read_journal(&mut self, mut show: impl FnMut(&[u8], Option<&[u8]>)) -> Result<(), CatalogError> {
+        let (state, mut applied) = (&mut self.state, self.applied);
+        let take = |key: &[u8], value: Option<&[u8]>| {
+            state.apply_change(key, value)?;
+            show(key, value);
+            Ok(())
+        };
+        self.journal.replay(self.applied, take, |header| applied = header.next_offset())?;
+        self.applied = applied;
+        Ok(())
+    }
+
     /// Takes in what the journal has beyond what was applied; returns it.
     fn catch_up(&mut self) -> Result<Vec<KeyChange>, CatalogError> {
         // On a copy, so that an error in the middle changes nothing.
@@ -206,8 +221,7 @@ impl Catalog {
         let mut changes = Vec::new();
         let take = |key: &[u8], value: Option<&[u8]>| {
             state.apply_change(key, value)?;
-            // It was understood, so it is text.
-            changes.push((String::from_utf8_lossy(key).into_owned(), value.map(<[u8]>::to_vec)));
+            changes.push(change(key, value));
             Ok(())
         };
         self.journal.replay(self.applied, take, |header| applied = header.next_offset())?;
@@ -304,6 +318,16 @@ impl Catalog {
     /// The group of this name.
     pub fn group(&self, name: &GroupName) -> Option<&GroupEntry> {
         self.state.group(name)
+    }
+
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.state.group_count()
+    }
+
+    /// How many positions all groups have, and bytes of metadata with them.
+    pub fn position_counts(&self) -> (usize, usize) {
+        self.state.position_counts()
     }
 
     /// How far a group has come in a partition.
@@ -527,6 +551,11 @@ pub fn compact_journal(
     now_ms: TimestampMs,
 ) -> Result<Option<Cleaned>, LogError> {
     clean(&SharedJournal { catalog, stop }, limits, now_ms)
+}
+
+/// A change that the state has understood, so its key is text.
+fn change(key: &[u8], value: Option<&[u8]>) -> KeyChange {
+    (String::from_utf8_lossy(key).into_owned(), value.map(<[u8]>::to_vec))
 }
 
 /// The batches of these changes, each of a bounded size.

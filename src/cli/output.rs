@@ -1,5 +1,6 @@
 //! Where output goes, and how numbers look in it.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::time::Duration;
 
@@ -24,6 +25,32 @@ pub fn json_line(out: &mut impl Write, value: &impl Serialize) -> Result<(), Fai
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")?;
     Ok(())
+}
+
+/// Writes how many there are of each sort, the most first: a table, or JSON objects.
+///
+/// # Errors
+/// Those of standard output.
+pub fn summary<const N: usize>(
+    out: &mut impl Write,
+    names: [&str; N],
+    sums: BTreeMap<[String; N], u64>,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, sum)| std::cmp::Reverse(*sum));
+    if json {
+        for (of, sum) in sums {
+            let mut object: serde_json::Map<String, serde_json::Value> =
+                names.iter().zip(of).map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+            object.insert("count".to_owned(), sum.into());
+            json_line(out, &object)?;
+        }
+        return Ok(());
+    }
+    let header: Vec<&str> = ["count"].into_iter().chain(names).collect();
+    let row = |(of, sum): ([String; N], u64)| [grouped(sum)].into_iter().chain(of).collect();
+    Ok(writeln!(out, "{}", table(&header, &[0], sums.into_iter().map(row).collect()))?)
 }
 
 /// One line on stderr, whatever the message holds. A stderr that is closed is nobody's concern.

@@ -1,5 +1,6 @@
 //! `tidelog receipts`: receipts that the server is to POST.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::{Args, Subcommand};
@@ -15,6 +16,7 @@ Examples:
   tidelog produce orders 'hello' --receipt-of erp --receipt-to https://crm.example/receipts
   tidelog receipts list
   tidelog receipts list --state given_up --json
+  tidelog receipts list --summary                     what they are: how many by state, group and URL
   tidelog receipts cancel --group erp --url https://crm.example/receipts
 
 A receipt waits for the group, is sent, or was given up. It is gone from the list once its
@@ -46,6 +48,9 @@ enum ReceiptsCommand {
         /// So many at the most
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
+        /// How many there are by state, group and URL, of all of them; the most first
+        #[arg(long, conflicts_with = "limit")]
+        summary: bool,
     },
     /// Has receipts of a group not sent any more, those that wait and those that are being sent
     Cancel {
@@ -61,8 +66,10 @@ enum ReceiptsCommand {
 /// Runs `receipts`.
 pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
     let client = args.server.connect().await?;
-    let (state, group, limit) = match args.command {
-        ReceiptsCommand::List { state, group, limit } => (state, group, limit),
+    let (state, group, limit, summary) = match args.command {
+        ReceiptsCommand::List { state, group, limit, summary } => {
+            (state, group, if summary { u32::MAX } else { limit }, summary)
+        }
         ReceiptsCommand::Cancel { group, url } => {
             let cancelled = client.admin().cancel_receipts(&group, url).await?;
             if args.json {
@@ -88,6 +95,14 @@ pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
     }
     let more = receipts.len() > limit as usize || after.is_some();
     receipts.truncate(limit as usize);
+    if summary {
+        let mut sums: BTreeMap<[String; 3], u64> = BTreeMap::new();
+        for receipt in receipts {
+            *sums.entry([receipt.state, receipt.group, receipt.url]).or_default() += 1;
+        }
+        output::summary(&mut out, ["state", "group", "url"], sums, args.json)?;
+        return Ok(out.flush()?);
+    }
     if args.json {
         for receipt in &receipts {
             let object = json!({

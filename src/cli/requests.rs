@@ -1,5 +1,6 @@
 //! `tidelog requests`: the durable requests that the server knows.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 
@@ -17,6 +18,7 @@ Examples:
   tidelog requests list                               newest first
   tidelog requests list --state open --topic crm.load
   tidelog requests list --limit 5000 --json
+  tidelog requests list --summary                     what they are: how many by state, topic and requester
   tidelog requests show ID
   tidelog requests cancel ID                          a callback is told so";
 
@@ -49,6 +51,9 @@ enum RequestsCommand {
         /// Only those behind this one in the list
         #[arg(long, value_name = "ID")]
         before: Option<String>,
+        /// How many there are by state, topic and requester, of all of them; the most first
+        #[arg(long, conflicts_with_all = ["limit", "before"])]
+        summary: bool,
     },
     /// Shows one
     Show {
@@ -67,8 +72,9 @@ pub async fn run(args: RequestsArgs) -> Result<(), Failure> {
     let client = args.server.connect().await?;
     let mut out = output::stdout();
     match args.command {
-        RequestsCommand::List { state, topic, limit, before } => {
+        RequestsCommand::List { state, topic, limit, before, summary } => {
             let topic = topic.map(|topic| topic.to_string());
+            let limit = if summary { u32::MAX } else { limit };
             let (mut requests, mut more) = (Vec::<RequestInfo>::new(), true);
             while more && requests.len() < limit as usize {
                 let before = requests.last().map(|last| last.id.clone()).or_else(|| before.clone());
@@ -77,6 +83,15 @@ pub async fn run(args: RequestsArgs) -> Result<(), Failure> {
                 let (page, and_more) = client.admin().list_requests(wanted).await?;
                 requests.extend(page);
                 more = and_more;
+            }
+            if summary {
+                let mut sums: BTreeMap<[String; 3], u64> = BTreeMap::new();
+                for request in &requests {
+                    let of = [request.state.clone(), topic_at(request), request.requester.clone()];
+                    *sums.entry(of).or_default() += 1;
+                }
+                output::summary(&mut out, ["state", "topic", "requester"], sums, args.json)?;
+                return Ok(out.flush()?);
             }
             if args.json {
                 for request in &requests {

@@ -10,22 +10,32 @@ use tracing::Instrument;
 
 use crate::base::guard;
 pub use crate::base::guard::panic_text;
+use crate::broker::Client;
 
-/// Starts a task in the current span. Its end is logged: done at debug, an error at warn, a panic at error.
+/// Starts a task in the current span, for the client for whom this runs. Its end is logged: done at debug, an error at warn, a
+/// panic at error.
 pub fn spawn<E: Display>(
     name: &'static str,
     task: impl Future<Output = Result<(), E>> + Send + 'static,
 ) -> JoinHandle<()> {
-    tokio::spawn(
-        async move {
-            match AssertUnwindSafe(task).catch_unwind().await {
-                Ok(Ok(())) => tracing::debug!(task = name, "task done"),
-                Ok(Err(error)) => tracing::warn!(task = name, %error, "task ended with an error"),
-                Err(panic) => tracing::error!(task = name, panic = panic_text(panic.as_ref()), "task panicked"),
-            }
+    spawn_for(Client::current(), name, task)
+}
+
+/// The same for a client.
+pub fn spawn_for<E: Display>(
+    client: Client,
+    name: &'static str,
+    task: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> JoinHandle<()> {
+    let work = async move {
+        match AssertUnwindSafe(task).catch_unwind().await {
+            Ok(Ok(())) => tracing::debug!(task = name, "task done"),
+            Ok(Err(error)) => tracing::warn!(task = name, %error, "task ended with an error"),
+            Err(panic) => tracing::error!(task = name, panic = panic_text(panic.as_ref()), "task panicked"),
         }
-        .in_current_span(),
-    )
+    }
+    .in_current_span();
+    tokio::spawn(client.scope(work))
 }
 
 /// Starts a task that must not end while the server runs, and that nobody would take up again. A panic in it ends the

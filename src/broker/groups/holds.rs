@@ -139,6 +139,12 @@ impl Holds {
         }
     }
 
+    /// The groups that have members.
+    fn held(&self) -> Vec<GroupName> {
+        let groups = lock(&self.groups);
+        groups.iter().filter(|(_, held)| held.protocol != GroupProtocol::Admin).map(|(name, _)| name.clone()).collect()
+    }
+
     fn protocol(&self, name: &GroupName) -> Option<GroupProtocol> {
         lock(&self.groups).get(name).map(|held| held.protocol).filter(|protocol| *protocol != GroupProtocol::Admin)
     }
@@ -155,6 +161,10 @@ impl Holds {
 }
 
 impl super::Groups {
+    pub(crate) fn held(&self) -> Vec<GroupName> {
+        self.holds.held()
+    }
+
     pub(crate) fn protocol(&self, name: &GroupName) -> Option<GroupProtocol> {
         self.holds.protocol(name)
     }
@@ -215,20 +225,25 @@ impl Broker {
 
     /// The group, made if it is not there.
     pub(crate) fn declare_stream(&self, name: &GroupName) -> Result<GroupEntry, BrokerError> {
+        self.admit_group(name)?;
         let _declaring = lock(&self.queues.declaring);
         let mut catalog = lock(&self.catalog);
+        let now = self.clock.now_ms();
         match catalog.group(name) {
-            Some(held) if held.kind == GroupKind::Stream => return Ok(held.clone()),
+            Some(held) if held.kind == GroupKind::Stream => {
+                self.groups.table.touch(name, now);
+                return Ok(held.clone());
+            }
             Some(_) => {
                 let message = format!("group '{name}' is a queue group");
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
             }
             None => {}
         }
-        let now = self.clock.now_ms();
         let (kind, topics) = (GroupKind::Stream, Vec::new());
         let entry = GroupEntry { name: name.clone(), kind, topics, filter: None, created_ms: now };
         catalog.commit(Event::GroupDeclared(entry.clone()), now)?;
+        self.groups.table.made(name, now);
         tracing::info!(group = %name, "group declared");
         Ok(entry)
     }

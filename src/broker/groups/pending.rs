@@ -58,6 +58,20 @@ impl Pending {
         Some(result)
     }
 
+    /// How many changes there are.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).events.len()
+    }
+
+    /// Whether there are changes of a group.
+    pub(crate) fn is_of(&self, group: &GroupName) -> bool {
+        lock(&self.0).events.values().any(|(_, event)| match event {
+            Event::PositionSet { place, .. } | Event::ChunkSet { place, .. } => place.group == *group,
+            Event::MemberSet { group: of, .. } => of == group,
+            _ => false,
+        })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.0).events.is_empty()
     }

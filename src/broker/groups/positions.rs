@@ -136,6 +136,7 @@ impl Broker {
         let topic = self.topic(commit.topic.as_str())?;
         self.check_commit(&topic, &commit, terms)?;
         let at = (topic.entry.id, commit.partition);
+        self.admit_position(group, at, commit.metadata.len())?;
         let position = Position { offset: commit.offset, metadata: commit.metadata, time_ms: self.clock.now_ms() };
         let forward = |now: Option<Offset>| match now {
             Some(now) if now > position.offset && terms == Terms::Forward => (None, now),

@@ -146,11 +146,7 @@ impl Broker {
             refuse_members(group.as_deref(), force)?;
             events.push(Event::GroupDeleted { name: name.clone() });
             lock(&broker.catalog).commit_all(events, broker.clock.now_ms())?;
-            broker.forget_in_transactions(&name);
-            broker.groups.pending.forget(&name);
-            broker.streams.end(&name);
-            broker.end_classic(&name);
-            lock(&broker.queues.groups).remove(&name);
+            broker.group_is_gone(&name);
             if let Some(group) = group {
                 group.stop(Some((ErrorKind::NotFound, format!("group '{name}' was deleted"))));
             }

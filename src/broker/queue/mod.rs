@@ -33,7 +33,7 @@ use super::{Broker, BrokerError, OffsetAt};
 
 pub use admin::{ResetPartition, ResetQueue, ResetTo};
 pub use dispatch::{DELIVER_AT, EXPIRES_AT};
-use group::QueueGroup;
+pub(crate) use group::QueueGroup;
 pub(crate) use group::dead_letters;
 pub use group::{Handed, Settlement, Verdict};
 pub(crate) use keeper::Keeper;
@@ -183,6 +183,17 @@ impl Queues {
         group.map_or(0, |group| lock(&group.inside).members.len())
     }
 
+    /// The groups that have members.
+    pub(crate) fn with_members(&self) -> Vec<GroupName> {
+        let groups: Vec<_> = lock(&self.groups).values().cloned().collect();
+        groups.iter().filter(|group| !lock(&group.inside).members.is_empty()).map(|group| group.name.clone()).collect()
+    }
+
+    /// A group is no more.
+    pub(crate) fn remove(&self, name: &GroupName) -> Option<Arc<QueueGroup>> {
+        lock(&self.groups).remove(name)
+    }
+
     pub(crate) fn close(&self) {
         for group in lock(&self.groups).values() {
             group.stop(None);
@@ -254,6 +265,7 @@ impl Broker {
         starts: &HashMap<(TopicId, PartitionId), Offset>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Arc<QueueGroup>, BrokerError> {
+        self.admit_group(&join.group)?;
         let _declaring = lock(&self.queues.declaring);
         let held = lock(&self.catalog).group(&join.group).cloned();
         let entry = declared(&join, held.as_ref(), self.clock.now_ms())?;
@@ -265,6 +277,10 @@ impl Broker {
         if held.as_ref() != Some(&entry) {
             lock(&self.catalog).commit(Event::GroupDeclared(entry.clone()), self.clock.now_ms())?;
             tracing::info!(group = %entry.name, new = held.is_none(), "group declared");
+        }
+        match held {
+            None => self.groups.table.made(&entry.name, self.clock.now_ms()),
+            Some(_) => self.groups.table.touch(&entry.name, self.clock.now_ms()),
         }
         let group = Arc::clone(
             lock(&self.queues.groups)

@@ -20,10 +20,11 @@ use crate::base::{ErrorKind, GroupName, Millis, Offset, PartitionId, TimestampMs
 use crate::catalog::{CHUNK_OFFSETS, Catalog, Event, Place, Processed, ReceiptEntry, ReceiptPlace};
 
 use super::broker::lock;
+use super::clients::Client;
 use super::queue::{Keep, Machine};
 use super::task;
 use super::{Broker, BrokerError, MAX_ASKED, RecordAt};
-use table::{Asked, HELD, HELD_URL_BYTES, NotAsked, Table};
+use table::{Asked, NotAsked, Table};
 
 pub use table::ReceiptCounts;
 
@@ -31,7 +32,6 @@ pub use table::ReceiptCounts;
 pub const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
 /// All receipts that are to be POSTed.
-#[derive(Default)]
 pub(crate) struct Receipts {
     table: Mutex<Table>,
     /// The decider has something to look at.
@@ -67,15 +67,27 @@ pub fn receipt_state(entry: &ReceiptEntry) -> &'static str {
     }
 }
 
-fn full() -> String {
-    let urls = HELD_URL_BYTES / (1024 * 1024);
-    format!("{HELD} receipts are waited for or being sent, or {urls} MiB of their URLs, which is the limit")
+fn full(table: &Table) -> String {
+    let (most, urls) = (table.most(), table.most_url_bytes());
+    format!(
+        "{most} receipts are waited for or being sent, or {urls} bytes of their URLs, which is the limit (max_receipts)"
+    )
+}
+
+fn beyond_share(table: &Table, client: Client, own: usize) -> String {
+    format!("{client} has asked for {own} receipts that wait, and may ask for half of max_receipts, {}", table.most())
 }
 
 impl Receipts {
     /// Takes over what was kept.
-    pub(crate) fn restore(catalog: &Catalog) -> Self {
-        Self { table: Mutex::new(Table::restore(catalog.receipts().cloned())), ..Self::default() }
+    pub(crate) fn restore(catalog: &Catalog, most: usize) -> Self {
+        Self {
+            table: Mutex::new(Table::restore(catalog.receipts().cloned(), most)),
+            wake: Notify::new(),
+            sends: Notify::new(),
+            running: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
     }
 
     fn is_stopped(&self) -> bool {
@@ -164,6 +176,11 @@ impl Receipts {
         }
     }
 
+    /// The clients that have asked for most receipts that wait.
+    pub(crate) fn top_clients(&self, clients: usize) -> Vec<(Client, usize)> {
+        lock(&self.table).top_clients(clients)
+    }
+
     /// A group begins anew somewhere: its receipts are looked at again.
     pub(crate) fn group_moved(&self, group: &GroupName) {
         lock(&self.table).detach(group);
@@ -195,8 +212,13 @@ impl Broker {
                 format!("a receipt within {asked}; allowed are 1ms to {longest}"),
             );
         }
-        if !lock(&self.receipts.table).has_room(count) {
-            return refuse(ErrorKind::Overloaded, full());
+        let (table, client) = (lock(&self.receipts.table), Client::current());
+        if !table.has_room(count) {
+            return refuse(ErrorKind::Overloaded, full(&table));
+        }
+        let (left, own) = table.share_left(client);
+        if count > left {
+            return refuse(ErrorKind::Overloaded, beyond_share(&table, client, own));
         }
         Ok(())
     }
@@ -231,7 +253,7 @@ impl Broker {
             let mut table = lock(&self.receipts.table);
             for entry in entries {
                 let place = entry.place.clone();
-                match table.ask(entry) {
+                match table.ask(entry, Client::current()) {
                     Ok(Asked::New(gone)) => {
                         changed.extend(gone.into_iter().chain([place]));
                         new += 1;
@@ -252,7 +274,11 @@ impl Broker {
         self.receipts.wake.notify_one();
         match refused {
             None => Ok(()),
-            Some((_, NotAsked::Full)) => refuse(ErrorKind::Overloaded, full()),
+            Some((_, NotAsked::Full)) => refuse(ErrorKind::Overloaded, full(&lock(&self.receipts.table))),
+            Some((_, NotAsked::Share(own))) => {
+                let message = beyond_share(&lock(&self.receipts.table), Client::current(), own);
+                refuse(ErrorKind::Overloaded, message)
+            }
             Some((at, NotAsked::Elsewhere(url))) => refuse(
                 ErrorKind::InvalidRequest,
                 format!(

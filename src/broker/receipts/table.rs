@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::super::clients::{Client, Shares, share_of};
 use crate::base::{GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::catalog::{GivenUp, Place, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
 
-/// Receipts that the table holds; beyond, those that were given up first make room.
-pub(crate) const HELD: usize = 100_000;
-/// Bytes of their URLs that it holds.
-pub(crate) const HELD_URL_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of their URLs that the table holds for each receipt.
+pub(crate) const URL_BYTES: usize = 160;
 
 /// Why a receipt is not taken in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +17,8 @@ pub(crate) enum NotAsked {
     Elsewhere(String),
     /// So many are held.
     Full,
+    /// The client has asked for so many, which is its share.
+    Share(usize),
 }
 
 /// What came of asking for one.
@@ -59,9 +60,13 @@ pub struct ReceiptCounts {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
     entries: BTreeMap<ReceiptPlace, ReceiptEntry>,
+    /// Receipts that it holds; beyond, those that were given up first make room.
+    most: usize,
+    /// Who has asked for those that were not given up.
+    asked: Shares<ReceiptPlace>,
     url_bytes: usize,
     /// Those of which it is not known what they say, with when their time is over.
     waiting: BTreeMap<ReceiptPlace, TimestampMs>,
@@ -76,9 +81,25 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// An empty table for so many receipts.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            most,
+            asked: Shares::default(),
+            url_bytes: 0,
+            waiting: BTreeMap::new(),
+            untils: BTreeSet::new(),
+            attached: BTreeMap::new(),
+            to_send: Vec::new(),
+            given_up: BTreeSet::new(),
+            troubles: BTreeMap::new(),
+        }
+    }
+
     /// The table as it was kept.
-    pub(crate) fn restore(entries: impl IntoIterator<Item = ReceiptEntry>) -> Self {
-        let mut table = Self::default();
+    pub(crate) fn restore(entries: impl IntoIterator<Item = ReceiptEntry>, most: usize) -> Self {
+        let mut table = Self::new(most);
         for entry in entries {
             let place = entry.place.clone();
             match (&entry.given_up, &entry.news) {
@@ -99,11 +120,30 @@ impl Table {
 
     /// Whether so many more can be held.
     pub(crate) fn has_room(&self, count: usize) -> bool {
-        self.entries.len() - self.given_up.len() + count <= HELD && self.url_bytes <= HELD_URL_BYTES
+        self.entries.len() - self.given_up.len() + count <= self.most && self.url_bytes <= self.most_url_bytes()
+    }
+
+    /// How many more a client may ask for, and how many it has asked for.
+    pub(crate) fn share_left(&self, client: Client) -> (usize, usize) {
+        let own = self.asked.count(client);
+        (share_of(self.most).saturating_sub(own), own)
+    }
+
+    /// The clients that have asked for most receipts that wait.
+    pub(crate) fn top_clients(&self, clients: usize) -> Vec<(Client, usize)> {
+        self.asked.top(clients)
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    pub(crate) fn most_url_bytes(&self) -> usize {
+        self.most.saturating_mul(URL_BYTES)
     }
 
     /// Takes one in. The same again is the same, whatever has become of it; one that was given up begins anew.
-    pub(crate) fn ask(&mut self, entry: ReceiptEntry) -> Result<Asked, NotAsked> {
+    pub(crate) fn ask(&mut self, entry: ReceiptEntry, client: Client) -> Result<Asked, NotAsked> {
         if let Some(known) = self.entries.get(&entry.place) {
             if known.given_up.is_none() {
                 let same = known.url == entry.url;
@@ -111,12 +151,17 @@ impl Table {
             }
             self.remove(&entry.place);
         }
+        let (left, own) = self.share_left(client);
+        if left == 0 {
+            return Err(NotAsked::Share(own));
+        }
         let mut gone = Vec::new();
-        while self.entries.len() >= HELD || self.url_bytes + entry.url.len() > HELD_URL_BYTES {
+        while self.entries.len() >= self.most || self.url_bytes + entry.url.len() > self.most_url_bytes() {
             let Some((_, oldest)) = self.given_up.first().cloned() else { return Err(NotAsked::Full) };
             self.remove(&oldest);
             gone.push(oldest);
         }
+        self.asked.add(entry.place.clone(), client);
         self.wait(&entry);
         self.url_bytes += entry.url.len();
         self.entries.insert(entry.place.clone(), entry);
@@ -138,6 +183,7 @@ impl Table {
 
     fn remove(&mut self, place: &ReceiptPlace) -> bool {
         let Some(entry) = self.entries.remove(place) else { return false };
+        self.asked.remove(place);
         self.url_bytes -= entry.url.len();
         self.no_longer_waits(place);
         self.troubles.remove(place);
@@ -276,6 +322,7 @@ impl Table {
     pub(crate) fn give_up(&mut self, place: &ReceiptPlace, reason: String, now: TimestampMs) -> bool {
         let Some(entry) = self.entries.get_mut(place).filter(|entry| entry.given_up.is_none()) else { return false };
         entry.given_up = Some(GivenUp { reason, at_ms: now });
+        self.asked.remove(place);
         self.troubles.remove(place);
         self.given_up.insert((now, place.clone()));
         true

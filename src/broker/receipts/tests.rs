@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::table::{Asked, HELD, NotAsked, Table, Which};
+use super::table::{Asked, NotAsked, Table, Which};
 use super::*;
+use crate::base::limits::RECEIPTS;
 use crate::base::{SystemClock, TopicId, TopicPattern, limits};
+use crate::broker::Client;
 use crate::broker::*;
 use crate::catalog::{Processed, QueueSettings};
 use crate::disk::{Disk, RealDisk, SimDisk, SimOptions};
@@ -33,7 +35,7 @@ fn entry(offset: u64, until_ms: TimestampMs) -> ReceiptEntry {
 #[test]
 fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
     let mut random = fastrand::Rng::with_seed(3);
-    let mut table = Table::default();
+    let mut table = Table::new(RECEIPTS);
     // What each says, of those that are neither delivered nor given up.
     let mut model: BTreeMap<u64, Option<Option<Processed>>> = BTreeMap::new();
     let mut durable: BTreeSet<u64> = BTreeSet::new();
@@ -44,7 +46,7 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
         let place = entry(offset, 0).place;
         match random.u32(..9) {
             0 | 1 => {
-                let asked = table.ask(entry(offset, now + random.i64(1..100)));
+                let asked = table.ask(entry(offset, now + random.i64(1..100)), Client::Server);
                 let is_new = !model.contains_key(&offset);
                 assert_eq!(asked, Ok(if is_new { Asked::New(Vec::new()) } else { Asked::Same }));
                 given_up.remove(&offset);
@@ -53,7 +55,7 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
             2 => {
                 let other = ReceiptEntry { url: "http://b/".to_owned(), ..entry(offset, now + 5) };
                 if model.contains_key(&offset) {
-                    assert_eq!(table.ask(other), Err(NotAsked::Elsewhere("http://a/".to_owned())));
+                    assert_eq!(table.ask(other, Client::Server), Err(NotAsked::Elsewhere("http://a/".to_owned())));
                 }
             }
             3 => {
@@ -135,7 +137,7 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
                 let undecided: Vec<u64> = undecided.map(|(at, _)| *at).collect();
                 let again = undecided.iter().map(|at| entry(*at, now + 9));
                 let kept: Vec<_> = kept.cloned().chain(again).collect();
-                table = Table::restore(kept);
+                table = Table::restore(kept, RECEIPTS);
                 model.extend(undecided.iter().map(|at| (*at, None)));
                 attached.clear();
             }
@@ -148,18 +150,18 @@ fn a_receipt_says_one_thing_and_is_to_be_sent_once_between_starts() {
 
 #[test]
 fn what_was_given_up_first_makes_room() {
-    let mut table = Table::default();
-    let last = HELD as u64;
-    (0..last).for_each(|offset| assert_eq!(table.ask(entry(offset, 100)), Ok(Asked::New(Vec::new()))));
-    assert_eq!(table.ask(entry(last, 100)), Err(NotAsked::Full));
+    let mut table = Table::new(RECEIPTS);
+    let last = RECEIPTS as u64;
+    (0..last).for_each(|offset| assert_eq!(table.ask(entry(offset, 100), Client::Server), Ok(Asked::New(Vec::new()))));
+    assert_eq!(table.ask(entry(last, 100), Client::Server), Err(NotAsked::Full));
     for offset in [5, 4] {
         table.decide(&entry(offset, 0).place, None, 1);
         table.decided([entry(offset, 0).place]);
         table.give_up(&entry(offset, 0).place, "no".to_owned(), 10 - offset.cast_signed());
     }
-    assert_eq!(table.ask(entry(last, 100)), Ok(Asked::New(vec![entry(5, 0).place])));
-    assert_eq!(table.ask(entry(last + 1, 100)), Ok(Asked::New(vec![entry(4, 0).place])));
-    assert_eq!(table.ask(entry(last + 2, 100)), Err(NotAsked::Full));
+    assert_eq!(table.ask(entry(last, 100), Client::Server), Ok(Asked::New(vec![entry(5, 0).place])));
+    assert_eq!(table.ask(entry(last + 1, 100), Client::Server), Ok(Asked::New(vec![entry(4, 0).place])));
+    assert_eq!(table.ask(entry(last + 2, 100), Client::Server), Err(NotAsked::Full));
 }
 
 fn start(disk: Arc<dyn Disk>, dir: &Path) -> Result<Arc<Broker>, BrokerError> {
@@ -505,4 +507,22 @@ async fn what_is_acked_is_told_though_group_and_topic_are_deleted_at_once() {
     let says: Vec<_> = broker.take_receipts().into_iter().map(|entry| entry.news.unwrap().processed).collect();
     assert_eq!(says, [Some(Processed::Acked); 2]);
     broker.shutdown().await;
+}
+
+#[test]
+fn one_client_may_ask_for_half_of_all_receipts_that_wait() {
+    let mut table = Table::new(8);
+    let (one, other) = (Client::of([10, 0, 0, 1].into()), Client::of([10, 0, 0, 2].into()));
+    (0..4).for_each(|offset| assert!(table.ask(entry(offset, 100), one).is_ok()));
+    assert_eq!(table.ask(entry(4, 100), one), Err(NotAsked::Share(4)));
+    assert_eq!(table.ask(entry(3, 100), one), Ok(Asked::Same));
+    (4..8).for_each(|offset| assert!(table.ask(entry(offset, 100), other).is_ok()));
+    assert_eq!(table.ask(entry(8, 100), Client::Server), Err(NotAsked::Full));
+    // One that has ended makes room, first of all for who had asked for it.
+    assert!(table.delivered(&entry(0, 0).place));
+    assert!(table.give_up(&entry(1, 0).place, "no".to_owned(), 1));
+    assert_eq!(table.share_left(one), (2, 2));
+    assert!(table.ask(entry(8, 100), one).is_ok());
+    assert_eq!(table.ask(entry(9, 100), one), Ok(Asked::New(vec![entry(1, 0).place])));
+    assert_eq!(table.ask(entry(10, 100), one), Err(NotAsked::Share(4)));
 }

@@ -17,11 +17,12 @@ use crate::catalog::{Callback, Catalog, Event, GroupEntry, GroupKind, Place, Pos
 use crate::record::{Header, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
+use super::super::clients::Client;
 use super::super::hold::Hold;
 use super::super::partition::Partition;
 use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, JoinQueue, NewTopic, OffsetAt, QueueMember};
-use super::machine::{Machine, NotOpened, OPEN, Word};
+use super::machine::{Machine, NotOpened, Word};
 use super::records::{self, REPLIES};
 use super::{Content, LastWord, watcher};
 
@@ -317,7 +318,8 @@ impl Broker {
             writing: None,
         };
         let id = entry.id.clone();
-        match lock(&self.requests.machine).open(entry.clone()) {
+        let (client, most) = (Client::current(), self.config.max_open_requests);
+        match lock(&self.requests.machine).open(entry.clone(), client, most) {
             Ok(()) => {}
             Err(NotOpened::Known(known)) => return Ok(*known),
             Err(NotOpened::Opening) => {
@@ -330,8 +332,14 @@ impl Broker {
                 let message = format!("request {id} exists, and asks something else");
                 return Err(BrokerError::new(ErrorKind::AlreadyExists, message));
             }
-            Err(NotOpened::Full) => {
-                let message = format!("{OPEN} requests are open, which is the most");
+            Err(NotOpened::Full(open)) => {
+                let message = format!("{open} requests are open, and the limit is {most} (max_open_requests)");
+                return Err(BrokerError::new(ErrorKind::Overloaded, message));
+            }
+            Err(NotOpened::Share(own)) => {
+                let message = format!(
+                    "{client} has {own} requests open, and may have no more: half of max_open_requests, {most}"
+                );
                 return Err(BrokerError::new(ErrorKind::Overloaded, message));
             }
         }

@@ -6,13 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::super::clients::{Client, Shares, share_of};
 use crate::base::{Offset, PartitionId, RequestId, TimestampMs, TopicName};
 use crate::catalog::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 
-/// Requests that may be open.
-pub(crate) const OPEN: usize = 100_000;
-/// Requests that the table holds; beyond, the one that ended first is forgotten.
-pub(crate) const HELD: usize = 200_000;
+/// Requests that the table holds for each one that may be open; beyond, the one that ended first is forgotten.
+const HELD_TIMES: usize = 2;
 
 /// What a record in the topic of replies says about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +42,10 @@ pub(crate) enum NotOpened {
     Opening,
     /// The id is that of another request.
     Taken,
-    /// So many are open.
-    Full,
+    /// So many are open, and no more may be.
+    Full(usize),
+    /// The client has so many open, which is its share.
+    Share(usize),
 }
 
 /// All durable requests.
@@ -53,6 +54,8 @@ pub(crate) struct Machine {
     entries: BTreeMap<RequestId, RequestEntry>,
     /// Not yet accepted: the request itself is not on the disk for certain.
     opening: HashSet<RequestId>,
+    /// Who has asked those that are open.
+    asked: Shares<RequestId>,
     deadlines: BTreeSet<(TimestampMs, RequestId)>,
     /// Their time is over, and the record that says so is being written.
     timing_out: HashSet<RequestId>,
@@ -83,7 +86,8 @@ impl Machine {
     }
 
     /// Begins to open a request: from here on a reply to it counts.
-    pub(crate) fn open(&mut self, entry: RequestEntry) -> Result<(), NotOpened> {
+    /// `most` may be open, and a client may have half of them.
+    pub(crate) fn open(&mut self, entry: RequestEntry, client: Client, most: usize) -> Result<(), NotOpened> {
         if let Some(known) = self.entries.get(&entry.id) {
             let address = |entry: &RequestEntry| entry.callback.as_ref().map(|callback| callback.address().to_owned());
             let same = known.steps == entry.steps && address(known) == address(&entry);
@@ -94,9 +98,14 @@ impl Machine {
             });
         }
         // Beyond what it holds are only those that wait for somebody else's endpoint.
-        if self.open_count() >= OPEN || self.entries.len() >= HELD + OPEN {
-            return Err(NotOpened::Full);
+        if self.open_count() >= most || self.entries.len() >= (HELD_TIMES + 1).saturating_mul(most) {
+            return Err(NotOpened::Full(self.open_count()));
         }
+        let own = self.asked.count(client);
+        if own >= share_of(most) {
+            return Err(NotOpened::Share(own));
+        }
+        self.asked.add(entry.id.clone(), client);
         self.opening.insert(entry.id.clone());
         self.file(&entry);
         self.entries.insert(entry.id.clone(), entry);
@@ -117,6 +126,7 @@ impl Machine {
 
     fn remove(&mut self, id: &RequestId) {
         let Some(entry) = self.entries.remove(id) else { return };
+        self.asked.remove(id);
         match &entry.outcome {
             Some(outcome) => self.finished.remove(&(outcome.finished_ms, id.clone())),
             None => self.deadlines.remove(&(entry.deadline_ms, id.clone())),
@@ -160,6 +170,7 @@ impl Machine {
         entry.outcome = Some(RequestOutcome { kind, finished_ms: now, at });
         self.deadlines.remove(&(entry.deadline_ms, id.clone()));
         self.timing_out.remove(id);
+        self.asked.remove(id);
         self.finished.insert((now, id.clone()));
         decided
     }
@@ -273,8 +284,8 @@ impl Machine {
 
     /// Forgets those that ended before `before` and of which nothing is to be written, and the oldest beyond what the table
     /// holds.
-    pub(crate) fn forget(&mut self, before: TimestampMs) -> Vec<RequestId> {
-        let too_many = self.entries.len().saturating_sub(HELD);
+    pub(crate) fn forget(&mut self, before: TimestampMs, most: usize) -> Vec<RequestId> {
+        let too_many = self.entries.len().saturating_sub(HELD_TIMES.saturating_mul(most));
         let gone: Vec<_> = self
             .finished
             .iter()
@@ -298,6 +309,11 @@ impl Machine {
     pub(crate) fn callbacks_waiting(&self) -> usize {
         let waiting = |entry: &&RequestEntry| entry.outcome.is_some() && entry.writing.is_some();
         self.entries.values().filter(waiting).count()
+    }
+
+    /// The clients that have most requests open.
+    pub(crate) fn top_clients(&self, clients: usize) -> Vec<(Client, usize)> {
+        self.asked.top(clients)
     }
 
     /// Requests that are open.

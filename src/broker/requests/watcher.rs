@@ -109,7 +109,7 @@ async fn step(broker: &Arc<Broker>, replies: TopicId, look_first: bool) -> Resul
         }
     }
     let before = broker.clock.final_ms().saturating_sub(broker.config.request_retention.0 as i64);
-    let forgotten = lock(&broker.requests.machine).forget(before);
+    let forgotten = lock(&broker.requests.machine).forget(before, broker.config.max_open_requests);
     if !forgotten.is_empty() {
         broker.requests.keep(broker, &forgotten, replies);
     }

@@ -77,6 +77,20 @@ pub struct ServerConfig {
     pub sync_interval: Millis,
     /// How long a durable request that has ended is remembered.
     pub request_retention: Millis,
+    /// How long a group that nobody uses is remembered.
+    pub group_retention: Millis,
+    /// Partitions of all topics.
+    pub max_partitions: usize,
+    /// Durable requests that may be open.
+    pub max_open_requests: usize,
+    /// Receipts that may be waited for or being sent.
+    pub max_receipts: usize,
+    /// Groups.
+    pub max_groups: usize,
+    /// Positions of all groups.
+    pub max_group_positions: usize,
+    /// Bytes of the metadata of all positions.
+    pub max_group_metadata: Bytes,
     /// How long the POST of a callback is tried.
     pub callback_give_up_after: Millis,
     /// How long a wall clock that has leapt is doubted.
@@ -203,6 +217,13 @@ impl Default for ServerConfig {
             default_partitions: 1,
             sync_interval: broker.sync_interval,
             request_retention: broker.request_retention,
+            group_retention: broker.group_retention,
+            max_partitions: broker.max_partitions,
+            max_open_requests: broker.max_open_requests,
+            max_receipts: broker.max_receipts,
+            max_groups: broker.max_groups,
+            max_group_positions: broker.max_group_positions,
+            max_group_metadata: broker.max_group_metadata,
             callback_give_up_after: Millis(24 * 3_600_000),
             clock_quarantine: broker.clock_quarantine,
             retention_check: broker.retention_check,
@@ -432,6 +453,13 @@ impl ServerConfig {
             sync_interval: self.sync_interval,
             clock_quarantine: self.clock_quarantine,
             request_retention: self.request_retention,
+            group_retention: self.group_retention,
+            max_partitions: self.max_partitions,
+            max_open_requests: self.max_open_requests,
+            max_receipts: self.max_receipts,
+            max_groups: self.max_groups,
+            max_group_positions: self.max_group_positions,
+            max_group_metadata: self.max_group_metadata,
             retention_check: self.retention_check,
             compaction_check: self.compaction_check,
             scrub_rate: self.scrub_rate,

@@ -14,6 +14,7 @@ use super::answer::Caller;
 use super::router;
 use super::stall::Stall;
 use crate::base::limits;
+use crate::broker::Client;
 use crate::server::accept::{Door, NoRoom, Open};
 use crate::server::budget::Evicted;
 use crate::server::shared::Shared;
@@ -37,7 +38,7 @@ fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let _entered = span.enter();
     let local = socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let caller = Arc::new(Caller::new(shared, peer.ip(), local, open));
-    tasks::spawn("HTTP connection", async move {
+    tasks::spawn_for(Client::of(peer.ip()), "HTTP connection", async move {
         serve(socket, caller).await;
         Ok::<(), Infallible>(())
     });

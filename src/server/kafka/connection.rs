@@ -19,6 +19,7 @@ use super::framing::KafkaFraming;
 use super::response::Response;
 use super::session::{Hangup, Session};
 use super::{api, requests};
+use crate::broker::Client;
 use crate::server::accept::{Door, NoRoom, Open};
 use crate::server::budget::{Account, Evicted, Gate, Grant, Holder};
 use crate::server::frames::{FrameReader, ReadEnd};
@@ -64,7 +65,7 @@ pub const DOOR: Door = Door {
 fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("kafka", %peer);
     let _entered = span.enter();
-    tasks::spawn("Kafka connection", async move {
+    tasks::spawn_for(Client::of(peer.ip()), "Kafka connection", async move {
         // What a peer does to its own connection is worth a line, not a warning.
         match serve(socket, peer, shared, &open).await {
             Ok(()) => tracing::debug!("disconnected"),

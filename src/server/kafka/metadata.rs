@@ -93,6 +93,8 @@ async fn named(session: &Session, topic: MetadataRequestTopic, create: bool) -> 
     match session.broker().metadata(&name, create).await {
         Ok(metadata) => described(name.as_str(), metadata.id, metadata.partitions),
         Err(error) if error.kind() == ErrorKind::NotFound => refused(errors::UNKNOWN_TOPIC_OR_PARTITION),
+        // It is created when its client asks again: this is what Kafka says of a topic that is being created.
+        Err(error) if error.kind() == ErrorKind::Overloaded => refused(errors::LEADER_NOT_AVAILABLE),
         Err(error) => refused(errors::code(&error)),
     }
 }

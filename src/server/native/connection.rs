@@ -16,6 +16,7 @@ use super::outbox::{Outbox, write_all};
 use super::requests::take_in;
 use super::session::{Session, goodbye};
 use crate::base::{ErrorKind, limits};
+use crate::broker::Client;
 use crate::protocol::FrameDecoder;
 use crate::server::accept::{Door, NoRoom, Open};
 use crate::server::budget::{Evicted, Gate, Holder};
@@ -192,7 +193,7 @@ fn told(refusal: Refusal) -> Result<(), Refusal> {
 fn spawn(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: Open) {
     let span = tracing::info_span!("connection", %peer);
     let _entered = span.enter();
-    tasks::spawn("connection", async move {
+    tasks::spawn_for(Client::of(peer.ip()), "connection", async move {
         // What a peer does to its own connection is worth a line, not a warning.
         match serve(socket, peer.ip(), shared, &open).await {
             Ok(()) => tracing::info!("disconnected"),

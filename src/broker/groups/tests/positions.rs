@@ -11,15 +11,15 @@ fn open(dir: &Path) -> Arc<Broker> {
     Broker::open(config, Arc::new(RealDisk), Arc::new(SystemClock::new())).unwrap()
 }
 
-fn name(name: &str) -> GroupName {
+pub(super) fn name(name: &str) -> GroupName {
     GroupName::new(name).unwrap()
 }
 
-fn topic() -> TopicName {
+pub(super) fn topic() -> TopicName {
     TopicName::new("orders").unwrap()
 }
 
-async fn with_records(broker: &Arc<Broker>, records: u64) {
+pub(super) async fn with_records(broker: &Arc<Broker>, records: u64) {
     broker.metadata(&topic(), true).await.unwrap();
     let mut builder = BatchBuilder::new(BatchOptions::default());
     for _ in 0..records {

@@ -1,5 +1,7 @@
 //! The table of durable requests against a model: replies in any order, lost and repeated reading, time-outs.
 
+use crate::base::limits::OPEN_REQUESTS;
+use crate::broker::Client;
 use std::collections::HashMap;
 
 use super::super::machine::*;
@@ -30,7 +32,7 @@ fn entry(number: u64, steps: usize, deadline_ms: i64) -> RequestEntry {
 
 fn opened(machine: &mut Machine, entry: RequestEntry) {
     let id = entry.id.clone();
-    machine.open(entry).unwrap();
+    machine.open(entry, Client::Server, OPEN_REQUESTS).unwrap();
     machine.opened(&id);
 }
 
@@ -67,13 +69,15 @@ fn a_chain_goes_on_with_each_reply_and_a_late_one_of_an_earlier_step_changes_not
 #[test]
 fn the_same_id_again_is_the_same_request_and_another_one_is_refused() {
     let mut machine = Machine::default();
-    machine.open(entry(1, 1, 100)).unwrap();
-    assert_eq!(machine.open(entry(1, 1, 100)), Err(NotOpened::Opening));
+    machine.open(entry(1, 1, 100), Client::Server, OPEN_REQUESTS).unwrap();
+    assert_eq!(machine.open(entry(1, 1, 100), Client::Server, OPEN_REQUESTS), Err(NotOpened::Opening));
     assert!(machine.get(&id(1)).is_none() && !machine.is_over(&id(1), 0), "not accepted, but a reply counts");
     machine.opened(&id(1));
-    assert!(matches!(machine.open(entry(1, 1, 900)), Err(NotOpened::Known(known)) if known.deadline_ms == 100));
-    assert_eq!(machine.open(entry(1, 2, 100)), Err(NotOpened::Taken));
-    machine.open(entry(3, 1, 100)).unwrap();
+    assert!(
+        matches!(machine.open(entry(1, 1, 900), Client::Server, OPEN_REQUESTS), Err(NotOpened::Known(known)) if known.deadline_ms == 100)
+    );
+    assert_eq!(machine.open(entry(1, 2, 100), Client::Server, OPEN_REQUESTS), Err(NotOpened::Taken));
+    machine.open(entry(3, 1, 100), Client::Server, OPEN_REQUESTS).unwrap();
     machine.not_opened(&id(3));
     assert!(machine.is_over(&id(3), 0));
     assert_eq!(machine.open_count(), 1);
@@ -102,10 +106,10 @@ fn what_ended_long_ago_is_forgotten_but_not_while_its_callback_is_to_be_written(
         machine.decide(&id(number), 0, Word::Reply, number, 10);
     }
     machine.announce(&id(2), Some((topic("back"), 0)), 0, 2);
-    assert_eq!(machine.forget(10), []);
-    assert_eq!(machine.forget(11), [id(1)]);
+    assert_eq!(machine.forget(10, OPEN_REQUESTS), []);
+    assert_eq!(machine.forget(11, OPEN_REQUESTS), [id(1)]);
     machine.written(&id(2), 2);
-    assert_eq!(machine.forget(11), [id(2)]);
+    assert_eq!(machine.forget(11, OPEN_REQUESTS), [id(2)]);
     assert!(machine.list().is_empty());
 }
 
@@ -176,4 +180,21 @@ fn round(seed: u64) {
     }
     assert_eq!(machine.list(), once.list());
     assert_eq!(all.len(), told.len());
+}
+
+#[test]
+fn one_client_may_have_half_of_all_open_requests() {
+    let mut machine = Machine::default();
+    let (one, other) = (Client::of([10, 0, 0, 1].into()), Client::of([10, 0, 0, 2].into()));
+    machine.open(entry(1, 1, 100), one, 4).unwrap();
+    machine.open(entry(2, 1, 100), one, 4).unwrap();
+    assert_eq!(machine.open(entry(3, 1, 100), one, 4), Err(NotOpened::Share(2)));
+    machine.open(entry(3, 1, 100), other, 4).unwrap();
+    // The server's own have no share to keep to, but the limit.
+    machine.open(entry(4, 1, 100), Client::Server, 4).unwrap();
+    assert_eq!(machine.open(entry(5, 1, 100), other, 4), Err(NotOpened::Full(4)));
+    // One that has ended takes no place.
+    machine.opened(&id(1));
+    machine.decide(&id(1), 0, Word::Reply, 0, 10);
+    machine.open(entry(5, 1, 100), one, 4).unwrap();
 }
