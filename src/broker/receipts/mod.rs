@@ -81,8 +81,12 @@ fn beyond_share(table: &Table, client: Client, own: usize) -> String {
 impl Receipts {
     /// Takes over what was kept.
     pub(crate) fn restore(catalog: &Catalog, most: usize) -> Self {
+        Self::of(Table::restore(catalog.receipts().cloned(), most))
+    }
+
+    fn of(table: Table) -> Self {
         Self {
-            table: Mutex::new(Table::restore(catalog.receipts().cloned(), most)),
+            table: Mutex::new(table),
             wake: Notify::new(),
             sends: Notify::new(),
             running: AtomicBool::new(false),

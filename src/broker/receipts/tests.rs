@@ -420,9 +420,9 @@ fn reset(to: ResetTo) -> ResetQueue {
 /// Right after a start nobody has looked at any receipt.
 #[test]
 fn a_group_that_is_moved_passes_over_records_whose_receipts_nobody_has_looked_at() {
-    let receipts = Receipts::default();
+    let receipts = Receipts::of(Table::new(RECEIPTS));
     for offset in 0..8 {
-        lock(&receipts.table).ask(entry(offset, 100)).unwrap();
+        lock(&receipts.table).ask(entry(offset, 100), Client::Server).unwrap();
     }
     let place = crate::catalog::Place { group: group("even"), topic: TopicId(1), partition: 0 };
     // The record at 2 is done; whether it was acked or became a dead letter is to be looked up.
