@@ -135,9 +135,15 @@ async fn limits_are_kept_and_nobody_is_stuck() {
     let nearly = one(&mut client, 12, &fetch("t", vec![part(0, 0, 3 * size - 1)])).await;
     assert_eq!(offsets(&nearly), [0, 1]);
     assert_eq!(nearly.records.as_ref().unwrap().len() as i32, 2 * size, "no part of a batch");
-    let twice = fetch("t", vec![part(1, 0, size), part(0, 0, size), part(0, 1, size), part(0, 2, 1)]);
-    let answer: FetchResponse = client.call(12, &twice.with_max_bytes(2 * size)).await;
-    let counts: Vec<_> = answer.responses[0].partitions.iter().map(|data| offsets(data).len()).collect();
+    let mut several = fetch("t", vec![part(1, 0, size), part(0, 0, size)]);
+    for (topic, limit) in [("u", size), ("v", 1)] {
+        create_topic(&mut client, topic, 1).await;
+        produce(&mut client, 9, topic, batch(&[&large])).await;
+        several.topics.extend(fetch(topic, vec![part(0, 0, limit)]).topics);
+    }
+    let answer: FetchResponse = client.call(12, &several.with_max_bytes(2 * size)).await;
+    let data = answer.responses.iter().flat_map(|topic| &topic.partitions);
+    let counts: Vec<_> = data.map(|data| offsets(data).len()).collect();
     assert_eq!(counts, [0, 1, 1, 0], "beyond the first batch, the limits hold");
     running.stop().await;
 }
