@@ -1,9 +1,13 @@
 //! `tidelog consume --group`: a member of a group, from the command line; here of a queue group.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use futures_util::FutureExt;
 use tidelog::base::ErrorKind;
 use tidelog::client::{Admin, Client, Delivery, QueueConsumer, QueueRules};
@@ -19,6 +23,8 @@ use super::{output, stream_consume};
 const QUIET: Duration = Duration::from_millis(300);
 /// Characters of a command's error output that go into the reason.
 const REASON_CHARS: usize = 500;
+/// Bytes of a key in a variable for a command. Linux takes 128 KiB, name included.
+const VARIABLE_BYTES: usize = 120 * 1024;
 
 /// Reads as a member of the group until there is nothing left, or for as long as records come.
 ///
@@ -140,16 +146,37 @@ impl Work<'_> {
     }
 }
 
+/// Hands a record's key to a command. `TIDELOG_KEY` has its bytes, unless one of them is a zero byte, which no variable can hold.
+/// `TIDELOG_KEY_BASE64` has any key. A key that is too long for a variable is in neither; `TIDELOG_KEY_BYTES` says how long it is.
+fn set_key(shell: &mut tokio::process::Command, key: Option<&[u8]>) {
+    for name in ["TIDELOG_KEY", "TIDELOG_KEY_BASE64", "TIDELOG_KEY_BYTES"] {
+        shell.env_remove(name);
+    }
+    let Some(key) = key else {
+        shell.env("TIDELOG_KEY", "");
+        return;
+    };
+    shell.env("TIDELOG_KEY_BYTES", key.len().to_string());
+    if key.len() <= VARIABLE_BYTES && !key.contains(&0) {
+        shell.env("TIDELOG_KEY", OsStr::from_bytes(key));
+    }
+    let encoded = BASE64_STANDARD.encode(key);
+    if encoded.len() <= VARIABLE_BYTES {
+        shell.env("TIDELOG_KEY_BASE64", encoded);
+    }
+}
+
 /// Runs a command for a record, and says why it failed. The lease is extended while it runs.
 async fn execute(command: &str, delivery: &Delivery) -> Result<(), String> {
     let record = delivery.record();
-    let mut child = tokio::process::Command::new("sh")
+    let mut shell = tokio::process::Command::new("sh");
+    set_key(&mut shell, record.key.as_deref());
+    let mut child = shell
         .args(["-c", command])
         .env("TIDELOG_TOPIC", record.topic.as_ref())
         .env("TIDELOG_PARTITION", record.partition.to_string())
         .env("TIDELOG_OFFSET", record.offset.to_string())
         .env("TIDELOG_ATTEMPT", delivery.attempt().to_string())
-        .env("TIDELOG_KEY", String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).as_ref())
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -181,4 +208,38 @@ async fn execute(command: &str, delivery: &Delivery) -> Result<(), String> {
     let last: String = last.chars().take(REASON_CHARS).collect();
     let status = output.status.code().map_or_else(|| "was killed".to_owned(), |code| format!("exit status {code}"));
     Err(if last.is_empty() { format!("the command's {status}") } else { format!("{last} ({status})") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(key: Option<&[u8]>) -> Vec<(String, Option<Vec<u8>>)> {
+        let mut shell = tokio::process::Command::new("sh");
+        set_key(&mut shell, key);
+        let set = |(name, value): (&OsStr, Option<&OsStr>)| {
+            (name.to_string_lossy().into_owned(), value.map(|value| value.as_bytes().to_vec()))
+        };
+        shell.as_std().get_envs().map(set).collect()
+    }
+
+    fn of(key: Option<&[u8]>) -> [Option<Vec<u8>>; 3] {
+        let all = variables(key);
+        ["TIDELOG_KEY", "TIDELOG_KEY_BASE64", "TIDELOG_KEY_BYTES"].map(|name| {
+            let found = all.iter().find(|(known, _)| known == name);
+            found.and_then(|(_, value)| value.clone())
+        })
+    }
+
+    #[test]
+    fn a_command_gets_a_key_of_any_bytes_and_starts_whatever_its_length() {
+        let bytes = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(of(None), [bytes(""), None, None]);
+        assert_eq!(of(Some(b"k1")), [bytes("k1"), bytes("azE="), bytes("2")]);
+        assert_eq!(of(Some(b"\xff\xfe")), [Some(vec![0xff, 0xfe]), bytes("//4="), bytes("2")]);
+        assert_eq!(of(Some(b"a\0b")), [None, bytes("YQBi"), bytes("3")]);
+        let long = vec![b'x'; 100 * 1024];
+        assert_eq!(of(Some(&long)), [Some(long.clone()), None, bytes("102400")]);
+        assert_eq!(of(Some(&vec![b'x'; 200_000])), [None, None, bytes("200000")]);
+    }
 }

@@ -56,6 +56,10 @@ pub struct GroupOptions {
     #[arg(long, value_name = "MODE", default_value = "auto", requires = "group")]
     pub ack_mode: AckMode,
     /// Run this command for each record, with the value as its input: a record is acked if it succeeds, and comes again if not
+    ///
+    /// Variables tell which record it is: TIDELOG_TOPIC, TIDELOG_PARTITION, TIDELOG_OFFSET, TIDELOG_ATTEMPT, TIDELOG_KEY. A key with
+    /// a zero byte is only in TIDELOG_KEY_BASE64; one that is too long for a variable is in neither, and TIDELOG_KEY_BYTES says
+    /// how long it is.
     #[arg(long, value_name = "COMMAND", requires = "group", conflicts_with = "ack_mode")]
     pub exec: Option<String>,
     /// Records that this member may have at a time
