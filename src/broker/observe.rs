@@ -48,8 +48,8 @@ pub(crate) struct Observed {
     queued_most: Gauge,
     broken: Gauge,
     segment_files: Gauge,
-    key_forgotten: Gauge,
-    producer_forgotten: Gauge,
+    key_forgotten: Gauge<f64, AtomicU64>,
+    producer_forgotten: Gauge<f64, AtomicU64>,
     journal_bytes: Gauge,
     free: Gauge,
     conditions: Family<ConditionLabel, Gauge>,
@@ -169,16 +169,6 @@ impl Observed {
         register("append_queue_longest", "Batches that wait in the partition where most do", &self.queued_most);
         register("partitions_broken", "Partitions that take no writes or are offline", &self.broken);
         register("segment_files_open", "Segment files that are kept open", &self.segment_files);
-        register(
-            "idempotency_key_forgotten_milliseconds",
-            "Age of the youngest idempotency key forgotten since the start, -1 if none was",
-            &self.key_forgotten,
-        );
-        register(
-            "producer_forgotten_milliseconds",
-            "Shortest idle time of a producer forgotten for a new one since the start, -1 if none was",
-            &self.producer_forgotten,
-        );
         register("journal_bytes", "Bytes in the journal's segment files", &self.journal_bytes);
         register("disk_free_bytes", "Bytes free on the data directory's disk, -1 if unknown", &self.free);
         register("clock_doubted", "1 while the wall clock is doubted, 0 while it is believed", &self.clock_doubted);
@@ -199,6 +189,16 @@ impl Observed {
             "client_entries",
             "What a client has in a table, for the five that have most since the start",
             self.clients.clone(),
+        );
+        registry.register(
+            "idempotency_key_forgotten_seconds",
+            "Age of the youngest idempotency key forgotten since the start, -1 if none was",
+            self.key_forgotten.clone(),
+        );
+        registry.register(
+            "producer_forgotten_seconds",
+            "Shortest idle time of a producer forgotten for a new one since the start, -1 if none was",
+            self.producer_forgotten.clone(),
         );
         registry.register("receipts", "Receipts to be POSTed by state", self.receipts.clone());
         registry.register("pushes", "Push subscriptions by state", self.pushes.clone());
@@ -418,7 +418,7 @@ impl Broker {
         observed.queued_most.set(most);
         observed.broken.set(broken(&topics));
         observed.segment_files.set(self.files.len() as i64);
-        let age = |age: Option<u64>| age.map_or(-1, gauge);
+        let age = |age: Option<u64>| age.map_or(-1.0, |millis| millis as f64 / 1e3);
         observed.key_forgotten.set(age(self.files.keys().youngest_forgotten()));
         observed.producer_forgotten.set(age(self.files.youngest_producer_forgotten()));
         observed.journal_bytes.set(gauge(journal_bytes));
