@@ -43,7 +43,7 @@ pub(crate) struct Observed {
     oldest_transaction: Gauge<f64, AtomicU64>,
     transactional_ids: Gauge,
     transactional_ids_most: Gauge,
-    crowded_out: Family<NoLabel, Counter>,
+    crowded_out: Counter,
     queued: Gauge,
     queued_most: Gauge,
     broken: Gauge,
@@ -141,10 +141,6 @@ struct StateLabel {
 struct ConditionLabel {
     condition: &'static str,
 }
-
-/// Of a count that is kept elsewhere and has no label.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NoLabel {}
 
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -432,8 +428,7 @@ impl Broker {
         observed.oldest_transaction.set(counts.oldest_ms as f64 / 1e3);
         observed.transactional_ids.set(counts.ids as i64);
         observed.transactional_ids_most.set(counts.most_ids as i64);
-        observed.crowded_out.clear();
-        observed.crowded_out.get_or_create(&NoLabel {}).inc_by(counts.crowded_out);
+        observed.crowded_out.inc_by(counts.crowded_out.saturating_sub(observed.crowded_out.get()));
         let paused = pushes.iter().filter(|push| push.paused.is_some()).count();
         for (state, count) in [("paused", paused), ("running", pushes.len() - paused)] {
             observed.pushes.get_or_create(&StateLabel { state }).set(count as i64);

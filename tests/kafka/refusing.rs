@@ -22,6 +22,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderP
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
+use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, ApiVersionsRequest,
     ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest,
@@ -30,7 +31,7 @@ use kafka_protocol::messages::{
     EndTxnRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
     InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, MetadataRequest,
     OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest,
-    TxnOffsetCommitRequest,
+    TxnOffsetCommitRequest, WriteTxnMarkersRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 use uuid::Uuid;
@@ -313,4 +314,10 @@ async fn transactions(asker: &mut Asker) {
             .with_topics(vec![topic.with_name(name("nowhere")).with_partition_indexes(vec![0])])
     };
     asker.refused(producers, |_, answer| answer.topics[0].partitions[0].error_code, 3).await;
+    let markers = |_| {
+        let topic = WritableTxnMarkerTopic::default().with_name(name("nowhere")).with_partition_indexes(vec![0]);
+        let marker = WritableTxnMarker::default().with_producer_id(7.into()).with_topics(vec![topic]);
+        WriteTxnMarkersRequest::default().with_markers(vec![marker])
+    };
+    asker.refused(markers, |_, answer| answer.markers[0].topics[0].partitions[0].error_code, 3).await;
 }
