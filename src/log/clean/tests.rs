@@ -434,7 +434,8 @@ fn what_has_no_key_or_is_no_marker_or_cannot_be_opened_stays() {
     assert!(rounds >= 4);
     assert_eq!(kept[0] + kept[2], 1, "the last plain one makes older ones obsolete");
     assert!(kept[1] >= rounds && kept[3] >= rounds && kept[4] >= rounds, "{kept:?}");
-    assert_eq!(findings(&sim), []);
+    let whole = |finding: &crate::log::Finding| finding.what.starts_with("its records cannot be read: zstd");
+    assert!(findings(&sim).iter().all(whole), "nothing is wrong but what was wrong before: {:?}", findings(&sim));
 }
 
 #[test]
