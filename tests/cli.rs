@@ -61,7 +61,8 @@ fn keys_headers_and_bytes_come_back_in_json() {
         |line: &serde_json::Value| ["partition", "offset", "timestamp"].map(|field| line[field].as_u64().unwrap());
     let (mut sent, mut stored): (Vec<_>, Vec<_>) =
         (receipts.iter().map(place).collect(), records.iter().map(place).collect());
-    (sent.sort(), stored.sort());
+    sent.sort();
+    stored.sort();
     assert_eq!(sent, stored, "the time that is told is the record's");
     let names: Vec<_> = records[0].as_object().unwrap().keys().cloned().collect();
     let mut expected = ["topic", "partition", "offset", "timestamp", "key", "headers", "value"].map(str::to_owned);

@@ -801,7 +801,7 @@ fn a_repaired_log_is_whole_without_what_was_lost_whatever_was_damaged() {
             let path = Path::new(DIR).join(format!("{:020}.log", bases[rng.usize(..bases.len())]));
             let Some(content) = sim.content(&path).filter(|content| !content.is_empty()) else { continue };
             match rng.u8(..4) {
-                0 => sim.flip_bit(&path, rng.usize(..content.len()), rng.u8(..8).into()),
+                0 => sim.flip_bit(&path, rng.usize(..content.len()), rng.u8(..8)),
                 1 => sim.plant(&path, &content[..rng.usize(..content.len())]),
                 2 => disk_of(&sim).remove_file(&path).unwrap(),
                 _ => {

@@ -238,7 +238,7 @@ fn records_without_a_key_are_found_in_every_codec() {
         // Every second record has a key.
         let keyed = |batch: Vec<u8>| {
             let checked = check_produced(&batch, MIB).unwrap();
-            checked.records.map_or_else(|| check_compressed(&batch, MIB).unwrap(), |records| records).keyed()
+            checked.records.unwrap_or_else(|| check_compressed(&batch, MIB).unwrap()).keyed()
         };
         assert_eq!(keyed(batch(codec, 1)), Ok(()), "{codec}");
         assert_eq!(keyed(batch(codec, 4)), Err(BatchError::NoKey { index: 1 }), "{codec}");
