@@ -139,6 +139,17 @@ impl Holds {
         }
     }
 
+    /// Takes a group that nobody has at this moment, not even an administrator; `None` if somebody has.
+    fn take_unheld(self: &Arc<Self>, name: &GroupName) -> Option<GroupHold> {
+        let mut groups = lock(&self.groups);
+        if groups.contains_key(name) {
+            return None;
+        }
+        let (protocol, ended) = (GroupProtocol::Admin, Arc::new(AtomicBool::new(false)));
+        groups.insert(name.clone(), Held { protocol, holds: 1, ended: Arc::clone(&ended) });
+        Some(GroupHold { holds: Arc::clone(self), name: name.clone(), protocol, ended })
+    }
+
     /// The groups that have members.
     fn held(&self) -> Vec<GroupName> {
         let groups = lock(&self.groups);
@@ -172,6 +183,11 @@ impl super::Groups {
     /// Takes a group for a protocol, as [`Broker::hold_group`] does; it has to be there.
     pub(crate) fn take(&self, name: &GroupName, protocol: GroupProtocol) -> Result<GroupHold, BrokerError> {
         self.holds.take(name, protocol)
+    }
+
+    /// Takes a group that nobody has at this moment, not even who commits a position of an empty one.
+    pub(crate) fn take_unheld(&self, name: &GroupName) -> Option<GroupHold> {
+        self.holds.take_unheld(name)
     }
 
     /// Takes an empty group; one with members only by force, which sends them away.

@@ -74,6 +74,17 @@ struct Used {
     metadata: usize,
 }
 
+impl Used {
+    /// What a group holds.
+    fn of(catalog: &Catalog, name: &GroupName) -> Self {
+        let positions = catalog.all_progress(name).filter_map(|(_, progress)| progress.position.as_ref());
+        positions.fold(Self::default(), |sum, position| Self {
+            positions: sum.positions + 1,
+            metadata: sum.metadata + position.metadata.len(),
+        })
+    }
+}
+
 /// A group that could go.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Idle {
@@ -98,6 +109,18 @@ impl Table {
     /// The clients that have made most groups.
     pub(crate) fn top_clients(&self, clients: usize) -> Vec<(Client, usize)> {
         lock(&self.0).made.top(clients)
+    }
+
+    /// What a group held is free again for the client that had made it.
+    fn freed(&self, name: &GroupName, held: Used) {
+        let mut inside = lock(&self.0);
+        let maker = inside.made.maker(name);
+        if let Some(maker) = maker
+            && let Some(used) = inside.used.get_mut(&maker)
+        {
+            used.positions = used.positions.saturating_sub(held.positions);
+            used.metadata = used.metadata.saturating_sub(held.metadata);
+        }
     }
 
     /// A group is gone.
@@ -180,7 +203,7 @@ impl Broker {
     ///
     /// # Errors
     /// There are too many in groups that cannot go.
-    pub(super) fn admit_position(
+    pub(crate) fn admit_position(
         &self,
         group: &GroupName,
         at: (TopicId, PartitionId),
@@ -324,7 +347,8 @@ impl Broker {
     /// Removes a group if it is still as it was found.
     fn remove_idle(&self, idle: &Idle) -> Result<bool, BrokerError> {
         let name = &idle.name;
-        let Ok(_held) = self.groups.take_empty(name, false) else { return Ok(false) };
+        // A group for whose position room is being made is held by who commits it.
+        let Some(_held) = self.groups.take_unheld(name) else { return Ok(false) };
         let _declaring = lock(&self.queues.declaring);
         let _keeping = lock(&self.queues.keeper.keeping);
         if self.queues.member_count(name) > 0 || self.groups.pending.is_of(name) {
@@ -336,7 +360,10 @@ impl Broker {
             if stays(&catalog, entry) || self.groups.table.used_ms(&catalog, entry).1 > idle.used_ms {
                 return Ok(false);
             }
+            let used = Used::of(&catalog, name);
             catalog.commit(Event::GroupDeleted { name: name.clone() }, self.clock.now_ms())?;
+            // Or whoever makes room for a position would go on removing groups until they are counted anew.
+            self.groups.table.freed(name, used);
         }
         if let Some(group) = self.group_is_gone(name) {
             group.stop(Some((ErrorKind::NotFound, format!("group '{name}' was not used and is gone"))));
@@ -367,10 +394,9 @@ impl Broker {
         let mut used: HashMap<Client, Used> = HashMap::new();
         for (name, client) in table.made.iter() {
             let of = used.entry(client).or_default();
-            for position in catalog.all_progress(name).filter_map(|(_, progress)| progress.position.as_ref()) {
-                of.positions += 1;
-                of.metadata += position.metadata.len();
-            }
+            let held = Used::of(&catalog, name);
+            of.positions += held.positions;
+            of.metadata += held.metadata;
         }
         table.used = used;
     }

@@ -294,6 +294,8 @@ impl Broker {
         let (broker, name) = (Arc::clone(self), group.clone());
         blocking(move || broker.declare_stream(&name)).await?;
         self.transact(|machine, now| machine.add(who, &[], Some(group), now))?;
+        // From here on a look for unused groups finds it in the transaction; one from before finds it used since.
+        self.groups.table.touch(group, self.clock.now_ms());
         self.queues.keeper.kept().await
     }
 
@@ -309,16 +311,17 @@ impl Broker {
         commits: Vec<Commit>,
     ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
         let time_ms = self.clock.now_ms();
-        let mut outcomes = Vec::with_capacity(commits.len());
+        let (broker, name) = (Arc::clone(self), group.clone());
+        let check = move |commit: Commit| {
+            let topic = broker.topic(commit.topic.as_str())?;
+            broker.check_commit(&topic, &commit, Terms::AsSaid)?;
+            let place = Place { group: name.clone(), topic: topic.entry.id, partition: commit.partition };
+            broker.admit_position(&name, (place.topic, place.partition), commit.metadata.len())?;
+            Ok::<_, BrokerError>((place, Position { offset: commit.offset, metadata: commit.metadata, time_ms }))
+        };
+        let checked = blocking(move || commits.into_iter().map(check).collect::<Vec<_>>()).await;
         let mut positions = Vec::new();
-        for commit in commits {
-            let checked = self.topic(commit.topic.as_str()).and_then(|topic| {
-                self.check_commit(&topic, &commit, Terms::AsSaid)?;
-                let place = Place { group: group.clone(), topic: topic.entry.id, partition: commit.partition };
-                Ok((place, Position { offset: commit.offset, metadata: commit.metadata.clone(), time_ms }))
-            });
-            outcomes.push(checked.map(|position| positions.push(position)));
-        }
+        let outcomes = checked.into_iter().map(|checked| checked.map(|position| positions.push(position))).collect();
         self.transact(|machine, now| machine.stage(who, group, positions, now))?;
         self.queues.keeper.kept().await?;
         Ok(outcomes)

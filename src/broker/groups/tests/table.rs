@@ -216,6 +216,21 @@ async fn positions_and_their_metadata_have_limits_for_all_and_for_each_client() 
     broker.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_for_which_there_is_no_room_removes_one_unused_group_and_not_all() {
+    let (_bench, broker) = Bench::new(|config| {
+        config.max_group_positions = 8;
+        config.max_group_metadata = Bytes(80);
+    });
+    with_records(&broker, 10).await;
+    for number in 0..20 {
+        client(1).scope(committed(&broker, &format!("g-{number:02}"), "0123456789")).await.unwrap();
+    }
+    assert_eq!(groups(&broker), ["g-16", "g-17", "g-18", "g-19"]);
+    assert_eq!(broker.metrics.groups_evicted.get(), 16);
+    broker.shutdown().await;
+}
+
 #[test]
 fn a_group_is_remembered_for_seven_days() {
     assert_eq!(BrokerConfig::default().group_retention, Millis(u64::from(7 * DAY)));
