@@ -271,7 +271,11 @@ async fn a_group_is_neither_deleted_nor_reset_before_its_members_can_have_come_b
         let member = broker.join_queue(join("orders", 10)).await.unwrap();
         let error = change.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), crate::base::ErrorKind::Busy, "{error}");
-        assert_eq!(next(&member).await.1.len(), 3);
+        // One that the member of before the restart had may come behind the others.
+        let mut records = 0;
+        while records < 3 {
+            records += next(&member).await.1.len();
+        }
         broker.shutdown().await;
     }
 }
