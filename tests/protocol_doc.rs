@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bytes::BytesMut;
 use serde::Serialize;
-use tidelog::base::{ErrorKind, limits};
+use tidelog::base::{ErrorKind, Isolation, limits};
 use tidelog::catalog::SETTINGS;
 use tidelog::protocol::*;
 use tidelog::record::{BatchBuilder, BatchHeader, BatchOptions, Bounds, check_produced, patch_assigned, read_records};
@@ -144,6 +144,7 @@ fn made() -> Made {
         max_wait_ms,
         skip_damaged,
         filter: None,
+        isolation: Isolation::Committed,
     };
     made.frame("fetch", 0, 5, &fetch(0), &[]);
     let fetched = FetchOk { log_start: 0, stable_end: 1, next_offset: 1, skipped: Vec::new() };
@@ -156,6 +157,7 @@ fn made() -> Made {
         credit_bytes: 1 << 20,
         skip_damaged: false,
         filter: None,
+        isolation: Isolation::Committed,
     };
     made.frame("subscribe", 0, 6, &subscribe, &[]);
     let subscribed = SubscribeOk { subscription: 1, log_start: 0, stable_end: 1 };
@@ -181,7 +183,7 @@ fn made() -> Made {
     made.error("subscription-ended", Kind::SubscriptionEnded, flags::PUSH | flags::ERROR, 1, &stopping);
     made.error("goodbye", Kind::Goodbye, flags::PUSH | flags::ERROR, 0, &stopping);
     made.0.insert("batch", batch());
-    let at = |at| encode_body(&ListOffsets { topic: "t".to_owned(), partition: 2, at }).unwrap();
+    let at = |at| encode_body(&ListOffsets { topic: "t".to_owned(), partition: 2, at, isolation: Isolation::Committed }).unwrap();
     made.0.insert("body-end", at(OffsetAt::End));
     made.0.insert("body-timestamp", at(OffsetAt::Timestamp(-2)));
     let settings = vec![Setting { name: "cleanup".to_owned(), value: "delete".to_owned() }];

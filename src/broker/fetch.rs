@@ -22,7 +22,15 @@ impl Broker {
     /// # Errors
     /// No such topic or partition, an offset out of range, damage, the disk's.
     pub async fn fetch(&self, request: FetchRequest<'_>) -> Result<Fetched, BrokerError> {
-        let Marked { mut fetched, aborted, .. } = self.fetch_as(request, Isolation::Committed).await?;
+        self.fetch_for(request, Isolation::Committed).await
+    }
+
+    /// The same for readers of either kind: those of everything see the records of open and aborted transactions, too.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fetch_for(&self, request: FetchRequest<'_>, isolation: Isolation) -> Result<Fetched, BrokerError> {
+        let Marked { mut fetched, aborted, .. } = self.fetch_as(request, isolation).await?;
         fetched.bytes = leave_out(fetched.bytes, &aborted)?;
         Ok(fetched)
     }

@@ -79,8 +79,9 @@ pub use stream::{
     StreamBeat, StreamJoined, StreamPartition, StreamShare,
 };
 pub use transactions::{BeginTransactional, Held, Producer, ProducerLook, TransactionError, TransactionLook};
+pub use crate::base::Isolation;
 pub use types::{
-    AckLevel, BrokerConfig, FetchRequest, Fetched, Isolation, Marked, NewTopic, OffsetAt, PartitionDescription,
+    AckLevel, BrokerConfig, FetchRequest, Fetched, Marked, NewTopic, OffsetAt, PartitionDescription,
     PartitionEnds, Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,
 };
 pub use work::{Portion, WorkKey};

@@ -99,10 +99,7 @@ impl PartitionReader {
             self.metrics.reads.inc();
             let log = self.open_log()?;
             let (ends, forgotten) = log.with(|log| (ends(log), log.forgotten()));
-            let end = match isolation {
-                Isolation::Committed => ends.committed,
-                Isolation::Uncommitted => ends.stable,
-            };
+            let end = ends.end(isolation);
             // Between `end` and the stable end lies an open transaction: nothing to read, and no error.
             let read = match (ends.log_start.max(end)..=ends.stable).contains(&offset) {
                 true => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
@@ -137,13 +134,13 @@ impl PartitionReader {
         }
     }
 
-    /// Whether readers of what is committed would find nothing at `offset` now, without an error.
+    /// Whether such readers would find nothing at `offset` now, without an error.
     ///
     /// # Errors
     /// As [`PartitionReader::look`].
-    pub fn is_at_end(&mut self, offset: Offset) -> Result<bool, BrokerError> {
+    pub fn is_at_end(&mut self, offset: Offset, isolation: Isolation) -> Result<bool, BrokerError> {
         let ends = self.look()?;
-        Ok((ends.log_start.max(ends.committed)..=ends.stable).contains(&offset))
+        Ok((ends.log_start.max(ends.end(isolation))..=ends.stable).contains(&offset))
     }
 
     /// Reads what is there of what is committed. In the place of batches of aborted transactions, and of markers, there
@@ -152,7 +149,15 @@ impl PartitionReader {
     /// # Errors
     /// As [`PartitionReader::read_as`].
     pub async fn read(&mut self, at: ReadAt) -> Result<Fetched, BrokerError> {
-        let Marked { mut fetched, aborted, .. } = self.read_as(at, Isolation::Committed).await?;
+        self.read_for(at, Isolation::Committed).await
+    }
+
+    /// The same for readers of either kind: those of everything see the records of open and aborted transactions, too.
+    ///
+    /// # Errors
+    /// As [`PartitionReader::read_as`].
+    pub async fn read_for(&mut self, at: ReadAt, isolation: Isolation) -> Result<Fetched, BrokerError> {
+        let Marked { mut fetched, aborted, .. } = self.read_as(at, isolation).await?;
         fetched.bytes = leave_out(fetched.bytes, &aborted)?;
         Ok(fetched)
     }

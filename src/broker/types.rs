@@ -261,15 +261,6 @@ pub struct FetchRequest<'a> {
     pub skip_damaged: bool,
 }
 
-/// What a reader sees of transactions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// What was committed, up to where the first open transaction begins.
-    Committed,
-    /// Everything, also of open and aborted transactions.
-    Uncommitted,
-}
-
 /// Where a partition begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionEnds {
@@ -279,6 +270,16 @@ pub struct PartitionEnds {
     pub stable: Offset,
     /// And no transaction is open below this.
     pub committed: Offset,
+}
+
+impl PartitionEnds {
+    /// The end that readers of this kind see.
+    pub fn end(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::Committed => self.committed,
+            Isolation::Uncommitted => self.stable,
+        }
+    }
 }
 
 /// What was read, as it lies in the log.

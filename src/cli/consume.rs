@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::FutureExt;
-use tidelog::base::{Clock, SystemClock, TopicPattern};
+use tidelog::base::{Clock, Isolation, SystemClock, TopicPattern};
 use tidelog::client::{ConsumedRecord, Consumer, StartAt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -80,6 +80,9 @@ pub struct ConsumeArgs {
     /// Pass over damaged batches, telling on stderr what was passed over
     #[arg(long)]
     skip_damaged: bool,
+    /// What to see of transactions: read_committed, or read_uncommitted for open and aborted ones as well
+    #[arg(long, value_name = "LEVEL", default_value_t, conflicts_with = "group")]
+    isolation: Isolation,
     /// Print no summary
     #[arg(long, short)]
     quiet: bool,
@@ -182,7 +185,7 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
         Some(Until::Time(time)) => builder.until_time(time),
         Some(Until::Ago(span)) => builder.until_time(SystemClock::new().wall_ms() - span.as_i64()),
     };
-    Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).build().await?)
+    Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).isolation(args.isolation).build().await?)
 }
 
 /// Prints records as the options say, and counts them.

@@ -46,9 +46,9 @@ enum DamageCommand {
         limit: u32,
     },
     /// Says that an operator has seen the damage, so that the server is ready again
+    #[command(group(clap::ArgGroup::new("which").required(true).args(["topic", "all"])))]
     Acknowledge {
         /// Only that of this topic
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
         topic: Option<String>,
         /// All of it, the journal's included
         #[arg(long)]

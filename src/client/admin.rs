@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Offset, PartitionId, TimestampMs};
+use crate::base::{Isolation, Offset, PartitionId, TimestampMs};
 use crate::protocol::{
     AcknowledgeDamage, AlterTopic, CancelReceipts, CancelRequest, ClockDoubt, CommitPosition, CommitPositions,
     ConfirmClock, CreateTopic, DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeClock, DescribeClockOk,
@@ -195,7 +195,8 @@ impl Admin {
         partition: PartitionId,
         at: OffsetAt,
     ) -> Result<(Offset, TimestampMs), ClientError> {
-        let found = self.link.ask(&ListOffsets { topic: topic.into(), partition, at }, Again::Yes).await?;
+        let request = ListOffsets { topic: topic.into(), partition, at, isolation: Isolation::Committed };
+        let found = self.link.ask(&request, Again::Yes).await?;
         Ok((found.offset, found.timestamp))
     }
 

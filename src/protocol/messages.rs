@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, Message, Request};
+use crate::base::Isolation;
 
 /// When a produce request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -327,6 +328,8 @@ pub struct Fetch {
     pub skip_damaged: bool,
     /// Only records for which this CEL expression is true.
     pub filter: Option<String>,
+    /// What to see of transactions.
+    pub isolation: Isolation,
 }
 
 impl Message for Fetch {
@@ -363,6 +366,8 @@ pub struct ListOffsets {
     pub partition: u32,
     /// Which one.
     pub at: OffsetAt,
+    /// For which readers.
+    pub isolation: Isolation,
 }
 
 impl Message for ListOffsets {
@@ -403,6 +408,8 @@ pub struct Subscribe {
     pub skip_damaged: bool,
     /// Send only records for which this CEL expression is true.
     pub filter: Option<String>,
+    /// What to see of transactions.
+    pub isolation: Isolation,
 }
 
 impl Message for Subscribe {

@@ -1,12 +1,13 @@
 //! Transactions that are left open: what they hold up, who says so, and how an operator ends them.
 
+use std::io::{Read, Write};
 use std::process::Command;
 
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::{DescribeProducersRequest, InitProducerIdRequest, WriteTxnMarkersRequest};
 use serde_json::Value;
-use tidelog::base::{ErrorKind, Millis};
+use tidelog::base::{ErrorKind, Isolation, Millis};
 use tidelog::client::{Client as Native, CommitPosition, ListTransactions, Message};
 
 use super::client::{Client, Running, text};
@@ -195,5 +196,51 @@ async fn kafkas_tools_abort_what_a_producer_has_open() {
     assert_eq!(writer.end(&mut client, true).await, 90, "it is aborted as a whole");
     assert_eq!(codes(client.call(1, &marker(open.producer_epoch, false)).await), [(0, 0), (7, 3)], "nothing is open");
     assert_eq!(end_offset(&mut client, "t", 0).await, 3, "so nothing is written");
+    running.stop().await;
+}
+
+/// The values that a GET of the topic brings.
+async fn over_http(running: &Running, query: &str) -> Vec<String> {
+    let address = running.server.http_addresses()[0];
+    let request = format!("GET /topics/t?{query} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let answer = answer.await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+    let body: Value = serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}"));
+    body["records"].as_array().unwrap().iter().map(|record| record["value"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_may_ask_for_what_is_not_committed() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    let writer = left_open(&running, &mut client).await;
+    let everything = ["held", "behind"];
+    for ended in [false, true] {
+        if ended {
+            assert_eq!(writer.end(&mut client, false).await, 0);
+        }
+        let committed: &[&str] = if ended { &["behind"] } else { &[] };
+        assert_eq!(over_http(&running, "").await, committed);
+        assert_eq!(over_http(&running, "isolation=read_committed").await, committed);
+        assert_eq!(over_http(&running, "isolation=read_uncommitted").await, everything);
+        let lines = |said: String| said.lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(command(&running, &["consume", "t", "--quiet"]).await), committed);
+        let uncommitted = ["consume", "t", "--quiet", "--isolation", "read_uncommitted"];
+        assert_eq!(lines(command(&running, &uncommitted).await), everything);
+        let operator = admin(&running).await;
+        let pulled = operator.pull("t", 0).isolation(Isolation::Uncommitted).pull().await.unwrap();
+        let values: Vec<_> = pulled.records.iter().map(|record| record.value.as_deref().unwrap()).collect();
+        assert_eq!(values, [&b"held"[..], b"behind"]);
+        let pulled = operator.pull("t", 0).pull().await.unwrap();
+        assert_eq!(pulled.records.len(), committed.len());
+    }
     running.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Bytes that are not what they should be.
 
-use tidelog::base::ErrorKind;
+use tidelog::base::{ErrorKind, Isolation};
 use tidelog::protocol::{
     Ack, CreateTopic, Credit, Fetch, Kind, ListTopics, Metadata, Ping, Pong, Produce, ProduceOk, encode_frame, flags,
 };
@@ -120,7 +120,7 @@ async fn a_half_closed_connection_gets_its_answers() {
     let topic = "a".to_owned();
     raw.send(
         99,
-        &Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false, filter: None },
+        &Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false, filter: None, isolation: Isolation::Committed },
     )
     .await;
     raw.stream.shutdown().await.unwrap();
@@ -314,6 +314,7 @@ async fn refusals_name_what_is_wrong() {
         max_wait_ms: 0,
         skip_damaged: false,
         filter: None,
+        isolation: Isolation::Committed,
     };
     let error = raw.call(6, &fetch).await.unwrap_err();
     assert_eq!(error.code, ErrorKind::OffsetOutOfRange.code());

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use tidelog::base::{Bytes, Millis};
+use tidelog::base::{Bytes, Isolation, Millis};
 use tidelog::protocol::{Fetch, FetchOk, Frame, Metrics, Ping, decode_body};
 
 use crate::harness::{Running, answer, batch, frame};
 
 fn fetch(max_wait_ms: u32, min_bytes: u32) -> Fetch {
     let (topic, max_bytes) = ("a".to_owned(), 1 << 20);
-    Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false, filter: None }
+    Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false, filter: None, isolation: Isolation::Committed }
 }
 
 #[tokio::test(flavor = "multi_thread")]

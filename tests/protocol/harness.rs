@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tempfile::TempDir;
-use tidelog::base::ErrorKind;
+use tidelog::base::{ErrorKind, Isolation};
 use tidelog::protocol::{
     Ack, CreateTopic, ErrorBody, Frame, FrameDecoder, Hello, HelloOk, Message, Produce, ProduceOk, Request, Subscribe,
     SubscribeOk, TopicOk, encode_frame, flags,
@@ -140,6 +140,7 @@ impl Raw {
                 credit_bytes: bytes,
                 skip_damaged: false,
                 filter: None,
+                isolation: Isolation::Committed,
             },
         )
         .await

@@ -1,6 +1,6 @@
 //! A stop loses nothing that was acknowledged and leaves nobody without a word.
 
-use tidelog::base::ErrorKind;
+use tidelog::base::{ErrorKind, Isolation};
 use tidelog::protocol::{ErrorBody, Fetch, Kind, ListOffsets, OffsetAt, ProduceOk, decode_body, flags};
 
 use crate::harness::{PATIENCE, Running, batch, start_in};
@@ -37,6 +37,7 @@ async fn a_long_poll_is_answered_before_the_goodbye() {
                 max_wait_ms,
                 skip_damaged: false,
                 filter: None,
+                isolation: Isolation::Committed,
             },
         )
         .await;
@@ -97,7 +98,7 @@ async fn what_was_acknowledged_before_and_during_a_stop_is_there_afterwards() {
     let acked = acked.into_inner();
     let server = start_in(&dir, |_| ()).await;
     let running = Running { server, dir };
-    let at = ListOffsets { topic: "a".to_owned(), partition: 0, at: OffsetAt::End };
+    let at = ListOffsets { topic: "a".to_owned(), partition: 0, at: OffsetAt::End, isolation: Isolation::Committed };
     let end = running.client().await.call(1, &at).await.unwrap().offset;
     assert!(end >= acked, "{acked} were acknowledged, {end} are there");
     running.stop().await;

@@ -1,6 +1,6 @@
 //! Records are pushed as far as the credit goes, and no further.
 
-use tidelog::base::ErrorKind;
+use tidelog::base::{ErrorKind, Isolation};
 use tidelog::protocol::{Credit, DeleteTopic, Delivery, Frame, Kind, Ping, Subscribe, Unsubscribe, decode_body, flags};
 use tidelog::record::{BatchBuilder, BatchOptions, Batches, read_records};
 
@@ -137,6 +137,7 @@ async fn a_subscription_out_of_range_or_over_the_limit_is_refused() {
         credit_bytes: 0,
         skip_damaged: false,
         filter: None,
+        isolation: Isolation::Committed,
     };
     let error = consumer.call(1, &request(4)).await.unwrap_err();
     assert_eq!(error.code, ErrorKind::OffsetOutOfRange.code());
@@ -168,6 +169,7 @@ async fn a_filter_leaves_out_what_does_not_match_and_still_advances() {
         credit_bytes: PLENTY,
         skip_damaged: false,
         filter: Some(filter.to_owned()),
+        isolation: Isolation::Committed,
     };
     let error = consumer.call(1, &request("value.n >\n 2 &&")).await.unwrap_err();
     assert_eq!(error.code, ErrorKind::InvalidRequest.code());

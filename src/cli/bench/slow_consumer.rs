@@ -127,6 +127,7 @@ async fn take_nothing(address: &str, topic: &str) -> Result<TcpStream, Failure> 
         credit_bytes: CREDIT,
         skip_damaged: false,
         filter: None,
+        isolation: tidelog::base::Isolation::Committed,
     };
     let mut bytes = encode_frame(Kind::Hello.code(), 0, 1, &hello, 0).map_err(Failure::failed)?;
     bytes.extend_from_slice(&encode_frame(Kind::Subscribe.code(), 0, 2, &subscribe, 0).map_err(Failure::failed)?);

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::base::ErrorKind;
+use crate::base::{ErrorKind, Isolation};
 use crate::client::ClientError;
 use crate::client::link::{Link, pause};
 use crate::protocol::WatchTopics;
@@ -30,6 +30,7 @@ pub(crate) struct Starter {
     records: u64,
     bytes: u64,
     skip_damaged: bool,
+    isolation: Isolation,
     filter: Option<Arc<str>>,
     retry_timeout: Duration,
 }
@@ -46,6 +47,7 @@ impl Starter {
             records: builder.prefetch_records.min(most) / count,
             bytes: (builder.prefetch_bytes / count).max(LEAST_CREDIT.min(builder.prefetch_bytes)),
             skip_damaged: builder.skip_damaged,
+            isolation: builder.isolation,
             filter: builder.filter.clone(),
             retry_timeout: builder.retry_timeout,
         }
@@ -65,6 +67,7 @@ impl Starter {
                 events: self.events.clone(),
                 position: start,
                 skip_damaged: self.skip_damaged,
+                isolation: self.isolation,
                 filter: self.filter.clone(),
                 retry_timeout: self.retry_timeout,
             };
@@ -102,6 +105,7 @@ impl Following {
                 .filter(|found| !found.by_pattern)
                 .map(|found| (found.topic.clone(), found.topic_id.clone()))
                 .collect(),
+            isolation: builder.isolation,
             sender,
         };
         let wild = search.wild;
@@ -124,6 +128,7 @@ struct Search {
     known: BTreeSet<(Arc<str>, u32)>,
     /// Topics that were named, and which of that name.
     named: BTreeSet<(Arc<str>, Arc<str>)>,
+    isolation: Isolation,
     sender: mpsc::Sender<Span>,
 }
 
@@ -177,7 +182,7 @@ impl Search {
                 Some((_, id)) => found.by_pattern = *id != found.topic_id,
                 None => {}
             }
-            match Span::whole(&self.link, found).await {
+            match Span::whole(&self.link, found, self.isolation).await {
                 Ok(span) => {
                     if self.sender.send(span).await.is_err() {
                         return std::future::pending().await;

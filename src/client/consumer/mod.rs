@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::base::{ErrorKind, Offset, PartitionId, StartAt, TimestampMs};
+use crate::base::{ErrorKind, Isolation, Offset, PartitionId, StartAt, TimestampMs};
 use crate::protocol::OffsetAt;
 
 use super::ClientError;
@@ -58,6 +58,7 @@ pub struct ConsumerBuilder {
     prefetch_bytes: u64,
     prefetch_records: u64,
     skip_damaged: bool,
+    isolation: Isolation,
     filter: Option<Arc<str>>,
     retry_timeout: Duration,
 }
@@ -75,6 +76,7 @@ impl ConsumerBuilder {
             prefetch_bytes: 16 * 1024 * 1024,
             prefetch_records: 1_000_000,
             skip_damaged: false,
+            isolation: Isolation::Committed,
             filter: None,
             retry_timeout: Duration::from_secs(60),
         }
@@ -136,6 +138,12 @@ impl ConsumerBuilder {
     /// Goes on behind damaged data instead of failing; [`Consumer::skipped`] tells what was passed over.
     pub fn skip_damaged(mut self, skip: bool) -> Self {
         self.skip_damaged = skip;
+        self
+    }
+
+    /// What to see of transactions: what was committed (the default), or also the records of open and aborted ones.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
         self
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{ErrorKind, Offset, PartitionId, limits};
+use crate::base::{ErrorKind, Isolation, Offset, PartitionId, limits};
 use crate::client::ClientError;
 use crate::client::connection::answer_of;
 use crate::client::link::Link;
@@ -26,6 +26,7 @@ pub struct Pull {
     max_bytes: u32,
     wait: Duration,
     skip_damaged: bool,
+    isolation: Isolation,
     filter: Option<String>,
 }
 
@@ -55,6 +56,7 @@ impl Pull {
             max_bytes: 1024 * 1024,
             wait: Duration::ZERO,
             skip_damaged: false,
+            isolation: Isolation::Committed,
             filter: None,
         }
     }
@@ -86,6 +88,12 @@ impl Pull {
     /// Goes on behind damaged data instead of failing.
     pub fn skip_damaged(mut self, skip: bool) -> Self {
         self.skip_damaged = skip;
+        self
+    }
+
+    /// What to see of transactions: what was committed (the default), or also the records of open and aborted ones.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
         self
     }
 
@@ -137,6 +145,7 @@ impl Pull {
             max_wait_ms,
             skip_damaged: self.skip_damaged,
             filter: self.filter.clone(),
+            isolation: self.isolation,
         };
         let timeout = self.link.config().request_timeout + Duration::from_millis(max_wait_ms.into());
         let asked = async {

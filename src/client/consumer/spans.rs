@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::base::{ErrorKind, Offset, PartitionId, TopicPattern};
+use crate::base::{ErrorKind, Isolation, Offset, PartitionId, TopicPattern};
 use crate::client::ClientError;
 use crate::client::link::{Again, Link};
 use crate::protocol::{ListOffsets, MatchTopics, Metadata, OffsetAt};
@@ -36,9 +36,9 @@ pub(crate) struct Span {
 
 impl Span {
     /// From the beginning, without end.
-    pub(crate) async fn whole(link: &Arc<Link>, found: Found) -> Result<Self, ClientError> {
-        let start = offset(link, &found, OffsetAt::Beginning).await?;
-        let stable_end = offset(link, &found, OffsetAt::End).await?;
+    pub(crate) async fn whole(link: &Arc<Link>, found: Found, isolation: Isolation) -> Result<Self, ClientError> {
+        let start = offset(link, &found, OffsetAt::Beginning, isolation).await?;
+        let stable_end = offset(link, &found, OffsetAt::End, isolation).await?;
         Ok(Self { found, start, stable_end, until: None })
     }
 }
@@ -63,8 +63,14 @@ pub(crate) async fn matching(link: &Arc<Link>, patterns: Vec<String>) -> Result<
     Ok(partitions.collect())
 }
 
-async fn offset(link: &Arc<Link>, found: &Found, at: OffsetAt) -> Result<Offset, ClientError> {
-    let request = ListOffsets { topic: found.topic.as_ref().to_owned(), partition: found.partition, at };
+async fn offset(
+    link: &Arc<Link>,
+    found: &Found,
+    at: OffsetAt,
+    isolation: Isolation,
+) -> Result<Offset, ClientError> {
+    let (topic, partition) = (found.topic.as_ref().to_owned(), found.partition);
+    let request = ListOffsets { topic, partition, at, isolation };
     link.ask(&request, Again::Yes).await.map(|found| found.offset)
 }
 
@@ -123,7 +129,7 @@ impl ConsumerBuilder {
     }
 
     async fn span(&self, found: Found) -> Result<Span, ClientError> {
-        let offset = async |at| offset(&self.link, &found, at).await;
+        let offset = async |at| offset(&self.link, &found, at, self.isolation).await;
         let begin = offset(OffsetAt::Beginning).await?;
         let end = offset(OffsetAt::End).await?;
         let start = match self.from {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::base::{ErrorKind, Offset, PartitionId};
+use crate::base::{ErrorKind, Isolation, Offset, PartitionId};
 use crate::client::ClientError;
 use crate::client::connection::Push;
 use crate::client::link::{Again, Link, pause};
@@ -54,6 +54,7 @@ pub(crate) struct Subscriber {
     pub(crate) events: mpsc::UnboundedSender<Event>,
     pub(crate) position: Offset,
     pub(crate) skip_damaged: bool,
+    pub(crate) isolation: Isolation,
     pub(crate) filter: Option<Arc<str>>,
     pub(crate) retry_timeout: Duration,
 }
@@ -127,6 +128,7 @@ impl Subscriber {
             credit_bytes,
             skip_damaged: self.skip_damaged,
             filter: self.filter.as_deref().map(str::to_owned),
+            isolation: self.isolation,
         };
         let (_, mut subscription) = connection.subscribe(&request, self.link.config().request_timeout).await?;
         *subscribed = true;

@@ -247,7 +247,7 @@ impl Default for ServerConfig {
             handshake_timeout: Millis(10_000),
             idle_timeout: Millis(600_000),
             write_timeout: Millis(60_000),
-            shutdown_timeout: Millis(20_000),
+            shutdown_timeout: Millis(10_000),
             outgoing_allow: "public".to_owned(),
             outgoing_ca_file: SYSTEM.to_owned(),
             outgoing_secret_file: NONE.to_owned(),

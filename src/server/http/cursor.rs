@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answer::Caller;
 use super::problem::Problem;
-use crate::base::{ErrorKind, Offset, PartitionId, StartAt, TimestampMs, TopicName};
+use crate::base::{ErrorKind, Isolation, Offset, PartitionId, StartAt, TimestampMs, TopicName};
 use crate::broker::{OffsetAt, Opened, PartitionReader, Portion, ReadAt, Unreadable};
 use crate::expr::Filter;
 use crate::record::json::{Headers, RecordLine, Text};
@@ -53,6 +53,8 @@ pub struct Reading {
     pub topic: TopicName,
     /// What a record must meet.
     pub filter: Option<Arc<Filter>>,
+    /// What is seen of transactions.
+    pub isolation: Isolation,
     /// Where reading goes on.
     pub cursor: Cursor,
     /// One for each partition of the cursor.
@@ -101,6 +103,7 @@ impl Cursor {
         topic: &TopicName,
         partition: Option<PartitionId>,
         from: StartAt,
+        isolation: Isolation,
     ) -> Result<Self, Problem> {
         let broker = &caller.shared.broker;
         let count = broker.metadata(topic, false).await?.partitions;
@@ -115,7 +118,10 @@ impl Cursor {
         };
         let mut positions = Vec::new();
         for partition in partitions {
-            let offset = async |at| broker.list_offset(topic.as_str(), partition, at).await.map(|(offset, _)| offset);
+            let offset = async |at| {
+                let found = broker.list_offset_as(topic.as_str(), partition, at, isolation).await;
+                found.map(|(offset, _)| offset)
+            };
             let begin = offset(OffsetAt::Beginning).await?;
             let at = match from {
                 StartAt::Beginning => begin,
@@ -143,11 +149,12 @@ impl Reading {
         caller: &Caller,
         topic: TopicName,
         filter: Option<Arc<Filter>>,
+        isolation: Isolation,
         cursor: Cursor,
     ) -> Result<Self, Problem> {
         let handle = caller.shared.broker.handle(topic.as_str())?;
         let readers = cursor.0.iter().map(|(partition, _)| handle.reader(*partition)).collect::<Result<_, _>>()?;
-        Ok(Self { topic, filter, cursor, readers })
+        Ok(Self { topic, filter, isolation, cursor, readers })
     }
 
     /// Reads on: what there is, at most `max` records and not much more than fits an answer; if there is nothing, what
@@ -195,12 +202,12 @@ impl Reading {
                 break;
             }
             let (partition, offset) = self.cursor.0[at];
-            if self.readers[at].is_at_end(offset)? {
+            if self.readers[at].is_at_end(offset, self.isolation)? {
                 continue;
             }
             let mut reading = caller.outgoing.take_some(LEAST_BYTES, READ_BYTES).await;
             let read = ReadAt { offset, max_bytes: reading.bytes(), skip_damaged: false };
-            let fetched = self.readers[at].read(read).await?;
+            let fetched = self.readers[at].read_for(read, self.isolation).await?;
             reading.settle(fetched.bytes.len());
             at_end &= fetched.next_offset == offset;
             let (mut next_offset, mut batches) = (fetched.next_offset, fetched.bytes);

@@ -13,7 +13,7 @@ use super::cursor::{Cursor, Line, Reading};
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records::NDJSON;
-use crate::base::{Millis, PartitionId, StartAt};
+use crate::base::{Isolation, Millis, PartitionId, StartAt};
 use crate::expr::Filter;
 use crate::server::budget::Grant;
 use crate::server::tasks;
@@ -47,7 +47,7 @@ pub enum Form {
 /// The request is wrong, or the broker refuses.
 pub async fn read(caller: &Arc<Caller>, topic: &str, request: &Request<Incoming>) -> Result<Answer, Problem> {
     let topic = topic_name(topic)?;
-    let known = ["from", "cursor", "partition", "max", "filter", "wait"];
+    let known = ["from", "cursor", "partition", "max", "filter", "wait", "isolation"];
     let query = Query::read(request.uri().query(), &known)?;
     let form = form(request.headers());
     let wait: Millis = query.parse("wait")?.unwrap_or(Millis(0));
@@ -60,8 +60,9 @@ pub async fn read(caller: &Arc<Caller>, topic: &str, request: &Request<Incoming>
     }
     let filter = query.get("filter").map(Filter::compile).transpose();
     let filter = filter.map_err(|error| Problem::wrong(format!("filter: {error}")))?.map(Arc::new);
-    let cursor = cursor(caller, &topic, &query, request.headers()).await?;
-    let mut reading = Reading::new(caller, topic, filter, cursor)?;
+    let isolation: Isolation = query.parse("isolation")?.unwrap_or_default();
+    let cursor = cursor(caller, &topic, &query, request.headers(), isolation).await?;
+    let mut reading = Reading::new(caller, topic, filter, isolation, cursor)?;
     if form == Form::Events {
         return events(caller, reading, max).await;
     }
@@ -99,6 +100,7 @@ async fn cursor(
     topic: &crate::base::TopicName,
     query: &Query,
     headers: &HeaderMap,
+    isolation: Isolation,
 ) -> Result<Cursor, Problem> {
     let given = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).or(query.get("cursor"));
     if let Some(text) = given {
@@ -107,7 +109,7 @@ async fn cursor(
     let partition: Option<PartitionId> = query.parse("partition")?;
     let default = if form(headers) == Form::Events { StartAt::End } else { StartAt::Beginning };
     let from = query.parse::<StartAt>("from")?.unwrap_or(default);
-    Cursor::at(caller, topic, partition, from).await
+    Cursor::at(caller, topic, partition, from, isolation).await
 }
 
 fn held(bytes: Vec<u8>, grant: Option<Grant>) -> Bytes {

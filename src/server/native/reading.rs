@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::mapping::{self, Refusal};
 use super::session::{Answer, Session};
-use crate::base::{Offset, PartitionId};
+use crate::base::{Isolation, Offset, PartitionId};
 use crate::broker::{FetchRequest, Fetched};
 use crate::protocol as wire;
 use crate::server::budget::Grant;
@@ -36,6 +36,8 @@ pub struct Want<'a> {
     pub max_wait: Duration,
     /// Whether to go on behind damaged data.
     pub skip_damaged: bool,
+    /// What to see of transactions.
+    pub isolation: Isolation,
 }
 
 /// Answers a fetch. With a filter it goes on while nothing matches and there is time left, and says how far it came.
@@ -54,6 +56,7 @@ pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer
         min_bytes: request.min_bytes as usize,
         max_wait,
         skip_damaged: request.skip_damaged,
+        isolation: request.isolation,
     };
     loop {
         let (mut fetched, mut grant) = read(&session, want).await?;
@@ -90,7 +93,7 @@ pub async fn read(session: &Session, want: Want<'_>) -> Result<(Fetched, Grant),
         return Ok((fetched, grant));
     }
     drop((fetched, grant));
-    let waiting = session.shared.broker.fetch(FetchRequest {
+    let request = FetchRequest {
         topic: want.topic,
         partition: want.partition,
         offset: want.offset,
@@ -98,7 +101,8 @@ pub async fn read(session: &Session, want: Want<'_>) -> Result<(Fetched, Grant),
         min_bytes,
         max_wait: want.max_wait.min(LONGEST_WAIT),
         skip_damaged: want.skip_damaged,
-    });
+    };
+    let waiting = session.shared.broker.fetch_for(request, want.isolation);
     tokio::select! {
         fetched = waiting => {
             let fetched = fetched?;
@@ -121,7 +125,7 @@ async fn read_now(session: &Session, want: &Want<'_>, max_bytes: usize) -> Resul
         max_wait: Duration::ZERO,
         skip_damaged: want.skip_damaged,
     };
-    let fetched = session.shared.broker.fetch(request).await?;
+    let fetched = session.shared.broker.fetch_for(request, want.isolation).await?;
     grant.settle(fetched.bytes.len());
     Ok((fetched, grant))
 }

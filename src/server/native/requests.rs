@@ -323,7 +323,7 @@ async fn list_offsets(
     request: wire::ListOffsets,
 ) -> Result<Answer<wire::ListOffsetsOk>, Refusal> {
     let at = mapping::offset_at(request.at);
-    let (offset, timestamp) = session.shared.broker.list_offset(&request.topic, request.partition, at).await?;
+    let (offset, timestamp) = session.shared.broker.list_offset_as(&request.topic, request.partition, at, request.isolation).await?;
     Ok(wire::ListOffsetsOk { offset, timestamp }.into())
 }
 

@@ -111,7 +111,8 @@ type Begun = (u64, Arc<Purse>, Option<Arc<Filter>>, SubscribeOk);
 fn begin(session: &Session, request: &Subscribe) -> Result<Begun, Refusal> {
     let filter = request.filter.as_deref().map(mapping::filter).transpose()?;
     let broker = &session.shared.broker;
-    let PartitionEnds { log_start, stable, committed } = broker.partition_ends(&request.topic, request.partition)?;
+    let ends = broker.partition_ends(&request.topic, request.partition)?;
+    let PartitionEnds { log_start, stable, .. } = ends;
     if request.offset < log_start || request.offset > stable {
         let message = format!(
             "offset {} of {}/{} is out of range: the partition has {log_start} to {stable}",
@@ -129,7 +130,7 @@ fn begin(session: &Session, request: &Subscribe) -> Result<Begun, Refusal> {
     let id = session.subscriptions.next_id.fetch_add(1, Ordering::Relaxed) + 1;
     let purse = Arc::new(Purse::new(request.credit_records, request.credit_bytes));
     running.insert(id, Running { purse: purse.clone(), task: None });
-    Ok((id, purse, filter, SubscribeOk { subscription: id, log_start, stable_end: committed }))
+    Ok((id, purse, filter, SubscribeOk { subscription: id, log_start, stable_end: ends.end(request.isolation) }))
 }
 
 /// Pushes until something ends it, and says what.
@@ -168,6 +169,7 @@ async fn deliver(
             min_bytes: 1,
             max_wait: if told_end { WAIT } else { Duration::ZERO },
             skip_damaged: request.skip_damaged,
+            isolation: request.isolation,
         };
         let (fetched, mut grant) = match read(session, want).await {
             Ok(read) => read,
