@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::base::{Offset, PartitionId, TimestampMs};
+use crate::base::{Offset, PartitionId, ProducerId, TimestampMs};
 use crate::log::PartitionLog;
 
 use super::broker::blocking;
@@ -67,6 +67,25 @@ impl Broker {
     pub fn partition_ends(&self, topic: &str, partition: PartitionId) -> Result<PartitionEnds, BrokerError> {
         let topic = self.topic(topic)?;
         Ok(ends_of(topic.partition(partition)?.log()?))
+    }
+
+    /// A partition, but for these, that knows an idempotency key. Partitions that are offline are not asked.
+    ///
+    /// # Errors
+    /// No such topic.
+    pub fn key_elsewhere(
+        &self,
+        topic: &str,
+        key: ProducerId,
+        but: impl Fn(PartitionId) -> bool,
+    ) -> Result<Option<PartitionId>, BrokerError> {
+        let topic = self.topic(topic)?;
+        let mut others = (0..topic.entry.partitions).filter(|partition| !but(*partition));
+        let knows = |partition: &PartitionId| {
+            let log = topic.partition(*partition).and_then(|partition| partition.log());
+            log.is_ok_and(|log| log.with(|log| log.knows_key(key)))
+        };
+        Ok(others.find(knows))
     }
 
     /// An offset, and the timestamp of its record (−1 if there is none), for readers of what is committed.

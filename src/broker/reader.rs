@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
-use crate::base::{ErrorKind, Offset, PartitionId};
+use crate::base::{ErrorKind, Offset, PartitionId, TopicId};
 use crate::log::{Aborted, LogError, LogHandle, PartitionLog, ReadChunk};
 use crate::record::{BatchError, BatchHeader, Batches, gap_batches};
 
@@ -30,6 +30,16 @@ pub struct TopicHandle {
 }
 
 impl TopicHandle {
+    /// Its id: another topic of the same name, before or after it, has another.
+    pub fn id(&self) -> TopicId {
+        self.topic.entry.id
+    }
+
+    /// How many partitions it has.
+    pub fn partitions(&self) -> u32 {
+        self.topic.entry.partitions
+    }
+
     /// A reader of one partition.
     ///
     /// # Errors

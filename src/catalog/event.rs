@@ -195,6 +195,7 @@ enum Stored {
     ConsumerSet { group: GroupName, member: String, entry: MemberEntry, consumer: ConsumerEntry },
     ReceiptSet(ReceiptEntry),
     TransactionOf { entry: TransactionEntry, client: TransactionClient, open_ms: u64 },
+    RequestOf { entry: RequestEntry, content: [u8; 16] },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -372,7 +373,10 @@ impl Event {
             },
             Self::RouteSet(entry) => Stored::RouteSet(entry),
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
-            Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
+            Self::RequestSet { entry: Some(entry), .. } => match entry.content {
+                None => Stored::RequestSet(entry),
+                Some(content) => Stored::RequestOf { entry, content },
+            },
             Self::TransactionSet { entry: Some(mut entry), .. } => {
                 match (std::mem::take(&mut entry.client), std::mem::take(&mut entry.open_ms)) {
                     (client, 0) if client == TransactionClient::default() => Stored::TransactionSet(entry),
@@ -422,6 +426,10 @@ impl Event {
             Stored::RouteSet(entry) => Self::RouteSet(entry),
             Stored::RouteMoved { place, progress } => Self::RouteMoved { place, progress: Some(progress) },
             Stored::RequestSet(entry) => Self::RequestSet { id: entry.id.clone(), entry: Some(entry) },
+            Stored::RequestOf { entry, content } => {
+                let entry = RequestEntry { content: Some(content), ..entry };
+                Self::RequestSet { id: entry.id.clone(), entry: Some(entry) }
+            }
             Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::PushSet(entry) => Self::PushSet(entry),
             Stored::ReceiptSet(entry) => Self::ReceiptSet { place: entry.place.clone(), entry: Some(entry) },

@@ -25,6 +25,10 @@ pub struct RequestEntry {
     pub outcome: Option<RequestOutcome>,
     /// What is to be written of it somewhere, and may have been.
     pub writing: Option<Writing>,
+    /// What it asks, so that another question with its id is told from the same one sent again: the beginning of the SHA-256
+    /// of headers and body. `None` for one that an earlier version took in.
+    #[serde(skip)]
+    pub content: Option<[u8; 16]>,
 }
 
 /// Where an outcome is delivered.

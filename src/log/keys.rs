@@ -68,6 +68,11 @@ impl Keys {
         self.known.len()
     }
 
+    /// Whether this one is known.
+    pub(crate) fn knows(&self, id: ProducerId) -> bool {
+        self.known.contains_key(&id)
+    }
+
     /// How many of them lie in places that the logs of a server share.
     fn shared(&self, kept: usize) -> usize {
         self.len().saturating_sub(kept)

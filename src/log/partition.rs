@@ -250,6 +250,11 @@ impl PartitionLog {
         results
     }
 
+    /// Whether this idempotency key is known.
+    pub fn knows_key(&self, key: ProducerId) -> bool {
+        self.producers.keys.knows(key)
+    }
+
     /// What a producer wrote last, as far as it is written: offset and sequence of its last record.
     pub fn last_of(&self, producer: ProducerId) -> Option<LastBatch> {
         let batch = self.producers.states.get(&producer)?.batches.back()?;

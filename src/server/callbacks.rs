@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::webhooks::courier::News;
-use super::webhooks::{Webhook, set_record_headers};
+use super::webhooks::{self, Webhook, set_record_headers};
 use crate::base::TimestampMs;
 use crate::broker::{Broker, BrokerError, Post, WebhookSecret, state_name};
 use crate::record::Record;
@@ -55,7 +55,7 @@ impl News for Post {
             source: &format!("/topics/{topic}"),
             kind: &format!("tidelog.request.{}", state_name(entry)),
             time_ms: entry.outcome.as_ref().map_or(now_ms, |outcome| outcome.finished_ms),
-            content_type: "application/octet-stream",
+            content_type: webhooks::content_type(body),
         };
         let mut headers = webhook.headers(body, now_ms, secret);
         set_record_headers(&mut headers, &record.headers);

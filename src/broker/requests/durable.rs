@@ -316,6 +316,7 @@ impl Broker {
             callback: new.callback,
             outcome: None,
             writing: None,
+            content: Some(records::fingerprint(&new.content)),
         };
         let id = entry.id.clone();
         let (client, most) = (Client::current(), self.config.max_open_requests);

@@ -90,7 +90,8 @@ impl Machine {
     pub(crate) fn open(&mut self, entry: RequestEntry, client: Client, most: usize) -> Result<(), NotOpened> {
         if let Some(known) = self.entries.get(&entry.id) {
             let address = |entry: &RequestEntry| entry.callback.as_ref().map(|callback| callback.address().to_owned());
-            let same = known.steps == entry.steps && address(known) == address(&entry);
+            let other = known.content.is_some() && known.content != entry.content;
+            let same = !other && known.steps == entry.steps && address(known) == address(&entry);
             return Err(match (same, self.opening.contains(&entry.id)) {
                 (false, _) => NotOpened::Taken,
                 (true, true) => NotOpened::Opening,

@@ -2,10 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 
+use sha2::{Digest, Sha256};
+
 use crate::base::{RequestId, TimestampMs, TopicName};
 use crate::catalog::{Callback, OutcomeKind, RequestEntry};
 use crate::record::{BatchBuilder, BatchOptions, Header, Record};
 
+use super::Content;
 use super::machine::Word;
 
 /// The header with a request's correlation id.
@@ -35,6 +38,22 @@ pub const CALLBACK_ERROR: &str = "tidelog-callback-error";
 pub const REPLIES: &str = "tidelog.replies";
 
 const OWN: [&str; 9] = [CORRELATION_ID, REPLY_TO, DEADLINE, STEP, ITINERARY, OUTCOME, ERROR, ERROR_CODE, STEP_TOPIC];
+
+/// What tells a question from another one: the beginning of the SHA-256 of its headers and body, each with its length.
+pub(crate) fn fingerprint(content: &Content) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    let mut add = |part: Option<&[u8]>| {
+        hash.update(part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    };
+    for header in &content.headers {
+        add(Some(&header.name));
+        add(header.value.as_deref());
+    }
+    add(Some(&content.body));
+    let digest: [u8; 32] = hash.finalize().into();
+    std::array::from_fn(|at| digest[at])
+}
 
 /// A header's value as text.
 pub(crate) fn text_of<'a>(record: &'a Record, name: &str) -> Option<&'a str> {

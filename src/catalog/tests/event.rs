@@ -24,6 +24,7 @@ fn examples() -> [(&'static str, Event); 20] {
         ("route-deleted", Event::RouteDeleted { name: name("billing") }),
         ("route-moved", moved("billing", 7)),
         ("request-set", request("7f3a-1")),
+        ("request-of", request_of("7f3a-1")),
         ("transaction-set", transaction("copier/1")),
         ("push-set", push("erp/hook")),
         ("receipt-set", receipt("erp/billing", 12)),

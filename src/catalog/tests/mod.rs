@@ -118,8 +118,15 @@ fn request(id: &str) -> Event {
         callback: Some(Callback::Topic(TopicName::new("support.answers").unwrap())),
         outcome: Some(RequestOutcome { kind, finished_ms: NOW + 5, at: 77 }),
         writing: Some(Writing { to: Some((TopicName::new("support.answers").unwrap(), 3)), from: 12, source: 77 }),
+        content: None,
     };
     Event::RequestSet { id: entry.id.clone(), entry: Some(entry) }
+}
+
+fn request_of(id: &str) -> Event {
+    let Event::RequestSet { id, entry: Some(mut entry) } = request(id) else { unreachable!() };
+    entry.content = Some([0xa5; 16]);
+    Event::RequestSet { id, entry: Some(entry) }
 }
 
 fn transaction(id: &str) -> Event {

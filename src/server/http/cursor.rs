@@ -1,73 +1,55 @@
-//! Where a reader is in the partitions of a topic, and reading on from there.
+//! Where a reader is in the partitions of a topic, as text that a client keeps.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
-use futures_util::future::select_all;
-use tokio::time::{Instant, sleep_until};
 
 use super::answer::Caller;
 use super::problem::Problem;
-use crate::base::{ErrorKind, Isolation, Offset, PartitionId, StartAt, TimestampMs, TopicName};
-use crate::broker::{OffsetAt, Opened, PartitionReader, Portion, ReadAt, Unreadable};
-use crate::expr::Filter;
-use crate::record::json::{Headers, RecordLine, Text};
-use crate::server::budget::Grant;
+use crate::base::{ErrorKind, Isolation, Offset, PartitionId, StartAt, TimestampMs, TopicId, TopicName, limits};
+use crate::broker::{BrokerError, OffsetAt};
 
-/// Bytes read from a partition at a time, unless one batch is larger.
-const READ_BYTES: usize = 256 * 1024;
-/// What is enough to begin with when the budget is short.
-const LEAST_BYTES: usize = 64 * 1024;
-/// Bytes of JSON after which an answer is full.
-const FULL_BYTES: usize = 4 * 1024 * 1024;
-/// Partitions that one reader may read together.
-const TOGETHER: u32 = 64;
+/// Partitions that one reader may read together: as many as a topic may have.
+const TOGETHER: usize = limits::PARTITIONS_PER_TOPIC as usize;
 
-/// The next offset in each partition. Written `0:15,1:7`.
+/// The next offset in each partition of a topic.
+///
+/// Written `2f0a91c4.0:15,1:7,*`: the beginning of the topic's id, the next offset of each partition, and `*` where the
+/// reader reads the whole topic, so that partitions which are added later are read too, from their beginning. One that is
+/// written by hand may leave out the id, which then is not checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(Vec<(PartitionId, Offset)>);
-
-/// A record as a line of JSON, and where a reader is behind it.
-pub struct Line {
-    /// The JSON, without a line end.
-    pub json: Vec<u8>,
-    /// The cursor behind it.
-    pub after: Cursor,
+pub struct Cursor {
+    /// Which topic of its name.
+    pub topic: Option<ShortId>,
+    /// The next offsets, by partition.
+    pub positions: Vec<(PartitionId, Offset)>,
+    /// Partitions that are not named are read too.
+    pub all: bool,
 }
 
-/// What became of batches that were to be lines.
-enum Took {
-    All,
-    /// There is no room for more.
-    Some,
-    /// The next record cannot be read.
-    Unreadable(Unreadable),
-}
+/// The first 32 bits of a topic's id: enough to tell a topic from an earlier one of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShortId(u32);
 
-/// What is read, and from where.
-pub struct Reading {
-    /// The topic.
-    pub topic: TopicName,
-    /// What a record must meet.
-    pub filter: Option<Arc<Filter>>,
-    /// What is seen of transactions.
-    pub isolation: Isolation,
-    /// Where reading goes on.
-    pub cursor: Cursor,
-    /// One for each partition of the cursor.
-    readers: Vec<PartitionReader>,
+impl From<TopicId> for ShortId {
+    fn from(id: TopicId) -> Self {
+        Self((id.0 >> 96) as u32)
+    }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (partition, offset)) in self.0.iter().enumerate() {
+        if let Some(ShortId(id)) = self.topic {
+            write!(f, "{id:08x}.")?;
+        }
+        for (at, (partition, offset)) in self.positions.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             write!(f, "{comma}{partition}:{offset}")?;
         }
-        Ok(())
+        match (self.all, self.positions.is_empty()) {
+            (true, true) => f.write_str("*"),
+            (true, false) => f.write_str(",*"),
+            (false, _) => Ok(()),
+        }
     }
 }
 
@@ -76,20 +58,31 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "it is written PARTITION:OFFSET, with commas, like 0:15,1:7".to_owned();
-        let mut positions = Vec::new();
-        for part in text.split(',') {
-            let (partition, offset) = part.trim().split_once(':').ok_or_else(wrong)?;
+        let (topic, text) = match text.trim().split_once('.') {
+            Some((id, rest)) if id.len() == 8 => {
+                (Some(ShortId(u32::from_str_radix(id, 16).map_err(|_| wrong())?)), rest)
+            }
+            Some(_) => return Err(wrong()),
+            None => (None, text),
+        };
+        let (mut positions, mut all) = (Vec::new(), false);
+        for part in text.split(',').map(str::trim) {
+            if part == "*" && !all {
+                all = true;
+                continue;
+            }
+            let (partition, offset) = part.split_once(':').ok_or_else(wrong)?;
             let partition: PartitionId = partition.parse().map_err(|_| wrong())?;
             positions.push((partition, offset.parse().map_err(|_| wrong())?));
-            if positions.len() > TOGETHER as usize {
-                return Err(format!("{TOGETHER} partitions are the most that can be read together"));
+            if positions.len() > TOGETHER {
+                return Err(format!("{TOGETHER} partitions are the most that a topic has"));
             }
         }
         positions.sort_unstable();
         if let Some(pair) = positions.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(format!("partition {} is named twice", pair[0].0));
         }
-        Ok(Self(positions))
+        Ok(Self { topic, positions, all })
     }
 }
 
@@ -97,7 +90,7 @@ impl Cursor {
     /// The places in a topic, or in one of its partitions, that a start stands for.
     ///
     /// # Errors
-    /// There is no such topic or partition, or offset in it; there are too many partitions to be read together.
+    /// There is no such topic or partition, or offset in it.
     pub async fn at(
         caller: &Caller,
         topic: &TopicName,
@@ -106,17 +99,12 @@ impl Cursor {
         isolation: Isolation,
     ) -> Result<Self, Problem> {
         let broker = &caller.shared.broker;
-        let count = broker.metadata(topic, false).await?.partitions;
-        let partitions: Vec<PartitionId> = match partition {
-            Some(partition) => vec![partition],
-            None if count > TOGETHER => {
-                let detail =
-                    format!("the topic has {count} partitions; {TOGETHER} can be read together: say partition=N");
-                return Err(Problem::wrong(detail));
-            }
-            None => (0..count).collect(),
+        let metadata = broker.metadata(topic, false).await?;
+        let partitions = match partition {
+            Some(partition) => partition..partition.saturating_add(1),
+            None => 0..metadata.partitions,
         };
-        let mut positions = Vec::new();
+        let mut positions = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let offset = async |at| {
                 let found = broker.list_offset_as(topic.as_str(), partition, at, isolation).await;
@@ -126,7 +114,17 @@ impl Cursor {
             let at = match from {
                 StartAt::Beginning => begin,
                 StartAt::End => offset(OffsetAt::End).await?,
-                StartAt::Offset(offset) => offset,
+                StartAt::Offset(offset) => {
+                    let end = broker.partition_ends(topic.as_str(), partition)?.stable;
+                    if !(begin..=end).contains(&offset) {
+                        let message = format!(
+                            "topic '{topic}' partition {partition}: offset {offset} is out of range: the log has {begin} to \
+                             {end} (end not included)"
+                        );
+                        return Err(BrokerError::new(ErrorKind::OffsetOutOfRange, message).into());
+                    }
+                    offset
+                }
                 StartAt::Last(count) => offset(OffsetAt::End).await?.saturating_sub(count).max(begin),
                 StartAt::Time(time) => offset(OffsetAt::Timestamp(time)).await?,
                 StartAt::Ago(span) => {
@@ -136,202 +134,23 @@ impl Cursor {
             };
             positions.push((partition, at));
         }
-        Ok(Self(positions))
+        Ok(Self { topic: Some(metadata.id.into()), positions, all: partition.is_none() })
     }
 }
 
-impl Reading {
-    /// Finds the partitions of a cursor.
-    ///
-    /// # Errors
-    /// There is no such topic or partition.
-    pub fn new(
-        caller: &Caller,
-        topic: TopicName,
-        filter: Option<Arc<Filter>>,
-        isolation: Isolation,
-        cursor: Cursor,
-    ) -> Result<Self, Problem> {
-        let handle = caller.shared.broker.handle(topic.as_str())?;
-        let readers = cursor.0.iter().map(|(partition, _)| handle.reader(*partition)).collect::<Result<_, _>>()?;
-        Ok(Self { topic, filter, isolation, cursor, readers })
-    }
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
 
-    /// Reads on: what there is, at most `max` records and not much more than fits an answer; if there is nothing, what
-    /// comes within `wait`. The grant is of what the lines hold.
-    ///
-    /// # Errors
-    /// The broker's.
-    pub async fn next(
-        &mut self,
-        caller: &Caller,
-        max: usize,
-        wait: Duration,
-    ) -> Result<(Vec<Line>, Option<Grant>), Problem> {
-        let deadline = Instant::now() + wait;
-        loop {
-            let (lines, grant, at_end) = self.there(caller, max).await?;
-            if !lines.is_empty() {
-                return Ok((lines, grant));
-            }
-            drop(grant);
-            if !at_end {
-                continue;
-            }
-            if wait.is_zero() {
-                return Ok((lines, None));
-            }
-            let changed = select_all(self.readers.iter_mut().map(|reader| Box::pin(reader.changed())));
-            tokio::select! {
-                _ = changed => {}
-                () = sleep_until(deadline) => return Ok((lines, None)),
-                () = caller.shared.stopped() => return Ok((lines, None)),
-            }
+    #[test]
+    fn a_cursor_is_read_as_it_is_written() {
+        for text in ["0:15,1:7", "2f0a91c4.0:15,1:7,*", "00000000.3:1", "*", "ffffffff.*", "0:1,*"] {
+            assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         }
-    }
-
-    /// One round over the partitions; whether all of them were at their end.
-    async fn there(&mut self, caller: &Caller, max: usize) -> Result<(Vec<Line>, Option<Grant>, bool), Problem> {
-        let broker = &caller.shared.broker;
-        let topic = self.topic.clone();
-        let (mut lines, mut bytes, mut at_end) = (Vec::new(), 0, true);
-        let mut grant: Option<Grant> = None;
-        for at in 0..self.cursor.0.len() {
-            if lines.len() >= max || bytes >= FULL_BYTES {
-                at_end = false;
-                break;
-            }
-            let (partition, offset) = self.cursor.0[at];
-            if self.readers[at].is_at_end(offset, self.isolation)? {
-                continue;
-            }
-            let mut reading = caller.outgoing.take_some(LEAST_BYTES, READ_BYTES).await;
-            let read = ReadAt { offset, max_bytes: reading.bytes(), skip_damaged: false };
-            let fetched = self.readers[at].read_for(read, self.isolation).await?;
-            reading.settle(fetched.bytes.len());
-            at_end &= fetched.next_offset == offset;
-            let (mut next_offset, mut batches) = (fetched.next_offset, fetched.bytes);
-            if let Some(filter) = &self.filter {
-                let left =
-                    broker.filter(&caller.work, filter, topic.as_str(), partition, batches, (offset, false)).await?;
-                (next_offset, batches) = (left.next.unwrap_or(next_offset), left.batches);
-            }
-            let before = bytes;
-            let room = (max - lines.len(), FULL_BYTES - bytes);
-            let taken = take_lines(caller, &self.cursor, at, &topic, batches, room).await?;
-            bytes += taken.bytes;
-            self.cursor = taken.cursor;
-            lines.extend(taken.lines);
-            let whole = match taken.took {
-                Took::All => true,
-                Took::Some => false,
-                // What was read before it is handed out; the next read meets it first.
-                Took::Unreadable(_) if !lines.is_empty() => {
-                    at_end = false;
-                    false
-                }
-                Took::Unreadable(unreadable) => {
-                    return Err(broker.unreadable(topic.as_str(), partition, &unreadable).await.into());
-                }
-            };
-            if whole {
-                self.cursor.0[at].1 = next_offset.max(self.cursor.0[at].1);
-                if let Some(last) = lines.last_mut() {
-                    last.after = self.cursor.clone();
-                }
-            }
-            match &mut grant {
-                Some(grant) => grant.settle(bytes),
-                None if bytes > before => {
-                    reading.settle(bytes);
-                    grant = Some(reading);
-                }
-                None => {}
-            }
-        }
-        Ok((lines, grant, at_end))
-    }
-}
-
-/// Turns batches of the partition that is `at` in the cursor into lines, as many as there is room for (records and bytes). The
-/// work is the connection's.
-async fn take_lines(
-    caller: &Caller,
-    cursor: &Cursor,
-    at: usize,
-    topic: &TopicName,
-    batches: Bytes,
-    room: (usize, usize),
-) -> Result<Taking, Problem> {
-    let mut taking = Taking {
-        topic: topic.clone(),
-        cursor: cursor.clone(),
-        at,
-        records: Opened::new(batches, cursor.0[at].1),
-        room,
-        lines: Vec::new(),
-        bytes: 0,
-        took: Took::All,
-    };
-    loop {
-        let portion = move |portion: Portion| {
-            let done = taking.go_on(portion);
-            (taking, done)
-        };
-        let done;
-        (taking, done) = caller.shared.broker.work(&caller.work, portion).await?;
-        if done? {
-            return Ok(taking);
-        }
-    }
-}
-
-/// Batches that are being turned into lines.
-struct Taking {
-    topic: TopicName,
-    cursor: Cursor,
-    at: usize,
-    records: Opened,
-    room: (usize, usize),
-    lines: Vec<Line>,
-    bytes: usize,
-    took: Took,
-}
-
-impl Taking {
-    /// Goes on for a portion; whether all is done.
-    fn go_on(&mut self, portion: Portion) -> Result<bool, Problem> {
-        loop {
-            let record = match self.records.next() {
-                None => return Ok(true),
-                Some(Ok(record)) => record,
-                Some(Err(unreadable)) => {
-                    self.took = Took::Unreadable(unreadable);
-                    return Ok(true);
-                }
-            };
-            if self.lines.len() >= self.room.0 || self.bytes >= self.room.1 {
-                self.took = Took::Some;
-                return Ok(true);
-            }
-            let line = RecordLine {
-                topic: self.topic.as_str(),
-                partition: self.cursor.0[self.at].0,
-                offset: record.offset,
-                timestamp: record.timestamp,
-                key: record.key.as_deref().map(Text),
-                headers: Headers(&record.headers),
-                value: record.value.as_deref().map(Text),
-                attempt: None,
-            };
-            let json =
-                serde_json::to_vec(&line).map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))?;
-            self.bytes += json.len();
-            self.cursor.0[self.at].1 = record.offset + 1;
-            self.lines.push(Line { json, after: self.cursor.clone() });
-            if portion.is_over() {
-                return Ok(false);
-            }
+        assert_eq!("1:7, 0:15".parse::<Cursor>().unwrap().to_string(), "0:15,1:7");
+        for wrong in ["", "0", "0:", "x:1", "0:1,0:2", "2f0a.0:1", "2f0a91cg.0:1", "*,*", "0:-1", "0:1,"] {
+            assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
         }
     }
 }

@@ -28,7 +28,6 @@ use crate::base::{ErrorKind, Millis, RequestId, TopicName};
 use crate::broker::{self, Content, DurableRequest, RequestFilter};
 use crate::catalog::{OutcomeKind, RequestEntry};
 use crate::record::Record;
-use crate::server::outgoing;
 
 /// What a request waits for its outcome, and a look at it, at the most.
 const LONGEST_WAIT: Millis = Millis(60_000);
@@ -37,7 +36,7 @@ const LONGEST: Millis = Millis(365 * 24 * 3_600_000);
 /// Requests in a list if nothing is said, and at the most.
 const LISTED: (usize, usize) = (100, 1000);
 /// A request can be asked again with the same key, and is the same then.
-const KEY: &str = "idempotency-key";
+pub const KEY: &str = "idempotency-key";
 /// Which request it is.
 const ID: HeaderName = HeaderName::from_static("tidelog-request-id");
 
@@ -65,7 +64,7 @@ pub async fn ask(
     if timeout.0 == 0 || timeout > LONGEST {
         return Err(Problem::wrong(format!("timeout={timeout}: allowed are 1ms to {LONGEST}")));
     }
-    let callback = query.get("callback").map(outgoing::callback).transpose().map_err(Problem::wrong)?;
+    let callback = query.get("callback").map(|text| caller.shared.calls.callback(text)).transpose().map_err(Problem::wrong)?;
     // Who is called back need not wait.
     let wait = wait(query)?.unwrap_or(if callback.is_some() { Millis(0) } else { timeout.min(LONGEST_WAIT) });
     let (head, body) = request.into_parts();
@@ -80,7 +79,12 @@ pub async fn ask(
     let (requester, timeout) = ("http".to_owned(), timeout.as_duration());
     let new = DurableRequest { id: id.clone(), steps, timeout, callback, requester, content };
     let held = Arc::clone(caller);
-    finished("HTTP request", async move { Ok(held.shared.broker.ask_durable(new).await?) }).await?;
+    let asked = finished("HTTP request", async move { Ok(held.shared.broker.ask_durable(new).await?) }).await;
+    asked.map_err(|problem| match problem.kind() {
+        // As `POST /topics` says of a key that was used for other records.
+        ErrorKind::AlreadyExists => problem.with_status(StatusCode::UNPROCESSABLE_ENTITY),
+        _ => problem,
+    })?;
     outcome_of(caller, &id, wait.as_duration()).await
 }
 
@@ -91,7 +95,7 @@ pub async fn ask(
 pub async fn show(caller: &Arc<Caller>, id: &str, query: Option<&str>) -> Result<Answer, Problem> {
     let query = Query::read(query, &["wait"])?;
     let wait = wait(&query)?.unwrap_or(Millis(0));
-    outcome_of(caller, &read_id(&part_of_path(id))?, wait.as_duration()).await
+    outcome_of(caller, &read_id(&part_of_path(id)?)?, wait.as_duration()).await
 }
 
 /// Ends a request, unless it has ended; says what it is then.
@@ -100,7 +104,7 @@ pub async fn show(caller: &Arc<Caller>, id: &str, query: Option<&str>) -> Result
 /// There is none of this id; the disk's.
 pub async fn cancel(caller: &Arc<Caller>, id: &str, query: Option<&str>) -> Result<Answer, Problem> {
     Query::read(query, &[])?;
-    let id = read_id(&part_of_path(id))?;
+    let id = read_id(&part_of_path(id)?)?;
     let held = Arc::clone(caller);
     let entry = finished("HTTP request", async move { Ok(held.shared.broker.cancel_request(&id).await?) }).await?;
     Ok(json_answer(StatusCode::OK, &info(&entry)))

@@ -83,8 +83,19 @@ impl IdempotencyKey {
         if error.kind() != ErrorKind::OutOfOrderSequence {
             return error.into();
         }
+        self.used()
+    }
+
+    /// It was used for something else. Also said of what is sent again after the topic got more partitions, and would go to
+    /// another one now.
+    pub fn used(&self) -> Problem {
         let detail = format!("the Idempotency-Key '{}' was used for other records", self.text);
         Problem::wrong(detail).with_status(StatusCode::UNPROCESSABLE_ENTITY)
+    }
+
+    /// The producer that it stands for in the log.
+    pub fn producer(&self) -> ProducerId {
+        self.producer
     }
 }
 

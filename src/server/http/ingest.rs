@@ -53,11 +53,20 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
         caller.shared.broker.work(&caller.work, move |_| records::read(&headers, &query, bytes)).await??
     };
     if let Some(wanted) = &wanted {
+        let judged = caller.shared.calls.judge(&wanted.url);
+        judged.map_err(|error| Problem::wrong(format!("receipt_to: {error}")))?;
         // Before anything is appended.
         caller.shared.broker.may_ask_receipts(new.len(), wanted.timeout)?;
     }
     let metadata = caller.shared.broker.metadata(&topic, true).await?;
     let placed = place(new, &metadata, key.as_ref(), caller.shared.clock.stamp_ms())?;
+    if let Some(key) = &key {
+        // Other records with this key may have gone to other partitions.
+        let elsewhere = caller.shared.broker.key_elsewhere(topic.as_str(), key.producer(), |at| placed.contains_key(&at))?;
+        if elsewhere.is_some() {
+            return Err(key.used());
+        }
+    }
     let caller = caller.clone();
     // Whoever goes away after asking has asked all the same: what was begun is done to its end.
     let work = async move { produce(&caller, &topic, placed, key, (ack, wanted), grant).await };

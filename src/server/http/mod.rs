@@ -17,6 +17,7 @@ mod parts;
 mod problem;
 mod query;
 mod read;
+mod reading;
 mod records;
 mod requests;
 mod router;

@@ -92,7 +92,7 @@ async fn pass_on(
                 return;
             }
             () = to.closed() => return,
-            () = tokio::time::sleep(EVERY), if form == Form::Events => Bytes::from_static(ALIVE),
+            () = tokio::time::sleep(EVERY), if form == Form::Events => Bytes::from(format!("{ALIVE}\n")),
         };
         if to.send(piece).await.is_err() {
             return;

@@ -1,4 +1,7 @@
 //! `GET /topics/{topic}`: records as a list, as lines, or as a stream of events.
+//!
+//! What retention deleted before a reader came to it is said, and reading goes on behind it: `missed` in a list, the header
+//! `Tidelog-Missed` of lines, an event `missed` in a stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +12,8 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Caller, Content, answer_with, content, granted};
-use super::cursor::{Cursor, Line, Reading};
+use super::cursor::Cursor;
+use super::reading::{Missed, Piece, Reading};
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records::NDJSON;
@@ -23,12 +27,17 @@ const RECORDS: usize = 100;
 const MOST_RECORDS: usize = 10_000;
 /// The longest wait.
 const LONGEST_WAIT: Millis = Millis(60_000);
+/// Positions of a cursor up to which every event has one. Beyond, only the last of those that are sent together has, so that an
+/// event does not carry kilobytes of it.
+const EACH: usize = 64;
 /// What keeps a stream open that has nothing to say, and how often.
-pub const ALIVE: &[u8] = b": nothing new\n\n";
+pub const ALIVE: &str = ": nothing new\n";
 pub const EVERY: Duration = Duration::from_secs(15);
 /// The header with which a stream goes on, and the one with the cursor for the next request.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NEXT: HeaderName = HeaderName::from_static("tidelog-next");
+/// The header that says what was missed.
+const MISSED: HeaderName = HeaderName::from_static("tidelog-missed");
 
 /// How an answer of many comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +71,22 @@ pub async fn read(caller: &Arc<Caller>, topic: &str, request: &Request<Incoming>
     let filter = filter.map_err(|error| Problem::wrong(format!("filter: {error}")))?.map(Arc::new);
     let isolation: Isolation = query.parse("isolation")?.unwrap_or_default();
     let cursor = cursor(caller, &topic, &query, request.headers(), isolation).await?;
-    let mut reading = Reading::new(caller, topic, filter, isolation, cursor)?;
+    let mut reading = Reading::new(caller, topic, filter, isolation, cursor, form == Form::Events)?;
     if form == Form::Events {
         return events(caller, reading, max).await;
     }
-    let (lines, grant) = reading.next(caller, max.unwrap_or(RECORDS), wait.as_duration()).await?;
+    let mut piece = reading.next(caller, max.unwrap_or(RECORDS), wait.as_duration()).await?;
     let next = reading.cursor.to_string();
+    let grant = piece.grant.take();
     let mut answer = match form {
-        Form::Lines => content(StatusCode::OK, NDJSON, held(in_lines(&lines), grant)),
-        _ => content(StatusCode::OK, "application/json", held(in_list(&reading, &lines, &next), grant)),
+        Form::Lines => content(StatusCode::OK, NDJSON, held(in_lines(&piece), grant)),
+        _ => content(StatusCode::OK, "application/json", held(in_list(&reading, &piece, &next), grant)),
     };
+    if !piece.missed.is_empty()
+        && let Ok(missed) = HeaderValue::from_str(&in_header(&piece.missed))
+    {
+        answer.headers_mut().insert(MISSED, missed);
+    }
     if let Ok(next) = HeaderValue::from_str(&next) {
         answer.headers_mut().insert(NEXT, next);
     }
@@ -102,8 +117,13 @@ async fn cursor(
     headers: &HeaderMap,
     isolation: Isolation,
 ) -> Result<Cursor, Problem> {
-    let given = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).or(query.get("cursor"));
-    if let Some(text) = given {
+    let last = headers.get(LAST_EVENT_ID).map(|id| {
+        let wrong = |_| Problem::wrong(format!("last-event-id {id:?} is no cursor"));
+        id.to_str().map_err(wrong)
+    });
+    // An EventSource that has had no event yet sends none, or an empty one.
+    let last = last.transpose()?.filter(|id| !id.is_empty());
+    if let Some(text) = last.or(query.get("cursor")) {
         return text.parse().map_err(|error| Problem::wrong(format!("cursor {text:?}: {error}")));
     }
     let partition: Option<PartitionId> = query.parse("partition")?;
@@ -122,18 +142,31 @@ fn held(bytes: Vec<u8>, grant: Option<Grant>) -> Bytes {
     }
 }
 
-fn in_lines(lines: &[Line]) -> Vec<u8> {
+fn in_lines(piece: &Piece) -> Vec<u8> {
     let mut out = Vec::new();
-    for line in lines {
+    for line in &piece.lines {
         out.extend_from_slice(&line.json);
         out.push(b'\n');
     }
     out
 }
 
-fn in_list(reading: &Reading, lines: &[Line], next: &str) -> Vec<u8> {
-    let mut out = format!("{{\"topic\":\"{}\",\"next\":\"{next}\",\"records\":[", reading.topic).into_bytes();
-    for (at, line) in lines.iter().enumerate() {
+/// `0:5-100, 1:0-7`: partition, first offset, and the one behind the last.
+fn in_header(missed: &[Missed]) -> String {
+    let ranges = missed.iter().filter_map(|missed| match missed {
+        Missed::Deleted { partition, from, to } => Some(format!("{partition}:{from}-{to}")),
+        Missed::Recreated => None,
+    });
+    ranges.collect::<Vec<_>>().join(", ")
+}
+
+fn in_list(reading: &Reading, piece: &Piece, next: &str) -> Vec<u8> {
+    let mut out = format!("{{\"topic\":\"{}\",\"next\":\"{next}\",", reading.topic).into_bytes();
+    if !piece.missed.is_empty() {
+        out.extend_from_slice(format!("\"missed\":{},", serde_json::json!(piece.missed)).as_bytes());
+    }
+    out.extend_from_slice(b"\"records\":[");
+    for (at, line) in piece.lines.iter().enumerate() {
         if at > 0 {
             out.push(b',');
         }
@@ -143,20 +176,25 @@ fn in_list(reading: &Reading, lines: &[Line], next: &str) -> Vec<u8> {
     out
 }
 
-/// A stream: every record an event whose id is the cursor behind it.
+/// A stream: every record an event whose id is the cursor behind it. Where nothing comes a comment does, with the cursor, for a
+/// filter may have passed over much.
 async fn events(caller: &Arc<Caller>, mut reading: Reading, max: Option<usize>) -> Result<Answer, Problem> {
     // What is wrong with the place to begin is said as a status.
-    let (first, grant) = reading.next(caller, max.unwrap_or(RECORDS).min(RECORDS), Duration::ZERO).await?;
+    let mut before = reading.cursor.clone();
+    let first = reading.next(caller, max.unwrap_or(RECORDS).min(RECORDS), Duration::ZERO).await?;
     let (sender, receiver) = mpsc::channel(1);
     let caller = caller.clone();
     tasks::spawn("event stream", async move {
         let mut left = max;
-        let mut next = Ok((first, grant));
+        let mut next = Ok(first);
         loop {
             let piece = match next {
-                Ok((lines, grant)) => {
-                    left = left.map(|left| left.saturating_sub(lines.len()));
-                    held(in_events(&lines), grant)
+                Ok(mut piece) => {
+                    left = left.map(|left| left.saturating_sub(piece.lines.len()));
+                    let grant = piece.grant.take();
+                    let events = in_events(&piece, before, &reading);
+                    before = reading.cursor.clone();
+                    held(events, grant)
                 }
                 Err(problem) => {
                     let last = format!("event: error\ndata: {}\n\n", Problem::body(&problem));
@@ -178,15 +216,34 @@ async fn events(caller: &Arc<Caller>, mut reading: Reading, max: Option<usize>) 
     Ok(answer_with(StatusCode::OK, "text/event-stream", Content::Stream(receiver)))
 }
 
-fn in_events(lines: &[Line]) -> Vec<u8> {
-    if lines.is_empty() {
-        return ALIVE.to_vec();
-    }
+/// The events of a piece that was read from a cursor on, up to where the reader is now.
+fn in_events(piece: &Piece, mut cursor: Cursor, reading: &Reading) -> Vec<u8> {
     let mut out = Vec::new();
-    for Line { json, after } in lines {
-        out.extend_from_slice(format!("id: {after}\nevent: record\ndata: ").as_bytes());
-        out.extend_from_slice(json);
+    for missed in &piece.missed {
+        let mut said = serde_json::json!(missed);
+        if let Some(said) = said.as_object_mut() {
+            said.insert("topic".to_owned(), reading.topic.as_str().into());
+        }
+        out.extend_from_slice(format!("event: missed\ndata: {said}\n\n").as_bytes());
+    }
+    // Where positions were added or set anew, the ones before count no more.
+    let is_each = reading.cursor.positions.len() <= EACH && cursor.positions.len() == reading.cursor.positions.len();
+    for (at, line) in piece.lines.iter().enumerate() {
+        let (position, next) = line.after;
+        if at + 1 == piece.lines.len() {
+            out.extend_from_slice(format!("id: {}\n", reading.cursor).as_bytes());
+        } else if is_each {
+            cursor.topic = reading.cursor.topic;
+            cursor.positions[position].1 = next;
+            out.extend_from_slice(format!("id: {cursor}\n").as_bytes());
+        }
+        out.extend_from_slice(b"event: record\ndata: ");
+        out.extend_from_slice(&line.json);
         out.extend_from_slice(b"\n\n");
+    }
+    if piece.lines.is_empty() {
+        // An id without data is no event, but what an EventSource begins at when it comes again.
+        out.extend_from_slice(format!("{ALIVE}id: {}\n\n", reading.cursor).as_bytes());
     }
     out
 }

@@ -20,6 +20,7 @@ use super::query::Query;
 use crate::base::{ErrorKind, limits};
 use crate::record::Header;
 use crate::record::json::NewRecord;
+use crate::server::webhooks::attribute;
 
 /// The content type of a list of records.
 pub const RECORDS: &str = "application/vnd.tidelog.records+json";
@@ -80,7 +81,7 @@ struct Usual {
 impl Usual {
     fn read(headers: &HeaderMap, query: &Query) -> Result<Self, Problem> {
         let key = headers.get(KEY).map(|key| Bytes::copy_from_slice(key.as_bytes()));
-        let key = query.get("key").map(|key| Bytes::copy_from_slice(key.as_bytes())).or(key);
+        let key = query.bytes("key").map(Bytes::copy_from_slice).or(key);
         let named = headers.iter().filter_map(|(name, value)| {
             let name = name.as_str().strip_prefix(HEADER).filter(|name| !name.is_empty())?.to_owned();
             Some(Header { name: name.into(), value: Some(Bytes::copy_from_slice(value.as_bytes())) })
@@ -134,7 +135,12 @@ pub fn headers_of(headers: &HeaderMap) -> Vec<Header> {
             _ if name == "content-type" && !value.as_bytes().starts_with(FORM.as_bytes()) => name.to_owned(),
             _ => continue,
         };
-        found.push(Header { name: named.into(), value: Some(Bytes::copy_from_slice(value.as_bytes())) });
+        let value = match named.starts_with("ce_") && name.starts_with("ce-") {
+            // CloudEvents writes attributes percent-encoded in HTTP, and as they are in records.
+            true => attribute(value.as_bytes()),
+            false => Bytes::copy_from_slice(value.as_bytes()),
+        };
+        found.push(Header { name: named.into(), value: Some(value) });
     }
     found
 }

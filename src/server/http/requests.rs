@@ -51,6 +51,9 @@ pub async fn ask(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) 
         let itinerary = itinerary(query.get("then"))?;
         return durable::ask(caller, topic, itinerary, timeout, &query, request).await;
     }
+    if request.headers().contains_key(durable::KEY) {
+        return Err(Problem::wrong("Idempotency-Key goes with durable=true: a request in memory is not known again"));
+    }
     if timeout.0 == 0 || timeout > LONGEST_WAIT {
         return Err(Problem::wrong(format!("timeout={timeout}: allowed are 1ms to {LONGEST_WAIT}")));
     }
@@ -196,7 +199,10 @@ pub fn pass_on<'a>(answer: &mut Answer, headers: impl IntoIterator<Item = &'a He
             break;
         }
         room -= weight;
-        answer.headers_mut().insert(name, value);
+        match name == header::CONTENT_TYPE {
+            true => drop(answer.headers_mut().insert(name, value)),
+            false => drop(answer.headers_mut().append(name, value)),
+        }
     }
 }
 

@@ -221,9 +221,10 @@ pub fn id(text: &str) -> Result<RequestId, Refusal> {
 /// A checked callback address.
 ///
 /// # Errors
-/// It is neither a topic nor a URL.
-pub fn callback(text: &str) -> Result<Callback, Refusal> {
-    outgoing::callback(text).map_err(|message| Refusal::new(ErrorKind::InvalidRequest, message))
+/// It is neither a topic nor a URL that may be called.
+pub fn callback(session: &Session, text: &str) -> Result<Callback, Refusal> {
+    let callback = session.shared.calls.callback(text);
+    callback.map_err(|message| Refusal::new(ErrorKind::InvalidRequest, message))
 }
 
 /// What became of a durable request, once it is known or the wait is over.

@@ -21,6 +21,7 @@ const ERROR_CHARS: usize = 500;
 pub async fn create(session: Arc<Session>, request: wire::CreatePush) -> Result<Answer<wire::CreatePushOk>, Refusal> {
     let topics: Result<Vec<_>, _> = request.topics.iter().map(|topic| TopicPattern::new(topic)).collect();
     let url: Url = request.url.parse().map_err(|error: String| Refusal::new(ErrorKind::InvalidRequest, error))?;
+    session.shared.calls.judge(&url).map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error))?;
     let new = NewPush {
         name: group_name(&request.name)?,
         topics: topics?,

@@ -25,6 +25,7 @@ const REDRIVEN: u32 = 10_000;
 /// What became of records in a group.
 pub async fn processed(session: Arc<Session>, request: wire::Processed) -> Result<Answer<wire::ProcessedOk>, Refusal> {
     let group = group_name(&request.group)?;
+    session.shared.calls.judge(&url).map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error))?;
     let records: Result<Vec<_>, Refusal> = request.records.iter().map(record_at).collect();
     let wait = Duration::from_millis(request.wait_ms.into()).min(LONGEST_WAIT);
     let records = records?;

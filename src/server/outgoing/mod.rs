@@ -27,7 +27,7 @@ use rustls::pki_types::pem::PemObject;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::base::TopicName;
+use crate::base::{TimestampMs, TopicName};
 use crate::catalog::Callback;
 use connector::Connector;
 pub use error::{CallError, CallFailure};
@@ -47,6 +47,8 @@ const IDLE: usize = 8;
 const IDLE_TIME: Duration = Duration::from_secs(30);
 /// The longest wait that a `retry-after` can ask for.
 const LONGEST_RETRY: Duration = Duration::from_secs(24 * 3600);
+/// Addresses of a host that may have all their calls under way, so that one which is slow holds up no other.
+const ADDRESSES: usize = 4;
 /// Characters of an address.
 const URL_CHARS: usize = 2048;
 
@@ -59,7 +61,7 @@ pub struct OutgoingConfig {
     pub connect_timeout: Duration,
     /// Time for a whole call, if the caller doesn't say less.
     pub timeout: Duration,
-    /// Calls at a time to one endpoint.
+    /// Calls at a time to one address. A host may have [`ADDRESSES`] times as many, and half of all.
     pub per_endpoint: usize,
     /// Calls at a time.
     pub total: usize,
@@ -84,28 +86,37 @@ pub struct Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url(Uri);
 
-/// A callback address: a topic, or a URL.
-///
-/// # Errors
-/// In one line, what it is not.
-pub fn callback(text: &str) -> Result<Callback, String> {
-    if text.contains("://") {
-        let url: Url = text.parse().map_err(|error| format!("callback: {error}"))?;
-        return Ok(Callback::Url(url.to_string()));
-    }
-    let topic = TopicName::new(text).map_err(|error| format!("callback: {error}"))?;
-    Ok(Callback::Topic(topic))
-}
-
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// Its status.
     pub status: u16,
     /// How long the endpoint asks to be left alone.
-    pub retry_after: Option<Duration>,
+    pub retry_after: Option<RetryAfter>,
     /// The beginning of what it says.
     pub excerpt: String,
+}
+
+/// `Retry-After`, in both its forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// For so long.
+    In(Duration),
+    /// Until this second of the Unix epoch.
+    At(i64),
+}
+
+impl RetryAfter {
+    /// For how long from now on, a day at the most.
+    pub fn from(self, now_ms: TimestampMs) -> Duration {
+        let wait = match self {
+            Self::In(wait) => wait,
+            Self::At(second) => {
+                Duration::from_millis(u64::try_from(second.saturating_mul(1000).saturating_sub(now_ms)).unwrap_or(0))
+            }
+        };
+        wait.min(LONGEST_RETRY)
+    }
 }
 
 impl Reply {
@@ -138,9 +149,14 @@ impl std::str::FromStr for Url {
 }
 
 impl Url {
-    /// Host and port: what counts as one endpoint.
+    /// Host and port.
     pub fn endpoint(&self) -> &str {
         self.0.authority().map_or("", |authority| authority.as_str())
+    }
+
+    /// Host, port and path: what is away or slow apart from others.
+    pub fn address(&self) -> String {
+        self.endpoint().to_ascii_lowercase() + self.0.path()
     }
 }
 
@@ -192,6 +208,29 @@ impl Outgoing {
         self.config.timeout
     }
 
+    /// Whether a call to this URL would be made, as far as that can be said without looking up a name.
+    ///
+    /// # Errors
+    /// Why not, and what would have to be configured.
+    pub fn judge(&self, url: &Url) -> Result<(), String> {
+        let host = url.0.host().unwrap_or_default();
+        self.config.policy.judge(host.trim_start_matches('[').trim_end_matches(']'), url.0.scheme_str() != Some("https"))
+    }
+
+    /// A callback address: a topic, or a URL that may be called.
+    ///
+    /// # Errors
+    /// In one line, what it is not.
+    pub fn callback(&self, text: &str) -> Result<Callback, String> {
+        let wrong = |error: String| format!("callback: {error}");
+        if text.contains("://") {
+            let url: Url = text.parse().map_err(wrong)?;
+            self.judge(&url).map_err(wrong)?;
+            return Ok(Callback::Url(url.to_string()));
+        }
+        TopicName::new(text).map(Callback::Topic).map_err(|error| wrong(error.to_string()))
+    }
+
     /// POSTs, and gives the answer whatever its status is. A redirect is an answer like any other.
     ///
     /// # Errors
@@ -212,10 +251,10 @@ impl Outgoing {
     async fn make(&self, call: Call) -> Result<Reply, CallError> {
         let allowed = call.timeout.min(self.config.timeout);
         let deadline = Instant::now() + allowed;
-        let endpoint = call.url.endpoint().to_ascii_lowercase();
+        let (endpoint, address) = (call.url.endpoint().to_ascii_lowercase(), call.url.address());
         let late = |what: &str| format!("{endpoint}: {what} within {} ms", allowed.as_millis());
         let busy = |_| CallError::busy(late("no turn among the calls that are under way"));
-        let _turn = timeout_at(deadline, self.turn(&endpoint)).await.map_err(busy)?;
+        let _turn = timeout_at(deadline, self.turn(&address, &endpoint)).await.map_err(busy)?;
         let client = self.client.get_or_init(|| self.build()).as_ref().map_err(CallError::clone)?;
         let length = HeaderValue::from(call.body.len());
         let mut request = Request::new(Full::new(call.body));
@@ -237,22 +276,30 @@ impl Outgoing {
         Ok(Reply { status: head.status.as_u16(), retry_after, excerpt })
     }
 
-    /// Waits for a turn: of this endpoint, and among all.
-    async fn turn(&self, endpoint: &str) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
-        let own = {
-            let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-            if !endpoints.contains_key(endpoint) {
-                // Those that nobody uses are not kept.
-                endpoints.retain(|_, turns| Arc::strong_count(turns) > 1);
-                endpoints.insert(endpoint.to_owned(), Arc::new(Semaphore::new(self.config.per_endpoint)));
-            }
-            endpoints.get(endpoint).cloned()
-        };
-        let own = match own {
-            Some(own) => own.acquire_owned().await.ok(),
-            None => None,
-        };
-        (own, self.total.clone().acquire_owned().await.ok())
+    /// Waits for a turn: of this address, of its host, and among all.
+    async fn turn(&self, address: &str, host: &str) -> [Option<OwnedSemaphorePermit>; 3] {
+        let own = self.config.per_endpoint;
+        let hosts = own.saturating_mul(ADDRESSES).min((self.config.total / 2).max(own));
+        // A host is no address: it has no path.
+        let turns = [(address, own), (host, hosts)].map(|(name, most)| self.turns(name, most));
+        let [address, host] = turns;
+        [
+            address.acquire_owned().await.ok(),
+            host.acquire_owned().await.ok(),
+            self.total.clone().acquire_owned().await.ok(),
+        ]
+    }
+
+    fn turns(&self, name: &str, most: usize) -> Arc<Semaphore> {
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turns) = endpoints.get(name) {
+            return Arc::clone(turns);
+        }
+        // Those that nobody uses are not kept.
+        endpoints.retain(|_, turns| Arc::strong_count(turns) > 1);
+        let turns = Arc::new(Semaphore::new(most));
+        endpoints.insert(name.to_owned(), Arc::clone(&turns));
+        turns
     }
 
     fn build(&self) -> Result<HttpClient, CallError> {
@@ -295,15 +342,20 @@ async fn rest(mut body: Incoming, deadline: Instant) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// Seconds, or a date, which is compared with the date that the endpoint itself says it is: no clock of ours has to agree.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// Seconds, or a date, which is compared with the date that the endpoint itself says it is, if it does: then no clock of ours has
+/// to agree.
+fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::trim);
     let asked = text(header::RETRY_AFTER)?;
-    let seconds = asked.parse().ok().or_else(|| {
-        let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp().as_second());
-        u64::try_from(date(asked)? - date(text(header::DATE)?)?).ok()
-    });
-    Some(Duration::from_secs(seconds?).min(LONGEST_RETRY))
+    if let Ok(seconds) = asked.parse() {
+        return Some(RetryAfter::In(Duration::from_secs(seconds)));
+    }
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp().as_second());
+    let until = date(asked)?;
+    Some(match text(header::DATE).and_then(date) {
+        Some(now) => RetryAfter::In(Duration::from_secs(u64::try_from(until - now).unwrap_or(0))),
+        None => RetryAfter::At(until),
+    })
 }
 
 impl std::fmt::Debug for Outgoing {

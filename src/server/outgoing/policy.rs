@@ -92,6 +92,34 @@ impl fmt::Display for Policy {
 }
 
 impl Policy {
+    /// The same before a name has been looked up: what would be refused wherever it leads.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn judge(&self, host: &str, plain: bool) -> Result<(), String> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return self.check(host, address, plain);
+        }
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        if name == "localhost" || name.ends_with(".localhost") {
+            let v6 = self.check(host, Ipv6Addr::LOCALHOST.into(), plain);
+            return v6.or_else(|_| self.check(host, Ipv4Addr::LOCALHOST.into(), plain));
+        }
+        // It may lead into a listed network.
+        if !self.networks.is_empty() {
+            return Ok(());
+        }
+        if !self.public && !self.names.iter().any(|listed| listed.matches(&name)) {
+            return Err(format!("{host} is not in outgoing_allow ({self})"));
+        }
+        if plain {
+            return Err(format!(
+                "http:// to {host} is not encrypted; use https://, or list its network in outgoing_allow"
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether `host`, which has led to `address`, may be called; `plain` is without TLS.
     ///
     /// # Errors

@@ -248,14 +248,19 @@ async fn an_endpoint_says_when_to_come_again() {
         ("retry-after: 7", Some(7)),
         ("retry-after: 99999999", Some(24 * 3600)),
         ("date: Wed, 21 Oct 2026 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2026 07:29:30 GMT", Some(90)),
-        ("date: Wed, 21 Oct 2026 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2026 07:00:00 GMT", None),
+        ("date: Wed, 21 Oct 2026 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2026 07:00:00 GMT", Some(0)),
+        // Without a date of its own, ours counts.
+        ("retry-after: Wed, 21 Oct 2026 07:28:06 GMT", Some(6)),
+        ("retry-after: Wed, 21 Oct 2026 07:27:00 GMT", Some(0)),
         ("retry-after: soon", None),
         ("retry-after: -1", None),
     ] {
         let answer = format!("HTTP/1.1 503 Unavailable\r\n{header}\r\ncontent-length: 4\r\n\r\nbusy").leak();
         let (address, _) = endpoint(|stream| says(stream, answer)).await;
         let reply = outgoing("127.0.0.1").call(call(format!("http://{address}/"), LONG)).await.unwrap();
-        assert_eq!((reply.status, reply.retry_after), (503, after.map(Duration::from_secs)), "{header}");
+        // Wed, 21 Oct 2026 07:28:00 GMT.
+        let asked = reply.retry_after.map(|asked| asked.from(1_792_567_680_000));
+        assert_eq!((reply.status, asked), (503, after.map(Duration::from_secs)), "{header}");
         assert_eq!(reply.excerpt, "busy");
     }
 }
@@ -327,4 +332,62 @@ async fn https_believes_the_configured_authority_and_no_other() {
     assert!(error.message.to_lowercase().contains("certificate"), "{error}");
     let error = Outgoing::new(OutgoingConfig { authorities: Some(b"x".to_vec()), ..config("none") }).unwrap_err();
     assert!(error.contains("no certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_is_judged_before_it_is_called_as_far_as_it_can_be() {
+    let judge = |allow: &str, url: &str| outgoing(allow).judge(&url.parse().unwrap());
+    for (allow, url) in [
+        ("public", "https://crm.example.com/hook"),
+        ("public", "https://1.1.1.1/"),
+        ("crm.example.com", "https://crm.example.com/"),
+        ("127.0.0.0/8", "http://127.0.0.1:8080/"),
+        ("127.0.0.0/8", "http://localhost/"),
+        ("10.0.0.0/8", "http://erp.internal/"),
+    ] {
+        assert_eq!(judge(allow, url), Ok(()), "{allow} {url}");
+    }
+    for (allow, url, why) in [
+        ("public", "http://127.0.0.1/", "loopback"),
+        ("public", "https://10.1.2.3/", "private"),
+        ("public", "https://[::1]/", "loopback"),
+        ("public", "https://localhost/", "loopback"),
+        ("public", "http://crm.example.com/", "not encrypted"),
+        ("crm.example.com", "https://erp.example.com/", "not in outgoing_allow"),
+        ("none", "https://crm.example.com/", "not in outgoing_allow"),
+    ] {
+        let error = judge(allow, url).unwrap_err();
+        assert!(error.contains(why), "{allow} {url}: {error}");
+    }
+}
+
+/// Calls that hang at one address of a host leave turns for the others.
+#[tokio::test]
+async fn a_slow_address_holds_up_no_other_of_its_host() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = vec![0; 1024];
+                let read = stream.read(&mut head).await.unwrap_or(0);
+                if head[..read].starts_with(b"POST /slow") {
+                    return hangs(stream).await;
+                }
+                says(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            });
+        }
+    });
+    let calls = Arc::new(outgoing("127.0.0.1"));
+    let call_to = |path: &str| {
+        let (calls, url) = (Arc::clone(&calls), format!("http://{address}{path}"));
+        async move { calls.call(call(url, LONG)).await }
+    };
+    // More than the host may have.
+    let slow: Vec<_> = (0..50).map(|n| tokio::spawn(call_to(&format!("/slow?n={n}")))).collect();
+    while calls.turns(&format!("{address}/slow"), 8).available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(call_to("/fast").await.unwrap().is_success());
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::base::{GroupName, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::broker::WebhookSecret;
 use crate::record::{Header, Record};
-use crate::server::webhooks::{self, Webhook, set_bytes, set_record_headers};
+use crate::server::webhooks::{self, Webhook, set_attribute, set_record_headers};
 
 /// What kind of event a record is, unless it says so itself.
 const KIND: &str = "tidelog.record";
@@ -94,12 +94,12 @@ pub fn single(sender: Sender<'_>, item: &Item) -> (HeaderMap, Bytes) {
         source: &item.source(),
         kind: KIND,
         time_ms: item.record.timestamp,
-        content_type: "application/octet-stream",
+        content_type: webhooks::content_type(&body),
     };
     let mut headers = webhook.headers(&body, sender.now_ms, sender.secret);
     set_record_headers(&mut headers, item.headers());
     for (name, value) in item.event() {
-        set_bytes(&mut headers, &format!("ce-{name}"), Some(value));
+        set_attribute(&mut headers, &name, value);
     }
     let mut set = |name: &'static str, value: String| webhooks::set(&mut headers, name, &value);
     set("tidelog-push", sender.push.to_string());
@@ -111,9 +111,14 @@ pub fn single(sender: Sender<'_>, item: &Item) -> (HeaderMap, Bytes) {
         set("tidelog-tombstone", "true".to_owned());
     }
     if let Some(key) = &item.record.key {
-        set_bytes(&mut headers, "tidelog-key", Some(key));
-        if let Ok(key) = std::str::from_utf8(key) {
-            webhooks::set(&mut headers, "ce-partitionkey", key);
+        let is_plain = key.iter().all(|byte| matches!(byte, b' '..=b'~')) && key.trim_ascii().len() == key.len();
+        match std::str::from_utf8(key) {
+            Ok(key) if is_plain => webhooks::set(&mut headers, "tidelog-key", key),
+            // A header cannot hold every byte, so a key that has others comes whole in a form that can.
+            _ => webhooks::set(&mut headers, "tidelog-key-base64", &STANDARD.encode(key)),
+        }
+        if std::str::from_utf8(key).is_ok() {
+            set_attribute(&mut headers, "partitionkey", key);
         }
     }
     (headers, body)
@@ -164,9 +169,8 @@ fn event(item: &Item) -> Event<'_> {
         kind == "application/json" || kind.ends_with("+json")
     });
     let json = value.filter(|_| is_json).and_then(|value| serde_json::from_slice::<&RawValue>(value).ok());
-    // Characters that JSON writes as six are not for people.
-    let text = value.and_then(|value| std::str::from_utf8(value).ok());
-    let text = text.filter(|text| !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')));
+    let text = value.filter(|value| value.is_empty() || webhooks::is_text(value));
+    let text = text.and_then(|value| std::str::from_utf8(value).ok());
     let (data, usual) = match (json, text) {
         (Some(json), _) => (Some(Data::Json(json)), "application/json"),
         (None, Some(text)) => (Some(Data::Text(text)), "text/plain; charset=utf-8"),
@@ -199,15 +203,25 @@ fn event(item: &Item) -> Event<'_> {
     set("tidelogpartition", item.partition.to_string());
     set("tidelogoffset", item.record.offset.to_string());
     set("tidelogdelivery", item.attempt.to_string());
-    let headers: Vec<(String, Value)> = item
-        .headers()
-        .map(|header| {
-            let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-            (text(&header.name), header.value.as_ref().map_or(Value::Null, |value| Value::String(text(value))))
-        })
-        .collect();
+    let mut headers = serde_json::Map::new();
+    for header in item.headers() {
+        let value = match header.value.as_ref() {
+            None => Value::Null,
+            Some(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Value::String(text.to_owned()),
+                Err(_) => serde_json::json!({ "base64": STANDARD.encode(bytes) }),
+            },
+        };
+        // As `consume --json` has it: a name that comes more than once has an array.
+        match headers.entry(String::from_utf8_lossy(&header.name)) {
+            serde_json::map::Entry::Vacant(new) => drop(new.insert(value)),
+            serde_json::map::Entry::Occupied(mut known) => match known.get_mut() {
+                Value::Array(values) => values.push(value),
+                first => *first = Value::Array(vec![first.take(), value]),
+            },
+        }
+    }
     if !headers.is_empty() {
-        let headers: serde_json::Map<String, Value> = headers.into_iter().collect();
         set("tidelogheaders", Value::Object(headers).to_string());
     }
     Event { attributes, data, data_base64 }

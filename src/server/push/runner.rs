@@ -306,7 +306,7 @@ impl Session<'_> {
             };
             drop(items);
             let timeout = timeout.map_or(shared.calls.timeout(), Duration::from_millis);
-            let said = webhooks::post(&shared.calls, url, headers, body, timeout).await;
+            let said = webhooks::post(&shared.calls, url, headers, body, timeout, || shared.clock.now_ms()).await;
             Sent { number, began, said }
         });
         true

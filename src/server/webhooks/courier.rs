@@ -95,9 +95,9 @@ pub async fn run<N: News>(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
         let now = Instant::now();
         for news in N::take(&shared.broker) {
             // One whose URL is none any more is given up like one that nobody takes.
-            let endpoint =
-                news.url().parse().map_or_else(|_| String::new(), |url: Url| url.endpoint().to_ascii_lowercase());
-            lanes.put(&endpoint, news, now);
+            let address =
+                news.url().parse().map_or_else(|_| String::new(), |url: Url| url.address());
+            lanes.put(&address, news, now);
         }
         while let Some((endpoint, turn)) = lanes.next(now) {
             let (shared, account, secret) = (shared.clone(), account.clone(), secret.clone());
@@ -191,7 +191,7 @@ async fn attempt<N: News>(
     let body = news.body(&content);
     let _grant = account.take(body.len() + OVERHEAD).await;
     let headers = news.headers(&content, &body, shared.clock.now_ms(), secret);
-    Ok(match super::post(&shared.calls, url, headers, body, shared.calls.timeout()).await {
+    Ok(match super::post(&shared.calls, url, headers, body, shared.calls.timeout(), || shared.clock.now_ms()).await {
         Said::Taken => Attempt::Taken,
         Said::Gone(reason) => Attempt::GiveUp(reason),
         Said::Refused(reason, retry_after) => Attempt::Again { reason, became: Became::Refused(retry_after) },

@@ -27,6 +27,7 @@ fn entry(number: u64, steps: usize, deadline_ms: i64) -> RequestEntry {
         callback: number.is_multiple_of(2).then(|| Callback::Topic(topic("back"))),
         outcome: None,
         writing: None,
+        content: None,
     }
 }
 
@@ -34,6 +35,21 @@ fn opened(machine: &mut Machine, entry: RequestEntry) {
     let id = entry.id.clone();
     machine.open(entry, Client::Server, OPEN_REQUESTS).unwrap();
     machine.opened(&id);
+}
+
+#[test]
+fn an_id_that_asks_something_else_is_taken() {
+    let mut machine = Machine::default();
+    let asked = RequestEntry { content: Some([1; 16]), ..entry(1, 1, 100) };
+    opened(&mut machine, asked.clone());
+    let mut again = |entry: RequestEntry| machine.open(entry, Client::Server, OPEN_REQUESTS).unwrap_err();
+    assert!(matches!(again(asked.clone()), NotOpened::Known(_)));
+    assert_eq!(again(RequestEntry { content: Some([2; 16]), ..asked.clone() }), NotOpened::Taken);
+    assert_eq!(again(RequestEntry { steps: vec![topic("other")], ..asked }), NotOpened::Taken);
+    // An earlier version kept nothing to compare with.
+    opened(&mut machine, entry(3, 1, 100));
+    let known = machine.open(RequestEntry { content: Some([2; 16]), ..entry(3, 1, 100) }, Client::Server, OPEN_REQUESTS);
+    assert!(matches!(known.unwrap_err(), NotOpened::Known(_)));
 }
 
 #[test]
