@@ -11,6 +11,7 @@ mod ids;
 mod isolation;
 pub mod limits;
 mod pattern;
+pub mod priority;
 mod regex;
 mod request;
 mod seldom;

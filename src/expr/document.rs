@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::exact;
+
 /// A part of a document. Behind a list lie its elements, behind a map its names and values in turn.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Item<'v> {
@@ -42,8 +44,15 @@ impl<'v> Document<'v> {
     pub(super) fn parse(text: &'v [u8]) -> Option<Self> {
         let mut items = Vec::with_capacity(text.len() / 12 + 4);
         let mut parser = serde_json::Deserializer::from_slice(text);
-        Lay { items: &mut items }.deserialize(&mut parser).ok()?;
-        parser.end().ok()?;
+        let parsed = Lay { items: &mut items }.deserialize(&mut parser).and_then(|()| parser.end());
+        if parsed.is_err() {
+            let copy = exact::readable(text)?;
+            items.clear();
+            // A reader lends nothing out, so what is read owns its strings.
+            let mut parser = serde_json::Deserializer::from_reader(&copy[..]);
+            Lay { items: &mut items }.deserialize(&mut parser).ok()?;
+            parser.end().ok()?;
+        }
         Some(Self { items })
     }
 

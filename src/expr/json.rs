@@ -1,7 +1,7 @@
 //! JSON straight into values of expressions, which borrow what they can from the text; and values into JSON.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use base64::Engine;
@@ -14,6 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use crate::base::limits;
 
 use super::EvalError;
+use super::exact::{self, Exact};
 
 /// A value that may borrow from the text that it was read from.
 pub(super) type Node<'v> = Box<dyn Val + 'v>;
@@ -22,8 +23,18 @@ pub(super) type Node<'v> = Box<dyn Val + 'v>;
 pub(super) fn parse(text: &[u8]) -> Result<(Node<'_>, usize), EvalError> {
     let widest = Cell::new(0);
     let mut parser = serde_json::Deserializer::from_slice(text);
-    let value = Seed { widest: &widest }.deserialize(&mut parser).map_err(|error| not_json(&error))?;
-    parser.end().map_err(|error| not_json(&error))?;
+    let parsed = Seed { widest: &widest }.deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
+    let value = match parsed {
+        Ok(value) => value,
+        Err(error) => {
+            let Some(copy) = exact::readable(text) else { return Err(not_json(&error)) };
+            widest.set(0);
+            // A reader lends nothing out, so what is read owns its strings.
+            let mut parser = serde_json::Deserializer::from_reader(&copy[..]);
+            let parsed = Seed { widest: &widest }.deserialize(&mut parser);
+            parsed.and_then(|value| parser.end().map(|()| value)).map_err(|error| not_json(&error))?
+        }
+    };
     Ok((value, widest.get()))
 }
 
@@ -134,31 +145,64 @@ impl<'de> Visitor<'de> for Name {
     }
 }
 
-/// A value as JSON, the fields of objects in the order of their names: the same value always gives the same text.
-pub(super) fn document(value: &Value) -> Result<serde_json::Value, EvalError> {
-    use serde_json::Value as Json;
-    Ok(match value {
-        Value::Null => Json::Null,
-        Value::Bool(value) => Json::Bool(*value),
-        Value::Int(value) => Json::from(*value),
-        Value::UInt(value) => Json::from(*value),
-        Value::Float(value) => match serde_json::Number::from_f64(*value) {
-            Some(number) => Json::Number(number),
-            None => return Err(EvalError::new(format!("{value} cannot be written as JSON"))),
+/// A value as the text of JSON, the fields of objects in the order of their names: the same value always gives the same text.
+/// Numbers and strings that were copied from a document are what stands there: `exact` is asked for it where it may matter.
+pub(super) fn write<'e>(
+    value: &Value,
+    out: &mut Vec<u8>,
+    exact: &mut dyn FnMut() -> &'e Exact,
+) -> Result<(), EvalError> {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
+        Value::Int(value) => out.extend_from_slice(value.to_string().as_bytes()),
+        Value::UInt(value) => out.extend_from_slice(value.to_string().as_bytes()),
+        Value::Float(value) => match (exact().literal(*value)?, serde_json::Number::from_f64(*value)) {
+            (Some(literal), _) => out.extend_from_slice(literal.as_bytes()),
+            (None, Some(number)) => out.extend_from_slice(number.to_string().as_bytes()),
+            (None, None) => return Err(EvalError::new(format!("{value} cannot be written as JSON"))),
         },
-        Value::String(text) => Json::String(text.as_ref().clone()),
-        Value::Bytes(bytes) => Json::String(STANDARD.encode(bytes.as_slice())),
-        Value::Timestamp(time) => Json::String(time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)),
-        Value::Duration(span) => {
-            let millis = span.num_milliseconds();
-            Json::String(format!("{}s", millis as f64 / 1000.0))
+        Value::String(text) => {
+            if text.contains('\u{fffd}') {
+                exact().check_text(text)?;
+            }
+            quoted(text, out);
         }
-        Value::List(list) => Json::Array(list.iter().map(document).collect::<Result<_, _>>()?),
+        Value::Bytes(bytes) => quoted(&STANDARD.encode(bytes.as_slice()), out),
+        Value::Timestamp(time) => quoted(&time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true), out),
+        Value::Duration(span) => quoted(&format!("{}s", span.num_milliseconds() as f64 / 1000.0), out),
+        Value::List(list) => {
+            out.push(b'[');
+            for (at, element) in list.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                write(element, out, exact)?;
+            }
+            out.push(b']');
+        }
         Value::Map(map) => {
-            // `serde_json` keeps objects sorted by name.
-            let fields = map.map.iter().map(|(name, value)| Ok((name.to_string(), document(value)?)));
-            Json::Object(fields.collect::<Result<_, EvalError>>()?)
+            let sorted: BTreeMap<String, &Value> = map.map.iter().map(|(name, value)| (name.to_string(), value)).collect();
+            out.push(b'{');
+            for (at, (name, value)) in sorted.into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                if name.contains('\u{fffd}') {
+                    exact().check_text(&name)?;
+                }
+                quoted(&name, out);
+                out.push(b':');
+                write(value, out, exact)?;
+            }
+            out.push(b'}');
         }
         other => return Err(EvalError::new(format!("a {} cannot be written as JSON", other.type_of()))),
-    })
+    }
+    Ok(())
+}
+
+fn quoted(text: &str, out: &mut Vec<u8>) {
+    // A string can always be written, and to memory.
+    let _ = serde_json::to_writer(out, text);
 }

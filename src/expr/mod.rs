@@ -26,6 +26,7 @@ mod depth;
 mod direct;
 mod document;
 mod error;
+mod exact;
 mod json;
 mod scope;
 
@@ -37,6 +38,7 @@ use crate::base::limits;
 
 pub use compile::{Guard, Literal, Variables};
 pub use error::{EvalError, ExprError};
+pub use exact::readable;
 pub use json::not_json;
 pub use scope::{Input, Scalar, Scope};
 

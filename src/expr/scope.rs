@@ -1,5 +1,6 @@
 //! A record as expressions see it, with what several expressions need made once.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::compile::Mentions;
 use super::cost::{self, Extent};
 use super::direct::{Answer, Facts, Found, Test};
 use super::document::Document;
+use super::exact::Exact;
 use super::json::{self, Node};
 use super::{ENV, EvalError, Expression};
 
@@ -57,6 +59,8 @@ pub struct Scope<'v> {
     value: Option<Result<usize, EvalError>>,
     part: Option<&'v [u8]>,
     part_elements: Option<Result<usize, EvalError>>,
+    /// What of the value is not what expressions see.
+    exact: OnceCell<Exact>,
 }
 
 impl<'v> Scope<'v> {
@@ -72,6 +76,7 @@ impl<'v> Scope<'v> {
             value: None,
             part: None,
             part_elements: None,
+            exact: OnceCell::new(),
         }
     }
 
@@ -113,19 +118,27 @@ impl<'v> Scope<'v> {
         {
             match operand.find(&facts) {
                 Found::Null => return Ok(None),
-                Found::Text(text) => return Ok(Some(text.as_bytes().to_vec())),
+                Found::Text(text) if !text.contains('\u{fffd}') => return Ok(Some(text.as_bytes().to_vec())),
                 Found::Int(number) => return Ok(Some(number.to_string().into_bytes())),
                 Found::Missing(name) => return Err(missing(name)),
-                Found::Bool(_) | Found::UInt(_) | Found::Double(_) | Found::Unknown => {}
+                Found::Text(_) | Found::Bool(_) | Found::UInt(_) | Found::Double(_) | Found::Unknown => {}
             }
         }
         Ok(Some(match self.evaluate(expression)? {
             Value::Null => return Ok(None),
-            Value::String(text) => Arc::unwrap_or_clone(text).into_bytes(),
+            Value::String(text) => {
+                if text.contains('\u{fffd}') {
+                    self.exact().check_text(&text)?;
+                }
+                Arc::unwrap_or_clone(text).into_bytes()
+            }
             Value::Bytes(bytes) => Arc::unwrap_or_clone(bytes),
             Value::Int(number) => number.to_string().into_bytes(),
             Value::UInt(number) => number.to_string().into_bytes(),
-            Value::Float(number) => number.to_string().into_bytes(),
+            Value::Float(number) => match self.exact().literal(number)? {
+                Some(literal) => literal.as_bytes().to_vec(),
+                None => number.to_string().into_bytes(),
+            },
             Value::Bool(value) => value.to_string().into_bytes(),
             other => return Err(EvalError::new(format!("it is a {} and no text", other.type_of()))),
         }))
@@ -136,10 +149,16 @@ impl<'v> Scope<'v> {
     /// # Errors
     /// It cannot be said, or has no form in JSON.
     pub fn document(&mut self, expression: &Expression) -> Result<Vec<u8>, EvalError> {
-        let value = json::document(&self.evaluate(expression)?)?;
-        let text = serde_json::to_vec(&value).map_err(|error| EvalError::new(error.to_string()))?;
+        let value = self.evaluate(expression)?;
+        let mut text = Vec::new();
+        json::write(&value, &mut text, &mut || self.exact())?;
         check_length("the document made", text.len())?;
         Ok(text)
+    }
+
+    fn exact(&self) -> &Exact {
+        // A part is of the value.
+        self.exact.get_or_init(|| Exact::of(self.input.record.value.as_deref().unwrap_or_default()))
     }
 
     /// The scalar that an expression gives.

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json_path::{JsonPath, PathElement};
 
 use crate::base::limits;
-use crate::expr::not_json;
+use crate::expr::{not_json, readable};
 
 /// Bytes of a document that a path beyond names and numbers may look into.
 pub const GENERAL_BYTES: usize = 1024 * 1024;
@@ -112,8 +112,7 @@ impl Cut {
                 "path '{source}' looks into documents of up to {GENERAL_BYTES} bytes, not of {length}"
             ));
         }
-        let document: serde_json::Value =
-            serde_json::from_str(whole.get()).map_err(|error| not_json(&error).message)?;
+        let document = general_document(whole.get()).map_err(|error| not_json(&error).message)?;
         let nodes = path.query_located(&document);
         if nodes.len() > limits::ROUTE_PARTS {
             return Err(too_many(nodes.len().to_string()));
@@ -143,6 +142,15 @@ impl Cut {
         }
         Ok(found)
     }
+}
+
+/// A document as the crate sees it. It only says where what is found stands: numbers and strings that it cannot hold are the
+/// nearest ones.
+fn general_document(text: &str) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(text).or_else(|error| match readable(text.as_bytes()) {
+        Some(copy) => serde_json::from_slice(&copy),
+        None => Err(error),
+    })
 }
 
 fn too_many(found: String) -> String {
@@ -371,5 +379,15 @@ fn grows(source: &str) -> Option<String> {
     if count("$") > 1 {
         return Some("has '$' inside a filter, which is not allowed".to_owned());
     }
-    (count(",") > 1).then(|| "has more than one ','; allowed is one".to_owned())
+    // Those between the arguments of a function choose nothing.
+    let (mut depth, mut commas) = (0_usize, 0);
+    for character in bare.chars() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => commas += 1,
+            _ => {}
+        }
+    }
+    (commas > 1).then(|| "has more than one ','; allowed is one".to_owned())
 }

@@ -22,6 +22,7 @@ mod explain;
 mod file;
 mod index;
 mod loops;
+mod patterns;
 mod spec;
 
 pub use aggregate::{Aggregate, Effect, Open, Waiting};

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::base::{ErrorKind, guard, limits};
+use crate::base::{ErrorKind, guard, priority, limits};
 
 use super::BrokerError;
 use super::broker::lock;
@@ -96,7 +96,11 @@ impl Workers {
         let inner = Arc::<Inner>::default();
         let thread = |_| {
             let inner = Arc::clone(&inner);
-            guard::thread("tidelog-work", STACK_BYTES, move || inner.run())
+            guard::thread("tidelog-work", STACK_BYTES, move || {
+                // Connections and commits go first where there are more of both than processors.
+                priority::lower();
+                inner.run();
+            })
         };
         let threads = (0..count).map(thread).collect::<Result<_, _>>()?;
         Ok(Self { portions: Counter::default(), inner, threads: Mutex::new(threads) })

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::base::{ErrorKind, Offset};
+use crate::base::{ErrorKind, Isolation, Offset};
 use crate::client::consumer::stream::Reading;
 use crate::client::consumer::subscriber::{Chunk, Event, Share, Subscriber};
 use crate::client::link::Link;
@@ -287,6 +287,7 @@ impl GroupConsumer {
             position,
             skip_damaged: false,
             filter: self.member.filter(),
+            isolation: Isolation::Committed,
             retry_timeout: self.member.retry_timeout,
         };
         self.links[link].1 += 1;

@@ -19,7 +19,6 @@ use crate::protocol as wire;
 use crate::protocol::Kind;
 use crate::record::{Batches, Header, read_records};
 use crate::server::budget::Grant;
-use crate::server::outgoing;
 use crate::server::tasks;
 
 /// Deliveries of durable requests have this bit in their number; those of others never come so far.

@@ -25,7 +25,6 @@ const REDRIVEN: u32 = 10_000;
 /// What became of records in a group.
 pub async fn processed(session: Arc<Session>, request: wire::Processed) -> Result<Answer<wire::ProcessedOk>, Refusal> {
     let group = group_name(&request.group)?;
-    session.shared.calls.judge(&url).map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error))?;
     let records: Result<Vec<_>, Refusal> = request.records.iter().map(record_at).collect();
     let wait = Duration::from_millis(request.wait_ms.into()).min(LONGEST_WAIT);
     let records = records?;
@@ -55,6 +54,7 @@ fn record_at(of: &wire::RecordAt) -> Result<RecordAt, Refusal> {
 pub async fn ask(session: Arc<Session>, request: wire::AskReceipts) -> Result<Answer<wire::AskReceiptsOk>, Refusal> {
     let group = group_name(&request.group)?;
     let url: Url = request.url.parse().map_err(|error: String| Refusal::new(ErrorKind::InvalidRequest, error))?;
+    session.shared.calls.judge(&url).map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error))?;
     let records: Result<Vec<_>, Refusal> = request.records.iter().map(record_at).collect();
     let timeout = Duration::from_millis(request.timeout_ms);
     session.shared.broker.ask_receipts(&group, &url.to_string(), &records?, timeout).await?;
