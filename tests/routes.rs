@@ -25,7 +25,9 @@ fn a_file_is_tried_out_on_documents_without_a_server() {
 "#;
     let args = ["route", "test", FILE, "--input", "-", "--key", "k"];
     let lines = json_lines(&tidelog_with_input(&[&args[..], &["--json"]].concat(), documents.as_bytes()).ok().stdout);
-    assert_eq!(lines.len(), 4);
+    assert_eq!(lines.len(), 5);
+    let totals = &lines[4]["totals"];
+    assert_eq!((&totals["documents"], &totals["topics"]["crm.banking"]), (&2.into(), &1.into()));
     assert_eq!(lines[0]["parts"][0]["rules"][2]["verdict"], "matched");
     assert_eq!(lines[0]["outputs"][0]["topic"], "crm.apac");
     assert_eq!(lines[0]["outputs"][0]["key"], "c1");
@@ -35,9 +37,48 @@ fn a_file_is_tried_out_on_documents_without_a_server() {
     assert_eq!(lines[2]["outputs"][0]["rule"], "dead_letter");
     assert_eq!(lines[3]["failure"]["rule"], "split");
     let text = String::from_utf8(tidelog_with_input(&args, documents.as_bytes()).ok().stdout).unwrap();
-    for expected in ["document 1", "-> crm.banking  (industry)", "nobody wanted 1 part", "dead letter: rule 'split'"] {
+    for expected in ["document 1", "-> crm.banking  (industry)", "nobody wanted 1 part", "dead letter: rule 'split'", "2 documents", "crm.banking: 1 record"] {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
+}
+
+#[test]
+fn what_a_route_writes_goes_on_to_those_that_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("routes.toml");
+    let routes = r#"
+        [[route]]
+        name = "cut"
+        from = "orders"
+        split = "$.lines[*]"
+        [[route.to]]
+        when = 'part.n > 0'
+        topic = "lines"
+        [[route]]
+        name = "whole"
+        from = "lines"
+        aggregate = { timeout = "1m" }
+        [[route.to]]
+        topic = "wholes"
+        [[route]]
+        name = "last"
+        from = "whole*"
+        [[route.to]]
+        when = 'value[0].n == 1'
+        topic = "ones"
+    "#;
+    std::fs::write(&file, routes).unwrap();
+    let documents = "{\"lines\":[{\"n\":1},{\"n\":2}]}\n{\"lines\":[{\"n\":7}]}\n{\"lines\":[{\"n\":3},{\"n\":0}]}\n{\n";
+    let args = ["route", "test", file.to_str().unwrap(), "--input", "-", "--totals", "--json"];
+    let lines = json_lines(&tidelog_with_input(&args, documents.as_bytes()).ok().stdout);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let totals = &lines[0]["totals"];
+    assert_eq!(totals["documents"], 4);
+    let topics = serde_json::json!({ "lines": 4, "wholes": 2, "ones": 1, "dead-letter.cut": 1 });
+    assert_eq!(totals["topics"], topics);
+    assert_eq!(totals["unwanted"], serde_json::json!({ "cut": 1, "last": 1 }));
+    assert_eq!(totals["waiting"], serde_json::json!({ "whole": 1 }));
+    assert_eq!(totals["dead_letters"]["cut"].as_object().unwrap().values().next(), Some(&1.into()));
 }
 
 #[test]
@@ -94,6 +135,13 @@ fn routes_are_applied_described_paused_reset_and_deleted() {
     at(&server, &["produce", "in", "{\"n\":4}", "nonsense"]).ok();
     let paused = &json_lines(&at(&server, &["route", "describe", "r", "--json"]).ok().stdout)[0];
     assert_eq!((&paused["state"], &paused["lag"]), (&Value::from("paused"), &Value::from(2)));
+    let dry = at(&server, &["route", "reset", "r", "--to", "beginning", "--dry-run"]).ok();
+    assert!(dry.stderr().contains("2 records would be routed again: "), "{}", dry.stderr());
+    assert!(dry.stderr().contains("nothing was changed"), "{}", dry.stderr());
+    let told = &json_lines(&at(&server, &["route", "reset", "r", "--to", "beginning", "--dry-run", "--json"]).ok().stdout)[0];
+    assert_eq!((&told["routed_again"], &told["done"]), (&Value::from(2), &Value::from(false)));
+    let same = &json_lines(&at(&server, &["route", "describe", "r", "--json"]).ok().stdout)[0];
+    assert_eq!(same["lag"], 2, "a dry run changes nothing");
     at(&server, &["route", "reset", "r", "--to", "beginning"]).ok();
     at(&server, &["route", "resume", "r"]).ok();
     let deadline = Instant::now() + Duration::from_secs(30);

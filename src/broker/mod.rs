@@ -70,7 +70,7 @@ pub use requests::{
     REQUEST_STATES, ReplyAddress, RequestFilter, STEP, STEP_TOPIC, callback_state, state_name,
 };
 pub use routes::{
-    Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,
+    Applied, ApplyOptions, Change, ChangeKind, ResetPoint, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,
     Trouble,
 };
 pub use scrub::PartitionDamage;

@@ -65,7 +65,7 @@ pub use crate::protocol::{
 };
 
 pub use crate::protocol::{
-    ApplyRoutesOk, ExplainedRoute, RouteChange, RouteChangeKind, RouteDescription, RouteMistake, RoutePoint,
+    ApplyRoutesOk, ExplainedRoute, ResetPoint, RouteChange, RouteChangeKind, RouteDescription, RouteMistake, RoutePoint,
     RouteSummary, RuleVerdict,
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::{Offset, PartitionId};
 use crate::protocol::{
     ApplyRoutes, ApplyRoutesOk, DeleteRoute, DescribeRoute, ExplainRecord, ExplainedRoute, ListRoutes, OffsetAt,
-    PauseRoute, ResetRoute, RouteDescription, RoutePoint, RouteSummary,
+    PauseRoute, ResetPoint, ResetRoute, RouteDescription, RouteSummary,
 };
 
 use super::link::Again;
@@ -44,8 +44,14 @@ impl Admin {
     }
 
     /// Lets a route go on from another place: it routes what it reads there as if for the first time.
-    pub async fn reset_route(&self, name: impl Into<String>, to: OffsetAt) -> Result<Vec<RoutePoint>, ClientError> {
-        Ok(self.link.ask(&ResetRoute { name: name.into(), to }, Again::No).await?.from)
+    /// With `dry_run` it only says where it is and would go on.
+    pub async fn reset_route(
+        &self,
+        name: impl Into<String>,
+        to: OffsetAt,
+        dry_run: bool,
+    ) -> Result<Vec<ResetPoint>, ClientError> {
+        Ok(self.link.ask(&ResetRoute { name: name.into(), to, dry_run }, Again::No).await?.from)
     }
 
     /// Deletes a route. What it has written stays.

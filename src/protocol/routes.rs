@@ -202,13 +202,28 @@ pub struct ResetRoute {
     pub name: String,
     /// From where on, in every partition that it reads.
     pub to: OffsetAt,
+    /// Only say what would change.
+    pub dry_run: bool,
 }
 
 /// From where on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResetRouteOk {
     /// Partition by partition.
-    pub from: Vec<RoutePoint>,
+    pub from: Vec<ResetPoint>,
+}
+
+/// Where a route was and goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetPoint {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Where it was: what lies from `offset` up to here is routed again.
+    pub before: u64,
+    /// Where it goes on.
+    pub offset: u64,
 }
 
 request!(ResetRoute, ResetRouteOk);

@@ -84,6 +84,11 @@ impl Aggregate {
         }
     }
 
+    /// Parts that wait for others.
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
     /// The clock has made so many steps, in milliseconds, since the server started. How long a whole has waited does not change
     /// with them, so its time moves along.
     pub fn follow(&mut self, steps: i64) {

@@ -74,6 +74,19 @@ pub struct StartPoint {
     pub offset: Offset,
 }
 
+/// A place in a log from where on a route goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetPoint {
+    /// The topic.
+    pub topic: TopicName,
+    /// The partition.
+    pub partition: PartitionId,
+    /// Where the route was.
+    pub before: Offset,
+    /// Where it goes on.
+    pub offset: Offset,
+}
+
 /// A route in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSummary {
@@ -464,25 +477,44 @@ impl Broker {
         Ok(committed?)
     }
 
-    /// Lets a route go on from another place: what it reads from there on it routes as if for the first time.
+    /// Lets a route go on from another place: what it reads from there on it routes as if for the first time. Or only says, for
+    /// `dry_run`, where it is and would go on.
     ///
     /// # Errors
     /// There is none of that name; it cannot end what it has begun; damage; the journal's.
-    pub async fn reset_route(self: &Arc<Self>, name: &TopicName, to: OffsetAt) -> Result<Vec<StartPoint>, BrokerError> {
+    pub async fn reset_route(
+        self: &Arc<Self>,
+        name: &TopicName,
+        to: OffsetAt,
+        dry_run: bool,
+    ) -> Result<Vec<ResetPoint>, BrokerError> {
         let _changing = self.routes.changing.lock().await;
         let active = self.routes.get(name)?;
+        if dry_run {
+            let mut points = Vec::new();
+            for reading in active.readings() {
+                let (topic, partition) = (reading.topic.clone(), reading.place.partition);
+                let (offset, _) = self.list_offset(topic.as_str(), partition, to).await?;
+                let before = lock(&reading.inside).progress.offset;
+                points.push(ResetPoint { topic, partition, before, offset });
+            }
+            return Ok(points);
+        }
         let _still = self.quiesce(&active).await?;
         self.reset(&active, to).await
     }
 
-    async fn reset(self: &Arc<Self>, active: &Arc<ActiveRoute>, to: OffsetAt) -> Result<Vec<StartPoint>, BrokerError> {
+    async fn reset(self: &Arc<Self>, active: &Arc<ActiveRoute>, to: OffsetAt) -> Result<Vec<ResetPoint>, BrokerError> {
         let mut points = Vec::new();
         let mut moves = Vec::new();
         for reading in active.readings() {
             let number = reading.place.partition;
             let (offset, _) = self.list_offset(reading.topic.as_str(), number, to).await?;
-            points.push(StartPoint { topic: reading.topic.clone(), partition: number, offset });
-            let counts = lock(&reading.inside).progress.counts.clone();
+            let (before, counts) = {
+                let inside = lock(&reading.inside);
+                (inside.progress.offset, inside.progress.counts.clone())
+            };
+            points.push(ResetPoint { topic: reading.topic.clone(), partition: number, before, offset });
             moves.push((reading, RouteProgress { offset, counts, ..RouteProgress::default() }));
         }
         let broker = Arc::clone(self);

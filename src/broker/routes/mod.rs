@@ -40,7 +40,7 @@ pub(crate) use active::ActiveRoute;
 pub use active::Trouble;
 use active::{Reading, Runner};
 pub use admin::{
-    Applied, ApplyOptions, Change, ChangeKind, RouteDescription, RoutePartition, RouteSummary, StartPoint,
+    Applied, ApplyOptions, Change, ChangeKind, ResetPoint, RouteDescription, RoutePartition, RouteSummary, StartPoint,
 };
 use keeper::Keeper;
 pub(crate) use settle::TopicChange;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use tidelog::base::TopicName;
-use tidelog::client::{RouteChange, RouteChangeKind, RoutePoint};
+use tidelog::client::{ResetPoint, RouteChange, RouteChangeKind, RouteDescription, RoutePoint};
 use tidelog::route::Mistake;
 
 use super::super::connection::ServerArgs;
@@ -99,14 +99,46 @@ fn points(points: &[RoutePoint]) -> Vec<Value> {
     points.iter().map(point).collect()
 }
 
-/// Where a route goes on.
-pub fn print_points(route: &TopicName, from: &[RoutePoint], json: bool) -> Result<(), Failure> {
+/// Where a route goes on, and what is written again by that.
+pub fn print_reset(
+    route: &TopicName,
+    from: &[ResetPoint],
+    writes: &RouteDescription,
+    dry_run: bool,
+    json: bool,
+) -> Result<(), Failure> {
     let mut out = io::stdout();
+    let again: u64 = from.iter().map(|point| point.before.saturating_sub(point.offset)).sum();
     if json {
-        return output::json_line(&mut out, &json!({ "route": route.as_str(), "from": points(from) }));
+        let points: Vec<_> = from
+            .iter()
+            .map(|point| {
+                json!({
+                    "topic": point.topic, "partition": point.partition, "before": point.before, "offset": point.offset,
+                })
+            })
+            .collect();
+        let line = json!({ "route": route.as_str(), "from": points, "routed_again": again, "done": !dry_run });
+        return output::json_line(&mut out, &line);
     }
-    for RoutePoint { topic, partition, offset } in from {
-        writeln!(out, "route {route} goes on at offset {offset} of {topic} partition {partition}")?;
+    let goes = if dry_run { "would go on" } else { "goes on" };
+    for ResetPoint { topic, partition, before, offset } in from {
+        writeln!(out, "route {route} {goes} at offset {offset} of {topic} partition {partition} (it was at {before})")?;
+    }
+    if again > 0 {
+        let mut topics: Vec<&str> = writes.destinations.iter().filter(|to| to.records > 0).map(|to| to.topic.as_str()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        let where_to = if topics.is_empty() { "its destinations".to_owned() } else { topics.join(", ") };
+        let (are, get) = if dry_run { ("would be", "would get") } else { ("are", "get") };
+        output::complain(&format!(
+            "{} {are} routed again: {where_to} {get} what was made of them a second time; a new route with start = \"beginning\" \
+             writes them to topics of its own",
+            output::count(again, "record")
+        ));
+    }
+    if dry_run {
+        output::complain("nothing was changed (--dry-run)");
     }
     Ok(())
 }

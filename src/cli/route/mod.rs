@@ -28,6 +28,7 @@ Examples:
   tidelog route list
   tidelog route describe billing
   tidelog route pause billing
+  tidelog route reset billing --to beginning --dry-run       what would be routed again, and where it would be twice
   tidelog route reset billing --to beginning                 routes everything again that it reads
   tidelog produce billing.invoices --explain '{...}'         where this record goes
 
@@ -89,6 +90,9 @@ enum RouteCommand {
         /// beginning, end, time:RFC3339 or ago:DURATION
         #[arg(long, value_name = "POSITION", value_parser = parse_from)]
         to: StartAt,
+        /// Only print what would change
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Deletes a route; what it has written stays
     Delete {
@@ -118,7 +122,7 @@ pub async fn run(args: RouteArgs) -> Result<(), Failure> {
             admin.resume_route(route.as_str()).await?;
             done(json, &route, "resumed")
         }
-        RouteCommand::Reset { route, to } => {
+        RouteCommand::Reset { route, to, dry_run } => {
             let to = match to {
                 StartAt::Beginning => OffsetAt::Beginning,
                 StartAt::End => OffsetAt::End,
@@ -129,8 +133,9 @@ pub async fn run(args: RouteArgs) -> Result<(), Failure> {
                 }
                 _ => return Err(Failure::Usage("use beginning, end, time:2026-01-31T08:00:00Z or ago:15m".to_owned())),
             };
-            let from = admin.reset_route(route.as_str(), to).await?;
-            apply::print_points(&route, &from, json)
+            let from = admin.reset_route(route.as_str(), to, dry_run).await?;
+            let writes = admin.describe_route(route.as_str()).await?;
+            apply::print_reset(&route, &from, &writes, dry_run, json)
         }
         RouteCommand::Delete { route } => {
             admin.delete_route(route.as_str()).await?;

@@ -131,8 +131,12 @@ pub async fn reset(session: Arc<Session>, request: wire::ResetRoute) -> Result<A
         wire::OffsetAt::End => OffsetAt::End,
         wire::OffsetAt::Timestamp(time) => OffsetAt::Timestamp(time),
     };
-    let from = session.shared.broker.reset_route(&topic_name(&request.name)?, to).await?;
-    outcome(wire::ResetRouteOk { from: from.into_iter().map(point).collect() })
+    let from = session.shared.broker.reset_route(&topic_name(&request.name)?, to, request.dry_run).await?;
+    let from = from.into_iter().map(|point| {
+        let (topic, partition) = (point.topic.to_string(), point.partition);
+        wire::ResetPoint { topic, partition, before: point.before, offset: point.offset }
+    });
+    outcome(wire::ResetRouteOk { from: from.collect() })
 }
 
 /// Deletes a route.

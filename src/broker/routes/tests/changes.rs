@@ -72,7 +72,7 @@ async fn change(broker: &Arc<Broker>, random: &mut fastrand::Rng, resets: &mut b
         }
         7 => {
             *resets = true;
-            let _ = broker.reset_route(&name("both"), OffsetAt::End).await;
+            let _ = broker.reset_route(&name("both"), OffsetAt::End, false).await;
         }
         _ => {
             let topic = name("passing");

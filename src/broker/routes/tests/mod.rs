@@ -136,7 +136,7 @@ async fn an_edit_holds_from_a_stated_position_and_a_reset_replays() {
     broker.pause_route(&name("sort"), true).await.unwrap();
     produce(&broker, "in", &["6"]).await;
     assert_eq!(broker.list_routes()[0].state, "paused");
-    let points = broker.reset_route(&name("sort"), OffsetAt::Beginning).await.unwrap();
+    let points = broker.reset_route(&name("sort"), OffsetAt::Beginning, false).await.unwrap();
     assert_eq!(points[0].offset, 0);
     assert_eq!(read(&broker, "straight").await.len(), 1);
     broker.pause_route(&name("sort"), false).await.unwrap();

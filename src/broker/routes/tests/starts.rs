@@ -185,7 +185,7 @@ async fn a_reset_finishes_what_was_half_written() {
     // As if nothing of it had come to be in this destination.
     broker.delete_topic(&name("copy")).await.unwrap();
     let broker = killed(dir.path(), broker, |progress| progress.offset = 0).await;
-    broker.reset_route(&name("r"), OffsetAt::End).await.unwrap();
+    broker.reset_route(&name("r"), OffsetAt::End, false).await.unwrap();
     produce_all(&broker, &numbers(100..120)).await;
     routed(&broker).await;
     assert_eq!(all(&broker, "out").await, numbers(0..120));
