@@ -35,7 +35,18 @@ impl FromStr for StartAt {
             Some(("ago", span)) => {
                 span.parse::<Millis>().map(|span| Self::Ago(span.as_duration())).map_err(|error| error.to_string())
             }
-            _ => Err("use beginning, end, offset:N, last:N, time:2026-01-31T08:00:00Z or ago:15m".to_owned()),
+            _ => {
+                let words = "use beginning, end, offset:N, last:N, time:2026-01-31T08:00:00Z or ago:15m";
+                // What other tools call a time before now, or an offset.
+                let bare = text.strip_prefix('-').unwrap_or(text);
+                Err(match (bare.parse::<Millis>(), bare.parse::<u64>(), time_of(text)) {
+                    (Ok(_), ..) => format!("{words}; did you mean ago:{bare}?"),
+                    (_, Ok(_), _) if text.starts_with('-') => format!("{words}; did you mean last:{bare}?"),
+                    (_, Ok(_), _) => format!("{words}; did you mean offset:{bare}?"),
+                    (.., Ok(_)) => format!("{words}; did you mean time:{text}?"),
+                    _ => words.to_owned(),
+                })
+            }
         }
     }
 }

@@ -5,12 +5,25 @@ use std::time::Duration;
 use clap::Args;
 use tidelog::client::{Client, ClientError};
 
+/// The port of the native listener unless it was moved.
+const PORT: u16 = 7171;
+
 /// Which server.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
-    /// Server to talk to
-    #[arg(long, value_name = "ADDR", env = "TIDELOG_SERVER", default_value = "127.0.0.1:7171", global = true)]
+    /// Server to talk to: HOST:PORT, or HOST for port 7171
+    #[arg(long, value_name = "ADDR", env = "TIDELOG_SERVER", default_value = "127.0.0.1:7171", global = true, value_parser = with_port)]
     pub server: String,
+}
+
+/// An address with its port.
+fn with_port(text: &str) -> Result<String, std::convert::Infallible> {
+    let is_v6 = text.parse::<std::net::Ipv6Addr>().is_ok();
+    Ok(match text.rsplit_once(':') {
+        _ if is_v6 => format!("[{text}]:{PORT}"),
+        Some((_, port)) if !port.ends_with(']') => text.to_owned(),
+        _ => format!("{text}:{PORT}"),
+    })
 }
 
 impl ServerArgs {

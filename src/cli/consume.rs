@@ -51,7 +51,7 @@ pub struct ConsumeArgs {
     #[arg(value_name = "TOPIC", required_unless_present = "group")]
     pub topics: Vec<TopicPattern>,
     /// Where to start
-    #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from)]
+    #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from, allow_hyphen_values = true)]
     pub from: StartAt,
     /// Wait for more at the end, until Ctrl-C
     #[arg(long, short, conflicts_with = "until_end")]

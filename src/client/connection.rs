@@ -149,11 +149,19 @@ impl Connection {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let strange = |error: ClientError| error.context(format!("{} does not answer as Tidelog does", config.server));
         let frame = loop {
+            if buffer.starts_with(b"HTTP/") {
+                let message = format!("{} speaks HTTP; the native listener is on port 7171 unless it was moved", config.server);
+                return Err(ClientError::new(ErrorKind::Unsupported, message));
+            }
             if let Some(frame) = decoder.decode(&mut buffer).map_err(|error| strange(error.into()))? {
                 break frame;
             }
             if socket.read_buf(&mut buffer).await.map_err(|error| unreachable(config, error))? == 0 {
-                let message = format!("{} closed the connection during the handshake", config.server);
+                let message = format!(
+                    "{} closed the connection during the handshake: is it a Tidelog server's native port (7171 unless it was \
+                     moved), and not its Kafka port?",
+                    config.server
+                );
                 return Err(ClientError::new(ErrorKind::Disconnected, message));
             }
         };

@@ -146,6 +146,10 @@ pub(super) fn compile(env: &Env, source: &str, variables: Variables) -> Result<(
             let message = error.msg.lines().next().unwrap_or("it cannot be understood");
             // The list of all that could stand there helps nobody.
             let message = message.split(" expecting ").next().unwrap_or(message).to_owned();
+            let message = match single_equals(source) {
+                true => format!("{message}; == compares"),
+                false => message,
+            };
             ExprError { line: place(error.pos.0), column: place(error.pos.1), message }
         }
         None => at_start("it cannot be understood".to_owned()),
@@ -154,6 +158,26 @@ pub(super) fn compile(env: &Env, source: &str, variables: Variables) -> Result<(
     walk.visit(program.expression(), 0)?;
     let mentions = walk.mentions;
     Ok((program, mentions))
+}
+
+/// Whether somewhere outside a string there is a `=` where `==` would be meant.
+fn single_equals(source: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    let mut characters = source.chars().peekable();
+    while let Some(character) = characters.next() {
+        match quote {
+            Some(_) if character == '\\' => drop(characters.next()),
+            Some(end) if character == end => quote = None,
+            Some(_) => {}
+            None if matches!(character, '"' | '\'') => quote = Some(character),
+            None if character == '=' && !matches!(before, '=' | '!' | '<' | '>') && characters.peek() != Some(&'=') => {
+                return true;
+            }
+            None => {}
+        }
+        before = character;
+    }
+    false
 }
 
 struct Walk<'a> {

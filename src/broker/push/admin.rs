@@ -60,7 +60,7 @@ impl Broker {
         check(&new)?;
         match &held {
             Some(_) if !new.replace => {
-                let message = format!("push '{}' already exists; it can be replaced, if that is said", new.name);
+                let message = format!("push '{}' already exists; --replace replaces it", new.name);
                 return Err(BrokerError::new(ErrorKind::AlreadyExists, message));
             }
             None if lock(&self.catalog).pushes().len() >= limits::PUSHES => {

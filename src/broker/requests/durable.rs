@@ -239,7 +239,7 @@ pub(crate) fn reader() -> Option<GroupName> {
 }
 
 fn unknown(id: &RequestId) -> BrokerError {
-    BrokerError::new(ErrorKind::NotFound, format!("there is no request {id}: it is unknown or forgotten"))
+    BrokerError::new(ErrorKind::NotFound, format!("there is no request {id}, or it ended longer ago than request_retention"))
 }
 
 fn invalid(message: String) -> BrokerError {

@@ -32,6 +32,10 @@ pub fn dump(out: &mut Out, args: &DumpArgs, file: &dyn DiskFile) -> Result<(), F
             break;
         }
         let mut head = [0; limits::BATCH_HEADER_BYTES];
+        if position == 0 && left < head.len() as u64 {
+            let what = "it is no segment, index, checkpoint or sync mark";
+            return Err(Failure::Failed(format!("'{path}' cannot be dumped: {what} ({length} bytes)")));
+        }
         if left < head.len() as u64 {
             return Err(broken(format!("{left} bytes are left, a batch header has {}", head.len())));
         }

@@ -138,7 +138,13 @@ impl ConsumerBuilder {
             StartAt::Offset(offset) if offset < begin || offset > end => {
                 let (topic, partition) = (&found.topic, found.partition);
                 let message =
-                    format!("offset {offset} of {topic}/{partition} is out of range: it holds {begin} to {end}");
+                    match end.checked_sub(1).filter(|last| *last >= begin) {
+                        Some(last) => format!(
+                            "offset {offset} of {topic}/{partition} is out of range: it has offsets {begin} to {last}, and the next is \
+                             {end}"
+                        ),
+                        None => format!("offset {offset} of {topic}/{partition} is out of range: it is empty, and the next is {end}"),
+                    };
                 return Err(ClientError::new(ErrorKind::OffsetOutOfRange, message).with_range((begin, end)));
             }
             StartAt::Offset(offset) => offset,
