@@ -21,6 +21,7 @@ mod hostile;
 #[cfg(feature = "librdkafka")]
 mod librdkafka;
 mod metrics;
+mod nulls;
 mod producing;
 mod refusing;
 mod talking;

@@ -26,6 +26,9 @@ const LONGEST_ROUND_MS: u64 = 24 * 3_600_000;
 const GROUP: i8 = 0;
 /// What coordinates the transactions of an id.
 const TRANSACTION: i8 = 1;
+/// What Kafka says in place of an error's message where there is no error, up to version 3 of FindCoordinator.
+const NO_ERROR: &str = "NONE";
+const NO_SUCH_KIND: &str = "coordinators are those of groups (0) and of transactional ids (1)";
 
 /// Text for the wire.
 pub fn text(text: impl Into<String>) -> StrBytes {
@@ -49,23 +52,24 @@ pub async fn find_coordinator(
     let known = version == 0 || [GROUP, TRANSACTION].contains(&request.key_type);
     let (host, port) = session.advertised();
     if version < 4 {
+        let said = |message: &'static str| FindCoordinatorResponse::default().with_error_message(Some(text(message)));
         if !known {
-            return FindCoordinatorResponse::default()
+            return said(NO_SUCH_KIND)
                 .with_error_code(errors::INVALID_REQUEST)
                 .with_node_id((-1).into())
                 .with_port(-1);
         }
-        return FindCoordinatorResponse::default()
-            .with_node_id(NODE_ID.into())
-            .with_host(text(host))
-            .with_port(port.into());
+        return said(NO_ERROR).with_node_id(NODE_ID.into()).with_host(text(host)).with_port(port.into());
     }
     let one = |key: StrBytes| {
         let one = Coordinator::default().with_key(key);
         if known {
             one.with_node_id(NODE_ID.into()).with_host(text(host.clone())).with_port(port.into())
         } else {
-            one.with_error_code(errors::INVALID_REQUEST).with_node_id((-1).into()).with_port(-1)
+            one.with_error_code(errors::INVALID_REQUEST)
+                .with_error_message(Some(text(NO_SUCH_KIND)))
+                .with_node_id((-1).into())
+                .with_port(-1)
         }
     };
     FindCoordinatorResponse::default().with_coordinators(request.coordinator_keys.into_iter().map(one).collect())

@@ -26,6 +26,8 @@ use crate::broker::TopicSummary;
 const BROKERS: i8 = 1;
 /// And what does not.
 const CONTROLLERS: i8 = 2;
+/// The version of Metadata from which on topics may be named by their ids.
+const IDS_SINCE: i16 = 12;
 
 /// The id on the wire of an incarnation of a topic.
 pub fn uuid(id: TopicId) -> uuid::Uuid {
@@ -46,7 +48,7 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
             once(&mut topics, |topic| (topic.name.clone(), topic.topic_id));
             let mut found = Vec::with_capacity(topics.len());
             for topic in topics {
-                found.push(named(&session, topic, create).await);
+                found.push(named(&session, version, topic, create).await);
                 tokio::task::consume_budget().await;
             }
             found
@@ -70,14 +72,21 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
         .with_topics(topics)
 }
 
-async fn named(session: &Session, topic: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
+async fn named(
+    session: &Session,
+    version: i16,
+    topic: MetadataRequestTopic,
+    create: bool,
+) -> MetadataResponseTopic {
     let refused = |code| {
-        MetadataResponseTopic::default()
-            .with_error_code(code)
-            .with_name(topic.name.clone())
-            .with_topic_id(topic.topic_id)
+        // Topics without a name are answered since they can be asked for by their ids.
+        let name = topic.name.clone().or_else(|| (version < IDS_SINCE).then(KafkaName::default));
+        MetadataResponseTopic::default().with_error_code(code).with_name(name).with_topic_id(topic.topic_id)
     };
     let Some(name) = &topic.name else {
+        if version < IDS_SINCE {
+            return refused(errors::INVALID_REQUEST);
+        }
         let id = TopicId(topic.topic_id.as_u128());
         let found = session.broker().topic_named(id);
         let summary = match found {
@@ -204,4 +213,6 @@ fn told_partition(number: u32) -> DescribeTopicPartitionsResponsePartition {
         .with_leader_epoch(0)
         .with_replica_nodes(vec![NODE_ID.into()])
         .with_isr_nodes(vec![NODE_ID.into()])
+        .with_eligible_leader_replicas(Some(Vec::new()))
+        .with_last_known_elr(Some(Vec::new()))
 }

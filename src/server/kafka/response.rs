@@ -1,4 +1,17 @@
 //! Answers on their way out.
+//!
+//! Null, "" and empty lists: an answer has in each nullable field what Kafka's own server writes there, whatever else the schema
+//! allows, because clients have only ever met that. The crate's structs have the schema's defaults, which are often something else.
+//! The rule, which `tests/kafka/nulls.rs` holds every answer of every test to:
+//!
+//! - A list is never null, also an empty one (Kafka's Java client takes its stream). The one exception: `aborted_transactions` of
+//!   Fetch is null for who reads uncommitted records.
+//! - An `error_message` is null where there is no error. Two exceptions: FindCoordinator says "NONE" up to version 3 and "" from
+//!   version 4 on; DescribeQuorum says "".
+//! - Text without which a request cannot be understood (names, hosts, ids, the metadata of a position, the protocol of a group up to
+//!   version 6 of JoinGroup) is never null: "" stands for none.
+//! - Everything else that is not there is null: racks, instances, documentation that was not asked for, the name of a topic that was
+//!   asked for by an unknown id, cursors, assignments that have not changed.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;

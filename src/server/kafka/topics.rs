@@ -62,6 +62,7 @@ fn created(result: CreatableTopicResult, topic: &TopicDescription, validate_only
         .with_topic_id(uuid(id))
         .with_num_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
         .with_replication_factor(1)
+        .with_error_message(None)
         .with_configs(Some(configs.collect()))
 }
 
