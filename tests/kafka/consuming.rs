@@ -22,7 +22,7 @@ fn group() -> GroupId {
     GroupId(text("g"))
 }
 
-fn beat(member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
+pub fn beat(member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
     ConsumerGroupHeartbeatRequest::default()
         .with_group_id(group())
         .with_member_id(text(member))
@@ -32,7 +32,7 @@ fn beat(member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest {
         .with_topic_partitions(None)
 }
 
-fn join(member: &str, topics: &[&str]) -> ConsumerGroupHeartbeatRequest {
+pub fn join(member: &str, topics: &[&str]) -> ConsumerGroupHeartbeatRequest {
     beat(member, 0)
         .with_rebalance_timeout_ms(60_000)
         .with_subscribed_topic_names(Some(topics.iter().map(|topic| name(topic)).collect()))

@@ -20,11 +20,11 @@ use super::client::{Client, Running, batch, text};
 use super::producing::produce;
 use super::topics::{create_topic, name};
 
-fn group(name: &str) -> GroupId {
+pub fn group(name: &str) -> GroupId {
     GroupId(text(name))
 }
 
-fn join(member: &str) -> JoinGroupRequest {
+pub fn join(member: &str) -> JoinGroupRequest {
     let protocol = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(Bytes::from_static(b"m"));
     JoinGroupRequest::default()
         .with_group_id(group("g"))
@@ -36,7 +36,7 @@ fn join(member: &str) -> JoinGroupRequest {
 }
 
 /// What a consumer is assigned, as consumers write it.
-fn share(topic: &str, partitions: &[i32]) -> Bytes {
+pub fn share(topic: &str, partitions: &[i32]) -> Bytes {
     let mut out = vec![0, 0, 0, 0, 0, 1];
     out.extend(u16::try_from(topic.len()).unwrap().to_be_bytes());
     out.extend(topic.as_bytes());
@@ -47,7 +47,7 @@ fn share(topic: &str, partitions: &[i32]) -> Bytes {
 }
 
 /// Joins in any version; the id that is given out first is used.
-async fn joined(client: &mut Client, version: i16) -> JoinGroupResponse {
+pub async fn joined(client: &mut Client, version: i16) -> JoinGroupResponse {
     let first = client.call(version, &join("")).await;
     if version < 4 {
         return first;
@@ -61,7 +61,7 @@ pub async fn try_join(client: &mut Client) -> i16 {
     client.call(3, &join("")).await.error_code
 }
 
-async fn synced(client: &mut Client, version: i16, joined: &JoinGroupResponse, share: Bytes) -> i16 {
+pub async fn synced(client: &mut Client, version: i16, joined: &JoinGroupResponse, share: Bytes) -> i16 {
     let assignment =
         SyncGroupRequestAssignment::default().with_member_id(joined.member_id.clone()).with_assignment(share.clone());
     let request = SyncGroupRequest::default()
@@ -76,7 +76,7 @@ async fn synced(client: &mut Client, version: i16, joined: &JoinGroupResponse, s
     answer.error_code
 }
 
-fn commit(member: &str, generation: i32, offset: i64, metadata: &str) -> OffsetCommitRequest {
+pub fn commit(member: &str, generation: i32, offset: i64, metadata: &str) -> OffsetCommitRequest {
     let partition = OffsetCommitRequestPartition::default()
         .with_partition_index(0)
         .with_committed_offset(offset)
@@ -90,7 +90,7 @@ fn commit(member: &str, generation: i32, offset: i64, metadata: &str) -> OffsetC
         .with_topics(vec![topic])
 }
 
-async fn committed(client: &mut Client, version: i16, request: &OffsetCommitRequest) -> i16 {
+pub async fn committed(client: &mut Client, version: i16, request: &OffsetCommitRequest) -> i16 {
     let mut request = request.clone();
     if version > 4 {
         request.retention_time_ms = -1;
@@ -99,7 +99,7 @@ async fn committed(client: &mut Client, version: i16, request: &OffsetCommitRequ
 }
 
 /// Offset, metadata, error.
-async fn position(client: &mut Client, version: i16, of: &str, partition: i32) -> (i64, String, i16) {
+pub async fn position(client: &mut Client, version: i16, of: &str, partition: i32) -> (i64, String, i16) {
     if version < 8 {
         let topic = OffsetFetchRequestTopic::default().with_name(name("t")).with_partition_indexes(vec![partition]);
         let request = OffsetFetchRequest::default().with_group_id(group(of)).with_topics(Some(vec![topic]));

@@ -20,6 +20,7 @@ mod grouping;
 mod hostile;
 #[cfg(feature = "librdkafka")]
 mod librdkafka;
+mod members;
 mod metrics;
 mod nulls;
 mod producing;

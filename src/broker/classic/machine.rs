@@ -474,8 +474,11 @@ impl Machine {
         }
     }
 
-    /// Whether a member may commit positions, which is a sign of life too.
+    /// Whether a member may commit positions, which is a sign of life too. Who speaks of no generation may while there are no members.
     pub(crate) fn may_commit(&mut self, voice: ClassicVoice<'_>, now: Ms) -> Result<(), ClassicError> {
+        if voice.generation < 0 && self.members.is_empty() {
+            return Ok(());
+        }
         self.check(voice)?;
         if let Some(member) = self.members.get_mut(voice.member) {
             member.alive(now);

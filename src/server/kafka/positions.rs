@@ -64,7 +64,7 @@ async fn commit_as(
     voice: ClassicVoice<'_>,
     commits: Vec<Commit>,
 ) -> Result<Vec<Result<(), BrokerError>>, i16> {
-    if let Some(epoch) = as_consumer(session, name, &voice)? {
+    if let Some(epoch) = as_consumer(session, name, &voice) {
         let committed = session.broker().commit_consumer(name, (voice.member, epoch), commits).await;
         return committed.map_err(|error| match errors::stale_code(&error) {
             // Who speaks an older version knows no such code.
@@ -79,17 +79,13 @@ async fn commit_as(
     })
 }
 
-/// The epoch of who speaks as a member of a group whose partitions the server shares out; `None` if it is another group, or
-/// nobody in particular speaks.
-///
-/// # Errors
-/// The code for who names a member without an epoch.
-pub fn as_consumer(session: &Session, name: &GroupName, voice: &ClassicVoice<'_>) -> Result<Option<Epoch>, i16> {
-    let nobody = voice.generation < 0 && voice.member.is_empty();
-    if nobody || session.broker().group_protocol(name) != Some(GroupProtocol::Stream) {
-        return Ok(None);
+/// The epoch of who speaks as a member of a group whose partitions the server shares out; `None` if it is another group, or who
+/// speaks names no epoch: it is no member then, whatever id it has made itself.
+pub fn as_consumer(session: &Session, name: &GroupName, voice: &ClassicVoice<'_>) -> Option<Epoch> {
+    match session.broker().group_protocol(name) {
+        Some(GroupProtocol::Stream) => u32::try_from(voice.generation).ok(),
+        _ => None,
     }
-    u32::try_from(voice.generation).map(Some).map_err(|_| errors::UNKNOWN_MEMBER_ID)
 }
 
 /// A position as it is told: offset, epoch, metadata, error.

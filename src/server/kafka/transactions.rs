@@ -151,7 +151,7 @@ async fn stage(
             instance: request.group_instance_id.as_deref(),
             generation: request.generation_id,
         };
-        match as_consumer(session, &group, &voice)? {
+        match as_consumer(session, &group, &voice) {
             Some(epoch) => {
                 let may = session.broker().check_consumer(&group, voice.member, epoch);
                 may.map_err(|error| match errors::stale_code(&error) {

@@ -1,0 +1,88 @@
+//! Who may do what in a group, by Kafka's rules: members of both protocols, and who is none.
+
+use bytes::Bytes;
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::{
+    AddOffsetsToTxnRequest, InitProducerIdRequest, LeaveGroupRequest, TxnOffsetCommitRequest,
+};
+
+use super::client::{Client, Running, text};
+use super::consuming;
+use super::grouping::{commit, committed, group, joined, position, synced};
+use super::topics::{create_topic, name};
+
+async fn leave(client: &mut Client, member: &str) {
+    let leave = LeaveGroupRequest::default().with_group_id(group("g")).with_member_id(text(member));
+    assert_eq!(client.call(0, &leave).await.error_code, 0);
+}
+
+/// What librdkafka does under `group.protocol=consumer` where the application assigns partitions itself.
+#[tokio::test]
+async fn who_names_a_member_but_no_generation_commits_where_no_members_are() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    for version in 2..=9 {
+        let offset = i64::from(version);
+        assert_eq!(committed(&mut client, version, &commit("any", -1, offset, "")).await, 0, "version {version}");
+        assert_eq!(position(&mut client, 9, "g", 0).await.0, offset);
+    }
+    assert_eq!(committed(&mut client, 9, &commit("any", 0, 1, "")).await, 25, "that is a generation");
+    let member = joined(&mut client, 9).await;
+    assert_eq!(synced(&mut client, 5, &member, Bytes::new()).await, 0);
+    for id in ["any", &*member.member_id] {
+        let code = committed(&mut client, 9, &commit(id, -1, 20, "")).await;
+        assert_eq!(code, if id == "any" { 25 } else { 22 }, "it has members");
+    }
+    leave(&mut client, &member.member_id).await;
+    assert_eq!(committed(&mut client, 9, &commit("any", -1, 30, "")).await, 0, "they have left");
+
+    // The same with members of the newer protocol.
+    assert_eq!(client.call(1, &consuming::join("one", &["t"])).await.error_code, 0);
+    for id in ["any", "one"] {
+        assert_eq!(committed(&mut client, 9, &commit(id, -1, 40, "")).await, 25, "it has members");
+    }
+    assert_eq!(client.call(1, &consuming::beat("one", -1)).await.error_code, 0);
+    assert_eq!(committed(&mut client, 9, &commit("any", -1, 50, "")).await, 0, "they have left");
+    assert_eq!(position(&mut client, 9, "g", 0).await.0, 50);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_producer_commits_for_who_names_a_member_but_no_generation_where_no_members_are() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    let init = InitProducerIdRequest::default()
+        .with_transactional_id(Some(text("x").into()))
+        .with_transaction_timeout_ms(60_000)
+        .with_producer_id((-1).into())
+        .with_producer_epoch(-1);
+    let begun = client.call(4, &init).await;
+    assert_eq!(begun.error_code, 0);
+    let add = AddOffsetsToTxnRequest::default()
+        .with_transactional_id(text("x").into())
+        .with_producer_id(begun.producer_id)
+        .with_producer_epoch(begun.producer_epoch)
+        .with_group_id(group("g"));
+    assert_eq!(client.call(3, &add).await.error_code, 0);
+    let part = TxnOffsetCommitRequestPartition::default()
+        .with_committed_offset(5)
+        .with_committed_leader_epoch(-1)
+        .with_committed_metadata(Some(text("")));
+    let topic = TxnOffsetCommitRequestTopic::default().with_name(name("t")).with_partitions(vec![part]);
+    let stage = TxnOffsetCommitRequest::default()
+        .with_transactional_id(text("x").into())
+        .with_group_id(group("g"))
+        .with_producer_id(begun.producer_id)
+        .with_producer_epoch(begun.producer_epoch)
+        .with_generation_id(-1)
+        .with_member_id(text("any"))
+        .with_topics(vec![topic]);
+    assert_eq!(client.call(3, &stage).await.topics[0].partitions[0].error_code, 0);
+    assert_eq!(client.call(1, &consuming::join("one", &["t"])).await.error_code, 0);
+    assert_eq!(client.call(3, &stage).await.topics[0].partitions[0].error_code, 25, "it has members");
+    running.stop().await;
+}
