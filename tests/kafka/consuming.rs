@@ -186,7 +186,6 @@ async fn what_is_wrong_is_refused_with_its_own_code() {
         (42, join("m", &["t"]).with_topic_partitions(None)),
         (42, join("m", &["t"]).with_instance_id(Some(text("")))),
         (42, no_names()),
-        (42, no_names().with_subscribed_topic_regex(Some(text("")))),
         (112, join("m", &["t"]).with_server_assignor(Some(text("sticky")))),
         (128, no_names().with_subscribed_topic_regex(Some(text("(")))),
         (42, beat("m", -2)),

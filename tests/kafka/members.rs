@@ -86,3 +86,25 @@ async fn a_producer_commits_for_who_names_a_member_but_no_generation_where_no_me
     assert_eq!(client.call(3, &stage).await.topics[0].partitions[0].error_code, 25, "it has members");
     running.stop().await;
 }
+
+/// A pattern of the client's own that meets no topic yet; librdkafka ends with a fatal error where it is refused.
+#[tokio::test]
+async fn who_joins_the_newer_protocol_may_name_no_topic_yet() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    let none = consuming::join("one", &[]).with_subscribed_topic_names(None);
+    assert_eq!(client.call(1, &none).await.error_code, 42, "it is to say something");
+    let empty = none.with_subscribed_topic_regex(Some(text("")));
+    for (group, request) in [("list", consuming::join("one", &[])), ("expression", empty)] {
+        let request = request.with_group_id(super::grouping::group(group));
+        let answer = client.call(1, &request).await;
+        assert_eq!((answer.error_code, &answer.error_message), (0, &None), "an empty {group}");
+        assert!(answer.assignment.unwrap().topic_partitions.is_empty());
+        let names = consuming::beat("one", answer.member_epoch).with_subscribed_topic_names(Some(vec![name("t")]));
+        let answer = client.call(1, &names.with_group_id(super::grouping::group(group))).await;
+        assert_eq!(answer.error_code, 0);
+        assert_eq!(answer.assignment.unwrap().topic_partitions[0].partitions, [0], "now it has named one");
+    }
+    running.stop().await;
+}

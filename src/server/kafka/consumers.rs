@@ -179,10 +179,8 @@ fn check(version: i16, request: &ConsumerGroupHeartbeatRequest) -> Result<(), Re
         JOINING if request.topic_partitions.as_ref().is_none_or(|owned| !owned.is_empty()) => {
             Err(invalid("who joins has no partitions, and says so"))
         }
-        JOINING
-            if request.subscribed_topic_names.as_ref().is_none_or(Vec::is_empty)
-                && request.subscribed_topic_regex.as_ref().is_none_or(|regex| regex.is_empty()) =>
-        {
+        // An empty list or expression is taken, as Kafka 4 does: a pattern of the client's own may meet no topic yet.
+        JOINING if request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none() => {
             Err(invalid("who joins names topics, or an expression"))
         }
         _ => Ok(()),
