@@ -2,6 +2,7 @@
 //!
 //! Every value is described once, in [`FIELDS`]; flags, environment, file and `--print-config` follow from there.
 
+mod field;
 mod fields;
 mod load;
 mod print;
@@ -12,7 +13,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-pub use fields::{FIELDS, Field};
+pub use field::Field;
+pub use fields::FIELDS;
 pub use load::{CONFIG_VARIABLE, Inputs, Loaded, Origin};
 
 use crate::base::{Bytes, Millis, limits};
