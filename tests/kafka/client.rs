@@ -28,6 +28,10 @@ impl Running {
         Self::start_in(tempfile::tempdir().unwrap(), |_| {}).await
     }
 
+    pub async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
+    }
+
     pub async fn start_in(dir: TempDir, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig {
             data_dir: dir.path().join("data"),

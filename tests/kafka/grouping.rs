@@ -14,6 +14,7 @@ use kafka_protocol::messages::{
     JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
     OffsetFetchRequest, SyncGroupRequest,
 };
+use tidelog::base::Millis;
 use tidelog::client::Client as Native;
 
 use super::client::{Client, Running, batch, text};
@@ -271,7 +272,7 @@ async fn groups_are_found_listed_described_emptied_and_deleted() {
 
 #[tokio::test]
 async fn a_connection_that_ends_in_a_round_does_not_hold_the_others_up_for_ever() {
-    let running = Running::start().await;
+    let running = Running::start_with(|config| config.kafka_min_session = Millis(100)).await;
     let mut gone = running.client().await;
     let mut stays = running.client().await;
     let short = |client: JoinGroupRequest| client.with_session_timeout_ms(500).with_rebalance_timeout_ms(1_500);
@@ -325,7 +326,7 @@ async fn who_leaves_in_a_round_is_not_waited_for() {
 /// Trap 10: the first version says no time for a round, and others may say none. It is that of the session.
 #[tokio::test]
 async fn a_round_without_a_time_of_its_own_takes_as_long_as_a_session() {
-    let running = Running::start().await;
+    let running = Running::start_with(|config| config.kafka_min_session = Millis(100)).await;
     for (version, rebalance) in [(0, -1), (1, -1), (3, 0)] {
         let (mut silent, mut waits) = (running.client().await, running.client().await);
         let join = join("").with_group_id(group(&format!("g{version}")));
@@ -380,8 +381,9 @@ async fn wishes_that_cannot_be_are_refused() {
     let refused = [
         (join("").with_group_id(group("")), 24),
         (join("").with_group_id(group("tidelog.own")), 24),
-        (join("").with_session_timeout_ms(1), 26),
-        (join("").with_session_timeout_ms(i32::MAX), 26),
+        (join("").with_session_timeout_ms(5_999), 26),
+        (join("").with_session_timeout_ms(1_800_001), 26),
+        (join("").with_session_timeout_ms(-1), 26),
         (join("").with_protocols(Vec::new()), 23),
         (join("").with_protocol_type(text("")), 23),
         (join("stranger"), 25),

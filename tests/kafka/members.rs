@@ -7,11 +7,12 @@ use kafka_protocol::messages::txn_offset_commit_request::{
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, InitProducerIdRequest, LeaveGroupRequest, TxnOffsetCommitRequest,
 };
+use tidelog::base::Millis;
 
 use super::client::{Client, Running, text};
-use super::consuming;
 use super::grouping::{commit, committed, group, joined, position, synced};
 use super::topics::{create_topic, name};
+use super::{consuming, grouping};
 
 async fn leave(client: &mut Client, member: &str) {
     let leave = LeaveGroupRequest::default().with_group_id(group("g")).with_member_id(text(member));
@@ -97,14 +98,38 @@ async fn who_joins_the_newer_protocol_may_name_no_topic_yet() {
     assert_eq!(client.call(1, &none).await.error_code, 42, "it is to say something");
     let empty = none.with_subscribed_topic_regex(Some(text("")));
     for (group, request) in [("list", consuming::join("one", &[])), ("expression", empty)] {
-        let request = request.with_group_id(super::grouping::group(group));
+        let request = request.with_group_id(grouping::group(group));
         let answer = client.call(1, &request).await;
         assert_eq!((answer.error_code, &answer.error_message), (0, &None), "an empty {group}");
         assert!(answer.assignment.unwrap().topic_partitions.is_empty());
         let names = consuming::beat("one", answer.member_epoch).with_subscribed_topic_names(Some(vec![name("t")]));
-        let answer = client.call(1, &names.with_group_id(super::grouping::group(group))).await;
+        let answer = client.call(1, &names.with_group_id(grouping::group(group))).await;
         assert_eq!(answer.error_code, 0);
         assert_eq!(answer.assignment.unwrap().topic_partitions[0].partitions, [0], "now it has named one");
+    }
+    running.stop().await;
+}
+
+/// Also what Kafka's own limits are; short ones only for who says so, since they let members be lost to a pause.
+#[tokio::test]
+async fn sessions_are_as_long_as_the_configuration_allows() {
+    let ask = async |client: &mut Client, session: i32| {
+        let join = grouping::join("").with_group_id(group(&format!("g{session}")));
+        client.call(3, &join.with_session_timeout_ms(session)).await.error_code
+    };
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    for (session, code) in [(100, 26), (5_999, 26), (6_000, 0), (1_800_000, 0), (1_800_001, 26)] {
+        assert_eq!(ask(&mut client, session).await, code, "{session} ms");
+    }
+    let dir = running.stop().await;
+    let running = Running::start_in(dir, |config| {
+        (config.kafka_min_session, config.kafka_max_session) = (Millis(300), Millis(7_000));
+    });
+    let running = running.await;
+    let mut client = running.client().await;
+    for (session, code) in [(299, 26), (300, 0), (7_000, 0), (7_001, 26)] {
+        assert_eq!(ask(&mut client, session).await, code, "{session} ms");
     }
     running.stop().await;
 }

@@ -40,6 +40,18 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Millis(&mut c.kafka_consumer_session),
     ),
     field(
+        "kafka_min_session",
+        "the shortest session that a member of a classic Kafka group may ask for (session.timeout.ms); Kafka's \
+         group.min.session.timeout.ms",
+        "duration",
+        10,
+        DAY_MS,
+        |c| Slot::Millis(&mut c.kafka_min_session),
+    ),
+    field("kafka_max_session", "the longest; Kafka's group.max.session.timeout.ms", "duration", 10, DAY_MS, |c| {
+        Slot::Millis(&mut c.kafka_max_session)
+    }),
+    field(
         "http_listen",
         "address of the HTTP listener; auto is 127.0.0.1:7180, or a free port where listen has port 0; off for none",
         "HOST:PORT",

@@ -51,6 +51,10 @@ pub struct ServerConfig {
     pub advertised: String,
     /// How long a member of a group that Kafka's newer protocol shares out is one without a heartbeat.
     pub kafka_consumer_session: Millis,
+    /// The shortest session that a member of a classic group may ask for.
+    pub kafka_min_session: Millis,
+    /// The longest one.
+    pub kafka_max_session: Millis,
     /// Host and port of the HTTP listener; `auto`, or `off`.
     pub http_listen: String,
     /// Names by which browsers and proxies may call it, with commas.
@@ -205,6 +209,8 @@ impl Default for ServerConfig {
             kafka_listen: AUTO.to_owned(),
             advertised: REACHED.to_owned(),
             kafka_consumer_session: Millis(45_000),
+            kafka_min_session: Millis(6_000),
+            kafka_max_session: Millis(1_800_000),
             http_listen: AUTO.to_owned(),
             http_names: "none".to_owned(),
             admin_listen: OFF.to_owned(),
@@ -308,6 +314,12 @@ impl ServerConfig {
                 self.http_max_body_bytes,
                 limits::HTTP_BODY_TIMES,
                 self.max_connection_bytes
+            )));
+        }
+        if self.kafka_min_session > self.kafka_max_session {
+            return Err(ConfigError(format!(
+                "kafka_min_session ({}) is longer than kafka_max_session ({}): no member could join",
+                self.kafka_min_session, self.kafka_max_session
             )));
         }
         self.outgoing_policy()?;

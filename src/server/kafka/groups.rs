@@ -18,8 +18,6 @@ use super::session::{NODE_ID, Session};
 use crate::base::GroupName;
 use crate::broker::{ClassicJoin, ClassicJoined, ClassicRefusal, ClassicVoice};
 
-/// Bounds of a session, in milliseconds.
-const SESSION_MS: std::ops::RangeInclusive<i32> = 100..=1_800_000;
 /// The longest round, in milliseconds.
 const LONGEST_ROUND_MS: u64 = 24 * 3_600_000;
 /// What coordinates a group, among the kinds of coordinators.
@@ -91,13 +89,15 @@ pub async fn join(session: Arc<Session>, version: i16, request: JoinGroupRequest
         Ok(name) => name,
         Err(code) => return refuse(code, member),
     };
-    if !SESSION_MS.contains(&request.session_timeout_ms) {
+    let config = &session.shared.config;
+    let session_ms = u64::try_from(request.session_timeout_ms).ok();
+    let bounds = config.kafka_min_session.0..=config.kafka_max_session.0;
+    let Some(session_ms) = session_ms.filter(|time| bounds.contains(time)) else {
         return refuse(errors::INVALID_SESSION_TIMEOUT, member);
-    }
+    };
     if request.protocols.is_empty() || request.protocol_type.is_empty() {
         return refuse(errors::INCONSISTENT_GROUP_PROTOCOL, member);
     }
-    let session_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
     // The first version, and clients that do not say, mean the time of the session.
     let rebalance_ms = u64::try_from(request.rebalance_timeout_ms).ok().filter(|time| version >= 1 && *time > 0);
     let join = ClassicJoin {
