@@ -291,3 +291,24 @@ async fn the_space_that_topics_take_is_told() {
     }
     running.stop().await;
 }
+
+/// Else an operator's slip takes the only record of a key.
+#[tokio::test]
+async fn records_of_a_topic_that_is_only_compacted_are_not_deleted_by_their_offset() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    for (topic, policy, outcome) in [("state", "compact", (44, -1)), ("both", "compact,delete", (0, 2))] {
+        create_topic(&mut client, topic, 1).await;
+        let config = Change::default().with_name(text("cleanup.policy")).with_value(Some(text(policy)));
+        let resource = IncrementalResource::default().with_resource_type(2).with_resource_name(text(topic));
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(vec![config])]);
+        assert_eq!(client.call(1, &request).await.responses[0].error_code, 0);
+        produce(&mut client, 9, topic, batch(&["a", "b", "c"])).await;
+        let part = DeleteRecordsPartition::default().with_partition_index(0).with_offset(2);
+        let part = DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![part]);
+        let answer = client.call(2, &DeleteRecordsRequest::default().with_topics(vec![part])).await;
+        let answer = answer.topics[0].partitions[0].clone();
+        assert_eq!((answer.error_code, answer.low_watermark), outcome, "{policy}");
+    }
+    running.stop().await;
+}

@@ -1,11 +1,13 @@
 //! Who may do what in a group, by Kafka's rules: members of both protocols, and who is none.
 
 use bytes::Bytes;
+use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, InitProducerIdRequest, LeaveGroupRequest, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, InitProducerIdRequest, LeaveGroupRequest, OffsetDeleteRequest, OffsetDeleteResponse,
+    TxnOffsetCommitRequest,
 };
 use tidelog::base::Millis;
 
@@ -131,5 +133,64 @@ async fn sessions_are_as_long_as_the_configuration_allows() {
     for (session, code) in [(299, 26), (300, 0), (7_000, 0), (7_001, 26)] {
         assert_eq!(ask(&mut client, session).await, code, "{session} ms");
     }
+    running.stop().await;
+}
+
+/// What a consumer says of itself.
+fn subscription(topics: &[&str]) -> Bytes {
+    let mut out = vec![0, 0];
+    out.extend(u32::try_from(topics.len()).unwrap().to_be_bytes());
+    for topic in topics {
+        out.extend(u16::try_from(topic.len()).unwrap().to_be_bytes());
+        out.extend(topic.as_bytes());
+    }
+    out.extend([0xff; 4]);
+    Bytes::from(out)
+}
+
+fn forget(topics: &[&str]) -> OffsetDeleteRequest {
+    let part = || OffsetDeleteRequestPartition::default().with_partition_index(0);
+    let topic = |of: &&str| OffsetDeleteRequestTopic::default().with_name(name(of)).with_partitions(vec![part()]);
+    OffsetDeleteRequest::default().with_group_id(group("g")).with_topics(topics.iter().map(topic).collect())
+}
+
+/// Of the whole, and of each topic.
+fn codes(answer: &OffsetDeleteResponse) -> (i16, Vec<i16>) {
+    (answer.error_code, answer.topics.iter().map(|topic| topic.partitions[0].error_code).collect())
+}
+
+/// KIP-496: else what a group has left shows a lag for ever, and goes only when the group stands still.
+#[tokio::test]
+async fn a_group_in_use_forgets_positions_in_topics_that_no_member_reads() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    for topic in ["t", "read"] {
+        create_topic(&mut client, topic, 1).await;
+    }
+    // The classic protocol: what members say of themselves tells it, if they are consumers.
+    for (kind, said, told) in [
+        ("consumer", subscription(&["read"]), (0, vec![0, 86])),
+        ("consumer", Bytes::from_static(b"?"), (0, vec![86, 86])),
+        ("connect", subscription(&["read"]), (68, vec![])),
+    ] {
+        assert_eq!(committed(&mut client, 9, &commit("", -1, 5, "")).await, 0);
+        let mut join = grouping::join("").with_protocol_type(text(kind));
+        join.protocols[0].metadata = said;
+        let member = client.call(3, &join).await;
+        assert_eq!(synced(&mut client, 3, &member, Bytes::new()).await, 0);
+        assert_eq!(codes(&client.call(0, &forget(&["t", "read"])).await), told, "{kind}");
+        assert_eq!(position(&mut client, 9, "g", 0).await.0, if told.1.first() == Some(&0) { -1 } else { 5 });
+        leave(&mut client, &member.member_id).await;
+    }
+    // The newer one.
+    let by_expression = consuming::join("two", &[]).with_subscribed_topic_regex(Some(text("re.*")));
+    for (member, join) in [("one", consuming::join("one", &["read"])), ("two", by_expression)] {
+        assert_eq!(committed(&mut client, 9, &commit("", -1, 5, "")).await, 0);
+        assert_eq!(client.call(1, &join).await.error_code, 0);
+        assert_eq!(codes(&client.call(0, &forget(&["t", "read"])).await), (0, vec![0, 86]), "{member}");
+        assert_eq!(position(&mut client, 9, "g", 0).await.0, -1);
+        assert_eq!(client.call(1, &consuming::beat(member, -1)).await.error_code, 0);
+    }
+    assert_eq!(codes(&client.call(0, &forget(&["read"])).await), (0, vec![0]), "nobody reads it any more");
     running.stop().await;
 }

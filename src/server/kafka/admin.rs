@@ -338,6 +338,11 @@ async fn delete_below(session: &Session, topic: &str, partition: i32, offset: i6
         -1 => None,
         offset => Some(u64::try_from(offset).map_err(|_| errors::OFFSET_OUT_OF_RANGE)?),
     };
+    let settings = session.broker().topic_settings(topic).map_err(|error| errors::code(&error))?;
+    if !settings.cleanup.deletes() {
+        // As in Kafka: of a topic that keeps the newest record of each key, an offset says nothing of what is out of date.
+        return Err(errors::POLICY_VIOLATION);
+    }
     let deleted = session.broker().delete_records(topic, partition, below).await;
     deleted.map(|log_start| log_start as i64).map_err(|error| errors::code(&error))
 }

@@ -21,7 +21,7 @@ use crate::broker::GroupProtocol;
 use crate::catalog::GroupKind;
 
 /// The kind of group that consumers make.
-const CONSUMER: &str = "consumer";
+pub const CONSUMER: &str = "consumer";
 
 /// What a group is: its state, and what its members take it for.
 fn facts(session: &Session, name: &GroupName) -> (&'static str, String) {

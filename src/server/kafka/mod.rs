@@ -12,6 +12,7 @@ mod connection;
 mod consumers;
 mod errors;
 mod fetch;
+mod forgetting;
 mod framing;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;

@@ -1,17 +1,15 @@
-//! Positions that groups commit, read and forget. They are those of the native doors too.
+//! Positions that groups commit and read. They are those of the native doors too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
-    OffsetFetchResponse, TopicName as KafkaName,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName as KafkaName,
 };
 
 use super::commits::Commits;
@@ -229,33 +227,4 @@ fn new_topic((name, partitions): (KafkaName, Vec<(i32, Told)>)) -> OffsetFetchRe
             .with_error_code(code)
     });
     OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
-}
-
-/// Answers OffsetDelete: positions of a group without members are forgotten.
-pub async fn delete(session: Arc<Session>, _version: i16, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
-    let name = match group_name(&request.group_id) {
-        Ok(name) => name,
-        Err(code) => return OffsetDeleteResponse::default().with_error_code(code),
-    };
-    let mut of = Vec::new();
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let known = TopicName::new(&topic.name).ok();
-        let partitions = topic.partitions.iter().map(|partition| {
-            let place = known.clone().zip(u32::try_from(partition.partition_index).ok());
-            let place =
-                place.filter(|(topic, number)| session.broker().partition_ends(topic.as_str(), *number).is_ok());
-            let code = if place.is_some() { errors::NONE } else { errors::UNKNOWN_TOPIC_OR_PARTITION };
-            of.extend(place);
-            OffsetDeleteResponsePartition::default()
-                .with_partition_index(partition.partition_index)
-                .with_error_code(code)
-        });
-        let partitions = partitions.collect();
-        topics.push(OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions));
-    }
-    match session.broker().forget_positions(&name, of).await {
-        Ok(()) => OffsetDeleteResponse::default().with_topics(topics),
-        Err(error) => OffsetDeleteResponse::default().with_error_code(errors::whole_group_code(&error)),
-    }
 }

@@ -11,7 +11,7 @@ use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
 use super::wire::Reader;
 use super::{
-    admin, consumers, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics,
+    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, positions, produce, shape, topics,
     transactions,
 };
 use crate::base::limits;
@@ -181,7 +181,7 @@ fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
         api::LEAVE_GROUP => taker.take(opened, groups::leave),
         api::OFFSET_COMMIT => taker.take(opened, positions::commit),
         api::OFFSET_FETCH => taker.take(opened, positions::fetch),
-        api::OFFSET_DELETE => taker.take(opened, positions::delete),
+        api::OFFSET_DELETE => taker.take(opened, forgetting::delete),
         api::LIST_GROUPS => taker.take(opened, group_admin::list),
         api::DESCRIBE_GROUPS => taker.take(opened, group_admin::describe),
         api::DELETE_GROUPS => taker.take(opened, group_admin::delete),
