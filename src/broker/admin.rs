@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 
 use crate::base::{ErrorKind, Offset, PartitionId, TopicId, TopicName, TopicPattern, limits};
-use crate::catalog::{Event, SETTINGS, TopicEntry, TopicSettings};
+use crate::catalog::{Event, Hint, SETTINGS, TopicEntry, TopicSettings};
 use crate::log::PartitionLog;
 
 use super::broker::{blocking, lock};
@@ -389,7 +389,9 @@ impl Broker {
     }
 
     fn describe(&self, topic: &Topic) -> TopicDescription {
-        let values: BTreeMap<_, _> = SETTINGS.iter().map(|setting| (setting.name, setting.meaning)).collect();
+        let hints = topic.settings.hints.keys().filter_map(|name| Some((*name, Hint::find(name)?.setting.meaning)));
+        let all = SETTINGS.iter().map(|setting| (setting.name, setting.meaning)).chain(hints);
+        let values: BTreeMap<_, _> = all.collect();
         let settings = values.into_iter().map(|(name, meaning)| SettingValue {
             name,
             value: topic.settings.get(name).unwrap_or_default(),
