@@ -68,7 +68,7 @@ async fn settings_are_described_completely() {
         "message.max.bytes",
     ];
     for version in 1..=4 {
-        for (kind, of, names) in [(2, "t", &of_topic[..]), (4, "1", &of_server), (4, "", &of_server)] {
+        for (kind, of, names) in [(2, "t", &of_topic[..]), (4, "0", &of_server), (4, "", &of_server)] {
             let request = ask(kind, of).with_include_synonyms(true).with_include_documentation(version >= 3);
             let answer = client.call(version, &request).await;
             let result = &answer.results[0];

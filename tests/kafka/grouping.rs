@@ -220,11 +220,11 @@ async fn groups_are_found_listed_described_emptied_and_deleted() {
         let request = FindCoordinatorRequest::default();
         if version < 4 {
             let answer = client.call(version, &request.with_key(text("g"))).await;
-            assert_eq!((answer.error_code, answer.node_id.0), (0, 1));
+            assert_eq!((answer.error_code, answer.node_id.0), (0, 0));
         } else {
             let keys = vec![text("g"), text("h")];
             let answer = client.call(version, &request.with_coordinator_keys(keys)).await;
-            assert!(answer.coordinators.iter().all(|found| found.node_id.0 == 1 && found.error_code == 0));
+            assert!(answer.coordinators.iter().all(|found| found.node_id.0 == 0 && found.error_code == 0));
         }
     }
     let others = FindCoordinatorRequest::default().with_key(text("x")).with_key_type(2);

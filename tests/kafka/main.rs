@@ -25,6 +25,7 @@ mod metrics;
 mod nulls;
 mod producing;
 mod refusing;
+mod single_node;
 mod talking;
 mod topics;
 mod transacting;

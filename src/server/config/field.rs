@@ -31,7 +31,7 @@ pub(super) enum Slot<'a> {
     Path(&'a mut PathBuf),
     Switch(&'a mut bool),
     Format(&'a mut LogFormat),
-    Partitions(&'a mut u32),
+    Number(&'a mut u32),
     Count(&'a mut usize),
     Bytes(&'a mut Bytes),
     Millis(&'a mut Millis),
@@ -102,7 +102,7 @@ impl Field {
                 *slot = text.parse().map_err(|error| format!("{}: {error}", self.name))?;
                 Ok(())
             }
-            Slot::Partitions(slot) => self.number(text, |n: &u32| u64::from(*n)).map(|value| *slot = value),
+            Slot::Number(slot) => self.number(text, |n: &u32| u64::from(*n)).map(|value| *slot = value),
             Slot::Count(slot) => self.number(text, |n: &usize| *n as u64).map(|value| *slot = value),
             Slot::Bytes(slot) => self.number(text, |n: &Bytes| n.0).map(|value| *slot = value),
             Slot::Millis(slot) => self.number(text, |n: &Millis| n.0).map(|value| *slot = value),
@@ -136,7 +136,7 @@ impl Field {
     pub(super) fn is_number(&self) -> bool {
         matches!(
             (self.slot)(&mut ServerConfig::default()),
-            Slot::Partitions(_) | Slot::Count(_) | Slot::Bytes(_) | Slot::Millis(_)
+            Slot::Number(_) | Slot::Count(_) | Slot::Bytes(_) | Slot::Millis(_)
         )
     }
 
@@ -147,7 +147,7 @@ impl Field {
             Slot::Path(slot) => slot.display().to_string(),
             Slot::Switch(slot) => slot.to_string(),
             Slot::Format(slot) => slot.name().to_owned(),
-            Slot::Partitions(slot) => slot.to_string(),
+            Slot::Number(slot) => slot.to_string(),
             Slot::Count(slot) => slot.to_string(),
             Slot::Bytes(slot) => slot.to_string(),
             Slot::Millis(slot) => slot.to_string(),
@@ -158,7 +158,7 @@ impl Field {
     pub(super) fn toml(&self, config: &ServerConfig) -> String {
         let text = self.show(config);
         match (self.slot)(&mut config.clone()) {
-            Slot::Switch(_) | Slot::Partitions(_) | Slot::Count(_) => text,
+            Slot::Switch(_) | Slot::Number(_) | Slot::Count(_) => text,
             _ => toml::Value::String(text).to_string(),
         }
     }

@@ -31,6 +31,14 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Text(&mut c.advertised),
     ),
     field(
+        "kafka_node_id",
+        "the number by which Kafka clients know this server (node.id, broker.id); examples and test suites ask for 0",
+        "number",
+        0,
+        i32::MAX as u64,
+        |c| Slot::Number(&mut c.kafka_node_id),
+    ),
+    field(
         "kafka_consumer_session",
         "how long a consumer of a Kafka group whose partitions the server shares out (group.protocol=consumer) is a \
          member without a heartbeat; it is told to send nine in that time",
@@ -126,7 +134,7 @@ pub static FIELDS: &[Field] = &[
         "partitions",
         1,
         limits::PARTITIONS_PER_TOPIC as u64,
-        |c| Slot::Partitions(&mut c.default_partitions),
+        |c| Slot::Number(&mut c.default_partitions),
     ),
     field("sync_interval", "how often topics with durability=interval are synced", "duration", 1, DAY_MS, |c| {
         Slot::Millis(&mut c.sync_interval)

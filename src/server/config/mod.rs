@@ -49,6 +49,8 @@ pub struct ServerConfig {
     pub kafka_listen: String,
     /// Host and port at which Kafka clients reach this server, or `reached`.
     pub advertised: String,
+    /// The number by which Kafka clients know this server.
+    pub kafka_node_id: u32,
     /// How long a member of a group that Kafka's newer protocol shares out is one without a heartbeat.
     pub kafka_consumer_session: Millis,
     /// The shortest session that a member of a classic group may ask for.
@@ -208,6 +210,7 @@ impl Default for ServerConfig {
             listen: "127.0.0.1:7171".to_owned(),
             kafka_listen: AUTO.to_owned(),
             advertised: REACHED.to_owned(),
+            kafka_node_id: 0,
             kafka_consumer_session: Millis(45_000),
             kafka_min_session: Millis(6_000),
             kafka_max_session: Millis(1_800_000),

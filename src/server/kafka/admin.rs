@@ -28,7 +28,7 @@ use super::errors;
 use super::groups::text;
 use super::metadata::kafka_name;
 use super::once::once;
-use super::session::{NODE_ID, Session};
+use super::session::Session;
 use super::topics::Refused;
 use crate::base::{TopicName, limits};
 use crate::broker::{BrokerError, TopicDescription};
@@ -98,8 +98,9 @@ async fn configs_of(session: &Session, resource: &DescribeConfigsResource) -> Re
         TOPIC => Ok(configs::of_topic(&described(session, &resource.resource_name).await?)),
         BROKER => {
             let name = &*resource.resource_name;
-            if !name.is_empty() && name != NODE_ID.to_string() {
-                return Err((errors::INVALID_REQUEST, format!("there is no broker '{name}', only {NODE_ID}")));
+            let node = session.node();
+            if !name.is_empty() && name != node.to_string() {
+                return Err((errors::INVALID_REQUEST, format!("there is no broker '{name}', only {node}")));
             }
             Ok(of_server(session))
         }
@@ -293,10 +294,10 @@ async fn grow(session: &Session, topic: &CreatePartitionsTopic, validate_only: b
         return Err((errors::INVALID_PARTITIONS, what));
     };
     if let Some(assignments) = &topic.assignments {
-        let here =
-            assignments.iter().all(|assigned| assigned.broker_ids.len() == 1 && *assigned.broker_ids[0] == NODE_ID);
+        let node = session.node();
+        let here = assignments.iter().all(|assigned| assigned.broker_ids.len() == 1 && *assigned.broker_ids[0] == node);
         if !here || assignments.len() != wanted as usize - there {
-            let what = format!("each new partition is on broker {NODE_ID} alone");
+            let what = format!("each new partition is on broker {node} alone");
             return Err((errors::INVALID_REPLICA_ASSIGNMENT, what));
         }
     }

@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::errors;
-use super::session::{NODE_ID, Session};
+use super::session::Session;
 use crate::base::GroupName;
 use crate::broker::{ClassicJoin, ClassicJoined, ClassicRefusal, ClassicVoice};
 
@@ -49,6 +49,7 @@ pub async fn find_coordinator(
 ) -> FindCoordinatorResponse {
     let known = version == 0 || [GROUP, TRANSACTION].contains(&request.key_type);
     let (host, port) = session.advertised();
+    let node = session.node();
     if version < 4 {
         let said = |message: &'static str| FindCoordinatorResponse::default().with_error_message(Some(text(message)));
         if !known {
@@ -57,12 +58,12 @@ pub async fn find_coordinator(
                 .with_node_id((-1).into())
                 .with_port(-1);
         }
-        return said(NO_ERROR).with_node_id(NODE_ID.into()).with_host(text(host)).with_port(port.into());
+        return said(NO_ERROR).with_node_id(node.into()).with_host(text(host)).with_port(port.into());
     }
     let one = |key: StrBytes| {
         let one = Coordinator::default().with_key(key);
         if known {
-            one.with_node_id(NODE_ID.into()).with_host(text(host.clone())).with_port(port.into())
+            one.with_node_id(node.into()).with_host(text(host.clone())).with_port(port.into())
         } else {
             one.with_error_code(errors::INVALID_REQUEST)
                 .with_error_message(Some(text(NO_SUCH_KIND)))

@@ -18,7 +18,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::errors;
 use super::once::once;
-use super::session::{NODE_ID, Session};
+use super::session::Session;
 use crate::base::{ErrorKind, TopicId, TopicName};
 use crate::broker::TopicSummary;
 
@@ -55,20 +55,21 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
         }
         _ => {
             let broker = session.broker().clone();
-            let described = |topic: TopicSummary| described(topic.name.as_str(), topic.id, topic.partitions);
+            let node = session.node();
+            let described = move |topic: TopicSummary| described(node, topic.name.as_str(), topic.id, topic.partitions);
             let all = move |_| broker.list_topics().into_iter().map(described).collect();
             session.broker().work(&session.work, all).await.unwrap_or_default()
         }
     };
     let (host, port) = session.advertised();
     let broker = MetadataResponseBroker::default()
-        .with_node_id(NODE_ID.into())
+        .with_node_id(session.node().into())
         .with_host(StrBytes::from_string(host))
         .with_port(port.into());
     MetadataResponse::default()
         .with_brokers(vec![broker])
         .with_cluster_id(Some(StrBytes::from_string(session.broker().server_id())))
-        .with_controller_id(NODE_ID.into())
+        .with_controller_id(session.node().into())
         .with_topics(topics)
 }
 
@@ -94,13 +95,13 @@ async fn named(
             None => None,
         };
         return match summary.filter(|(_, metadata)| metadata.id == id) {
-            Some((name, metadata)) => described(name.as_str(), metadata.id, metadata.partitions),
+            Some((name, metadata)) => described(session.node(), name.as_str(), metadata.id, metadata.partitions),
             None => refused(errors::UNKNOWN_TOPIC_ID),
         };
     };
     let Ok(name) = TopicName::new(name) else { return refused(errors::INVALID_TOPIC) };
     match session.broker().metadata(&name, create).await {
-        Ok(metadata) => described(name.as_str(), metadata.id, metadata.partitions),
+        Ok(metadata) => described(session.node(), name.as_str(), metadata.id, metadata.partitions),
         Err(error) if error.kind() == ErrorKind::NotFound => refused(errors::UNKNOWN_TOPIC_OR_PARTITION),
         // It is created when its client asks again: this is what Kafka says of a topic that is being created.
         Err(error) if error.kind() == ErrorKind::Overloaded => refused(errors::LEADER_NOT_AVAILABLE),
@@ -108,14 +109,14 @@ async fn named(
     }
 }
 
-fn described(name: &str, id: TopicId, partitions: u32) -> MetadataResponseTopic {
+fn described(node: i32, name: &str, id: TopicId, partitions: u32) -> MetadataResponseTopic {
     let partition = |number: u32| {
         MetadataResponsePartition::default()
             .with_partition_index(i32::try_from(number).unwrap_or(i32::MAX))
-            .with_leader_id(NODE_ID.into())
+            .with_leader_id(node.into())
             .with_leader_epoch(0)
-            .with_replica_nodes(vec![NODE_ID.into()])
-            .with_isr_nodes(vec![NODE_ID.into()])
+            .with_replica_nodes(vec![node.into()])
+            .with_isr_nodes(vec![node.into()])
     };
     MetadataResponseTopic::default()
         .with_name(Some(kafka_name(name)))
@@ -139,13 +140,13 @@ pub async fn describe_cluster(
     }
     let (host, port) = session.advertised();
     let broker = DescribeClusterBroker::default()
-        .with_broker_id(NODE_ID.into())
+        .with_broker_id(session.node().into())
         .with_host(StrBytes::from_string(host))
         .with_port(port.into());
     DescribeClusterResponse::default()
         .with_endpoint_type(BROKERS)
         .with_cluster_id(StrBytes::from_string(session.broker().server_id()))
-        .with_controller_id(NODE_ID.into())
+        .with_controller_id(session.node().into())
         .with_brokers(vec![broker])
 }
 
@@ -191,7 +192,7 @@ pub async fn describe_topic_partitions(
             }
         };
         let numbers = first.min(known.partitions)..known.partitions;
-        let told: Vec<_> = numbers.clone().take(left).map(told_partition).collect();
+        let told: Vec<_> = numbers.clone().take(left).map(|number| told_partition(session.node(), number)).collect();
         let (count, whole) = (told.len(), told.len() == numbers.len());
         left -= count;
         topics.push(answer.with_topic_id(uuid(known.id)).with_partitions(told));
@@ -206,13 +207,13 @@ pub async fn describe_topic_partitions(
     DescribeTopicPartitionsResponse::default().with_topics(topics)
 }
 
-fn told_partition(number: u32) -> DescribeTopicPartitionsResponsePartition {
+fn told_partition(node: i32, number: u32) -> DescribeTopicPartitionsResponsePartition {
     DescribeTopicPartitionsResponsePartition::default()
         .with_partition_index(i32::try_from(number).unwrap_or(i32::MAX))
-        .with_leader_id(NODE_ID.into())
+        .with_leader_id(node.into())
         .with_leader_epoch(0)
-        .with_replica_nodes(vec![NODE_ID.into()])
-        .with_isr_nodes(vec![NODE_ID.into()])
+        .with_replica_nodes(vec![node.into()])
+        .with_isr_nodes(vec![node.into()])
         .with_eligible_leader_replicas(Some(Vec::new()))
         .with_last_known_elr(Some(Vec::new()))
 }

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::metadata::{kafka_name, uuid};
-use super::session::{NODE_ID, Session};
+use super::session::Session;
 use super::{configs, errors};
 use crate::base::{TopicId, TopicName};
 use crate::broker::{NewTopic, TopicDescription};
@@ -72,7 +72,7 @@ async fn create_one(
     validate_only: bool,
 ) -> Result<TopicDescription, Refused> {
     let name = TopicName::new(&topic.name).map_err(|error| (errors::INVALID_TOPIC, error.to_string()))?;
-    let partitions = partitions(topic)?;
+    let partitions = partitions(session.node(), topic)?;
     let mut settings = Vec::new();
     for config in &topic.configs {
         if let Some(value) = &config.value {
@@ -88,7 +88,7 @@ async fn create_one(
 }
 
 /// How many partitions are asked for, by number or by where each of them is to be; `None` for the default.
-fn partitions(topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
+fn partitions(node: i32, topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
             let what = "both an assignment and a number of partitions or replicas".to_owned();
@@ -96,10 +96,10 @@ fn partitions(topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
         }
         let mut numbers: Vec<i32> = topic.assignments.iter().map(|part| part.partition_index).collect();
         numbers.sort_unstable();
-        let here = topic.assignments.iter().all(|part| part.broker_ids.iter().all(|id| id.0 == NODE_ID));
+        let here = topic.assignments.iter().all(|part| part.broker_ids.iter().all(|id| id.0 == node));
         let one = topic.assignments.iter().all(|part| part.broker_ids.len() == 1);
         if !here || !one || !numbers.iter().zip(0..).all(|(number, index)| *number == index) {
-            let what = format!("partitions are numbered from 0, each on broker {NODE_ID} alone");
+            let what = format!("partitions are numbered from 0, each on broker {node} alone");
             return Err((errors::INVALID_REPLICA_ASSIGNMENT, what));
         }
         return Ok(Some(u32::try_from(numbers.len()).unwrap_or(u32::MAX)));
