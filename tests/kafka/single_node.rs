@@ -1,9 +1,11 @@
 //! What a cluster of one node says of itself, and what it answers to requests that mean something with several nodes.
 
+use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use kafka_protocol::messages::{
-    DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
     MetadataRequest,
 };
 
@@ -62,6 +64,46 @@ async fn the_node_has_the_same_number_everywhere_which_is_configured() {
         assert_eq!(described(&mut client, &node.to_string()).await, 0);
         assert_eq!(described(&mut client, "").await, 0, "whichever there is");
         assert_eq!(described(&mut client, "1").await, 42, "there is none such");
+        running.stop().await;
+    }
+}
+
+/// Kafka with one broker refuses it; programs that are written for three brokers need it granted.
+#[tokio::test]
+async fn more_replicas_than_one_are_refused_unless_they_are_granted() {
+    for granted in [false, true] {
+        let running = Running::start_with(|config| config.kafka_grant_replication = granted).await;
+        let mut client = running.client().await;
+        let topic = |of: &str| CreatableTopic::default().with_name(name(of)).with_num_partitions(1);
+        let assigned = |of: &str, brokers: &[i32]| {
+            let on = CreatableReplicaAssignment::default().with_broker_ids(brokers.iter().map(|id| (*id).into()).collect());
+            topic(of).with_num_partitions(-1).with_replication_factor(-1).with_assignments(vec![on])
+        };
+        let (refused, elsewhere) = if granted { (0, 0) } else { (38, 39) };
+        let wishes = [
+            (topic("one").with_replication_factor(1), 0),
+            (topic("three").with_replication_factor(3), refused),
+            (assigned("elsewhere", &[0, 1]), elsewhere),
+            (assigned("other", &[2]), elsewhere),
+            (topic("none").with_replication_factor(0), 38),
+            (assigned("nowhere", &[]), 39),
+            (assigned("wrong", &[-1]), 39),
+        ];
+        for (wanted, code) in wishes {
+            let told = client.call(7, &CreateTopicsRequest::default().with_topics(vec![wanted.clone()])).await;
+            let told = &told.topics[0];
+            assert_eq!(told.error_code, code, "{wanted:?}");
+            if code == 0 {
+                assert_eq!(told.replication_factor, 1, "what there is, is told");
+            }
+        }
+        for (brokers, code) in [(&[0][..], 0), (&[1, 2], elsewhere), (&[], 39)] {
+            let on = CreatePartitionsAssignment::default().with_broker_ids(brokers.iter().map(|id| (*id).into()).collect());
+            let grow = CreatePartitionsTopic::default().with_name(name("one")).with_count(2);
+            let request = CreatePartitionsRequest::default().with_topics(vec![grow.with_assignments(Some(vec![on]))]);
+            let answer = client.call(3, &request.with_validate_only(true)).await;
+            assert_eq!(answer.results[0].error_code, code, "{brokers:?}");
+        }
         running.stop().await;
     }
 }

@@ -39,6 +39,15 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Number(&mut c.kafka_node_id),
     ),
     field(
+        "kafka_grant_replication",
+        "Kafka clients may ask for any replication factor and for replicas on any brokers, and get one replica, on this server; for \
+         programs that are written for three brokers. Else that is refused",
+        "true or false",
+        0,
+        1,
+        |c| Slot::Switch(&mut c.kafka_grant_replication),
+    ),
+    field(
         "kafka_consumer_session",
         "how long a consumer of a Kafka group whose partitions the server shares out (group.protocol=consumer) is a \
          member without a heartbeat; it is told to send nine in that time",

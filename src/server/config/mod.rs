@@ -51,6 +51,8 @@ pub struct ServerConfig {
     pub advertised: String,
     /// The number by which Kafka clients know this server.
     pub kafka_node_id: u32,
+    /// Whether Kafka clients may ask for any replication factor, which is 1.
+    pub kafka_grant_replication: bool,
     /// How long a member of a group that Kafka's newer protocol shares out is one without a heartbeat.
     pub kafka_consumer_session: Millis,
     /// The shortest session that a member of a classic group may ask for.
@@ -211,6 +213,7 @@ impl Default for ServerConfig {
             kafka_listen: AUTO.to_owned(),
             advertised: REACHED.to_owned(),
             kafka_node_id: 0,
+            kafka_grant_replication: false,
             kafka_consumer_session: Millis(45_000),
             kafka_min_session: Millis(6_000),
             kafka_max_session: Millis(1_800_000),

@@ -29,7 +29,7 @@ use super::groups::text;
 use super::metadata::kafka_name;
 use super::once::once;
 use super::session::Session;
-use super::topics::Refused;
+use super::topics::{Refused, is_here};
 use crate::base::{TopicName, limits};
 use crate::broker::{BrokerError, TopicDescription};
 
@@ -294,10 +294,9 @@ async fn grow(session: &Session, topic: &CreatePartitionsTopic, validate_only: b
         return Err((errors::INVALID_PARTITIONS, what));
     };
     if let Some(assignments) = &topic.assignments {
-        let node = session.node();
-        let here = assignments.iter().all(|assigned| assigned.broker_ids.len() == 1 && *assigned.broker_ids[0] == node);
+        let here = assignments.iter().all(|assigned| is_here(session, &assigned.broker_ids));
         if !here || assignments.len() != wanted as usize - there {
-            let what = format!("each new partition is on broker {node} alone");
+            let what = format!("each new partition is on broker {} alone", session.node());
             return Err((errors::INVALID_REPLICA_ASSIGNMENT, what));
         }
     }
