@@ -29,7 +29,7 @@ const LEAVING: i32 = -1;
 /// The epoch of who leaves a place that the next of its name takes.
 const AWAY: i32 = -2;
 /// Heartbeats in a session.
-const BEATS: u64 = 9;
+pub const BEATS: u64 = 9;
 /// How soon the next heartbeat is to come while partitions change hands, in milliseconds.
 const SOON_MS: u64 = 500;
 /// A member of this protocol, among the types of members.

@@ -6,6 +6,7 @@
 
 mod admin;
 mod api;
+mod brokers;
 mod commits;
 mod configs;
 mod connection;
