@@ -4,8 +4,10 @@ use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssign
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest,
+    ConsumerGroupDescribeRequest, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest, GroupId,
     MetadataRequest,
 };
 
@@ -106,4 +108,50 @@ async fn more_replicas_than_one_are_refused_unless_they_are_granted() {
         }
         running.stop().await;
     }
+}
+
+/// Kafka without an authorizer allows all that there is to do with a kind of thing, and says so to who asks.
+#[tokio::test]
+async fn who_asks_what_it_may_do_is_told_everything() {
+    const NOT_ASKED: i32 = i32::MIN;
+    let (topic, cluster, group) = (3576, 8096, 328);
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    let told = |asked: bool, operations| if asked { operations } else { NOT_ASKED };
+    for asked in [false, true] {
+        for version in 8..=12 {
+            let wanted = [MetadataRequestTopic::default().with_name(Some(name("t"))), {
+                MetadataRequestTopic::default().with_name(Some(name("a b")))
+            }];
+            let request = MetadataRequest::default()
+                .with_topics(Some(wanted.to_vec()))
+                .with_include_topic_authorized_operations(asked)
+                .with_include_cluster_authorized_operations(asked && version <= 10);
+            let answer = client.call(version, &request).await;
+            assert_eq!(answer.topics[0].topic_authorized_operations, told(asked, topic), "version {version}");
+            assert_eq!(answer.topics[1].topic_authorized_operations, NOT_ASKED, "there is no such topic");
+            assert_eq!(answer.cluster_authorized_operations, told(asked && version <= 10, cluster));
+        }
+        for version in 0..=1 {
+            let request = DescribeClusterRequest::default().with_endpoint_type(1);
+            let answer = client.call(version, &request.with_include_cluster_authorized_operations(asked)).await;
+            assert_eq!(answer.cluster_authorized_operations, told(asked, cluster));
+        }
+        for version in 3..=6 {
+            let request = DescribeGroupsRequest::default().with_groups(vec![GroupId(text("g"))]);
+            let answer = client.call(version, &request.with_include_authorized_operations(asked)).await;
+            assert_eq!(answer.groups[0].authorized_operations, told(asked && version < 6, group), "none such in 6");
+        }
+    }
+    assert_eq!(client.call(1, &super::consuming::join("m", &["t"])).await.error_code, 0);
+    for (version, asked) in [(0, false), (0, true), (1, false), (1, true)] {
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text("g"))]);
+        let answer = client.call(version, &request.with_include_authorized_operations(asked)).await;
+        assert_eq!(answer.groups[0].authorized_operations, told(asked, group));
+    }
+    let wanted = vec![TopicRequest::default().with_name(name("t"))];
+    let request = DescribeTopicPartitionsRequest::default().with_topics(wanted).with_response_partition_limit(1);
+    assert_eq!(client.call(0, &request).await.topics[0].topic_authorized_operations, topic, "always");
+    running.stop().await;
 }

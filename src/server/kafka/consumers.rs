@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::errors;
+use super::{errors, rights};
 use super::groups::{group_name, text};
 use super::metadata::{kafka_name, uuid};
 use super::once::once;
@@ -237,6 +237,7 @@ pub async fn describe(
             .with_group_epoch(epoch)
             .with_assignment_epoch(epoch)
             .with_assignor_name(text(look.assignor))
+            .with_authorized_operations(rights::told(request.include_authorized_operations, rights::GROUP))
             .with_members(look.members.into_iter().map(|of| member(version, of)).collect())
     });
     ConsumerGroupDescribeResponse::default().with_groups(groups.collect())

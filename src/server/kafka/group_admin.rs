@@ -12,7 +12,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::errors;
+use super::{errors, rights};
 use super::groups::{group_name, text};
 use super::once::once;
 use super::session::Session;
@@ -69,10 +69,14 @@ pub async fn describe(
     let mut groups = Vec::with_capacity(request.groups.len());
     for id in request.groups {
         let group = DescribedGroup::default().with_group_id(id.clone());
-        groups.push(match group_name(&id) {
+        let mut group = match group_name(&id) {
             Ok(name) => describe_one(&session, version, group, &name).await,
             Err(code) => group.with_error_code(code),
-        });
+        };
+        if group.error_code == errors::NONE {
+            group.authorized_operations = rights::told(request.include_authorized_operations, rights::GROUP);
+        }
+        groups.push(group);
     }
     DescribeGroupsResponse::default().with_groups(groups)
 }

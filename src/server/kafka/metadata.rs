@@ -16,9 +16,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::errors;
 use super::once::once;
 use super::session::Session;
+use super::{errors, rights};
 use crate::base::{ErrorKind, TopicId, TopicName};
 use crate::broker::TopicSummary;
 
@@ -42,7 +42,7 @@ pub fn kafka_name(name: &str) -> KafkaName {
 /// Answers Metadata: named topics, all, or none. Topics that are named are created, if the request and the server allow it.
 pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequest) -> MetadataResponse {
     let create = version < 4 || request.allow_auto_topic_creation;
-    let topics = match request.topics {
+    let mut topics = match request.topics {
         // An empty list has meant all in the first version, and none since.
         Some(mut topics) if !(version == 0 && topics.is_empty()) => {
             once(&mut topics, |topic| (topic.name.clone(), topic.topic_id));
@@ -61,6 +61,10 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
             session.broker().work(&session.work, all).await.unwrap_or_default()
         }
     };
+    let asked = request.include_topic_authorized_operations;
+    for topic in topics.iter_mut().filter(|topic| topic.error_code == errors::NONE) {
+        topic.topic_authorized_operations = rights::told(asked, rights::TOPIC);
+    }
     let (host, port) = session.advertised();
     let broker = MetadataResponseBroker::default()
         .with_node_id(session.node().into())
@@ -70,6 +74,10 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
         .with_brokers(vec![broker])
         .with_cluster_id(Some(StrBytes::from_string(session.broker().server_id())))
         .with_controller_id(session.node().into())
+        .with_cluster_authorized_operations(rights::told(
+            request.include_cluster_authorized_operations,
+            rights::CLUSTER,
+        ))
         .with_topics(topics)
 }
 
@@ -148,6 +156,10 @@ pub async fn describe_cluster(
         .with_cluster_id(StrBytes::from_string(session.broker().server_id()))
         .with_controller_id(session.node().into())
         .with_brokers(vec![broker])
+        .with_cluster_authorized_operations(rights::told(
+            request.include_cluster_authorized_operations,
+            rights::CLUSTER,
+        ))
 }
 
 /// Partitions of all topics that one answer to DescribeTopicPartitions may have.
@@ -195,6 +207,8 @@ pub async fn describe_topic_partitions(
         let told: Vec<_> = numbers.clone().take(left).map(|number| told_partition(session.node(), number)).collect();
         let (count, whole) = (told.len(), told.len() == numbers.len());
         left -= count;
+        // This request does not ask, and is always told.
+        let answer = answer.with_topic_authorized_operations(rights::TOPIC);
         topics.push(answer.with_topic_id(uuid(known.id)).with_partitions(told));
         if !whole {
             let next = first.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));

@@ -26,6 +26,7 @@ mod positions;
 mod produce;
 mod requests;
 mod response;
+mod rights;
 mod session;
 mod shape;
 mod shapes;
