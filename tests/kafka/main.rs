@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail loudly")]
 
 mod administering;
+mod bad_records;
 mod client;
 mod consuming;
 #[path = "../common/endpoint.rs"]
