@@ -1,14 +1,20 @@
 //! What a cluster of one node says of itself, and what it answers to requests that mean something with several nodes.
 
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ConsumerGroupDescribeRequest, CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, DescribeTopicPartitionsRequest, FindCoordinatorRequest, GroupId,
-    MetadataRequest,
+    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ConsumerGroupDescribeRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, FindCoordinatorRequest, GroupId, ListConfigResourcesRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest,
 };
 
 use super::client::{Client, Running, text};
@@ -153,5 +159,70 @@ async fn who_asks_what_it_may_do_is_told_everything() {
     let wanted = vec![TopicRequest::default().with_name(name("t"))];
     let request = DescribeTopicPartitionsRequest::default().with_topics(wanted).with_response_partition_limit(1);
     assert_eq!(client.call(0, &request).await.topics[0].topic_authorized_operations, topic, "always");
+    running.stop().await;
+}
+
+/// Pages and tools for operators ask for all of this, whatever they are to show.
+#[tokio::test]
+async fn what_means_something_with_several_nodes_is_answered_as_one_node_does() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 2).await;
+    for version in 0..=2 {
+        let topic = TopicPartitions::default().with_topic(name("t")).with_partitions(vec![0, 1, 2]);
+        let request = ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic]));
+        let answer = client.call(version, &request).await;
+        let parts = &answer.replica_election_results[0].partition_result;
+        let codes: Vec<_> = parts.iter().map(|part| (part.partition_id, part.error_code)).collect();
+        assert_eq!((answer.error_code, codes), (0, vec![(0, 84), (1, 84), (2, 3)]), "each has its leader");
+        let all = client.call(version, &ElectLeadersRequest::default().with_topic_partitions(None)).await;
+        assert_eq!((all.error_code, all.replica_election_results.len()), (0, 0));
+    }
+    let dirs = client.call(4, &DescribeLogDirsRequest::default().with_topics(None)).await;
+    let own = dirs.results[0].log_dir.clone();
+    for version in 1..=2 {
+        let topic = AlterReplicaLogDirTopic::default().with_name(name("t")).with_partitions(vec![0, 7]);
+        let dir = |path| AlterReplicaLogDir::default().with_path(path).with_topics(vec![topic.clone()]);
+        let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir(own.clone()), dir(text("/elsewhere"))]);
+        let answer = client.call(version, &request).await;
+        let codes: Vec<_> = answer.results[0].partitions.iter().map(|part| part.error_code).collect();
+        assert_eq!((answer.results.len(), codes), (1, vec![0, 3, 57, 3]));
+    }
+    for version in 0..=1 {
+        let to = |replicas: Option<&[i32]>| {
+            let replicas = replicas.map(|replicas| replicas.iter().map(|id| (*id).into()).collect());
+            let part = ReassignablePartition::default().with_partition_index(0).with_replicas(replicas);
+            let topic = ReassignableTopic::default().with_name(name("t")).with_partitions(vec![part]);
+            AlterPartitionReassignmentsRequest::default().with_topics(vec![topic])
+        };
+        for (replicas, code) in [(Some(&[0][..]), 0), (Some(&[1]), 39), (Some(&[0, 1]), 39), (None, 85)] {
+            let answer = client.call(version, &to(replicas)).await;
+            let part = &answer.responses[0].partitions[0];
+            assert_eq!((answer.error_code, part.error_code), (0, code), "{replicas:?}");
+            assert_eq!((answer.error_message, part.error_message.is_some()), (None, code != 0));
+        }
+    }
+    let ongoing = client.call(0, &ListPartitionReassignmentsRequest::default().with_topics(None)).await;
+    assert_eq!((ongoing.error_code, ongoing.error_message, ongoing.topics.len()), (0, None, 0));
+    for version in 0..=2 {
+        let topic = TopicData::default().with_topic_name(name("__cluster_metadata"));
+        let topic = topic.with_partitions(vec![PartitionData::default()]);
+        let answer = client.call(version, &DescribeQuorumRequest::default().with_topics(vec![topic])).await;
+        let part = &answer.topics[0].partitions[0];
+        assert_eq!((answer.error_code, part.error_code, part.leader_id.0), (0, 0, 0));
+        assert_eq!(part.current_voters.iter().map(|voter| voter.replica_id.0).collect::<Vec<_>>(), [0]);
+        assert_eq!(answer.nodes.len(), usize::from(version == 2));
+    }
+    let listed = async |client: &mut Client, version, kinds: &[i8]| {
+        let request = ListConfigResourcesRequest::default().with_resource_types(kinds.to_vec());
+        let answer = client.call(version, &request).await;
+        assert_eq!(answer.error_code, 0);
+        let listed = answer.config_resources.into_iter();
+        listed.map(|found| (found.resource_type, found.resource_name.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&mut client, 0, &[]).await, [], "metrics of clients");
+    assert_eq!(listed(&mut client, 1, &[2]).await, [(2, "t".to_owned())]);
+    assert_eq!(listed(&mut client, 1, &[]).await, [(2, "t".to_owned()), (4, "0".to_owned())]);
+    assert_eq!(listed(&mut client, 1, &[8, 16, 32]).await, []);
     running.stop().await;
 }

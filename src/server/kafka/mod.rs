@@ -30,6 +30,7 @@ mod rights;
 mod session;
 mod shape;
 mod shapes;
+mod single_node;
 #[cfg(test)]
 mod tests;
 mod topics;

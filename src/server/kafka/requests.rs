@@ -11,7 +11,7 @@ use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
 use super::wire::Reader;
 use super::{
-    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, positions, produce, shape, topics,
+    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, positions, produce, shape, single_node, topics,
     transactions,
 };
 use crate::base::limits;
@@ -27,13 +27,14 @@ const HEAD_BYTES: usize = 8;
 const LARGE_ANSWER: usize = 16 * 1024;
 
 /// Kinds whose answers list what there is: with thousands of topics or groups they take long to write.
-const LISTS: [i16; 6] = [
+const LISTS: [i16; 7] = [
     api::METADATA,
     api::LIST_GROUPS,
     api::DESCRIBE_GROUPS,
     api::DESCRIBE_CONFIGS,
     api::DESCRIBE_LOG_DIRS,
     api::OFFSET_FETCH,
+    api::LIST_CONFIG_RESOURCES,
 ];
 
 /// Begins with a request: batches are in the broker's queue when this returns (those that take long to check have been checked
@@ -201,6 +202,12 @@ fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
         api::OFFSET_FOR_LEADER_EPOCH => taker.take(opened, offsets::for_leader_epoch),
         api::DESCRIBE_LOG_DIRS => taker.take(opened, admin::describe_log_dirs),
         api::DESCRIBE_TOPIC_PARTITIONS => taker.take(opened, metadata::describe_topic_partitions),
+        api::ELECT_LEADERS => taker.take(opened, single_node::elect_leaders),
+        api::ALTER_REPLICA_LOG_DIRS => taker.take(opened, single_node::alter_replica_log_dirs),
+        api::ALTER_PARTITION_REASSIGNMENTS => taker.take(opened, single_node::alter_reassignments),
+        api::LIST_PARTITION_REASSIGNMENTS => taker.take(opened, single_node::list_reassignments),
+        api::DESCRIBE_QUORUM => taker.take(opened, single_node::describe_quorum),
+        api::LIST_CONFIG_RESOURCES => taker.take(opened, single_node::list_config_resources),
         key => Err(Hangup::Unknown { key, version: opened.asked.version }),
     }
 }
