@@ -21,9 +21,11 @@ mod grouping;
 mod hostile;
 #[cfg(feature = "librdkafka")]
 mod librdkafka;
+mod logging;
 mod members;
 mod metrics;
 mod nulls;
+mod old_versions;
 mod producing;
 mod refusing;
 mod single_node;

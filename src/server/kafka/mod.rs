@@ -21,6 +21,7 @@ mod group_admin;
 mod groups;
 mod metadata;
 mod offsets;
+mod old;
 mod once;
 mod positions;
 mod produce;
@@ -33,6 +34,7 @@ mod shapes;
 mod single_node;
 #[cfg(test)]
 mod tests;
+mod told;
 mod topics;
 mod transactions;
 mod wire;

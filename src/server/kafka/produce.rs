@@ -266,7 +266,9 @@ fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Respo
     }
     writer.out.put_i32(0);
     writer.tags();
-    Asked::finish(writer.out, [], None)
+    let mut response = Asked::finish(writer.out, [], None);
+    answers.iter().flat_map(|(_, answers)| answers).for_each(|(_, answer)| response.errors.note(answer.error));
+    response
 }
 
 /// A new identity. One that a producer brings along is not gone on with: without a transactional id nobody else can have it.

@@ -1,5 +1,6 @@
 //! From a frame to what becomes of it.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,9 +10,10 @@ use super::api::{self, Api};
 use super::connection::Pending;
 use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
-use super::wire::Reader;
+use super::told::{Told, telling};
+use super::wire::{Reader, WireError};
 use super::{
-    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, positions, produce, shape, single_node, topics,
+    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, old, positions, produce, shape, single_node, topics,
     transactions,
 };
 use crate::base::limits;
@@ -47,7 +49,8 @@ pub async fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Res
     session.shared.metrics.request(api.name);
     if asked.key == api::API_VERSIONS {
         let answer = versions(api, asked.version, asked.correlation);
-        return Ok(Box::pin(std::future::ready(Ok(Some(answer)))));
+        let told = Told::of(api, asked.version, "");
+        return Ok(telling(told, Box::pin(std::future::ready(Ok(Some(answer))))));
     }
     let opened = if frame.len() > limits::INLINE_BYTES && api.shape.is_some() {
         // Up to a hundred thousand elements to walk over.
@@ -56,18 +59,19 @@ pub async fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Res
     } else {
         open(api, asked, frame)?
     };
-    match asked.key {
-        api::PRODUCE => {
-            let begun = produce::begin(session, asked, opened.body, grant).await;
-            begun.map_err(|error| malformed(api, asked.version, &error))
-        }
+    let told = Told::of(api, asked.version, &opened.client);
+    let broken = |error: WireError| malformed(api, asked.version, &error);
+    let pending: Pending = match asked.key {
+        key if old::knows(key, asked.version) => old::begin(session, asked, opened.body, grant).map_err(broken)?,
+        api::PRODUCE => produce::begin(session, asked, opened.body, grant).await.map_err(broken)?,
         api::FETCH => {
-            let wanted = fetch::parse(&opened.body, asked).map_err(|error| malformed(api, asked.version, &error))?;
+            let wanted = fetch::parse(&opened.body, asked).map_err(broken)?;
             drop(grant);
-            Ok(Box::pin(fetch::answer(session.clone(), asked, wanted)))
+            Box::pin(fetch::answer(session.clone(), asked, wanted))
         }
-        _ => control(opened, Answering { session: session.clone(), grant }),
-    }
+        _ => control(opened, Answering { session: session.clone(), grant })?,
+    };
+    Ok(telling(told, pending))
 }
 
 /// A request whose head has been read. What is not walked by hand has been walked by its shape.
@@ -92,7 +96,8 @@ fn asked(frame: &[u8]) -> Result<(&'static Api, Asked), Hangup> {
 /// The rest of the head, and the look at what follows that decoding relies on.
 fn open(api: &'static Api, asked: Asked, mut frame: BytesMut) -> Result<Opened, Hangup> {
     let Asked { key, version, flexible, .. } = asked;
-    if !api.has(version) {
+    let old = old::knows(key, version);
+    if !old && !api.has(version) {
         return Err(Hangup::Unknown { key, version });
     }
     let mut reader = Reader::new(&frame, false);
@@ -107,9 +112,12 @@ fn open(api: &'static Api, asked: Asked, mut frame: BytesMut) -> Result<Opened, 
         if body.len() > CONTROL_BYTES {
             return Err(Hangup::Large { name: api.name, bytes: body.len(), limit: CONTROL_BYTES });
         }
-        let mut walk = Reader::new(&body, flexible);
-        shape::walk(&mut walk, version, fields).map_err(|error| malformed(api, version, &error))?;
-        elements = walk.elements();
+        // The others are walked by hand.
+        if !old {
+            let mut walk = Reader::new(&body, flexible);
+            shape::walk(&mut walk, version, fields).map_err(|error| malformed(api, version, &error))?;
+            elements = walk.elements();
+        }
     }
     Ok(Opened { api, asked, client, body, elements })
 }
@@ -148,7 +156,7 @@ trait Taker {
     fn take<Q, A, H, F>(self, opened: Opened, handle: H) -> Result<Self::Taken, Hangup>
     where
         Q: Decodable + Send + 'static,
-        A: Encodable + Send + 'static,
+        A: Encodable + Debug + Send + 'static,
         H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
         F: Future<Output = A> + Send + 'static;
 }
@@ -224,7 +232,7 @@ impl Taker for Answering {
     fn take<Q, A, H, F>(self, mut opened: Opened, handle: H) -> Result<Pending, Hangup>
     where
         Q: Decodable + Send + 'static,
-        A: Encodable + Send + 'static,
+        A: Encodable + Debug + Send + 'static,
         H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
         F: Future<Output = A> + Send + 'static,
     {
@@ -284,6 +292,8 @@ pub fn decode(frame: BytesMut) -> Result<(), Hangup> {
     }
     let opened = open(api, asked, frame)?;
     match asked.key {
+        key if old::knows(key, asked.version) => old::decode(key, asked.version, &opened.body)
+            .map_err(|error| malformed(api, asked.version, &error)),
         api::PRODUCE => {
             produce::parse(&opened.body, asked).map(drop).map_err(|error| malformed(api, asked.version, &error))
         }
@@ -305,7 +315,7 @@ impl Taker for Decoding {
     fn take<Q, A, H, F>(self, mut opened: Opened, _: H) -> Result<(), Hangup>
     where
         Q: Decodable + Send + 'static,
-        A: Encodable + Send + 'static,
+        A: Encodable + Debug + Send + 'static,
         H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
         F: Future<Output = A> + Send + 'static,
     {

@@ -13,10 +13,13 @@
 //! - Everything else that is not there is null: racks, instances, documentation that was not asked for, the name of a topic that was
 //!   asked for by an unknown id, cursors, assignments that have not changed.
 
+use std::fmt::Debug;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 
 use super::session::Hangup;
+use super::told::{self, Codes};
 use super::wire::Writer;
 use crate::server::budget::Grant;
 
@@ -27,6 +30,8 @@ pub struct Response {
     pub pieces: Vec<Bytes>,
     /// What they hold.
     pub grant: Option<Grant>,
+    /// The errors in it, for the log; not looked for in every answer if nothing of them is logged.
+    pub errors: Codes,
 }
 
 /// What an answer repeats of its request.
@@ -60,18 +65,22 @@ impl Asked {
         let mut head = head;
         head[..4].copy_from_slice(&i32::try_from(bytes).unwrap_or(i32::MAX).to_be_bytes());
         pieces[0] = head.freeze();
-        Response { pieces, grant }
+        Response { pieces, grant, errors: Codes::default() }
     }
 
     /// An answer of one of the crate's structs.
     ///
     /// # Errors
     /// The struct has a field that its version cannot carry: a fault of this module.
-    pub fn answer(&self, message: &impl Encodable) -> Result<Response, Hangup> {
+    pub fn answer(&self, message: &(impl Encodable + Debug)) -> Result<Response, Hangup> {
         let mut writer = self.writer();
         message
             .encode(&mut writer.out, self.version)
             .map_err(|error| Hangup::Fault(format!("the answer cannot be encoded: {error}")))?;
-        Ok(Self::finish(writer.out, [], None))
+        let mut response = Self::finish(writer.out, [], None);
+        if told::is_wanted() {
+            response.errors = Codes::of(message);
+        }
+        Ok(response)
     }
 }
