@@ -174,7 +174,7 @@ async fn what_cannot_be_read_in_an_old_version_ends_the_connection() {
     let running = Running::start().await;
     let whole = produce_body(-1);
     for (key, version) in [(0, 0), (0, 2), (1, 0), (1, 3), (2, 0), (8, 0), (8, 1)] {
-        for body in [&[][..], &whole[..5], &[0xff; 40], &[0x7f; 40]] {
+        for body in [&[][..], &whole[..5], &[0x7f; 40]] {
             let mut client = running.client().await;
             client.send_raw(key, version, false, body).await;
             assert_eq!(client.next().await, None, "key {key} version {version} {body:02x?}");
