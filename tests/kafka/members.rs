@@ -6,8 +6,8 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, InitProducerIdRequest, LeaveGroupRequest, OffsetDeleteRequest, OffsetDeleteResponse,
-    TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, DeleteGroupsRequest, InitProducerIdRequest, LeaveGroupRequest, OffsetDeleteRequest,
+    OffsetDeleteResponse, TxnOffsetCommitRequest,
 };
 use tidelog::base::Millis;
 
@@ -192,5 +192,21 @@ async fn a_group_in_use_forgets_positions_in_topics_that_no_member_reads() {
         assert_eq!(client.call(1, &consuming::beat(member, -1)).await.error_code, 0);
     }
     assert_eq!(codes(&client.call(0, &forget(&["read"])).await), (0, vec![0]), "nobody reads it any more");
+    running.stop().await;
+}
+
+/// An empty group keeps its generation, and becoming empty is one: whoever was a member before does not find its own in use again.
+#[tokio::test]
+async fn generations_go_on_where_a_group_became_empty() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    for generation in [1, 3, 5] {
+        let member = joined(&mut client, 5).await;
+        assert_eq!((member.error_code, member.generation_id), (0, generation));
+        leave(&mut client, &member.member_id).await;
+    }
+    let delete = DeleteGroupsRequest::default().with_groups_names(vec![group("g")]);
+    assert_eq!(client.call(2, &delete).await.results[0].error_code, 0);
+    assert_eq!(joined(&mut client, 5).await.generation_id, 1, "this is another group");
     running.stop().await;
 }

@@ -52,10 +52,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new() -> Self {
+    /// A group that was empty since a generation, 0 for a new one.
+    pub(crate) fn from_generation(generation: i32) -> Self {
         Self {
             state: State::Empty,
-            generation: 0,
+            generation,
             protocol_type: String::new(),
             protocol: String::new(),
             leader: None,

@@ -4,6 +4,7 @@
 //! Members live in memory only: after a restart they are unknown, and join again. What lasts are committed positions, which
 //! are those of every other group.
 
+mod generations;
 mod machine;
 mod member;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use super::broker::lock;
 use super::queue::GroupMember;
 use super::task;
 use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
+pub(crate) use generations::Generations;
 use machine::Machine;
 use types::{Answer, Ticket};
 pub use types::{ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice};
@@ -135,6 +137,9 @@ impl ClassicGroup {
         bytes.fetch_add(inside.machine.bytes(), Ordering::Relaxed);
         bytes.fetch_sub(before, Ordering::Relaxed);
         let over = inside.machine.is_over().then(|| inside.hold.take()).flatten();
+        if let Some(hold) = over.as_ref().filter(|hold| !hold.is_ended()) {
+            broker.generations.keep(hold.name(), inside.machine.generation);
+        }
         drop(inside);
         if let Some(hold) = over {
             let mut groups = lock(&broker.classics.0);
@@ -194,7 +199,7 @@ impl Broker {
         if let Some(group) = groups.get(name) {
             return Ok(Arc::clone(group));
         }
-        let inside = Inside { machine: Machine::new(), hold: Some(hold), tickets: 0, waiting: HashMap::new() };
+        let inside = Inside { machine: Machine::from_generation(self.generations.take(name)), hold: Some(hold), tickets: 0, waiting: HashMap::new() };
         let group = Arc::new(ClassicGroup { inside: Mutex::new(inside), changed: Notify::new() });
         groups.insert(name.clone(), Arc::clone(&group));
         task::spawn("classic group", Arc::clone(&group).run(Arc::downgrade(self)));
