@@ -1,18 +1,20 @@
 //! Who may do what in a group, by Kafka's rules: members of both protocols, and who is none.
 
 use bytes::Bytes;
+use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, DeleteGroupsRequest, InitProducerIdRequest, LeaveGroupRequest, OffsetDeleteRequest,
-    OffsetDeleteResponse, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, DeleteGroupsRequest, DeleteRecordsRequest, InitProducerIdRequest, LeaveGroupRequest, OffsetDeleteRequest,
+    OffsetDeleteResponse, OffsetFetchRequest, TxnOffsetCommitRequest,
 };
 use tidelog::base::Millis;
 
-use super::client::{Client, Running, text};
+use super::client::{Client, Running, batch, text};
 use super::grouping::{commit, committed, group, joined, position, synced};
+use super::producing::produce;
 use super::topics::{create_topic, name};
 use super::{consuming, grouping};
 
@@ -208,5 +210,45 @@ async fn generations_go_on_where_a_group_became_empty() {
     let delete = DeleteGroupsRequest::default().with_groups_names(vec![group("g")]);
     assert_eq!(client.call(2, &delete).await.results[0].error_code, 0);
     assert_eq!(joined(&mut client, 5).await.generation_id, 1, "this is another group");
+    running.stop().await;
+}
+
+/// kafkajs commits -1 and -2 when it is reset, or when its offset is out of range, and stops where that is refused.
+#[tokio::test]
+async fn offsets_below_0_are_given_back_as_they_were_said_and_mean_an_offset_for_everybody_else() {
+    let mut running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    for _ in 0..5 {
+        produce(&mut client, 9, "t", batch(&["a", "b"])).await;
+    }
+    let below = DeleteRecordsPartition::default().with_partition_index(0).with_offset(4);
+    let below = DeleteRecordsTopic::default().with_name(name("t")).with_partitions(vec![below]);
+    assert_eq!(client.call(2, &DeleteRecordsRequest::default().with_topics(vec![below])).await.topics[0].partitions[0].error_code, 0);
+    let floor = async |running: &Running| {
+        let native = tidelog::client::Client::connect(running.server.addresses()[0].to_string()).await.unwrap();
+        let seen = native.admin().describe_group("g").await.unwrap();
+        seen.partitions.iter().find(|part| part.partition == 0).unwrap().floor
+    };
+    for version in 2..=9 {
+        for (offset, meant) in [(-1, 10), (7, 7), (-2, 4), (-3, 4), (i64::MIN, 4)] {
+            for said in ["", "note", "\0", "\0-2\0x"] {
+                assert_eq!(committed(&mut client, version, &commit("", -1, offset, said)).await, 0, "{offset} {said:?}");
+                assert_eq!(position(&mut client, version.min(7), "g", 0).await, (offset, said.to_owned(), 0));
+            }
+            assert_eq!(floor(&running).await, meant, "what {offset} means to others");
+        }
+    }
+    // Also of a member, in all positions of the group, and after a restart.
+    let member = joined(&mut client, 5).await;
+    assert_eq!(synced(&mut client, 3, &member, Bytes::new()).await, 0);
+    assert_eq!(committed(&mut client, 9, &commit(&member.member_id, member.generation_id, -2, "n")).await, 0);
+    for _ in 0..2 {
+        let all = OffsetFetchRequest::default().with_group_id(group("g")).with_topics(None);
+        let part = client.call(7, &all).await.topics[0].partitions[0].clone();
+        assert_eq!((part.committed_offset, part.metadata), (-2, Some(text("n"))));
+        running = Running::start_in(running.stop().await, |_| {}).await;
+        client = running.client().await;
+    }
     running.stop().await;
 }

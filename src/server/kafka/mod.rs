@@ -28,6 +28,7 @@ mod produce;
 mod requests;
 mod response;
 mod rights;
+mod said;
 mod session;
 mod shape;
 mod shapes;

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 };
 
 use super::commits::Commits;
-use super::errors;
+use super::{errors, said};
 use super::groups::{group_name, text};
 use super::metadata::kafka_name;
 use super::once::{once, once_each};
@@ -37,7 +37,7 @@ pub async fn commit(session: Arc<Session>, version: i16, request: OffsetCommitRe
             (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
         })
     });
-    let (named, commits) = Commits::of(named);
+    let (named, commits) = Commits::of(session.broker(), named);
     let outcomes = match group_name(&request.group_id) {
         Ok(name) => commit_as(&session, version, &name, voice, commits).await,
         Err(code) => Err(code),
@@ -105,7 +105,7 @@ async fn positions_of(
     let name = group_name(group)?;
     let Some(topics) = topics else {
         let mut found: Vec<(KafkaName, Vec<(i32, Told)>)> = Vec::new();
-        for position in session.broker().positions(&name, None).await {
+        for position in said::told(session.broker().positions(&name, None).await) {
             let waits = stable && session.broker().is_position_staged(&name, &position.topic, position.partition);
             let told = match waits {
                 true => UNSTABLE,
@@ -125,7 +125,7 @@ async fn positions_of(
             named.extend(partitions.iter().filter_map(|number| Some((topic.clone(), u32::try_from(*number).ok()?))));
         }
     }
-    let held = session.broker().positions(&name, Some(named)).await;
+    let held = said::told(session.broker().positions(&name, Some(named)).await);
     let held: HashMap<(&str, i32), &crate::broker::GroupPosition> = held
         .iter()
         .filter_map(|position| Some(((position.topic.as_str(), i32::try_from(position.partition).ok()?), position)))

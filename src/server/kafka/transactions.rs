@@ -124,7 +124,7 @@ pub async fn commit_offsets(
             (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
         })
     });
-    let (named, commits) = Commits::of(named);
+    let (named, commits) = Commits::of(session.broker(), named);
     let mut codes = named.codes(&stage(&session, version, &request, commits).await);
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
