@@ -121,19 +121,37 @@ impl std::error::Error for BrokerError {
 
 impl From<CatalogError> for BrokerError {
     fn from(error: CatalogError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), range: None, source: Some(Box::new(error)), refused: None }
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            range: None,
+            source: Some(Box::new(error)),
+            refused: None,
+        }
     }
 }
 
 impl From<SettingError> for BrokerError {
     fn from(error: SettingError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), range: None, source: Some(Box::new(error)), refused: None }
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            range: None,
+            source: Some(Box::new(error)),
+            refused: None,
+        }
     }
 }
 
 impl From<NameError> for BrokerError {
     fn from(error: NameError) -> Self {
-        Self { kind: ErrorKind::InvalidRequest, message: error.to_string(), range: None, source: Some(Box::new(error)), refused: None }
+        Self {
+            kind: ErrorKind::InvalidRequest,
+            message: error.to_string(),
+            range: None,
+            source: Some(Box::new(error)),
+            refused: None,
+        }
     }
 }
 

@@ -53,7 +53,8 @@ impl fmt::Debug for RefusedBatch {
 impl RefusedBatch {
     /// The batch, if the error is about some of its records and a look at all of them tells which.
     pub(super) fn of(error: &BrokerError, batch: BytesMut) -> Option<Box<Self>> {
-        let about_records = matches!(error.batch_error(), Some(BatchError::NoKey { .. } | BatchError::Timestamp { .. }));
+        let about_records =
+            matches!(error.batch_error(), Some(BatchError::NoKey { .. } | BatchError::Timestamp { .. }));
         about_records.then(|| Box::new(Self(batch)))
     }
 }
@@ -65,9 +66,8 @@ fn look(batch: &[u8], settings: &TopicSettings, now: TimestampMs) -> Vec<BadReco
     let (after, before) = (limit(settings.timestamp_after_max), limit(settings.timestamp_before_max));
     let mut found = Vec::new();
     let walked = walk_records(batch, Bounds::own(settings.max_message_bytes.as_usize()), |index, time, has_key| {
-        let off = time.is_some_and(|time| {
-            beyond(time.saturating_sub(now), after) || beyond(now.saturating_sub(time), before)
-        });
+        let off = time
+            .is_some_and(|time| beyond(time.saturating_sub(now), after) || beyond(now.saturating_sub(time), before));
         let why = match time {
             Some(time) if off => Some(BadReason::Timestamp(time)),
             _ if !has_key && settings.cleanup.compacts() => Some(BadReason::NoKey),

@@ -72,12 +72,7 @@ pub const HINTS: [Hint; 9] = [
         HintKind::Switch,
         None,
     ),
-    hint(
-        "kafka.message.format.version",
-        "kept, without effect: records have format 2",
-        HintKind::Word,
-        None,
-    ),
+    hint("kafka.message.format.version", "kept, without effect: records have format 2", HintKind::Word, None),
 ];
 
 impl Hint {

@@ -314,7 +314,8 @@ async fn records_of_a_topic_that_is_only_compacted_are_not_deleted_by_their_offs
         create_topic(&mut client, topic, 1).await;
         let config = Change::default().with_name(text("cleanup.policy")).with_value(Some(text(policy)));
         let resource = IncrementalResource::default().with_resource_type(2).with_resource_name(text(topic));
-        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(vec![config])]);
+        let request =
+            IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(vec![config])]);
         assert_eq!(client.call(1, &request).await.responses[0].error_code, 0);
         produce(&mut client, 9, topic, batch(&["a", "b", "c"])).await;
         let part = DeleteRecordsPartition::default().with_partition_index(0).with_offset(2);

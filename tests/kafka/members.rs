@@ -7,8 +7,8 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, DeleteGroupsRequest, DeleteRecordsRequest, InitProducerIdRequest, LeaveGroupRequest, OffsetDeleteRequest,
-    OffsetDeleteResponse, OffsetFetchRequest, TxnOffsetCommitRequest,
+    AddOffsetsToTxnRequest, DeleteGroupsRequest, DeleteRecordsRequest, InitProducerIdRequest, LeaveGroupRequest,
+    OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest, TxnOffsetCommitRequest,
 };
 use tidelog::base::Millis;
 
@@ -224,7 +224,11 @@ async fn offsets_below_0_are_given_back_as_they_were_said_and_mean_an_offset_for
     }
     let below = DeleteRecordsPartition::default().with_partition_index(0).with_offset(4);
     let below = DeleteRecordsTopic::default().with_name(name("t")).with_partitions(vec![below]);
-    assert_eq!(client.call(2, &DeleteRecordsRequest::default().with_topics(vec![below])).await.topics[0].partitions[0].error_code, 0);
+    assert_eq!(
+        client.call(2, &DeleteRecordsRequest::default().with_topics(vec![below])).await.topics[0].partitions[0]
+            .error_code,
+        0
+    );
     let floor = async |running: &Running| {
         let native = tidelog::client::Client::connect(running.server.addresses()[0].to_string()).await.unwrap();
         let seen = native.admin().describe_group("g").await.unwrap();
@@ -233,7 +237,11 @@ async fn offsets_below_0_are_given_back_as_they_were_said_and_mean_an_offset_for
     for version in 2..=9 {
         for (offset, meant) in [(-1, 10), (7, 7), (-2, 4), (-3, 4), (i64::MIN, 4)] {
             for said in ["", "note", "\0", "\0-2\0x"] {
-                assert_eq!(committed(&mut client, version, &commit("", -1, offset, said)).await, 0, "{offset} {said:?}");
+                assert_eq!(
+                    committed(&mut client, version, &commit("", -1, offset, said)).await,
+                    0,
+                    "{offset} {said:?}"
+                );
                 assert_eq!(position(&mut client, version.min(7), "g", 0).await, (offset, said.to_owned(), 0));
             }
             assert_eq!(floor(&running).await, meant, "what {offset} means to others");

@@ -84,7 +84,8 @@ async fn more_replicas_than_one_are_refused_unless_they_are_granted() {
         let mut client = running.client().await;
         let topic = |of: &str| CreatableTopic::default().with_name(name(of)).with_num_partitions(1);
         let assigned = |of: &str, brokers: &[i32]| {
-            let on = CreatableReplicaAssignment::default().with_broker_ids(brokers.iter().map(|id| (*id).into()).collect());
+            let on =
+                CreatableReplicaAssignment::default().with_broker_ids(brokers.iter().map(|id| (*id).into()).collect());
             topic(of).with_num_partitions(-1).with_replication_factor(-1).with_assignments(vec![on])
         };
         let (refused, elsewhere) = if granted { (0, 0) } else { (38, 39) };
@@ -106,7 +107,8 @@ async fn more_replicas_than_one_are_refused_unless_they_are_granted() {
             }
         }
         for (brokers, code) in [(&[0][..], 0), (&[1, 2], elsewhere), (&[], 39)] {
-            let on = CreatePartitionsAssignment::default().with_broker_ids(brokers.iter().map(|id| (*id).into()).collect());
+            let on =
+                CreatePartitionsAssignment::default().with_broker_ids(brokers.iter().map(|id| (*id).into()).collect());
             let grow = CreatePartitionsTopic::default().with_name(name("one")).with_count(2);
             let request = CreatePartitionsRequest::default().with_topics(vec![grow.with_assignments(Some(vec![on]))]);
             let answer = client.call(3, &request.with_validate_only(true)).await;

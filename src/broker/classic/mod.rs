@@ -199,7 +199,12 @@ impl Broker {
         if let Some(group) = groups.get(name) {
             return Ok(Arc::clone(group));
         }
-        let inside = Inside { machine: Machine::from_generation(self.generations.take(name)), hold: Some(hold), tickets: 0, waiting: HashMap::new() };
+        let inside = Inside {
+            machine: Machine::from_generation(self.generations.take(name)),
+            hold: Some(hold),
+            tickets: 0,
+            waiting: HashMap::new(),
+        };
         let group = Arc::new(ClassicGroup { inside: Mutex::new(inside), changed: Notify::new() });
         groups.insert(name.clone(), Arc::clone(&group));
         task::spawn("classic group", Arc::clone(&group).run(Arc::downgrade(self)));

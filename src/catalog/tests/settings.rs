@@ -125,9 +125,8 @@ fn configuration_files_name_what_differs_from_the_defaults() {
 
 #[test]
 fn of_two_sizes_that_contradict_each_other_the_default_gives_way() {
-    let with = |name: &str, value: &str| {
-        TopicSettings::default().with(&[(name.to_owned(), value.to_owned())].into()).unwrap()
-    };
+    let with =
+        |name: &str, value: &str| TopicSettings::default().with(&[(name.to_owned(), value.to_owned())].into()).unwrap();
     let small = with("segment_bytes", "1MiB");
     assert_eq!((small.segment_bytes, small.max_message_bytes), (Bytes(1 << 20), Bytes(1 << 20)));
     let large = TopicSettings { segment_bytes: Bytes(8 << 20), ..TopicSettings::default() };
@@ -155,7 +154,9 @@ fn what_means_something_to_kafka_alone_is_checked_and_kept() {
     assert_eq!(settings.hints.len(), HINTS.len());
     let json = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<TopicSettings>(&json).unwrap(), settings);
-    for (name, value) in [("kafka.flush.messages", "0"), ("kafka.preallocate", "yes"), ("kafka.segment.index.bytes", "3")] {
+    for (name, value) in
+        [("kafka.flush.messages", "0"), ("kafka.preallocate", "yes"), ("kafka.segment.index.bytes", "3")]
+    {
         assert!(settings.set(name, value).is_err(), "{name} = {value}");
     }
 }

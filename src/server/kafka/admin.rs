@@ -24,12 +24,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::configs::{self, Config};
-use super::{brokers, errors};
 use super::groups::text;
 use super::metadata::kafka_name;
 use super::once::once;
 use super::session::Session;
 use super::topics::{Refused, is_here};
+use super::{brokers, errors};
 use crate::base::{TopicName, limits};
 use crate::broker::{BrokerError, TopicDescription};
 

@@ -13,11 +13,11 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::{errors, rights};
 use super::groups::{group_name, text};
 use super::metadata::{kafka_name, uuid};
 use super::once::once;
 use super::session::Session;
+use super::{errors, rights};
 use crate::base::{PartitionId, TopicId, TopicName, TopicRegex};
 use crate::broker::{BrokerError, ConsumerBeat, ConsumerJoin, ConsumerMember, ConsumerShare, GroupProtocol};
 use crate::catalog::Assignor;

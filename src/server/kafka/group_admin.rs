@@ -12,10 +12,10 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::{errors, rights};
 use super::groups::{group_name, text};
 use super::once::once;
 use super::session::Session;
+use super::{errors, rights};
 use crate::base::GroupName;
 use crate::broker::GroupProtocol;
 use crate::catalog::GroupKind;

@@ -53,10 +53,7 @@ pub async fn find_coordinator(
     if version < 4 {
         let said = |message: &'static str| FindCoordinatorResponse::default().with_error_message(Some(text(message)));
         if !known {
-            return said(NO_SUCH_KIND)
-                .with_error_code(errors::INVALID_REQUEST)
-                .with_node_id((-1).into())
-                .with_port(-1);
+            return said(NO_SUCH_KIND).with_error_code(errors::INVALID_REQUEST).with_node_id((-1).into()).with_port(-1);
         }
         return said(NO_ERROR).with_node_id(node.into()).with_host(text(host)).with_port(port.into());
     }

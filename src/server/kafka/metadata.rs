@@ -81,12 +81,7 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
         .with_topics(topics)
 }
 
-async fn named(
-    session: &Session,
-    version: i16,
-    topic: MetadataRequestTopic,
-    create: bool,
-) -> MetadataResponseTopic {
+async fn named(session: &Session, version: i16, topic: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
     let refused = |code| {
         // Topics without a name are answered since they can be asked for by their ids.
         let name = topic.name.clone().or_else(|| (version < IDS_SINCE).then(KafkaName::default));

@@ -13,11 +13,11 @@ use kafka_protocol::messages::{
 };
 
 use super::commits::Commits;
-use super::{errors, said};
 use super::groups::{group_name, text};
 use super::metadata::kafka_name;
 use super::once::{once, once_each};
 use super::session::Session;
+use super::{errors, said};
 use crate::base::{GroupName, PartitionId, TopicName};
 use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit, Epoch, GroupProtocol};
 

@@ -10,11 +10,11 @@ use super::api::{self, Api};
 use super::connection::Pending;
 use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
-use super::told::{Told, telling};
+use super::told::{self, Told, telling};
 use super::wire::{Reader, WireError};
 use super::{
-    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, old, positions, produce, shape, single_node, topics,
-    transactions,
+    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, old, positions, produce,
+    shape, single_node, topics, transactions,
 };
 use crate::base::limits;
 use crate::server::budget::Grant;
@@ -90,7 +90,8 @@ fn asked(frame: &[u8]) -> Result<(&'static Api, Asked), Hangup> {
     let mut reader = Reader::new(frame, false);
     let (key, version, correlation) = (reader.i16()?, reader.i16()?, reader.i32()?);
     let api = Api::of(key).ok_or(Hangup::Unknown { key, version })?;
-    Ok((api, Asked { key, version, flexible: api.is_flexible(version), correlation }))
+    let (flexible, told) = (api.is_flexible(version), told::is_wanted());
+    Ok((api, Asked { key, version, flexible, correlation, told }))
 }
 
 /// The rest of the head, and the look at what follows that decoding relies on.
@@ -292,8 +293,9 @@ pub fn decode(frame: BytesMut) -> Result<(), Hangup> {
     }
     let opened = open(api, asked, frame)?;
     match asked.key {
-        key if old::knows(key, asked.version) => old::decode(key, asked.version, &opened.body)
-            .map_err(|error| malformed(api, asked.version, &error)),
+        key if old::knows(key, asked.version) => {
+            old::decode(key, asked.version, &opened.body).map_err(|error| malformed(api, asked.version, &error))
+        }
         api::PRODUCE => {
             produce::parse(&opened.body, asked).map(drop).map_err(|error| malformed(api, asked.version, &error))
         }

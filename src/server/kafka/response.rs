@@ -19,7 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 
 use super::session::Hangup;
-use super::told::{self, Codes};
+use super::told::Codes;
 use super::wire::Writer;
 use crate::server::budget::Grant;
 
@@ -45,6 +45,8 @@ pub struct Asked {
     pub flexible: bool,
     /// The client's number for it.
     pub correlation: i32,
+    /// The log wants to know of errors in the answer.
+    pub told: bool,
 }
 
 impl Asked {
@@ -78,7 +80,7 @@ impl Asked {
             .encode(&mut writer.out, self.version)
             .map_err(|error| Hangup::Fault(format!("the answer cannot be encoded: {error}")))?;
         let mut response = Self::finish(writer.out, [], None);
-        if told::is_wanted() {
+        if self.told {
             response.errors = Codes::of(message);
         }
         Ok(response)

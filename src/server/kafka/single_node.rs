@@ -47,11 +47,7 @@ fn partition(session: &Session, topic: &str, number: i32) -> Result<(), Refused>
 }
 
 /// Answers ElectLeaders: every partition has its leader. Who names none is told only of those that have not, which are none.
-pub async fn elect_leaders(
-    session: Arc<Session>,
-    _version: i16,
-    request: ElectLeadersRequest,
-) -> ElectLeadersResponse {
+pub async fn elect_leaders(session: Arc<Session>, _version: i16, request: ElectLeadersRequest) -> ElectLeadersResponse {
     let elect = |topic: &KafkaName, number: i32| {
         let (code, why) = match partition(&session, topic, number) {
             Ok(()) => (errors::ELECTION_NOT_NEEDED, "this server is the partition's leader already".to_owned()),
@@ -122,9 +118,8 @@ pub async fn alter_reassignments(
         });
         ReassignableTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
     });
-    let answer = AlterPartitionReassignmentsResponse::default()
-        .with_error_message(None)
-        .with_responses(topics.collect());
+    let answer =
+        AlterPartitionReassignmentsResponse::default().with_error_message(None).with_responses(topics.collect());
     match version {
         0 => answer,
         _ => answer.with_allow_replication_factor_change(request.allow_replication_factor_change),
@@ -188,9 +183,8 @@ pub async fn list_config_resources(
         return ListConfigResourcesResponse::default().with_error_code(errors::UNSUPPORTED_VERSION);
     }
     let wanted = |kind: i8| request.resource_types.is_empty() || request.resource_types.contains(&kind);
-    let resource = |kind: i8, name: String| {
-        ConfigResource::default().with_resource_type(kind).with_resource_name(text(name))
-    };
+    let resource =
+        |kind: i8, name: String| ConfigResource::default().with_resource_type(kind).with_resource_name(text(name));
     let mut found = Vec::new();
     if wanted(TOPIC) {
         let topics = session.broker().list_topics().into_iter();
