@@ -41,6 +41,24 @@ async fn records_go_in_and_come_back_over_tcp_and_a_clean_restart() {
     assert_eq!(read_all(&client, "orders").await, all);
 }
 
+/// What a terminal sends when it is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_ends_nothing_and_is_a_line_in_the_log() {
+    let server = Server::start();
+    for times in 1..=2 {
+        let pid = server.pid().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        while server.log().matches("SIGHUP ignored").count() < times {
+            assert!(std::path::Path::new(&format!("/proc/{pid}/fd/0")).exists(), "it has ended");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+    let client = Client::connect(server.address()).await.unwrap();
+    let producer = client.producer().build().await.unwrap();
+    producer.send_and_wait(Message::to("orders").value("a")).await.unwrap();
+    assert_eq!(server.terminate(), Some(0), "SIGTERM ends it cleanly all the same");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_or_doubled_when_the_server_is_killed_under_load() {
     let kills: usize = std::env::var("TIDELOG_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(8);

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 
 use crate::base::{ErrorKind, Offset, PartitionId, TopicId, TopicName, TopicPattern, limits};
-use crate::catalog::{Event, SETTINGS, TopicEntry};
+use crate::catalog::{Event, Hint, SETTINGS, TopicEntry, TopicSettings};
 use crate::log::PartitionLog;
 
 use super::broker::{blocking, lock};
@@ -102,6 +102,14 @@ impl Broker {
     pub async fn describe_topic(self: &Arc<Self>, name: &TopicName) -> Result<TopicDescription, BrokerError> {
         let (broker, topic) = (Arc::clone(self), self.topic(name.as_str())?);
         Ok(blocking(move || broker.describe(&topic)).await)
+    }
+
+    /// The settings that hold for a topic.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn topic_settings(&self, name: &str) -> Result<TopicSettings, BrokerError> {
+        Ok(self.topic(name)?.settings.clone())
     }
 
     /// What a producer or consumer has to know; creates the topic if asked to and allowed.
@@ -381,7 +389,9 @@ impl Broker {
     }
 
     fn describe(&self, topic: &Topic) -> TopicDescription {
-        let values: BTreeMap<_, _> = SETTINGS.iter().map(|setting| (setting.name, setting.meaning)).collect();
+        let hints = topic.settings.hints.keys().filter_map(|name| Some((*name, Hint::find(name)?.setting.meaning)));
+        let all = SETTINGS.iter().map(|setting| (setting.name, setting.meaning)).chain(hints);
+        let values: BTreeMap<_, _> = all.collect();
         let settings = values.into_iter().map(|(name, meaning)| SettingValue {
             name,
             value: topic.settings.get(name).unwrap_or_default(),

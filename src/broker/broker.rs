@@ -11,7 +11,7 @@ use crate::disk::{self, Disk, Watch, WatchedDisk};
 use crate::log::{Committer, CommitterConfig, FileCache, LogError, PartitionLog};
 
 use super::asked::Asked;
-use super::classic::Classics;
+use super::classic::{Classics, Generations};
 use super::clients::Client;
 use super::compaction::Compaction;
 use super::creations::Creations;
@@ -64,6 +64,7 @@ pub struct Broker {
     pub(crate) groups: Groups,
     pub(crate) streams: Streams,
     pub(crate) classics: Classics,
+    pub(crate) generations: Generations,
     pub(crate) live: Arc<Live>,
     pub(crate) requests: Arc<Durable>,
     pub(crate) receipts: Arc<Receipts>,
@@ -137,6 +138,7 @@ impl Broker {
             groups: Groups::default(),
             streams: Streams::default(),
             classics: Classics::default(),
+            generations: Generations::default(),
             live,
             requests,
             receipts,

@@ -2,12 +2,16 @@
 
 use std::fmt;
 
+use bytes::BytesMut;
+
 #[cfg(test)]
 use crate::base::limits;
 use crate::base::{ErrorKind, NameError, Offset, TopicName};
 use crate::catalog::{CatalogError, SettingError};
 use crate::log::LogError;
 use crate::record::BatchError;
+
+use super::refused::RefusedBatch;
 
 /// Why the broker refused or failed.
 #[derive(Debug)]
@@ -16,12 +20,14 @@ pub struct BrokerError {
     message: String,
     range: Option<(Offset, Offset)>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// The batch, if it was refused because of some of its records.
+    refused: Option<Box<RefusedBatch>>,
 }
 
 impl BrokerError {
     /// An error without a cause below.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), range: None, source: None }
+        Self { kind, message: message.into(), range: None, source: None, refused: None }
     }
 
     /// An error with the cause below.
@@ -31,6 +37,16 @@ impl BrokerError {
         cause: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
         Self { source: Some(Box::new(cause)), ..Self::new(kind, message) }
+    }
+
+    /// The same of a batch that was refused.
+    pub(super) fn of_batch(mut self, batch: BytesMut) -> Self {
+        self.refused = RefusedBatch::of(&self, batch);
+        self
+    }
+
+    pub(super) fn take_refused(&mut self) -> Option<Box<RefusedBatch>> {
+        self.refused.take()
     }
 
     /// The same, with the partition it is about.
@@ -87,7 +103,7 @@ impl BrokerError {
             ErrorKind::StorageFull => format!("topic '{topic}' partition {partition}: the disk is full: {error}"),
             _ => format!("topic '{topic}' partition {partition}: {error}"),
         };
-        Self { kind: error.kind(), message, range, source: Some(Box::new(error)) }
+        Self { kind: error.kind(), message, range, source: Some(Box::new(error)), refused: None }
     }
 }
 
@@ -105,19 +121,37 @@ impl std::error::Error for BrokerError {
 
 impl From<CatalogError> for BrokerError {
     fn from(error: CatalogError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), range: None, source: Some(Box::new(error)) }
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            range: None,
+            source: Some(Box::new(error)),
+            refused: None,
+        }
     }
 }
 
 impl From<SettingError> for BrokerError {
     fn from(error: SettingError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), range: None, source: Some(Box::new(error)) }
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            range: None,
+            source: Some(Box::new(error)),
+            refused: None,
+        }
     }
 }
 
 impl From<NameError> for BrokerError {
     fn from(error: NameError) -> Self {
-        Self { kind: ErrorKind::InvalidRequest, message: error.to_string(), range: None, source: Some(Box::new(error)) }
+        Self {
+            kind: ErrorKind::InvalidRequest,
+            message: error.to_string(),
+            range: None,
+            source: Some(Box::new(error)),
+            refused: None,
+        }
     }
 }
 
@@ -128,6 +162,6 @@ impl From<BatchError> for BrokerError {
             BatchError::NoKey { .. } | BatchError::Timestamp { .. } => ErrorKind::InvalidRecord,
             _ => ErrorKind::CorruptBatch,
         };
-        Self { kind, message: error.to_string(), range: None, source: Some(Box::new(error)) }
+        Self::caused(kind, error.to_string(), error)
     }
 }

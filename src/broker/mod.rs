@@ -31,6 +31,7 @@ mod queue;
 mod reader;
 mod receipts;
 mod records;
+mod refused;
 mod requests;
 mod routes;
 mod scrub;
@@ -64,6 +65,7 @@ pub use queue::{
 };
 pub use reader::{PartitionReader, PartitionWatch, ReadAt, TopicHandle};
 pub use receipts::{LONGEST as LONGEST_RECEIPT, RECEIPT_STATES, ReceiptCounts, ReceiptFilter, receipt_state};
+pub use refused::{BadReason, BadRecord};
 pub use requests::{
     Asker, CALLBACK_ERROR, CALLBACK_URL, CORRELATION_ID, Content, DEAD_CALLBACKS, DEADLINE, DurableRequest, ERROR,
     ERROR_CODE, Ending, ITINERARY, LastWord, LiveRequest, LiveResponder, OUTCOME, Port, Post, REPLIES, REPLY_TO,

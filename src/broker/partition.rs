@@ -177,11 +177,14 @@ impl LogObserver for Observer {
     }
 }
 
+/// The age that a segment reaches before it is closed because of it, whatever its topic says: else its files would be too many.
+const LEAST_SEGMENT_MS: u64 = 1_000;
+
 /// A topic's settings as its logs take them.
 pub(crate) fn log_config(settings: &TopicSettings) -> LogConfig {
     LogConfig {
         segment_bytes: settings.segment_bytes.0,
-        segment_ms: settings.segment_time.map(|time| time.0),
+        segment_ms: settings.segment_time.map(|time| time.0.max(LEAST_SEGMENT_MS)),
         retention_bytes: settings.retention_bytes.filter(|_| settings.cleanup.deletes()).map(|bytes| bytes.0),
         retention_ms: settings.retention_time.filter(|_| settings.cleanup.deletes()).map(|time| time.0),
         compaction: settings.cleanup.compacts().then_some(Compaction {

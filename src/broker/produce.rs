@@ -188,7 +188,7 @@ impl Broker {
         });
         let (partition, log, records, transaction, wrong) = match checked {
             Ok(checked) => checked,
-            Err(error) => return done(Err(error)),
+            Err(error) => return done(Err(error.of_batch(batch))),
         };
         // Retention and look-ups by time go by the header, so it says what its records say, whatever the producer put there.
         if let Some(newest) = wrong {

@@ -14,6 +14,7 @@
 mod data_dir;
 mod error;
 mod event;
+mod hints;
 mod journal;
 mod progress;
 mod pushes;
@@ -30,6 +31,7 @@ mod view;
 pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
+pub use hints::{HINT_PREFIX, HINTS, Hint, HintKind};
 pub use progress::{
     Assignor, CHUNK_OFFSETS, Chunk, ConsumerEntry, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position,
     QueueSettings,

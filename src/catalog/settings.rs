@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::hints::Hint;
 use crate::base::{Bytes, ErrorKind, Millis, limits};
 
 /// The word for "no limit".
@@ -14,7 +15,7 @@ const UNLIMITED: &str = "unlimited";
 
 /// A hundred years: what is longer is a slip, `unlimited` is meant.
 const LONGEST: Millis = Millis(100 * 365 * 86_400_000);
-const SHORTEST: Millis = Millis(1000);
+const SHORTEST: Millis = Millis(1);
 const LARGEST: Bytes = Bytes(1 << 60);
 
 /// When a record counts as stable.
@@ -116,6 +117,8 @@ pub struct TopicSettings {
     pub min_compaction_lag: Millis,
     /// With compaction: the part of the data that must be new before it is begun.
     pub min_dirty_ratio: Ratio,
+    /// What was set of [`super::HINTS`].
+    pub hints: BTreeMap<&'static str, String>,
 }
 
 impl Default for TopicSettings {
@@ -134,6 +137,7 @@ impl Default for TopicSettings {
             delete_retention: Millis(86_400_000),
             min_compaction_lag: Millis(0),
             min_dirty_ratio: Ratio(500),
+            hints: BTreeMap::new(),
         }
     }
 }
@@ -157,7 +161,7 @@ pub const SETTINGS: [Setting; 13] = [
         name: "retention_time",
         meaning: "records older than this may be deleted",
         unit: "duration",
-        bounds: "1s to 36500d, or unlimited",
+        bounds: "1ms to 36500d, or unlimited",
     },
     Setting {
         name: "retention_bytes",
@@ -173,9 +177,9 @@ pub const SETTINGS: [Setting; 13] = [
     },
     Setting {
         name: "segment_time",
-        meaning: "age at which a segment file is closed",
+        meaning: "age at which a segment file is closed; of less than 1s, 1s holds",
         unit: "duration",
-        bounds: "1s to 36500d, or unlimited",
+        bounds: "1ms to 36500d, or unlimited",
     },
     Setting {
         name: "expired",
@@ -274,7 +278,8 @@ fn known_names() -> String {
 }
 
 fn bounds_of(name: &str) -> &'static str {
-    SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.bounds)
+    let hint = || Hint::find(name).map(|hint| &hint.setting);
+    SETTINGS.iter().find(|setting| setting.name == name).or_else(hint).map_or("", |setting| setting.bounds)
 }
 
 impl TopicSettings {
@@ -284,10 +289,16 @@ impl TopicSettings {
     /// # Errors
     /// [`SettingError`] names the setting, the value and what is allowed; nothing has changed then.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let value = value.trim();
+        if let Some(hint) = Hint::find(name) {
+            let (name, text) = (hint.setting.name, value.to_owned());
+            hint.check(value).map_err(|what| SettingError::Value { name, value: text.clone(), what })?;
+            self.hints.insert(name, text);
+            return Ok(());
+        }
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
             return Err(SettingError::Unknown { name: name.to_owned() });
         };
-        let value = value.trim();
         let wrong = |what: String| SettingError::Value { name: setting.name, value: value.to_owned(), what };
         match name {
             "retention_time" => self.retention_time = optional(value, SHORTEST..=LONGEST).map_err(wrong)?,
@@ -374,7 +385,11 @@ impl TopicSettings {
             "delete_retention" => self.delete_retention.to_string(),
             "min_compaction_lag" => self.min_compaction_lag.to_string(),
             "min_dirty_ratio" => self.min_dirty_ratio.to_string(),
-            _ => return Err(SettingError::Unknown { name: name.to_owned() }),
+            _ => {
+                let hint = Hint::find(name).ok_or_else(|| SettingError::Unknown { name: name.to_owned() })?;
+                let set = self.hints.get(name).map(String::as_str);
+                set.or(hint.default).unwrap_or_default().to_owned()
+            }
         })
     }
 
@@ -392,7 +407,8 @@ impl TopicSettings {
         Ok(())
     }
 
-    /// These settings with those of a topic in place of theirs, checked.
+    /// These settings with those of a topic in place of theirs, checked. Where only one of `segment_bytes` and `max_message_bytes` is a
+    /// topic's own, the other gives way: who asks for small segments need not know how large a batch may be by default.
     ///
     /// # Errors
     /// The first [`SettingError`].
@@ -400,6 +416,12 @@ impl TopicSettings {
         let mut settings = self.clone();
         for (name, value) in overrides {
             settings.set(name, value)?;
+        }
+        let own = |name: &str| overrides.contains_key(name);
+        match (own("segment_bytes"), own("max_message_bytes")) {
+            (true, false) => settings.max_message_bytes = settings.max_message_bytes.min(settings.segment_bytes),
+            (false, true) => settings.segment_bytes = settings.segment_bytes.max(settings.max_message_bytes),
+            _ => {}
         }
         settings.check()?;
         Ok(settings)
@@ -431,7 +453,7 @@ impl Serialize for TopicSettings {
     /// A map of every setting's name to its text.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let pairs = SETTINGS.iter().filter_map(|setting| Some((setting.name, self.get(setting.name).ok()?)));
-        serializer.collect_map(pairs)
+        serializer.collect_map(pairs.chain(self.hints.iter().map(|(name, value)| (*name, value.clone()))))
     }
 }
 

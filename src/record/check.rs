@@ -154,6 +154,49 @@ pub struct CheckedRecords {
     pub bytes: usize,
 }
 
+/// Walks over the records of a batch that was checked: for each its number, its timestamp if it has one, and whether it has a key;
+/// until `each` says `false`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn walk_records(
+    batch: &[u8],
+    bounds: Bounds,
+    each: impl FnMut(u32, Option<TimestampMs>, bool) -> bool,
+) -> Result<(), BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    let total = header.total_bytes();
+    let records =
+        batch.get(limits::BATCH_HEADER_BYTES..total).ok_or(BatchError::Truncated { need: total, have: batch.len() })?;
+    match header.compression()? {
+        Compression::None => walk_each(&mut Slice::new(records, 0), &header, bounds, each),
+        codec => {
+            let mut stream = Stream::new(codec.open(records)?, bounds.opened, codec.name(), records.len());
+            walk_each(&mut stream, &header, bounds, each)
+        }
+    }
+}
+
+fn walk_each<S: Source>(
+    source: &mut S,
+    header: &BatchHeader,
+    bounds: Bounds,
+    mut each: impl FnMut(u32, Option<TimestampMs>, bool) -> bool,
+) -> Result<(), BatchError> {
+    let mut walker = Walker::new(bounds);
+    for index in 0..header.record_count {
+        let walk = walker.record(source)?;
+        let time = match header.log_append_time() {
+            true => header.max_timestamp,
+            false => header.base_timestamp.saturating_add(walk.timestamp_delta),
+        };
+        if !each(index, (time != NO_TIMESTAMP).then_some(time), walk.key.is_some()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn check_records<S: Source>(
     source: &mut S,
     header: &BatchHeader,

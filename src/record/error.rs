@@ -132,6 +132,14 @@ pub enum BatchError {
 }
 
 impl BatchError {
+    /// The record that it is about, by its place in the batch from 0, if it is about one.
+    pub fn record(&self) -> Option<u32> {
+        match self {
+            Self::NoKey { index } | Self::Record { index, .. } | Self::RecordTooLarge { index, .. } => Some(*index),
+            _ => None,
+        }
+    }
+
     /// It is well formed, but larger than a limit: fewer or smaller records would be taken.
     pub fn is_too_large(&self) -> bool {
         matches!(

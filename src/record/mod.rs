@@ -19,7 +19,7 @@ mod walk;
 
 pub use bounds::{Bounds, opened_bytes};
 pub use builder::{BatchBuilder, BatchOptions, set_producer};
-pub use check::{Checked, CheckedRecords, check_compressed, check_produced, check_stored, verify_batch};
+pub use check::{Checked, CheckedRecords, check_compressed, check_produced, check_stored, verify_batch, walk_records};
 pub use compress::Compression;
 pub use control::{Marker, marker_batch, read_marker};
 pub use error::BatchError;

@@ -316,6 +316,7 @@ async fn open_broker(
 /// It does not start, or a part of it ended by itself.
 pub async fn run(config: ServerConfig) -> Result<(), ServerError> {
     let bound = stop_bound(&config);
+    signals::outlive_terminal().map_err(|source| ServerError::Process { what: "cannot listen for SIGHUP", source })?;
     let mut server = Server::start(config).await?;
     let mut stopping = signals::listen(bound, Arc::clone(server.shared.broker.health()))
         .map_err(|source| ServerError::Process { what: "cannot listen for signals", source })?;

@@ -2,6 +2,8 @@
 //!
 //! The first signal asks the server to stop. If it has not ended by a bound that is stated in the log, or a second signal
 //! comes, the process ends at once with status 1: what was acknowledged is on the disk, and the next start recovers.
+//!
+//! SIGHUP, which a terminal sends when it is closed, ends nothing: see [`outlive_terminal`].
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::tasks;
 use crate::base::{Health, guard};
 
 /// The signals that stop a server.
@@ -63,4 +66,18 @@ pub(super) fn listen(bound: Duration, health: Arc<Health>) -> io::Result<watch::
     // It ends with the process.
     drop(thread);
     Ok(stopping)
+}
+
+/// From now on SIGHUP is a line in the log and nothing else. Its default would end the process.
+///
+/// # Errors
+/// The system's: no signals.
+pub(super) fn outlive_terminal() -> io::Result<()> {
+    let mut hang_ups = signal(SignalKind::hangup())?;
+    tasks::spawn_lasting("hang-ups", async move {
+        while hang_ups.recv().await.is_some() {
+            tracing::info!("SIGHUP ignored: nothing is reloaded; SIGTERM stops the server");
+        }
+    });
+    Ok(())
 }

@@ -66,9 +66,13 @@ async fn settings_are_described_completely() {
         "log.retention.ms",
         "auto.create.topics.enable",
         "message.max.bytes",
+        "advertised.listeners",
+        "inter.broker.protocol.version",
+        "log.flush.interval.messages",
+        "group.min.session.timeout.ms",
     ];
     for version in 1..=4 {
-        for (kind, of, names) in [(2, "t", &of_topic[..]), (4, "1", &of_server), (4, "", &of_server)] {
+        for (kind, of, names) in [(2, "t", &of_topic[..]), (4, "0", &of_server), (4, "", &of_server)] {
             let request = ask(kind, of).with_include_synonyms(true).with_include_documentation(version >= 3);
             let answer = client.call(version, &request).await;
             let result = &answer.results[0];
@@ -86,6 +90,9 @@ async fn settings_are_described_completely() {
     let answer = client.call(4, &some).await;
     assert_eq!(answer.results[0].configs.len(), 1);
     assert_eq!(answer.results[0].configs[0].value.as_deref(), Some("delete"));
+    let all = client.call(4, &ask(2, "t")).await.results[0].configs.len();
+    some.resources[0].configuration_keys = Some(Vec::new());
+    assert_eq!(client.call(4, &some).await.results[0].configs.len(), all, "an empty list asks for all");
     for (kind, of, code) in [(2, "nowhere", 3), (2, "a b", 17), (4, "9", 42), (9, "t", 42)] {
         assert_eq!(client.call(4, &ask(kind, of)).await.results[0].error_code, code, "{kind} {of}");
     }
@@ -137,9 +144,15 @@ async fn settings_are_altered_whole_or_one_by_one() {
         let only = change(operation, name, value).with_validate_only(true);
         assert_eq!(client.call(1, &only).await.responses[0].error_code, code);
     }
-    let mut of_server = alter(&[("num.partitions", "3")]);
-    of_server.resources[0].resource_type = 4;
-    assert_ne!(client.call(2, &of_server).await.responses[0].error_code, 0);
+    for setting in ["num.partitions", "log.flush.interval.messages", "no.such.setting"] {
+        let mut of_server = alter(&[(setting, "3")]);
+        of_server.resources[0].resource_type = 4;
+        let answer = client.call(2, &of_server).await.responses[0].clone();
+        assert!(answer.error_code == 42 && answer.error_message.unwrap().contains("in its configuration"), "{setting}");
+        let mut of_server = change(0, setting, Some("3"));
+        of_server.resources[0].resource_type = 4;
+        assert_eq!(client.call(1, &of_server).await.responses[0].error_code, 42, "{setting}");
+    }
     running.stop().await;
 }
 
@@ -288,6 +301,28 @@ async fn the_space_that_topics_take_is_told() {
         assert_eq!((dir.error_code, dir.topics.len()), (0, 1));
         let sizes: Vec<_> = dir.topics[0].partitions.iter().map(|part| part.partition_size).collect();
         assert_eq!(sizes, [size, 0]);
+    }
+    running.stop().await;
+}
+
+/// Else an operator's slip takes the only record of a key.
+#[tokio::test]
+async fn records_of_a_topic_that_is_only_compacted_are_not_deleted_by_their_offset() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    for (topic, policy, outcome) in [("state", "compact", (44, -1)), ("both", "compact,delete", (0, 2))] {
+        create_topic(&mut client, topic, 1).await;
+        let config = Change::default().with_name(text("cleanup.policy")).with_value(Some(text(policy)));
+        let resource = IncrementalResource::default().with_resource_type(2).with_resource_name(text(topic));
+        let request =
+            IncrementalAlterConfigsRequest::default().with_resources(vec![resource.with_configs(vec![config])]);
+        assert_eq!(client.call(1, &request).await.responses[0].error_code, 0);
+        produce(&mut client, 9, topic, batch(&["a", "b", "c"])).await;
+        let part = DeleteRecordsPartition::default().with_partition_index(0).with_offset(2);
+        let part = DeleteRecordsTopic::default().with_name(name(topic)).with_partitions(vec![part]);
+        let answer = client.call(2, &DeleteRecordsRequest::default().with_topics(vec![part])).await;
+        let answer = answer.topics[0].partitions[0].clone();
+        assert_eq!((answer.error_code, answer.low_watermark), outcome, "{policy}");
     }
     running.stop().await;
 }

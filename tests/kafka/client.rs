@@ -1,5 +1,6 @@
 //! A server on a free port, and a client that is nothing but a socket and the crate's message structs.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -12,6 +13,8 @@ use tidelog::server::config::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::nulls;
+
 /// Only against a test that hangs; nothing is asserted of times.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,6 +26,10 @@ pub struct Running {
 impl Running {
     pub async fn start() -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), |_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), change).await
     }
 
     pub async fn start_in(dir: TempDir, change: impl FnOnce(&mut ServerConfig)) -> Self {
@@ -112,7 +119,7 @@ impl Client {
     /// version has none, and without tagged fields that say nothing (trap 2): written again it is the same.
     pub async fn answer<Q: Request>(&mut self, version: i16) -> (i32, Q::Response)
     where
-        Q::Response: Decodable + Encodable,
+        Q::Response: Decodable + Encodable + Debug,
     {
         let mut answer = self.next().await.expect("the connection ended instead of an answer");
         let correlation = answer.get_i32();
@@ -125,12 +132,13 @@ impl Client {
         let mut again = BytesMut::new();
         response.encode(&mut again, version).unwrap();
         assert!(again == whole, "key {} in version {version}: {whole:02x?} instead of {again:02x?}", Q::KEY);
+        nulls::check(Q::KEY, version, &response);
         (correlation, response)
     }
 
     pub async fn call<Q: Request>(&mut self, version: i16, request: &Q) -> Q::Response
     where
-        Q::Response: Decodable + Encodable,
+        Q::Response: Decodable + Encodable + Debug,
     {
         let sent = self.send(version, request).await;
         let (correlation, response) = self.answer::<Q>(version).await;

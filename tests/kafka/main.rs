@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may fail loudly")]
 
 mod administering;
+mod bad_records;
 mod client;
 mod consuming;
 #[path = "../common/endpoint.rs"]
@@ -20,9 +21,14 @@ mod grouping;
 mod hostile;
 #[cfg(feature = "librdkafka")]
 mod librdkafka;
+mod logging;
+mod members;
 mod metrics;
+mod nulls;
+mod old_versions;
 mod producing;
 mod refusing;
+mod single_node;
 mod talking;
 mod topics;
 mod transacting;

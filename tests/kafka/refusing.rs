@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
+use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource as IncrementalResource;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -24,14 +28,15 @@ use kafka_protocol::messages::txn_offset_commit_request::{
 };
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, ApiVersionsRequest,
-    ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest,
+    AlterReplicaLogDirsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeProducersRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest, ElectLeadersRequest,
     EndTxnRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest,
-    TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest, ListOffsetsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    SyncGroupRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, Request};
 use uuid::Uuid;
@@ -81,11 +86,12 @@ async fn an_error_can_be_said_in_every_version() {
     let mut asker = Asker { client, offered, heard: BTreeSet::new() };
     records(&mut asker).await;
     topics(&mut asker).await;
+    nodes(&mut asker).await;
     members(&mut asker).await;
     positions(&mut asker).await;
     transactions(&mut asker).await;
-    // ApiVersions is in `talking.rs`; groups, transactions and space are listed, whatever there is.
-    let silent = [16, 18, 35, 66];
+    // ApiVersions is in `talking.rs`; groups, transactions, space and moves are listed, whatever there is.
+    let silent = [16, 18, 35, 46, 66];
     let missing: Vec<_> =
         asker.offered.iter().filter(|of| !asker.heard.contains(&of.0) && !silent.contains(&of.0)).collect();
     assert!(missing.is_empty(), "{missing:?}");
@@ -186,6 +192,41 @@ async fn topics(asker: &mut Asker) {
         if version == 0 { 115 } else { answer.error_code }
     };
     asker.refused(cluster, code, 115).await;
+}
+
+async fn nodes(asker: &mut Asker) {
+    let elect = |version: i16| {
+        let topic = TopicPartitions::default().with_topic(name("t")).with_partitions(vec![0]);
+        let request = ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic]));
+        if version == 0 { request } else { request.with_election_type(1) }
+    };
+    asker.refused(elect, |_, answer| answer.replica_election_results[0].partition_result[0].error_code, 84).await;
+    let move_to = |_| {
+        let topic = AlterReplicaLogDirTopic::default().with_name(name("t")).with_partitions(vec![0]);
+        let dir = AlterReplicaLogDir::default().with_path(text("/elsewhere")).with_topics(vec![topic]);
+        AlterReplicaLogDirsRequest::default().with_dirs(vec![dir])
+    };
+    asker.refused(move_to, |_, answer| answer.results[0].partitions[0].error_code, 57).await;
+    let reassign = |_| {
+        let part = ReassignablePartition::default().with_replicas(Some(vec![3.into()]));
+        let topic = ReassignableTopic::default().with_name(name("t")).with_partitions(vec![part]);
+        AlterPartitionReassignmentsRequest::default().with_topics(vec![topic])
+    };
+    asker.refused(reassign, |_, answer| answer.responses[0].partitions[0].error_code, 39).await;
+    let quorum = |_| {
+        let topic = TopicData::default().with_topic_name(name("t")).with_partitions(vec![PartitionData::default()]);
+        DescribeQuorumRequest::default().with_topics(vec![topic])
+    };
+    asker.refused(quorum, |_, answer| answer.topics[0].partitions[0].error_code, 3).await;
+    // Its first version asks for one kind, which there is.
+    let list = |version| {
+        let request = ListConfigResourcesRequest::default();
+        if version == 0 { request } else { request.with_resource_types(vec![77]) }
+    };
+    let code = |version, answer: &kafka_protocol::messages::ListConfigResourcesResponse| {
+        if version == 0 { 35 } else { answer.error_code }
+    };
+    asker.refused(list, code, 35).await;
 }
 
 async fn members(asker: &mut Asker) {

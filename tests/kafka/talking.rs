@@ -201,3 +201,25 @@ async fn clients_are_told_the_address_that_they_have_reached_or_the_one_that_is_
     assert_eq!(again.cluster_id.unwrap(), cluster.cluster_id, "the cluster has its id for ever");
     running.stop().await;
 }
+
+/// docs/kafka.md says what is offered.
+#[tokio::test]
+async fn what_is_offered_is_what_the_page_says() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    let offered = client.call(0, &ApiVersionsRequest::default()).await.api_keys;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/kafka.md")).unwrap();
+    let rows: Vec<&str> = page.lines().skip_while(|line| !line.starts_with("| key |")).skip(2).collect();
+    let rows: Vec<&str> = rows.into_iter().take_while(|line| line.starts_with('|')).collect();
+    let lines: Vec<String> = offered
+        .iter()
+        .map(|api| {
+            let name = format!("{:?}", ApiKey::try_from(api.api_key).unwrap());
+            format!("| {} | {} | {}-{} |", api.api_key, name, api.min_version, api.max_version)
+        })
+        .collect();
+    let mut wanted = lines.clone();
+    wanted.sort_by_key(|line| line[2..].split(' ').next().unwrap().parse::<i16>().unwrap());
+    assert_eq!(rows, wanted);
+    running.stop().await;
+}

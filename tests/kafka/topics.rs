@@ -112,7 +112,7 @@ async fn topics_are_created_as_asked_or_refused_with_the_right_code() {
         assert_eq!(answer.topics[0].error_code, code, "{wanted:?}");
         assert!(answer.topics[0].error_message.is_some() && answer.topics[0].configs.is_some());
     }
-    let answer = create(&mut client, 7, assigned(vec![1])).await;
+    let answer = create(&mut client, 7, assigned(vec![0])).await;
     assert_eq!((answer.topics[0].error_code, answer.topics[0].num_partitions), (0, 1));
     let only = CreateTopicsRequest::default().with_topics(vec![topic("only-validated")]).with_validate_only(true);
     assert_eq!(client.call(7, &only).await.topics[0].error_code, 0);

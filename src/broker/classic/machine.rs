@@ -52,10 +52,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new() -> Self {
+    /// A group that was empty since a generation, 0 for a new one.
+    pub(crate) fn from_generation(generation: i32) -> Self {
         Self {
             state: State::Empty,
-            generation: 0,
+            generation,
             protocol_type: String::new(),
             protocol: String::new(),
             leader: None,
@@ -474,8 +475,11 @@ impl Machine {
         }
     }
 
-    /// Whether a member may commit positions, which is a sign of life too.
+    /// Whether a member may commit positions, which is a sign of life too. Who speaks of no generation may while there are no members.
     pub(crate) fn may_commit(&mut self, voice: ClassicVoice<'_>, now: Ms) -> Result<(), ClassicError> {
+        if voice.generation < 0 && self.members.is_empty() {
+            return Ok(());
+        }
         self.check(voice)?;
         if let Some(member) = self.members.get_mut(voice.member) {
             member.alive(now);

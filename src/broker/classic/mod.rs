@@ -4,6 +4,7 @@
 //! Members live in memory only: after a restart they are unknown, and join again. What lasts are committed positions, which
 //! are those of every other group.
 
+mod generations;
 mod machine;
 mod member;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use super::broker::lock;
 use super::queue::GroupMember;
 use super::task;
 use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
+pub(crate) use generations::Generations;
 use machine::Machine;
 use types::{Answer, Ticket};
 pub use types::{ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice};
@@ -135,6 +137,9 @@ impl ClassicGroup {
         bytes.fetch_add(inside.machine.bytes(), Ordering::Relaxed);
         bytes.fetch_sub(before, Ordering::Relaxed);
         let over = inside.machine.is_over().then(|| inside.hold.take()).flatten();
+        if let Some(hold) = over.as_ref().filter(|hold| !hold.is_ended()) {
+            broker.generations.keep(hold.name(), inside.machine.generation);
+        }
         drop(inside);
         if let Some(hold) = over {
             let mut groups = lock(&broker.classics.0);
@@ -194,7 +199,12 @@ impl Broker {
         if let Some(group) = groups.get(name) {
             return Ok(Arc::clone(group));
         }
-        let inside = Inside { machine: Machine::new(), hold: Some(hold), tickets: 0, waiting: HashMap::new() };
+        let inside = Inside {
+            machine: Machine::from_generation(self.generations.take(name)),
+            hold: Some(hold),
+            tickets: 0,
+            waiting: HashMap::new(),
+        };
         let group = Arc::new(ClassicGroup { inside: Mutex::new(inside), changed: Notify::new() });
         groups.insert(name.clone(), Arc::clone(&group));
         task::spawn("classic group", Arc::clone(&group).run(Arc::downgrade(self)));
@@ -296,7 +306,8 @@ impl Broker {
         left.unwrap_or(Err(ClassicError::UnknownMember))
     }
 
-    /// Commits positions for a member, also back; durable when this returns. For each, in order, what became of it.
+    /// Commits positions for a member, also back; durable when this returns. For each, in order, what became of it. As in Kafka,
+    /// who speaks of no generation (a negative one) is no member, whatever id it has made itself, and may commit where no members are.
     ///
     /// # Errors
     /// By the rules of the group; the journal's.
@@ -307,16 +318,17 @@ impl Broker {
         commits: Vec<Commit>,
     ) -> Result<Vec<Result<(), BrokerError>>, ClassicRefusal> {
         let unknown = |error| ClassicRefusal::Group(error, voice.member.to_owned());
-        let hold = if voice.generation < 0 && voice.member.is_empty() {
-            None
-        } else {
-            let group = self.classic(name).ok_or_else(|| unknown(ClassicError::UnknownMember))?;
-            let now = self.clock.monotonic_ms();
-            let held = group.with(self, |inside| {
+        let now = self.clock.monotonic_ms();
+        let held = self.classic(name).and_then(|group| {
+            group.with(self, |inside| {
                 inside.machine.may_commit(voice, now)?;
                 inside.hold.clone().ok_or(ClassicError::UnknownMember)
-            });
-            Some(held.unwrap_or(Err(ClassicError::UnknownMember)).map_err(unknown)?)
+            })
+        });
+        let hold = match held {
+            Some(held) => Some(held.map_err(unknown)?),
+            None if voice.generation < 0 => None,
+            None => return Err(unknown(ClassicError::UnknownMember)),
         };
         let by = hold.as_ref().map_or(Committer::Admin, Committer::Holder);
         match self.commit_positions(name, by, commits, Terms::AsSaid, true).await {
@@ -329,15 +341,18 @@ impl Broker {
         }
     }
 
-    /// Whether a member may commit positions now.
+    /// Whether a member, or who is none, may commit positions now.
     ///
     /// # Errors
     /// By the rules of the group.
     pub fn may_commit_classic(&self, name: &GroupName, voice: ClassicVoice<'_>) -> Result<(), ClassicError> {
-        let group = self.classic(name).ok_or(ClassicError::UnknownMember)?;
         let now = self.clock.monotonic_ms();
-        let may = group.with(self, |inside| inside.machine.may_commit(voice, now));
-        may.unwrap_or(Err(ClassicError::UnknownMember))
+        let group = self.classic(name);
+        let may = group.and_then(|group| group.with(self, |inside| inside.machine.may_commit(voice, now)));
+        may.unwrap_or_else(|| match voice.generation < 0 && self.group_protocol(name).is_none() {
+            true => Ok(()),
+            false => Err(ClassicError::UnknownMember),
+        })
     }
 
     /// A classic group that has members.

@@ -65,7 +65,7 @@ struct Group {
 
 impl Group {
     fn new() -> Self {
-        Self { machine: Machine::new(), now: 1_000, tickets: 0, answers: BTreeMap::new() }
+        Self { machine: Machine::from_generation(0), now: 1_000, tickets: 0, answers: BTreeMap::new() }
     }
 
     fn collect(&mut self) {

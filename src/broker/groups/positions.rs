@@ -309,12 +309,7 @@ impl Broker {
                 let message = format!("there is no group '{name}' that shares out partitions");
                 return Err(BrokerError::new(ErrorKind::NotFound, message));
             }
-            let topics = of.iter().filter_map(|(topic, partition)| {
-                let topic = broker.topic(topic.as_str()).ok()?.entry.id;
-                let place = Place { group: name.clone(), topic, partition: *partition };
-                Some(Event::PositionSet { place, position: None })
-            });
-            broker.groups.pending.put(topics);
+            broker.put_forgotten(&name, &of);
             Ok(hold)
         })
         .await?;
@@ -322,6 +317,30 @@ impl Broker {
         self.queues.keeper.kept().await?;
         drop(hold);
         Ok(())
+    }
+
+    /// Forgets positions of a group that may have members, durably. They are of topics that no member reads, as the caller knows.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn forget_unread_positions(
+        self: &Arc<Self>,
+        group: &GroupName,
+        of: Vec<(TopicName, PartitionId)>,
+    ) -> Result<(), BrokerError> {
+        let (broker, name) = (Arc::clone(self), group.clone());
+        blocking(move || broker.put_forgotten(&name, &of)).await;
+        self.queues.keeper.note_pending();
+        self.queues.keeper.kept().await
+    }
+
+    fn put_forgotten(&self, group: &GroupName, of: &[(TopicName, PartitionId)]) {
+        let forgotten = of.iter().filter_map(|(topic, partition)| {
+            let topic = self.topic(topic.as_str()).ok()?.entry.id;
+            let place = Place { group: group.clone(), topic, partition: *partition };
+            Some(Event::PositionSet { place, position: None })
+        });
+        self.groups.pending.put(forgotten);
     }
 }
 

@@ -425,6 +425,7 @@ impl Broker {
         self.groups.pending.forget(name);
         self.streams.end(name);
         self.end_classic(name);
+        self.generations.forget(name);
         self.groups.table.gone(name);
         self.queues.remove(name)
     }

@@ -43,14 +43,14 @@ fn defaults_are_as_stated() {
 #[test]
 fn values_out_of_bounds_are_refused_with_value_and_bounds() {
     for (name, value, says) in [
-        ("retention_time", "999ms", "less than 1s"),
+        ("retention_time", "0ms", "less than 1ms"),
         ("retention_time", "36501d", "more than 36500d"),
         ("retention_time", "5", "is not a duration"),
         ("retention_bytes", "65535", "less than 64KiB"),
         ("segment_bytes", "65535", "less than 64KiB"),
         ("segment_bytes", "3GiB", "more than 2GiB"),
         ("segment_bytes", "unlimited", "is not a size"),
-        ("segment_time", "0s", "less than 1s"),
+        ("segment_time", "0s", "less than 1ms"),
         ("durability", "fast", "no such durability"),
         ("max_message_bytes", "1023", "less than 1KiB"),
         ("max_message_bytes", "65MiB", "more than 64MiB"),
@@ -100,7 +100,8 @@ fn cleanup_is_read_as_kafka_writes_it() {
 #[test]
 fn contradictions_are_found_whatever_the_order_of_setting() {
     let overrides = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-    let error = TopicSettings::default().with(&overrides(&[("segment_bytes", "64KiB")])).unwrap_err();
+    let both = overrides(&[("max_message_bytes", "8MiB"), ("segment_bytes", "64KiB")]);
+    let error = TopicSettings::default().with(&both).unwrap_err();
     assert!(error.to_string().contains("max_message_bytes = 8MiB is larger than segment_bytes = 64KiB"));
     let small = overrides(&[("segment_bytes", "64KiB"), ("max_message_bytes", "64KiB")]);
     assert_eq!(TopicSettings::default().with(&small).unwrap().segment_bytes, Bytes(65536));
@@ -120,4 +121,42 @@ fn configuration_files_name_what_differs_from_the_defaults() {
     let json = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<TopicSettings>(&json).unwrap(), settings);
     assert!(toml::from_str::<TopicSettings>("colour = \"red\"").unwrap_err().to_string().contains("unknown setting"));
+}
+
+#[test]
+fn of_two_sizes_that_contradict_each_other_the_default_gives_way() {
+    let with =
+        |name: &str, value: &str| TopicSettings::default().with(&[(name.to_owned(), value.to_owned())].into()).unwrap();
+    let small = with("segment_bytes", "1MiB");
+    assert_eq!((small.segment_bytes, small.max_message_bytes), (Bytes(1 << 20), Bytes(1 << 20)));
+    let large = TopicSettings { segment_bytes: Bytes(8 << 20), ..TopicSettings::default() };
+    let large = large.with(&[("max_message_bytes".to_owned(), "64MiB".to_owned())].into()).unwrap();
+    assert_eq!((large.segment_bytes, large.max_message_bytes), (Bytes(64 << 20), Bytes(64 << 20)));
+    assert_eq!(with("max_message_bytes", "1KiB").segment_bytes, TopicSettings::default().segment_bytes);
+}
+
+#[test]
+fn what_means_something_to_kafka_alone_is_checked_and_kept() {
+    let mut settings = TopicSettings::default();
+    for hint in HINTS {
+        let good = match hint.kind {
+            HintKind::Switch => "true",
+            HintKind::Int(_) | HintKind::Long(_) => "4711",
+            HintKind::Word => "2.8-IV1",
+        };
+        assert_eq!(settings.get(hint.setting.name).unwrap(), hint.default.unwrap_or_default());
+        settings.set(hint.setting.name, good).unwrap();
+        assert_eq!(settings.get(hint.setting.name).unwrap(), good);
+        let error = settings.set(hint.setting.name, "").unwrap_err().to_string();
+        assert!(error.starts_with(hint.setting.name) && error.contains("allowed: "), "{error}");
+        assert_eq!(hint.setting.name, format!("{HINT_PREFIX}{}", hint.kafka_name()));
+    }
+    assert_eq!(settings.hints.len(), HINTS.len());
+    let json = serde_json::to_string(&settings).unwrap();
+    assert_eq!(serde_json::from_str::<TopicSettings>(&json).unwrap(), settings);
+    for (name, value) in
+        [("kafka.flush.messages", "0"), ("kafka.preallocate", "yes"), ("kafka.segment.index.bytes", "3")]
+    {
+        assert!(settings.set(name, value).is_err(), "{name} = {value}");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Every value is described once, in [`FIELDS`]; flags, environment, file and `--print-config` follow from there.
 
+mod field;
 mod fields;
 mod load;
 mod print;
@@ -12,7 +13,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-pub use fields::{FIELDS, Field};
+pub use field::Field;
+pub use fields::FIELDS;
 pub use load::{CONFIG_VARIABLE, Inputs, Loaded, Origin};
 
 use crate::base::{Bytes, Millis, limits};
@@ -47,8 +49,16 @@ pub struct ServerConfig {
     pub kafka_listen: String,
     /// Host and port at which Kafka clients reach this server, or `reached`.
     pub advertised: String,
+    /// The number by which Kafka clients know this server.
+    pub kafka_node_id: u32,
+    /// Whether Kafka clients may ask for any replication factor, which is 1.
+    pub kafka_grant_replication: bool,
     /// How long a member of a group that Kafka's newer protocol shares out is one without a heartbeat.
     pub kafka_consumer_session: Millis,
+    /// The shortest session that a member of a classic group may ask for.
+    pub kafka_min_session: Millis,
+    /// The longest one.
+    pub kafka_max_session: Millis,
     /// Host and port of the HTTP listener; `auto`, or `off`.
     pub http_listen: String,
     /// Names by which browsers and proxies may call it, with commas.
@@ -202,7 +212,11 @@ impl Default for ServerConfig {
             listen: "127.0.0.1:7171".to_owned(),
             kafka_listen: AUTO.to_owned(),
             advertised: REACHED.to_owned(),
+            kafka_node_id: 0,
+            kafka_grant_replication: false,
             kafka_consumer_session: Millis(45_000),
+            kafka_min_session: Millis(6_000),
+            kafka_max_session: Millis(1_800_000),
             http_listen: AUTO.to_owned(),
             http_names: "none".to_owned(),
             admin_listen: OFF.to_owned(),
@@ -306,6 +320,12 @@ impl ServerConfig {
                 self.http_max_body_bytes,
                 limits::HTTP_BODY_TIMES,
                 self.max_connection_bytes
+            )));
+        }
+        if self.kafka_min_session > self.kafka_max_session {
+            return Err(ConfigError(format!(
+                "kafka_min_session ({}) is longer than kafka_max_session ({}): no member could join",
+                self.kafka_min_session, self.kafka_max_session
             )));
         }
         self.outgoing_policy()?;

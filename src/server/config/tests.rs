@@ -125,3 +125,9 @@ fn contradictions_are_explained() {
     assert!(error(|c| c.max_connection_bytes = Bytes(1 << 20)).contains("http_max_body_bytes"));
     assert!(error(|c| c.listen = "nonsense".to_owned()).contains("nonsense"));
 }
+
+#[test]
+fn no_session_of_a_kafka_group_may_be_shorter_than_the_shortest_and_longer_than_the_longest() {
+    let error = load(None, &[], &[("kafka_min_session", "10s"), ("kafka_max_session", "9s")]).unwrap_err();
+    assert!(error.contains("kafka_min_session (10s)") && error.contains("kafka_max_session (9s)"), "{error}");
+}

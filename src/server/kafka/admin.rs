@@ -24,12 +24,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::configs::{self, Config};
-use super::errors;
 use super::groups::text;
 use super::metadata::kafka_name;
 use super::once::once;
-use super::session::{NODE_ID, Session};
-use super::topics::Refused;
+use super::session::Session;
+use super::topics::{Refused, is_here};
+use super::{brokers, errors};
 use crate::base::{TopicName, limits};
 use crate::broker::{BrokerError, TopicDescription};
 
@@ -64,7 +64,8 @@ pub async fn describe_configs(
             .with_resource_name(resource.resource_name.clone());
         results.push(match configs_of(&session, &resource).await {
             Ok(configs) => {
-                let keys = resource.configuration_keys.as_deref();
+                // As in Kafka, an empty list asks for all of them.
+                let keys = resource.configuration_keys.as_deref().filter(|keys| !keys.is_empty());
                 let wanted = |config: &Config| keys.is_none_or(|keys| keys.iter().any(|key| **key == *config.name));
                 let configs = configs.into_iter().filter(wanted);
                 let configs = configs
@@ -98,56 +99,30 @@ async fn configs_of(session: &Session, resource: &DescribeConfigsResource) -> Re
         TOPIC => Ok(configs::of_topic(&described(session, &resource.resource_name).await?)),
         BROKER => {
             let name = &*resource.resource_name;
-            if !name.is_empty() && name != NODE_ID.to_string() {
-                return Err((errors::INVALID_REQUEST, format!("there is no broker '{name}', only {NODE_ID}")));
+            let node = session.node();
+            if !name.is_empty() && name != node.to_string() {
+                return Err((errors::INVALID_REQUEST, format!("there is no broker '{name}', only {node}")));
             }
-            Ok(of_server(session))
+            Ok(brokers::of_server(session))
         }
         other => Err((errors::INVALID_REQUEST, format!("resource type {other} has no settings here"))),
     }
 }
 
-/// The server's settings that have a name in Kafka.
-fn of_server(session: &Session) -> Vec<Config> {
-    let config = &session.shared.config;
-    let defaults = &config.topic_defaults;
-    let unlimited = |value: Option<u64>| value.map_or_else(|| "-1".to_owned(), |value| value.to_string());
-    let values = [
-        ("num.partitions", config.default_partitions.to_string(), configs::INT),
-        ("default.replication.factor", "1".to_owned(), configs::INT),
-        ("auto.create.topics.enable", config.auto_create_topics.to_string(), configs::BOOLEAN),
-        ("delete.topic.enable", "true".to_owned(), configs::BOOLEAN),
-        ("message.max.bytes", defaults.max_message_bytes.0.to_string(), configs::INT),
-        ("log.retention.ms", unlimited(defaults.retention_time.map(|time| time.0)), configs::LONG),
-        ("log.retention.bytes", unlimited(defaults.retention_bytes.map(|bytes| bytes.0)), configs::LONG),
-        ("log.segment.bytes", defaults.segment_bytes.0.to_string(), configs::INT),
-        ("log.roll.ms", unlimited(defaults.segment_time.map(|time| time.0)), configs::LONG),
-        ("log.cleanup.policy", defaults.get("cleanup").unwrap_or_default(), configs::LIST),
-        ("min.insync.replicas", "1".to_owned(), configs::INT),
-        ("unclean.leader.election.enable", "false".to_owned(), configs::BOOLEAN),
-        ("compression.type", "producer".to_owned(), configs::STRING),
-        ("log.message.timestamp.type", "CreateTime".to_owned(), configs::STRING),
-        ("offset.metadata.max.bytes", limits::POSITION_METADATA_BYTES.to_string(), configs::INT),
-    ];
-    let fact = |(name, value, kind): (&'static str, String, i8)| Config {
-        name,
-        value,
-        source: configs::FROM_SERVER,
-        kind,
-        read_only: true,
-        meaning: "set in the server's configuration",
-    };
-    values.into_iter().map(fact).collect()
-}
-
 /// Settings to be changed: those set, and those unset.
 type Changes = (Vec<(String, String)>, Vec<String>);
 
-async fn apply(session: &Session, kind: i8, name: &str, changes: Changes, validate_only: bool) -> Result<(), Refused> {
-    if kind != TOPIC {
-        let what = "only the settings of topics can be changed here; those of the server are in its configuration";
-        return Err((errors::INVALID_REQUEST, what.to_owned()));
+/// Refuses changes of anything but a topic's settings.
+fn of_a_topic(kind: i8) -> Result<(), Refused> {
+    if kind == TOPIC {
+        return Ok(());
     }
+    let what = "only the settings of topics can be changed here; those of the server are in its configuration";
+    Err((errors::INVALID_REQUEST, what.to_owned()))
+}
+
+async fn apply(session: &Session, kind: i8, name: &str, changes: Changes, validate_only: bool) -> Result<(), Refused> {
+    of_a_topic(kind)?;
     let name = TopicName::new(name).map_err(|error| (errors::INVALID_TOPIC, error.to_string()))?;
     let (set, unset) = changes;
     let outcome = match validate_only {
@@ -162,17 +137,14 @@ pub async fn alter_configs(session: Arc<Session>, _version: i16, request: AlterC
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let changes = async {
+            of_a_topic(resource.resource_type)?;
             let mut set = Vec::new();
             for config in &resource.configs {
                 set.extend(configs::to_setting(&config.name, config.value.as_deref().unwrap_or_default())?);
             }
-            let mut unset = Vec::new();
-            if resource.resource_type == TOPIC {
-                let topic = described(&session, &resource.resource_name).await?;
-                let own = topic.settings.iter().filter(|setting| !setting.is_default);
-                unset.extend(own.map(|setting| setting.name.to_owned()));
-            }
-            Ok::<Changes, Refused>((set, unset))
+            let topic = described(&session, &resource.resource_name).await?;
+            let own = topic.settings.iter().filter(|setting| !setting.is_default);
+            Ok::<Changes, Refused>((set, own.map(|setting| setting.name.to_owned()).collect()))
         };
         let outcome = match changes.await {
             Ok(changes) => {
@@ -229,6 +201,7 @@ pub async fn incremental_alter_configs(
 }
 
 async fn changes(session: &Session, kind: i8, topic: &str, configs: &[Change]) -> Result<Changes, Refused> {
+    of_a_topic(kind)?;
     let (mut set, mut unset): Changes = Default::default();
     let mut lists: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for config in configs {
@@ -237,7 +210,7 @@ async fn changes(session: &Session, kind: i8, topic: &str, configs: &[Change]) -
             SET => set.extend(configs::to_setting(name, value)?),
             DELETE => unset.extend(configs::to_unset(name)?),
             operation @ (APPEND | SUBTRACT) => {
-                if kind != TOPIC || !configs::is_list(name) {
+                if !configs::is_list(name) {
                     let what = format!("'{name}' is no list to which can be added or from which can be taken");
                     return Err((errors::INVALID_CONFIG, what));
                 }
@@ -293,10 +266,9 @@ async fn grow(session: &Session, topic: &CreatePartitionsTopic, validate_only: b
         return Err((errors::INVALID_PARTITIONS, what));
     };
     if let Some(assignments) = &topic.assignments {
-        let here =
-            assignments.iter().all(|assigned| assigned.broker_ids.len() == 1 && *assigned.broker_ids[0] == NODE_ID);
+        let here = assignments.iter().all(|assigned| is_here(session, &assigned.broker_ids));
         if !here || assignments.len() != wanted as usize - there {
-            let what = format!("each new partition is on broker {NODE_ID} alone");
+            let what = format!("each new partition is on broker {} alone", session.node());
             return Err((errors::INVALID_REPLICA_ASSIGNMENT, what));
         }
     }
@@ -338,6 +310,11 @@ async fn delete_below(session: &Session, topic: &str, partition: i32, offset: i6
         -1 => None,
         offset => Some(u64::try_from(offset).map_err(|_| errors::OFFSET_OUT_OF_RANGE)?),
     };
+    let settings = session.broker().topic_settings(topic).map_err(|error| errors::code(&error))?;
+    if !settings.cleanup.deletes() {
+        // As in Kafka: of a topic that keeps the newest record of each key, an offset says nothing of what is out of date.
+        return Err(errors::POLICY_VIOLATION);
+    }
     let deleted = session.broker().delete_records(topic, partition, below).await;
     deleted.map(|log_start| log_start as i64).map_err(|error| errors::code(&error))
 }

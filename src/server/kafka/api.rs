@@ -51,17 +51,23 @@ pub const TXN_OFFSET_COMMIT: i16 = 28;
 pub const WRITE_TXN_MARKERS: i16 = 27;
 pub const DESCRIBE_CONFIGS: i16 = 32;
 pub const ALTER_CONFIGS: i16 = 33;
+pub const ALTER_REPLICA_LOG_DIRS: i16 = 34;
 pub const DESCRIBE_LOG_DIRS: i16 = 35;
 pub const CREATE_PARTITIONS: i16 = 37;
 pub const DELETE_GROUPS: i16 = 42;
+pub const ELECT_LEADERS: i16 = 43;
 pub const INCREMENTAL_ALTER_CONFIGS: i16 = 44;
+pub const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
+pub const LIST_PARTITION_REASSIGNMENTS: i16 = 46;
 pub const OFFSET_DELETE: i16 = 47;
+pub const DESCRIBE_QUORUM: i16 = 55;
 pub const DESCRIBE_CLUSTER: i16 = 60;
 pub const DESCRIBE_PRODUCERS: i16 = 61;
 pub const DESCRIBE_TRANSACTIONS: i16 = 65;
 pub const LIST_TRANSACTIONS: i16 = 66;
 pub const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 pub const CONSUMER_GROUP_DESCRIBE: i16 = 69;
+pub const LIST_CONFIG_RESOURCES: i16 = 74;
 pub const DESCRIBE_TOPIC_PARTITIONS: i16 = 75;
 
 /// Not flexible in any version.
@@ -103,17 +109,35 @@ pub static APIS: &[Api] = &[
     api(WRITE_TXN_MARKERS, "kafka_write_txn_markers", (1, 1), 1, shapes::WRITE_TXN_MARKERS),
     api(DESCRIBE_CONFIGS, "kafka_describe_configs", (1, 4), 4, shapes::DESCRIBE_CONFIGS),
     api(ALTER_CONFIGS, "kafka_alter_configs", (0, 2), 2, shapes::ALTER_CONFIGS),
+    api(ALTER_REPLICA_LOG_DIRS, "kafka_alter_replica_log_dirs", (1, 2), 2, shapes::ALTER_REPLICA_LOG_DIRS),
     api(DESCRIBE_LOG_DIRS, "kafka_describe_log_dirs", (1, 4), 2, shapes::DESCRIBE_LOG_DIRS),
     api(CREATE_PARTITIONS, "kafka_create_partitions", (0, 3), 2, shapes::CREATE_PARTITIONS),
     api(DELETE_GROUPS, "kafka_delete_groups", (0, 2), 2, shapes::DELETE_GROUPS),
+    api(ELECT_LEADERS, "kafka_elect_leaders", (0, 2), 2, shapes::ELECT_LEADERS),
     api(INCREMENTAL_ALTER_CONFIGS, "kafka_incremental_alter_configs", (0, 1), 1, shapes::INCREMENTAL_ALTER_CONFIGS),
+    api(
+        ALTER_PARTITION_REASSIGNMENTS,
+        "kafka_alter_partition_reassignments",
+        (0, 1),
+        0,
+        shapes::ALTER_PARTITION_REASSIGNMENTS,
+    ),
+    api(
+        LIST_PARTITION_REASSIGNMENTS,
+        "kafka_list_partition_reassignments",
+        (0, 0),
+        0,
+        shapes::LIST_PARTITION_REASSIGNMENTS,
+    ),
     api(OFFSET_DELETE, "kafka_offset_delete", (0, 0), NEVER, shapes::OFFSET_DELETE),
+    api(DESCRIBE_QUORUM, "kafka_describe_quorum", (0, 2), 0, shapes::DESCRIBE_QUORUM),
     api(DESCRIBE_CLUSTER, "kafka_describe_cluster", (0, 1), 0, shapes::DESCRIBE_CLUSTER),
     api(DESCRIBE_PRODUCERS, "kafka_describe_producers", (0, 0), 0, shapes::DESCRIBE_PRODUCERS),
     api(DESCRIBE_TRANSACTIONS, "kafka_describe_transactions", (0, 0), 0, shapes::DESCRIBE_TRANSACTIONS),
     api(LIST_TRANSACTIONS, "kafka_list_transactions", (0, 1), 0, shapes::LIST_TRANSACTIONS),
     api(CONSUMER_GROUP_HEARTBEAT, "kafka_consumer_group_heartbeat", (0, 1), 0, shapes::CONSUMER_GROUP_HEARTBEAT),
     api(CONSUMER_GROUP_DESCRIBE, "kafka_consumer_group_describe", (0, 1), 0, shapes::CONSUMER_GROUP_DESCRIBE),
+    api(LIST_CONFIG_RESOURCES, "kafka_list_config_resources", (0, 1), 0, shapes::LIST_CONFIG_RESOURCES),
     api(DESCRIBE_TOPIC_PARTITIONS, "kafka_describe_topic_partitions", (0, 0), 0, shapes::DESCRIBE_TOPIC_PARTITIONS),
 ];
 

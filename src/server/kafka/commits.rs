@@ -1,8 +1,8 @@
 //! What a request wants to be committed, and what is answered for each partition that it names.
 
-use super::errors;
+use super::{errors, said};
 use crate::base::TopicName;
-use crate::broker::{BrokerError, Commit};
+use crate::broker::{Broker, BrokerError, Commit};
 
 /// A partition as a request names it: topic, number, offset, metadata.
 pub type Named<'a> = (&'a str, i32, i64, Option<&'a str>);
@@ -15,10 +15,10 @@ pub struct Commits {
 
 impl Commits {
     /// Takes the request apart.
-    pub fn of<'a>(named: impl Iterator<Item = Named<'a>>) -> (Self, Vec<Commit>) {
+    pub fn of<'a>(broker: &Broker, named: impl Iterator<Item = Named<'a>>) -> (Self, Vec<Commit>) {
         let mut commits = Vec::new();
         let place = |named| {
-            to_commit(named).map(|commit| {
+            to_commit(broker, named).map(|commit| {
                 commits.push(commit);
                 commits.len() - 1
             })
@@ -40,9 +40,9 @@ impl Commits {
     }
 }
 
-fn to_commit((topic, partition, offset, metadata): Named<'_>) -> Result<Commit, i16> {
+fn to_commit(broker: &Broker, (topic, partition, offset, metadata): Named<'_>) -> Result<Commit, i16> {
     let topic = TopicName::new(topic).map_err(|_| errors::INVALID_TOPIC)?;
     let partition = u32::try_from(partition).map_err(|_| errors::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let offset = u64::try_from(offset).map_err(|_| errors::INVALID_REQUEST)?;
-    Ok(Commit { topic, partition, offset, metadata: metadata.unwrap_or_default().to_owned() })
+    let (offset, metadata) = said::keep(broker, (&topic, partition), offset, metadata.unwrap_or_default());
+    Ok(Commit { topic, partition, offset, metadata })
 }

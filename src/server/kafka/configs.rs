@@ -1,10 +1,11 @@
 //! Kafka's names for settings, and what becomes of them here: a setting of ours under another name and in other units, a
-//! fact that cannot be changed, or a hint to a storage that this is not.
+//! fact that cannot be changed, or a hint to a storage that this is not. What is granted is kept and described, or refused.
 
 use super::errors;
 use super::topics::Refused;
 use crate::base::{Bytes, Millis};
 use crate::broker::TopicDescription;
+use crate::catalog::{HINTS, Hint, HintKind};
 
 /// Where a value comes from: it was set for this topic.
 pub const FROM_TOPIC: i8 = 1;
@@ -73,6 +74,10 @@ const fn shared(
 
 /// No limit of a time.
 const FOREVER: &str = "9223372036854775807";
+/// Longer times than this are none here, and no limit either.
+const LONGEST_MS: u64 = 36_500 * 86_400_000;
+/// The times that have an end here.
+const BOUNDED: [&str; 2] = ["delete_retention", "min_compaction_lag"];
 
 static SHARED: &[Shared] = &[
     shared("cleanup.policy", "cleanup", Unit::Same, "", LIST, "delete"),
@@ -96,22 +101,26 @@ static FACTS: &[(&str, &str, i8)] = &[
     ("min.insync.replicas", "1", INT),
     ("unclean.leader.election.enable", "false", BOOLEAN),
     ("remote.storage.enable", "false", BOOLEAN),
+    ("max.compaction.lag.ms", FOREVER, LONG),
+    ("leader.replication.throttled.replicas", "", LIST),
+    ("follower.replication.throttled.replicas", "", LIST),
 ];
 
-/// Hints to Kafka's own storage: taken without a word, and not kept.
-static HINTS: &[&str] = &[
-    "file.delete.delay.ms",
-    "flush.messages",
-    "flush.ms",
-    "index.interval.bytes",
-    "max.compaction.lag.ms",
-    "message.downconversion.enable",
-    "message.format.version",
+/// What was taken of Kafka up to 3, and what says the same.
+static GONE: &[(&str, &str)] = &[(
     "message.timestamp.difference.max.ms",
-    "preallocate",
-    "segment.index.bytes",
-    "segment.jitter.ms",
-];
+    "Kafka 4 has none such; message.timestamp.before.max.ms and message.timestamp.after.max.ms say it",
+)];
+
+/// The hint of Kafka's name.
+fn hint(name: &str) -> Option<&'static Hint> {
+    HINTS.iter().find(|hint| hint.kafka_name() == name)
+}
+
+/// Whether there is such a setting here.
+fn is_ours(name: &str) -> bool {
+    crate::catalog::SETTINGS.iter().any(|setting| setting.name == name)
+}
 
 /// All values of a topic.
 pub fn of_topic(topic: &TopicDescription) -> Vec<Config> {
@@ -127,7 +136,24 @@ pub fn of_topic(topic: &TopicDescription) -> Vec<Config> {
         }
     });
     let facts = FACTS.iter().map(|(name, value, kind)| fact(name, value, *kind));
-    shared.chain(facts).collect()
+    let hints = HINTS.iter().filter_map(|hint| {
+        let found = topic.settings.iter().find(|setting| setting.name == hint.setting.name);
+        let kind = match hint.kind {
+            HintKind::Switch => BOOLEAN,
+            HintKind::Int(_) => INT,
+            HintKind::Long(_) => LONG,
+            HintKind::Word => STRING,
+        };
+        Some(Config {
+            name: hint.kafka_name(),
+            value: found.map(|setting| setting.value.clone()).or_else(|| hint.default.map(str::to_owned))?,
+            source: if found.is_some() { FROM_TOPIC } else { FROM_DEFAULT },
+            kind,
+            read_only: false,
+            meaning: hint.setting.meaning,
+        })
+    });
+    shared.chain(facts).chain(hints).collect()
 }
 
 /// A value that is as it is.
@@ -142,8 +168,7 @@ pub fn fact(name: &'static str, value: &str, kind: i8) -> Config {
 /// There is no such setting, or it cannot have this value.
 pub fn to_setting(name: &str, value: &str) -> Result<Option<(String, String)>, Refused> {
     if let Some(shared) = SHARED.iter().find(|shared| shared.kafka == name) {
-        let known = crate::catalog::SETTINGS.iter().any(|setting| setting.name == shared.ours);
-        if known {
+        if is_ours(shared.ours) {
             return Ok(Some((shared.ours.to_owned(), shared.inward(value)?)));
         }
         return granted(name, value, shared.fact);
@@ -151,10 +176,15 @@ pub fn to_setting(name: &str, value: &str) -> Result<Option<(String, String)>, R
     if let Some((_, fact, _)) = FACTS.iter().find(|(known, ..)| *known == name) {
         return granted(name, value, fact);
     }
-    if HINTS.contains(&name) {
-        return Ok(None);
+    if let Some(hint) = hint(name) {
+        return Ok(Some((hint.setting.name.to_owned(), value.trim().to_owned())));
     }
-    Err((errors::INVALID_CONFIG, format!("there is no setting '{name}'")))
+    Err(none(name))
+}
+
+fn none(name: &str) -> Refused {
+    let instead = GONE.iter().find(|(gone, _)| *gone == name).map(|(_, instead)| format!(": {instead}"));
+    (errors::INVALID_CONFIG, format!("there is no setting '{name}'{}", instead.unwrap_or_default()))
 }
 
 /// The name here of one of Kafka's settings, if it can be unset; `None` if that changes nothing.
@@ -163,12 +193,10 @@ pub fn to_setting(name: &str, value: &str) -> Result<Option<(String, String)>, R
 /// There is no such setting.
 pub fn to_unset(name: &str) -> Result<Option<String>, Refused> {
     match SHARED.iter().find(|shared| shared.kafka == name) {
-        Some(shared) if crate::catalog::SETTINGS.iter().any(|setting| setting.name == shared.ours) => {
-            Ok(Some(shared.ours.to_owned()))
-        }
+        Some(shared) if is_ours(shared.ours) => Ok(Some(shared.ours.to_owned())),
         Some(_) => Ok(None),
-        None if FACTS.iter().any(|(known, ..)| *known == name) || HINTS.contains(&name) => Ok(None),
-        None => Err((errors::INVALID_CONFIG, format!("there is no setting '{name}'"))),
+        None if FACTS.iter().any(|(known, ..)| *known == name) => Ok(None),
+        None => hint(name).map(|hint| Some(hint.setting.name.to_owned())).ok_or_else(|| none(name)),
     }
 }
 
@@ -208,12 +236,19 @@ impl Shared {
             Unit::Millis => "ms",
             Unit::Bytes => "B",
         };
+        let endless = || match BOUNDED.contains(&self.ours) {
+            true => format!("{LONGEST_MS}ms"),
+            false => "unlimited".to_owned(),
+        };
         if value == self.unlimited || (value == "-1" && !self.unlimited.is_empty()) {
-            return Ok("unlimited".to_owned());
+            return Ok(endless());
         }
-        match value.parse::<u64>() {
-            Ok(number) => Ok(format!("{number}{unit}")),
-            Err(_) => Err((errors::INVALID_CONFIG, format!("{} = '{kafka}' is not a number", self.kafka))),
+        match (self.unit, value.parse::<u64>()) {
+            (Unit::Millis, Ok(number)) if number > LONGEST_MS => Ok(endless()),
+            // To empty a topic: as soon as it can be.
+            (_, Ok(0)) if self.ours == "retention_time" => Ok("1ms".to_owned()),
+            (_, Ok(number)) => Ok(format!("{number}{unit}")),
+            (_, Err(_)) => Err((errors::INVALID_CONFIG, format!("{} = '{kafka}' is not a number", self.kafka))),
         }
     }
 }

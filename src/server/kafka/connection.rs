@@ -201,7 +201,7 @@ impl Writer {
                 }
             };
             self.collected += 1;
-            let Some(Response { pieces, grant }) = response else { continue };
+            let Some(Response { pieces, grant, .. }) = response else { continue };
             self.pieces.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
             self.grants.extend(grant);
             if self.pieces.len() >= PIECES || self.pieces.iter().map(Bytes::len).sum::<usize>() >= COALESCE_BYTES {

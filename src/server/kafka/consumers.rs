@@ -13,11 +13,11 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::errors;
 use super::groups::{group_name, text};
 use super::metadata::{kafka_name, uuid};
 use super::once::once;
 use super::session::Session;
+use super::{errors, rights};
 use crate::base::{PartitionId, TopicId, TopicName, TopicRegex};
 use crate::broker::{BrokerError, ConsumerBeat, ConsumerJoin, ConsumerMember, ConsumerShare, GroupProtocol};
 use crate::catalog::Assignor;
@@ -29,7 +29,7 @@ const LEAVING: i32 = -1;
 /// The epoch of who leaves a place that the next of its name takes.
 const AWAY: i32 = -2;
 /// Heartbeats in a session.
-const BEATS: u64 = 9;
+pub const BEATS: u64 = 9;
 /// How soon the next heartbeat is to come while partitions change hands, in milliseconds.
 const SOON_MS: u64 = 500;
 /// A member of this protocol, among the types of members.
@@ -179,10 +179,8 @@ fn check(version: i16, request: &ConsumerGroupHeartbeatRequest) -> Result<(), Re
         JOINING if request.topic_partitions.as_ref().is_none_or(|owned| !owned.is_empty()) => {
             Err(invalid("who joins has no partitions, and says so"))
         }
-        JOINING
-            if request.subscribed_topic_names.as_ref().is_none_or(Vec::is_empty)
-                && request.subscribed_topic_regex.as_ref().is_none_or(|regex| regex.is_empty()) =>
-        {
+        // An empty list or expression is taken, as Kafka 4 does: a pattern of the client's own may meet no topic yet.
+        JOINING if request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none() => {
             Err(invalid("who joins names topics, or an expression"))
         }
         _ => Ok(()),
@@ -239,6 +237,7 @@ pub async fn describe(
             .with_group_epoch(epoch)
             .with_assignment_epoch(epoch)
             .with_assignor_name(text(look.assignor))
+            .with_authorized_operations(rights::told(request.include_authorized_operations, rights::GROUP))
             .with_members(look.members.into_iter().map(|of| member(version, of)).collect())
     });
     ConsumerGroupDescribeResponse::default().with_groups(groups.collect())

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::errors;
 use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
+use super::told::Codes;
 use super::wire::{Reader, WireError};
 use crate::base::{TopicId, TopicName, limits};
 use crate::broker::{BrokerError, Isolation, Marked, PartitionEnds, PartitionReader, ReadAt};
@@ -370,6 +371,8 @@ fn encode(asked: Asked, error: i16, wanted: &Wanted, found: Option<(Vec<Found>, 
     }
     let topics = if found.is_some() { wanted.topics.as_slice() } else { &[] };
     let (found, grant) = found.map_or((Vec::new(), None), |(found, grant)| (found, Some(grant)));
+    let mut errors = Codes::default();
+    found.iter().map(|found| found.error).chain([error]).for_each(|code| errors.note(code));
     let mut found = found.into_iter();
     writer.count(Some(topics.len()));
     for topic in topics {
@@ -410,8 +413,9 @@ fn encode(asked: Asked, error: i16, wanted: &Wanted, found: Option<(Vec<Found>, 
     writer.tags();
     let tail = writer.out.freeze();
     let mut pieces = pieces.into_iter();
-    match pieces.next() {
+    let response = match pieces.next() {
         None => Asked::finish(bytes::BytesMut::from(tail), [], grant),
         Some(head) => Asked::finish(bytes::BytesMut::from(head), pieces.chain([tail]), grant),
-    }
+    };
+    Response { errors, ..response }
 }

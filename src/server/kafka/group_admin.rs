@@ -12,16 +12,16 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::errors;
 use super::groups::{group_name, text};
 use super::once::once;
 use super::session::Session;
+use super::{errors, rights};
 use crate::base::GroupName;
 use crate::broker::GroupProtocol;
 use crate::catalog::GroupKind;
 
 /// The kind of group that consumers make.
-const CONSUMER: &str = "consumer";
+pub const CONSUMER: &str = "consumer";
 
 /// What a group is: its state, and what its members take it for.
 fn facts(session: &Session, name: &GroupName) -> (&'static str, String) {
@@ -69,10 +69,14 @@ pub async fn describe(
     let mut groups = Vec::with_capacity(request.groups.len());
     for id in request.groups {
         let group = DescribedGroup::default().with_group_id(id.clone());
-        groups.push(match group_name(&id) {
+        let mut group = match group_name(&id) {
             Ok(name) => describe_one(&session, version, group, &name).await,
             Err(code) => group.with_error_code(code),
-        });
+        };
+        if group.error_code == errors::NONE {
+            group.authorized_operations = rights::told(request.include_authorized_operations, rights::GROUP);
+        }
+        groups.push(group);
     }
     DescribeGroupsResponse::default().with_groups(groups)
 }

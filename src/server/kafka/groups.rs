@@ -14,18 +14,19 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::errors;
-use super::session::{NODE_ID, Session};
+use super::session::Session;
 use crate::base::GroupName;
 use crate::broker::{ClassicJoin, ClassicJoined, ClassicRefusal, ClassicVoice};
 
-/// Bounds of a session, in milliseconds.
-const SESSION_MS: std::ops::RangeInclusive<i32> = 100..=1_800_000;
 /// The longest round, in milliseconds.
 const LONGEST_ROUND_MS: u64 = 24 * 3_600_000;
 /// What coordinates a group, among the kinds of coordinators.
 const GROUP: i8 = 0;
 /// What coordinates the transactions of an id.
 const TRANSACTION: i8 = 1;
+/// What Kafka says in place of an error's message where there is no error, up to version 3 of FindCoordinator.
+const NO_ERROR: &str = "NONE";
+const NO_SUCH_KIND: &str = "coordinators are those of groups (0) and of transactional ids (1)";
 
 /// Text for the wire.
 pub fn text(text: impl Into<String>) -> StrBytes {
@@ -48,24 +49,23 @@ pub async fn find_coordinator(
 ) -> FindCoordinatorResponse {
     let known = version == 0 || [GROUP, TRANSACTION].contains(&request.key_type);
     let (host, port) = session.advertised();
+    let node = session.node();
     if version < 4 {
+        let said = |message: &'static str| FindCoordinatorResponse::default().with_error_message(Some(text(message)));
         if !known {
-            return FindCoordinatorResponse::default()
-                .with_error_code(errors::INVALID_REQUEST)
-                .with_node_id((-1).into())
-                .with_port(-1);
+            return said(NO_SUCH_KIND).with_error_code(errors::INVALID_REQUEST).with_node_id((-1).into()).with_port(-1);
         }
-        return FindCoordinatorResponse::default()
-            .with_node_id(NODE_ID.into())
-            .with_host(text(host))
-            .with_port(port.into());
+        return said(NO_ERROR).with_node_id(node.into()).with_host(text(host)).with_port(port.into());
     }
     let one = |key: StrBytes| {
         let one = Coordinator::default().with_key(key);
         if known {
-            one.with_node_id(NODE_ID.into()).with_host(text(host.clone())).with_port(port.into())
+            one.with_node_id(node.into()).with_host(text(host.clone())).with_port(port.into())
         } else {
-            one.with_error_code(errors::INVALID_REQUEST).with_node_id((-1).into()).with_port(-1)
+            one.with_error_code(errors::INVALID_REQUEST)
+                .with_error_message(Some(text(NO_SUCH_KIND)))
+                .with_node_id((-1).into())
+                .with_port(-1)
         }
     };
     FindCoordinatorResponse::default().with_coordinators(request.coordinator_keys.into_iter().map(one).collect())
@@ -87,13 +87,15 @@ pub async fn join(session: Arc<Session>, version: i16, request: JoinGroupRequest
         Ok(name) => name,
         Err(code) => return refuse(code, member),
     };
-    if !SESSION_MS.contains(&request.session_timeout_ms) {
+    let config = &session.shared.config;
+    let session_ms = u64::try_from(request.session_timeout_ms).ok();
+    let bounds = config.kafka_min_session.0..=config.kafka_max_session.0;
+    let Some(session_ms) = session_ms.filter(|time| bounds.contains(time)) else {
         return refuse(errors::INVALID_SESSION_TIMEOUT, member);
-    }
+    };
     if request.protocols.is_empty() || request.protocol_type.is_empty() {
         return refuse(errors::INCONSISTENT_GROUP_PROTOCOL, member);
     }
-    let session_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
     // The first version, and clients that do not say, mean the time of the session.
     let rebalance_ms = u64::try_from(request.rebalance_timeout_ms).ok().filter(|time| version >= 1 && *time > 0);
     let join = ClassicJoin {

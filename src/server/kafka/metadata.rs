@@ -16,9 +16,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::errors;
 use super::once::once;
-use super::session::{NODE_ID, Session};
+use super::session::Session;
+use super::{errors, rights};
 use crate::base::{ErrorKind, TopicId, TopicName};
 use crate::broker::TopicSummary;
 
@@ -26,6 +26,8 @@ use crate::broker::TopicSummary;
 const BROKERS: i8 = 1;
 /// And what does not.
 const CONTROLLERS: i8 = 2;
+/// The version of Metadata from which on topics may be named by their ids.
+const IDS_SINCE: i16 = 12;
 
 /// The id on the wire of an incarnation of a topic.
 pub fn uuid(id: TopicId) -> uuid::Uuid {
@@ -40,44 +42,55 @@ pub fn kafka_name(name: &str) -> KafkaName {
 /// Answers Metadata: named topics, all, or none. Topics that are named are created, if the request and the server allow it.
 pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequest) -> MetadataResponse {
     let create = version < 4 || request.allow_auto_topic_creation;
-    let topics = match request.topics {
+    let mut topics = match request.topics {
         // An empty list has meant all in the first version, and none since.
         Some(mut topics) if !(version == 0 && topics.is_empty()) => {
             once(&mut topics, |topic| (topic.name.clone(), topic.topic_id));
             let mut found = Vec::with_capacity(topics.len());
             for topic in topics {
-                found.push(named(&session, topic, create).await);
+                found.push(named(&session, version, topic, create).await);
                 tokio::task::consume_budget().await;
             }
             found
         }
         _ => {
             let broker = session.broker().clone();
-            let described = |topic: TopicSummary| described(topic.name.as_str(), topic.id, topic.partitions);
+            let node = session.node();
+            let described = move |topic: TopicSummary| described(node, topic.name.as_str(), topic.id, topic.partitions);
             let all = move |_| broker.list_topics().into_iter().map(described).collect();
             session.broker().work(&session.work, all).await.unwrap_or_default()
         }
     };
+    let asked = request.include_topic_authorized_operations;
+    for topic in topics.iter_mut().filter(|topic| topic.error_code == errors::NONE) {
+        topic.topic_authorized_operations = rights::told(asked, rights::TOPIC);
+    }
     let (host, port) = session.advertised();
     let broker = MetadataResponseBroker::default()
-        .with_node_id(NODE_ID.into())
+        .with_node_id(session.node().into())
         .with_host(StrBytes::from_string(host))
         .with_port(port.into());
     MetadataResponse::default()
         .with_brokers(vec![broker])
         .with_cluster_id(Some(StrBytes::from_string(session.broker().server_id())))
-        .with_controller_id(NODE_ID.into())
+        .with_controller_id(session.node().into())
+        .with_cluster_authorized_operations(rights::told(
+            request.include_cluster_authorized_operations,
+            rights::CLUSTER,
+        ))
         .with_topics(topics)
 }
 
-async fn named(session: &Session, topic: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
+async fn named(session: &Session, version: i16, topic: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
     let refused = |code| {
-        MetadataResponseTopic::default()
-            .with_error_code(code)
-            .with_name(topic.name.clone())
-            .with_topic_id(topic.topic_id)
+        // Topics without a name are answered since they can be asked for by their ids.
+        let name = topic.name.clone().or_else(|| (version < IDS_SINCE).then(KafkaName::default));
+        MetadataResponseTopic::default().with_error_code(code).with_name(name).with_topic_id(topic.topic_id)
     };
     let Some(name) = &topic.name else {
+        if version < IDS_SINCE {
+            return refused(errors::INVALID_REQUEST);
+        }
         let id = TopicId(topic.topic_id.as_u128());
         let found = session.broker().topic_named(id);
         let summary = match found {
@@ -85,13 +98,13 @@ async fn named(session: &Session, topic: MetadataRequestTopic, create: bool) -> 
             None => None,
         };
         return match summary.filter(|(_, metadata)| metadata.id == id) {
-            Some((name, metadata)) => described(name.as_str(), metadata.id, metadata.partitions),
+            Some((name, metadata)) => described(session.node(), name.as_str(), metadata.id, metadata.partitions),
             None => refused(errors::UNKNOWN_TOPIC_ID),
         };
     };
     let Ok(name) = TopicName::new(name) else { return refused(errors::INVALID_TOPIC) };
     match session.broker().metadata(&name, create).await {
-        Ok(metadata) => described(name.as_str(), metadata.id, metadata.partitions),
+        Ok(metadata) => described(session.node(), name.as_str(), metadata.id, metadata.partitions),
         Err(error) if error.kind() == ErrorKind::NotFound => refused(errors::UNKNOWN_TOPIC_OR_PARTITION),
         // It is created when its client asks again: this is what Kafka says of a topic that is being created.
         Err(error) if error.kind() == ErrorKind::Overloaded => refused(errors::LEADER_NOT_AVAILABLE),
@@ -99,14 +112,14 @@ async fn named(session: &Session, topic: MetadataRequestTopic, create: bool) -> 
     }
 }
 
-fn described(name: &str, id: TopicId, partitions: u32) -> MetadataResponseTopic {
+fn described(node: i32, name: &str, id: TopicId, partitions: u32) -> MetadataResponseTopic {
     let partition = |number: u32| {
         MetadataResponsePartition::default()
             .with_partition_index(i32::try_from(number).unwrap_or(i32::MAX))
-            .with_leader_id(NODE_ID.into())
+            .with_leader_id(node.into())
             .with_leader_epoch(0)
-            .with_replica_nodes(vec![NODE_ID.into()])
-            .with_isr_nodes(vec![NODE_ID.into()])
+            .with_replica_nodes(vec![node.into()])
+            .with_isr_nodes(vec![node.into()])
     };
     MetadataResponseTopic::default()
         .with_name(Some(kafka_name(name)))
@@ -130,14 +143,18 @@ pub async fn describe_cluster(
     }
     let (host, port) = session.advertised();
     let broker = DescribeClusterBroker::default()
-        .with_broker_id(NODE_ID.into())
+        .with_broker_id(session.node().into())
         .with_host(StrBytes::from_string(host))
         .with_port(port.into());
     DescribeClusterResponse::default()
         .with_endpoint_type(BROKERS)
         .with_cluster_id(StrBytes::from_string(session.broker().server_id()))
-        .with_controller_id(NODE_ID.into())
+        .with_controller_id(session.node().into())
         .with_brokers(vec![broker])
+        .with_cluster_authorized_operations(rights::told(
+            request.include_cluster_authorized_operations,
+            rights::CLUSTER,
+        ))
 }
 
 /// Partitions of all topics that one answer to DescribeTopicPartitions may have.
@@ -182,9 +199,11 @@ pub async fn describe_topic_partitions(
             }
         };
         let numbers = first.min(known.partitions)..known.partitions;
-        let told: Vec<_> = numbers.clone().take(left).map(told_partition).collect();
+        let told: Vec<_> = numbers.clone().take(left).map(|number| told_partition(session.node(), number)).collect();
         let (count, whole) = (told.len(), told.len() == numbers.len());
         left -= count;
+        // This request does not ask, and is always told.
+        let answer = answer.with_topic_authorized_operations(rights::TOPIC);
         topics.push(answer.with_topic_id(uuid(known.id)).with_partitions(told));
         if !whole {
             let next = first.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
@@ -197,11 +216,13 @@ pub async fn describe_topic_partitions(
     DescribeTopicPartitionsResponse::default().with_topics(topics)
 }
 
-fn told_partition(number: u32) -> DescribeTopicPartitionsResponsePartition {
+fn told_partition(node: i32, number: u32) -> DescribeTopicPartitionsResponsePartition {
     DescribeTopicPartitionsResponsePartition::default()
         .with_partition_index(i32::try_from(number).unwrap_or(i32::MAX))
-        .with_leader_id(NODE_ID.into())
+        .with_leader_id(node.into())
         .with_leader_epoch(0)
-        .with_replica_nodes(vec![NODE_ID.into()])
-        .with_isr_nodes(vec![NODE_ID.into()])
+        .with_replica_nodes(vec![node.into()])
+        .with_isr_nodes(vec![node.into()])
+        .with_eligible_leader_replicas(Some(Vec::new()))
+        .with_last_known_elr(Some(Vec::new()))
 }

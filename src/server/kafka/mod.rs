@@ -6,12 +6,14 @@
 
 mod admin;
 mod api;
+mod brokers;
 mod commits;
 mod configs;
 mod connection;
 mod consumers;
 mod errors;
 mod fetch;
+mod forgetting;
 mod framing;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
@@ -19,16 +21,21 @@ mod group_admin;
 mod groups;
 mod metadata;
 mod offsets;
+mod old;
 mod once;
 mod positions;
 mod produce;
 mod requests;
 mod response;
+mod rights;
+mod said;
 mod session;
 mod shape;
 mod shapes;
+mod single_node;
 #[cfg(test)]
 mod tests;
+mod told;
 mod topics;
 mod transactions;
 mod wire;

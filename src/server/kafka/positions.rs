@@ -1,25 +1,23 @@
-//! Positions that groups commit, read and forget. They are those of the native doors too.
+//! Positions that groups commit and read. They are those of the native doors too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{
-    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
-    OffsetFetchResponse, TopicName as KafkaName,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, TopicName as KafkaName,
 };
 
 use super::commits::Commits;
-use super::errors;
 use super::groups::{group_name, text};
 use super::metadata::kafka_name;
 use super::once::{once, once_each};
 use super::session::Session;
+use super::{errors, said};
 use crate::base::{GroupName, PartitionId, TopicName};
 use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit, Epoch, GroupProtocol};
 
@@ -39,7 +37,7 @@ pub async fn commit(session: Arc<Session>, version: i16, request: OffsetCommitRe
             (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
         })
     });
-    let (named, commits) = Commits::of(named);
+    let (named, commits) = Commits::of(session.broker(), named);
     let outcomes = match group_name(&request.group_id) {
         Ok(name) => commit_as(&session, version, &name, voice, commits).await,
         Err(code) => Err(code),
@@ -64,7 +62,7 @@ async fn commit_as(
     voice: ClassicVoice<'_>,
     commits: Vec<Commit>,
 ) -> Result<Vec<Result<(), BrokerError>>, i16> {
-    if let Some(epoch) = as_consumer(session, name, &voice)? {
+    if let Some(epoch) = as_consumer(session, name, &voice) {
         let committed = session.broker().commit_consumer(name, (voice.member, epoch), commits).await;
         return committed.map_err(|error| match errors::stale_code(&error) {
             // Who speaks an older version knows no such code.
@@ -79,17 +77,13 @@ async fn commit_as(
     })
 }
 
-/// The epoch of who speaks as a member of a group whose partitions the server shares out; `None` if it is another group, or
-/// nobody in particular speaks.
-///
-/// # Errors
-/// The code for who names a member without an epoch.
-pub fn as_consumer(session: &Session, name: &GroupName, voice: &ClassicVoice<'_>) -> Result<Option<Epoch>, i16> {
-    let nobody = voice.generation < 0 && voice.member.is_empty();
-    if nobody || session.broker().group_protocol(name) != Some(GroupProtocol::Stream) {
-        return Ok(None);
+/// The epoch of who speaks as a member of a group whose partitions the server shares out; `None` if it is another group, or who
+/// speaks names no epoch: it is no member then, whatever id it has made itself.
+pub fn as_consumer(session: &Session, name: &GroupName, voice: &ClassicVoice<'_>) -> Option<Epoch> {
+    match session.broker().group_protocol(name) {
+        Some(GroupProtocol::Stream) => u32::try_from(voice.generation).ok(),
+        _ => None,
     }
-    u32::try_from(voice.generation).map(Some).map_err(|_| errors::UNKNOWN_MEMBER_ID)
 }
 
 /// A position as it is told: offset, epoch, metadata, error.
@@ -111,7 +105,7 @@ async fn positions_of(
     let name = group_name(group)?;
     let Some(topics) = topics else {
         let mut found: Vec<(KafkaName, Vec<(i32, Told)>)> = Vec::new();
-        for position in session.broker().positions(&name, None).await {
+        for position in said::told(session.broker().positions(&name, None).await) {
             let waits = stable && session.broker().is_position_staged(&name, &position.topic, position.partition);
             let told = match waits {
                 true => UNSTABLE,
@@ -131,7 +125,7 @@ async fn positions_of(
             named.extend(partitions.iter().filter_map(|number| Some((topic.clone(), u32::try_from(*number).ok()?))));
         }
     }
-    let held = session.broker().positions(&name, Some(named)).await;
+    let held = said::told(session.broker().positions(&name, Some(named)).await);
     let held: HashMap<(&str, i32), &crate::broker::GroupPosition> = held
         .iter()
         .filter_map(|position| Some(((position.topic.as_str(), i32::try_from(position.partition).ok()?), position)))
@@ -233,33 +227,4 @@ fn new_topic((name, partitions): (KafkaName, Vec<(i32, Told)>)) -> OffsetFetchRe
             .with_error_code(code)
     });
     OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
-}
-
-/// Answers OffsetDelete: positions of a group without members are forgotten.
-pub async fn delete(session: Arc<Session>, _version: i16, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
-    let name = match group_name(&request.group_id) {
-        Ok(name) => name,
-        Err(code) => return OffsetDeleteResponse::default().with_error_code(code),
-    };
-    let mut of = Vec::new();
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let known = TopicName::new(&topic.name).ok();
-        let partitions = topic.partitions.iter().map(|partition| {
-            let place = known.clone().zip(u32::try_from(partition.partition_index).ok());
-            let place =
-                place.filter(|(topic, number)| session.broker().partition_ends(topic.as_str(), *number).is_ok());
-            let code = if place.is_some() { errors::NONE } else { errors::UNKNOWN_TOPIC_OR_PARTITION };
-            of.extend(place);
-            OffsetDeleteResponsePartition::default()
-                .with_partition_index(partition.partition_index)
-                .with_error_code(code)
-        });
-        let partitions = partitions.collect();
-        topics.push(OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions));
-    }
-    match session.broker().forget_positions(&name, of).await {
-        Ok(()) => OffsetDeleteResponse::default().with_topics(topics),
-        Err(error) => OffsetDeleteResponse::default().with_error_code(errors::whole_group_code(&error)),
-    }
 }

@@ -15,7 +15,7 @@ use super::session::{Hangup, Session};
 use super::transactions;
 use super::wire::{Reader, WireError};
 use crate::base::{ErrorKind, Offset, TopicName};
-use crate::broker::{AckLevel, BrokerError, OffsetAt, Place, Produced};
+use crate::broker::{AckLevel, BadRecord, BrokerError, OffsetAt, Place, Produced};
 use crate::record::{self, BatchHeader, Compression};
 use crate::server::budget::Grant;
 
@@ -34,13 +34,21 @@ pub struct Request {
 /// What becomes of one batch.
 enum Outcome {
     Refused(i16, String),
-    Under(oneshot::Receiver<Result<Produced, BrokerError>>),
+    Under(oneshot::Receiver<Result<Produced, Failure>>),
 }
+
+/// Why a batch is not taken, and what its bytes hold of the budget: it is looked at once more, when its turn to be answered comes.
+type Failure = (BrokerError, Arc<Grant>);
+
+/// Records of one answer that are said to be the reason for a refusal.
+const MOST_BAD_RECORDS: usize = 10_000;
 
 /// One partition's part of the answer.
 struct Answer {
     error: i16,
     message: Option<String>,
+    /// Records that are the reason.
+    bad: Vec<BadRecord>,
     base_offset: i64,
     log_start: i64,
 }
@@ -154,9 +162,8 @@ async fn hand_over(
             let batch = session.broker().look_into(&session.work, topic, batch).await;
             let (sender, receiver) = oneshot::channel();
             session.broker().produce_then(topic, partition, batch, level, place, move |outcome| {
-                drop(grant);
                 // Nobody listens any more: the append stands all the same.
-                drop(sender.send(outcome));
+                drop(sender.send(outcome.map_err(|error| (error, grant))));
             });
             Outcome::Under(receiver)
         }
@@ -186,20 +193,26 @@ fn check(batch: &[u8], version: i16) -> Result<(), (i16, String)> {
 
 async fn settle(session: &Session, topics: ByPartition<Outcome>) -> ByPartition<Answer> {
     let mut answers = Vec::with_capacity(topics.len());
+    let mut left = MOST_BAD_RECORDS;
     for (topic, outcomes) in topics {
         let mut partitions = Vec::with_capacity(outcomes.len());
         for (partition, outcome) in outcomes {
-            let answer = match outcome {
+            let mut answer = match outcome {
                 Outcome::Refused(code, what) => refused(code, what),
                 Outcome::Under(produced) => match produced.await {
                     Ok(Ok(produced)) => accepted(session, &topic, partition, produced.base_offset).await,
-                    Ok(Err(error)) => failed(&topic, &error),
+                    Ok(Err((mut error, _grant))) => {
+                        let bad = session.broker().bad_records(&session.work, &topic, &mut error).await;
+                        Answer { bad, ..failed(&topic, &error) }
+                    }
                     Err(_) => {
                         let lost = "the append was dropped without an answer";
                         failed(&topic, &BrokerError::new(ErrorKind::Internal, lost))
                     }
                 },
             };
+            answer.bad.truncate(left);
+            left -= answer.bad.len();
             partitions.push((partition, answer));
         }
         answers.push((topic, partitions));
@@ -211,7 +224,7 @@ async fn accepted(session: &Session, topic: &str, partition: i32, base_offset: O
     let partition = u32::try_from(partition).unwrap_or(u32::MAX);
     let log_start = session.broker().list_offset(topic, partition, OffsetAt::Beginning).await;
     let log_start = log_start.map_or(-1, |(offset, _)| offset as i64);
-    Answer { error: errors::NONE, message: None, base_offset: base_offset as i64, log_start }
+    Answer { error: errors::NONE, message: None, bad: Vec::new(), base_offset: base_offset as i64, log_start }
 }
 
 fn failed(topic: &str, error: &BrokerError) -> Answer {
@@ -220,7 +233,7 @@ fn failed(topic: &str, error: &BrokerError) -> Answer {
 }
 
 fn refused(error: i16, message: String) -> Answer {
-    Answer { error, message: Some(message), base_offset: -1, log_start: -1 }
+    Answer { error, message: Some(message), bad: Vec::new(), base_offset: -1, log_start: -1 }
 }
 
 fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Response {
@@ -239,7 +252,12 @@ fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Respo
                 writer.out.put_i64(answer.log_start);
             }
             if asked.version >= 8 {
-                writer.count(Some(0));
+                writer.count(Some(answer.bad.len()));
+                for BadRecord { index, why } in &answer.bad {
+                    writer.out.put_i32(i32::try_from(*index).unwrap_or(i32::MAX));
+                    writer.optional_text(why.map(|why| why.to_string()).as_deref());
+                    writer.tags();
+                }
                 writer.optional_text(answer.message.as_deref());
             }
             writer.tags();
@@ -248,7 +266,9 @@ fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Respo
     }
     writer.out.put_i32(0);
     writer.tags();
-    Asked::finish(writer.out, [], None)
+    let mut response = Asked::finish(writer.out, [], None);
+    answers.iter().flat_map(|(_, answers)| answers).for_each(|(_, answer)| response.errors.note(answer.error));
+    response
 }
 
 /// A new identity. One that a producer brings along is not gone on with: without a transactional id nobody else can have it.

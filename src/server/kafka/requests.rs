@@ -1,5 +1,6 @@
 //! From a frame to what becomes of it.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,10 +10,11 @@ use super::api::{self, Api};
 use super::connection::Pending;
 use super::response::{Asked, Response};
 use super::session::{Hangup, Session};
-use super::wire::Reader;
+use super::told::{self, Told, telling};
+use super::wire::{Reader, WireError};
 use super::{
-    admin, consumers, errors, fetch, group_admin, groups, metadata, offsets, positions, produce, shape, topics,
-    transactions,
+    admin, consumers, errors, fetch, forgetting, group_admin, groups, metadata, offsets, old, positions, produce,
+    shape, single_node, topics, transactions,
 };
 use crate::base::limits;
 use crate::server::budget::Grant;
@@ -27,13 +29,14 @@ const HEAD_BYTES: usize = 8;
 const LARGE_ANSWER: usize = 16 * 1024;
 
 /// Kinds whose answers list what there is: with thousands of topics or groups they take long to write.
-const LISTS: [i16; 6] = [
+const LISTS: [i16; 7] = [
     api::METADATA,
     api::LIST_GROUPS,
     api::DESCRIBE_GROUPS,
     api::DESCRIBE_CONFIGS,
     api::DESCRIBE_LOG_DIRS,
     api::OFFSET_FETCH,
+    api::LIST_CONFIG_RESOURCES,
 ];
 
 /// Begins with a request: batches are in the broker's queue when this returns (those that take long to check have been checked
@@ -46,7 +49,8 @@ pub async fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Res
     session.shared.metrics.request(api.name);
     if asked.key == api::API_VERSIONS {
         let answer = versions(api, asked.version, asked.correlation);
-        return Ok(Box::pin(std::future::ready(Ok(Some(answer)))));
+        let told = Told::of(api, asked.version, "");
+        return Ok(telling(told, Box::pin(std::future::ready(Ok(Some(answer))))));
     }
     let opened = if frame.len() > limits::INLINE_BYTES && api.shape.is_some() {
         // Up to a hundred thousand elements to walk over.
@@ -55,18 +59,19 @@ pub async fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Res
     } else {
         open(api, asked, frame)?
     };
-    match asked.key {
-        api::PRODUCE => {
-            let begun = produce::begin(session, asked, opened.body, grant).await;
-            begun.map_err(|error| malformed(api, asked.version, &error))
-        }
+    let told = Told::of(api, asked.version, &opened.client);
+    let broken = |error: WireError| malformed(api, asked.version, &error);
+    let pending: Pending = match asked.key {
+        key if old::knows(key, asked.version) => old::begin(session, asked, opened.body, grant).map_err(broken)?,
+        api::PRODUCE => produce::begin(session, asked, opened.body, grant).await.map_err(broken)?,
         api::FETCH => {
-            let wanted = fetch::parse(&opened.body, asked).map_err(|error| malformed(api, asked.version, &error))?;
+            let wanted = fetch::parse(&opened.body, asked).map_err(broken)?;
             drop(grant);
-            Ok(Box::pin(fetch::answer(session.clone(), asked, wanted)))
+            Box::pin(fetch::answer(session.clone(), asked, wanted))
         }
-        _ => control(opened, Answering { session: session.clone(), grant }),
-    }
+        _ => control(opened, Answering { session: session.clone(), grant })?,
+    };
+    Ok(telling(told, pending))
 }
 
 /// A request whose head has been read. What is not walked by hand has been walked by its shape.
@@ -85,13 +90,15 @@ fn asked(frame: &[u8]) -> Result<(&'static Api, Asked), Hangup> {
     let mut reader = Reader::new(frame, false);
     let (key, version, correlation) = (reader.i16()?, reader.i16()?, reader.i32()?);
     let api = Api::of(key).ok_or(Hangup::Unknown { key, version })?;
-    Ok((api, Asked { key, version, flexible: api.is_flexible(version), correlation }))
+    let (flexible, told) = (api.is_flexible(version), told::is_wanted());
+    Ok((api, Asked { key, version, flexible, correlation, told }))
 }
 
 /// The rest of the head, and the look at what follows that decoding relies on.
 fn open(api: &'static Api, asked: Asked, mut frame: BytesMut) -> Result<Opened, Hangup> {
     let Asked { key, version, flexible, .. } = asked;
-    if !api.has(version) {
+    let old = old::knows(key, version);
+    if !old && !api.has(version) {
         return Err(Hangup::Unknown { key, version });
     }
     let mut reader = Reader::new(&frame, false);
@@ -106,9 +113,12 @@ fn open(api: &'static Api, asked: Asked, mut frame: BytesMut) -> Result<Opened, 
         if body.len() > CONTROL_BYTES {
             return Err(Hangup::Large { name: api.name, bytes: body.len(), limit: CONTROL_BYTES });
         }
-        let mut walk = Reader::new(&body, flexible);
-        shape::walk(&mut walk, version, fields).map_err(|error| malformed(api, version, &error))?;
-        elements = walk.elements();
+        // The others are walked by hand.
+        if !old {
+            let mut walk = Reader::new(&body, flexible);
+            shape::walk(&mut walk, version, fields).map_err(|error| malformed(api, version, &error))?;
+            elements = walk.elements();
+        }
     }
     Ok(Opened { api, asked, client, body, elements })
 }
@@ -147,7 +157,7 @@ trait Taker {
     fn take<Q, A, H, F>(self, opened: Opened, handle: H) -> Result<Self::Taken, Hangup>
     where
         Q: Decodable + Send + 'static,
-        A: Encodable + Send + 'static,
+        A: Encodable + Debug + Send + 'static,
         H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
         F: Future<Output = A> + Send + 'static;
 }
@@ -181,7 +191,7 @@ fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
         api::LEAVE_GROUP => taker.take(opened, groups::leave),
         api::OFFSET_COMMIT => taker.take(opened, positions::commit),
         api::OFFSET_FETCH => taker.take(opened, positions::fetch),
-        api::OFFSET_DELETE => taker.take(opened, positions::delete),
+        api::OFFSET_DELETE => taker.take(opened, forgetting::delete),
         api::LIST_GROUPS => taker.take(opened, group_admin::list),
         api::DESCRIBE_GROUPS => taker.take(opened, group_admin::describe),
         api::DELETE_GROUPS => taker.take(opened, group_admin::delete),
@@ -201,6 +211,12 @@ fn control<T: Taker>(opened: Opened, taker: T) -> Result<T::Taken, Hangup> {
         api::OFFSET_FOR_LEADER_EPOCH => taker.take(opened, offsets::for_leader_epoch),
         api::DESCRIBE_LOG_DIRS => taker.take(opened, admin::describe_log_dirs),
         api::DESCRIBE_TOPIC_PARTITIONS => taker.take(opened, metadata::describe_topic_partitions),
+        api::ELECT_LEADERS => taker.take(opened, single_node::elect_leaders),
+        api::ALTER_REPLICA_LOG_DIRS => taker.take(opened, single_node::alter_replica_log_dirs),
+        api::ALTER_PARTITION_REASSIGNMENTS => taker.take(opened, single_node::alter_reassignments),
+        api::LIST_PARTITION_REASSIGNMENTS => taker.take(opened, single_node::list_reassignments),
+        api::DESCRIBE_QUORUM => taker.take(opened, single_node::describe_quorum),
+        api::LIST_CONFIG_RESOURCES => taker.take(opened, single_node::list_config_resources),
         key => Err(Hangup::Unknown { key, version: opened.asked.version }),
     }
 }
@@ -217,7 +233,7 @@ impl Taker for Answering {
     fn take<Q, A, H, F>(self, mut opened: Opened, handle: H) -> Result<Pending, Hangup>
     where
         Q: Decodable + Send + 'static,
-        A: Encodable + Send + 'static,
+        A: Encodable + Debug + Send + 'static,
         H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
         F: Future<Output = A> + Send + 'static,
     {
@@ -277,6 +293,9 @@ pub fn decode(frame: BytesMut) -> Result<(), Hangup> {
     }
     let opened = open(api, asked, frame)?;
     match asked.key {
+        key if old::knows(key, asked.version) => {
+            old::decode(key, asked.version, &opened.body).map_err(|error| malformed(api, asked.version, &error))
+        }
         api::PRODUCE => {
             produce::parse(&opened.body, asked).map(drop).map_err(|error| malformed(api, asked.version, &error))
         }
@@ -298,7 +317,7 @@ impl Taker for Decoding {
     fn take<Q, A, H, F>(self, mut opened: Opened, _: H) -> Result<(), Hangup>
     where
         Q: Decodable + Send + 'static,
-        A: Encodable + Send + 'static,
+        A: Encodable + Debug + Send + 'static,
         H: FnOnce(Arc<Session>, i16, Q) -> F + Send + 'static,
         F: Future<Output = A> + Send + 'static,
     {

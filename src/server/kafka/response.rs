@@ -1,9 +1,25 @@
 //! Answers on their way out.
+//!
+//! Null, "" and empty lists: an answer has in each nullable field what Kafka's own server writes there, whatever else the schema
+//! allows, because clients have only ever met that. The crate's structs have the schema's defaults, which are often something else.
+//! The rule, which `tests/kafka/nulls.rs` holds every answer of every test to:
+//!
+//! - A list is never null, also an empty one (Kafka's Java client takes its stream). The one exception: `aborted_transactions` of
+//!   Fetch is null for who reads uncommitted records.
+//! - An `error_message` is null where there is no error. Two exceptions: FindCoordinator says "NONE" up to version 3 and "" from
+//!   version 4 on; DescribeQuorum says "".
+//! - Text without which a request cannot be understood (names, hosts, ids, the metadata of a position, the protocol of a group up to
+//!   version 6 of JoinGroup) is never null: "" stands for none.
+//! - Everything else that is not there is null: racks, instances, documentation that was not asked for, the name of a topic that was
+//!   asked for by an unknown id, cursors, assignments that have not changed.
+
+use std::fmt::Debug;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
 
 use super::session::Hangup;
+use super::told::Codes;
 use super::wire::Writer;
 use crate::server::budget::Grant;
 
@@ -14,6 +30,8 @@ pub struct Response {
     pub pieces: Vec<Bytes>,
     /// What they hold.
     pub grant: Option<Grant>,
+    /// The errors in it, for the log; not looked for in every answer if nothing of them is logged.
+    pub errors: Codes,
 }
 
 /// What an answer repeats of its request.
@@ -27,6 +45,8 @@ pub struct Asked {
     pub flexible: bool,
     /// The client's number for it.
     pub correlation: i32,
+    /// The log wants to know of errors in the answer.
+    pub told: bool,
 }
 
 impl Asked {
@@ -47,18 +67,22 @@ impl Asked {
         let mut head = head;
         head[..4].copy_from_slice(&i32::try_from(bytes).unwrap_or(i32::MAX).to_be_bytes());
         pieces[0] = head.freeze();
-        Response { pieces, grant }
+        Response { pieces, grant, errors: Codes::default() }
     }
 
     /// An answer of one of the crate's structs.
     ///
     /// # Errors
     /// The struct has a field that its version cannot carry: a fault of this module.
-    pub fn answer(&self, message: &impl Encodable) -> Result<Response, Hangup> {
+    pub fn answer(&self, message: &(impl Encodable + Debug)) -> Result<Response, Hangup> {
         let mut writer = self.writer();
         message
             .encode(&mut writer.out, self.version)
             .map_err(|error| Hangup::Fault(format!("the answer cannot be encoded: {error}")))?;
-        Ok(Self::finish(writer.out, [], None))
+        let mut response = Self::finish(writer.out, [], None);
+        if self.told {
+            response.errors = Codes::of(message);
+        }
+        Ok(response)
     }
 }

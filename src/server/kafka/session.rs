@@ -11,9 +11,6 @@ use crate::broker::{Broker, WorkKey};
 use crate::server::budget::{Account, Gate, Holder};
 use crate::server::shared::Shared;
 
-/// This server's number among its own kind, of which there is one.
-pub const NODE_ID: i32 = 1;
-
 /// Requests in a row that came alone, from which on a client is believed to wait for each answer.
 const ALONE: u32 = 8;
 
@@ -117,6 +114,11 @@ impl Session {
     /// The one that does the work.
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
+    }
+
+    /// This server's number among its own kind, of which there is one.
+    pub fn node(&self) -> i32 {
+        i32::try_from(self.shared.config.kafka_node_id).unwrap_or(0)
     }
 
     /// Host and port that clients are told to connect to.

@@ -153,3 +153,17 @@ pub const DESCRIBE_LOG_DIRS: &[Field] = &[always(List(&[always(TEXT), always(Man
 
 pub const DESCRIBE_TOPIC_PARTITIONS: &[Field] =
     &[always(List(&[always(TEXT)])), always(I32), always(Maybe(&[always(TEXT), always(I32)]))];
+
+pub const ELECT_LEADERS: &[Field] = &[from(1, I8), always(List(&[always(TEXT), always(Many(&I32))])), always(I32)];
+
+pub const ALTER_REPLICA_LOG_DIRS: &[Field] =
+    &[always(List(&[always(TEXT), always(List(&[always(TEXT), always(Many(&I32))]))]))];
+
+pub const ALTER_PARTITION_REASSIGNMENTS: &[Field] =
+    &[always(I32), from(1, I8), always(List(&[always(TEXT), always(List(&[always(I32), always(Many(&I32))]))]))];
+
+pub const LIST_PARTITION_REASSIGNMENTS: &[Field] = &[always(I32), always(List(&[always(TEXT), always(Many(&I32))]))];
+
+pub const DESCRIBE_QUORUM: &[Field] = &[always(List(&[always(TEXT), always(List(&[always(I32)]))]))];
+
+pub const LIST_CONFIG_RESOURCES: &[Field] = &[from(1, Many(&I8))];

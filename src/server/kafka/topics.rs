@@ -8,12 +8,13 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, TopicName as KafkaName,
+    BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    TopicName as KafkaName,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use super::metadata::{kafka_name, uuid};
-use super::session::{NODE_ID, Session};
+use super::session::Session;
 use super::{configs, errors};
 use crate::base::{TopicId, TopicName};
 use crate::broker::{NewTopic, TopicDescription};
@@ -62,6 +63,7 @@ fn created(result: CreatableTopicResult, topic: &TopicDescription, validate_only
         .with_topic_id(uuid(id))
         .with_num_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
         .with_replication_factor(1)
+        .with_error_message(None)
         .with_configs(Some(configs.collect()))
 }
 
@@ -71,7 +73,7 @@ async fn create_one(
     validate_only: bool,
 ) -> Result<TopicDescription, Refused> {
     let name = TopicName::new(&topic.name).map_err(|error| (errors::INVALID_TOPIC, error.to_string()))?;
-    let partitions = partitions(topic)?;
+    let partitions = partitions(session, topic)?;
     let mut settings = Vec::new();
     for config in &topic.configs {
         if let Some(value) = &config.value {
@@ -86,8 +88,16 @@ async fn create_one(
     outcome.map_err(|error| (errors::topic_code(&error), error.to_string()))
 }
 
+/// Whether a partition may be where its replicas are to be: on this server alone, or on any brokers if that is granted.
+pub fn is_here(session: &Session, replicas: &[BrokerId]) -> bool {
+    match session.shared.config.kafka_grant_replication {
+        true => !replicas.is_empty() && replicas.iter().all(|replica| replica.0 >= 0),
+        false => matches!(replicas, [replica] if replica.0 == session.node()),
+    }
+}
+
 /// How many partitions are asked for, by number or by where each of them is to be; `None` for the default.
-fn partitions(topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
+fn partitions(session: &Session, topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
     if !topic.assignments.is_empty() {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
             let what = "both an assignment and a number of partitions or replicas".to_owned();
@@ -95,18 +105,19 @@ fn partitions(topic: &CreatableTopic) -> Result<Option<u32>, Refused> {
         }
         let mut numbers: Vec<i32> = topic.assignments.iter().map(|part| part.partition_index).collect();
         numbers.sort_unstable();
-        let here = topic.assignments.iter().all(|part| part.broker_ids.iter().all(|id| id.0 == NODE_ID));
-        let one = topic.assignments.iter().all(|part| part.broker_ids.len() == 1);
-        if !here || !one || !numbers.iter().zip(0..).all(|(number, index)| *number == index) {
-            let what = format!("partitions are numbered from 0, each on broker {NODE_ID} alone");
+        let here = topic.assignments.iter().all(|part| is_here(session, &part.broker_ids));
+        if !here || !numbers.iter().zip(0..).all(|(number, index)| *number == index) {
+            let what = format!("partitions are numbered from 0, each on broker {} alone", session.node());
             return Err((errors::INVALID_REPLICA_ASSIGNMENT, what));
         }
         return Ok(Some(u32::try_from(numbers.len()).unwrap_or(u32::MAX)));
     }
     match topic.replication_factor {
         1 | -1 => {}
+        2.. if session.shared.config.kafka_grant_replication => {}
         factor => {
-            let what = format!("replication factor {factor}; there is one server, so it is 1");
+            let what =
+                format!("replication factor {factor}; there is one server, so it is 1 (see kafka_grant_replication)");
             return Err((errors::INVALID_REPLICATION_FACTOR, what));
         }
     }

@@ -124,7 +124,7 @@ pub async fn commit_offsets(
             (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
         })
     });
-    let (named, commits) = Commits::of(named);
+    let (named, commits) = Commits::of(session.broker(), named);
     let mut codes = named.codes(&stage(&session, version, &request, commits).await);
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
@@ -151,7 +151,7 @@ async fn stage(
             instance: request.group_instance_id.as_deref(),
             generation: request.generation_id,
         };
-        match as_consumer(session, &group, &voice)? {
+        match as_consumer(session, &group, &voice) {
             Some(epoch) => {
                 let may = session.broker().check_consumer(&group, voice.member, epoch);
                 may.map_err(|error| match errors::stale_code(&error) {

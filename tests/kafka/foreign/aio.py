@@ -86,7 +86,7 @@ async def rest():
     # Administration. This client can neither delete groups nor alter settings one by one.
     assert "aio" in await admin.list_topics()
     cluster = await admin.describe_cluster()
-    assert [node["node_id"] for node in cluster["brokers"]] == [1], cluster
+    assert [node["node_id"] for node in cluster["brokers"]] == [0], cluster
     await admin.create_partitions({"aio": NewPartitions(4)})
     assert len((await admin.describe_topics(["aio"]))[0]["partitions"]) == 4
 
@@ -98,7 +98,7 @@ async def rest():
     assert of_topic["retention.bytes"] == "3600000000" and of_topic["cleanup.policy"] == "delete", of_topic
     await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, "aio", configs={"retention.bytes": "7200000000"})])
     assert (await configs(ConfigResourceType.TOPIC, "aio"))["retention.bytes"] == "7200000000"
-    assert (await configs(ConfigResourceType.BROKER, "1"))["num.partitions"]
+    assert (await configs(ConfigResourceType.BROKER, "0"))["num.partitions"]
     assert "aio-group" in [group[0] for group in await admin.list_consumer_groups()]
     described = await admin.describe_consumer_groups(["aio-group"])
     assert described[0].groups[0][1:3] == ("aio-group", "Empty"), described

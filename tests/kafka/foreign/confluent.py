@@ -116,7 +116,7 @@ resource.add_incremental_config(ConfigEntry("retention.bytes", "7200000000", inc
 done(admin.incremental_alter_configs([resource]))
 configs = list(admin.describe_configs([ConfigResource(ResourceType.TOPIC, "rd")]).values())[0].result(PATIENCE)
 assert configs["retention.bytes"].value == "7200000000"
-of_server = list(admin.describe_configs([ConfigResource(ResourceType.BROKER, "1")]).values())[0].result(PATIENCE)
+of_server = list(admin.describe_configs([ConfigResource(ResourceType.BROKER, "0")]).values())[0].result(PATIENCE)
 assert of_server["num.partitions"]
 assert "rd-group" in [group.group_id for group in admin.list_consumer_groups().result(PATIENCE).valid]
 deleted = list(admin.delete_records([TopicPartition("rd", 0, 2)]).values())[0].result(PATIENCE)

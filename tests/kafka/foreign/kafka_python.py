@@ -127,7 +127,7 @@ def configs(of, name):
 assert configs(resource(), "retention.bytes") == "3600000000" and configs(resource(), "cleanup.policy") == "delete"
 admin.alter_configs([resource(**{"retention.bytes": "7200000000"})])
 assert configs(resource(), "retention.bytes") == "7200000000"
-assert configs(ConfigResource(ConfigResourceType.BROKER, "1"), "num.partitions")
+assert configs(ConfigResource(ConfigResourceType.BROKER, "0"), "num.partitions")
 assert "kp-group" in [group["group_id"] for group in admin.list_groups()]
 positions = admin.list_group_offsets({"kp-group": None})["kp-group"]
 assert positions[places[0]].offset == 1, positions
