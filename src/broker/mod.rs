@@ -32,6 +32,7 @@ mod reader;
 mod receipts;
 mod records;
 mod requests;
+mod room;
 mod routes;
 mod scrub;
 mod storage;
@@ -50,9 +51,10 @@ pub use classic::{
 };
 pub use clients::Client;
 pub use error::BrokerError;
+pub use filtered::{FilterAt, Filtered};
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
-pub(crate) use opened::{Opened, Unreadable};
+pub(crate) use opened::{Next, Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};
 pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
 

@@ -143,6 +143,7 @@ fn in_list(reading: &Reading, lines: &[Line], next: &str) -> Vec<u8> {
 
 /// A stream: every record an event whose id is the cursor behind it.
 async fn events(caller: &Arc<Caller>, mut reading: Reading, max: Option<usize>) -> Result<Answer, Problem> {
+    let cursor = reading.cursor.clone();
     // What is wrong with the place to begin is said as a status.
     let (first, grant) = reading.next(caller, max.unwrap_or(RECORDS).min(RECORDS), Duration::ZERO).await?;
     let (sender, receiver) = mpsc::channel(1);
@@ -150,11 +151,13 @@ async fn events(caller: &Arc<Caller>, mut reading: Reading, max: Option<usize>) 
     tasks::spawn("event stream", async move {
         let mut left = max;
         let mut next = Ok((first, grant));
+        // Behind the last event that was said.
+        let mut cursor = cursor;
         loop {
             let piece = match next {
                 Ok((lines, grant)) => {
                     left = left.map(|left| left.saturating_sub(lines.len()));
-                    held(in_events(&lines), grant)
+                    held(in_events(&mut cursor, &lines, &reading.cursor), grant)
                 }
                 Err(problem) => {
                     let last = format!("event: error\ndata: {}\n\n", Problem::body(&problem));
@@ -176,14 +179,19 @@ async fn events(caller: &Arc<Caller>, mut reading: Reading, max: Option<usize>) 
     Ok(answer_with(StatusCode::OK, "text/event-stream", Content::Stream(receiver)))
 }
 
-fn in_events(lines: &[Line]) -> Vec<u8> {
+/// Each line with the cursor behind it; the last with the one behind all that was looked at.
+fn in_events(cursor: &mut Cursor, lines: &[Line], end: &Cursor) -> Vec<u8> {
     if lines.is_empty() {
         return ALIVE.to_vec();
     }
     let mut out = Vec::new();
-    for Line { json, after } in lines {
-        out.extend_from_slice(format!("id: {after}\nevent: record\ndata: ").as_bytes());
-        out.extend_from_slice(json);
+    for (at, line) in lines.iter().enumerate() {
+        cursor.pass(line);
+        if at + 1 == lines.len() {
+            cursor.clone_from(end);
+        }
+        out.extend_from_slice(format!("id: {cursor}\nevent: record\ndata: ").as_bytes());
+        out.extend_from_slice(&line.json);
         out.extend_from_slice(b"\n\n");
     }
     out

@@ -111,10 +111,9 @@ async fn begin(session: &Session, request: wire::JoinGroup) -> Result<QueueMembe
 }
 
 async fn push(session: &Session, member: &QueueMember) -> Refusal {
-    let most = session.shared.config.max_connection_bytes.as_usize();
     while let Some(handed) = member.next().await {
         let bytes = handed.batch.len();
-        let grant = session.outgoing.take((bytes + OVERHEAD).min(most)).await;
+        let grant = session.outgoing.take(bytes + OVERHEAD).await;
         let message = wire::Handed {
             member: member.id(),
             topic: handed.topic.to_string(),

@@ -64,25 +64,24 @@ impl Item {
     }
 
     /// The attributes of the event that the record is already, if it is one.
-    fn event(&self) -> impl Iterator<Item = (String, &Bytes)> {
-        let named = |name: &str| format!("{EVENT}{name}").into_bytes();
-        let is_event = self.record.headers.iter().any(|header| header.name == named("specversion"));
+    fn event(&self) -> impl Iterator<Item = (String, &[u8])> {
+        let is_event = self.record.headers.contains(format!("{EVENT}specversion"));
         self.record.headers.iter().filter(move |_| is_event).filter_map(|header| {
-            let name = std::str::from_utf8(&header.name).ok()?.strip_prefix(EVENT)?;
+            let name = std::str::from_utf8(header.name).ok()?.strip_prefix(EVENT)?;
             let fits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-            fits.then(|| Some((name.to_owned(), header.value.as_ref()?)))?
+            fits.then(|| Some((name.to_owned(), header.value?)))?
         })
     }
 
     /// The headers that are not such attributes.
-    fn headers(&self) -> impl Iterator<Item = &Header> {
+    fn headers(&self) -> impl Iterator<Item = Header<'_>> {
         let is_event = self.event().next().is_some();
         self.record.headers.iter().filter(move |header| !is_event || !header.name.starts_with(EVENT.as_bytes()))
     }
 
     fn content_type(&self) -> Option<&str> {
-        let named = |header: &&Header| header.name.eq_ignore_ascii_case(b"content-type");
-        std::str::from_utf8(self.record.headers.iter().rfind(named)?.value.as_ref()?).ok()
+        let named = |header: &Header<'_>| header.name.eq_ignore_ascii_case(b"content-type");
+        std::str::from_utf8(self.record.headers.iter().filter(named).last()?.value?).ok()
     }
 }
 
@@ -202,8 +201,8 @@ fn event(item: &Item) -> Event<'_> {
     let headers: Vec<(String, Value)> = item
         .headers()
         .map(|header| {
-            let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-            (text(&header.name), header.value.as_ref().map_or(Value::Null, |value| Value::String(text(value))))
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (text(header.name), header.value.map_or(Value::Null, |value| Value::String(text(value))))
         })
         .collect();
     if !headers.is_empty() {

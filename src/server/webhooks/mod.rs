@@ -84,16 +84,16 @@ pub fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 /// Sets the headers of a record, under names that nothing else has; what HTTP cannot say is left out.
-pub fn set_record_headers<'a>(headers: &mut HeaderMap, of: impl IntoIterator<Item = &'a Header>) {
+pub fn set_record_headers<'a>(headers: &mut HeaderMap, of: impl IntoIterator<Item = Header<'a>>) {
     for Header { name, value } in of {
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         let name = if name.starts_with(OWN) || name == "content-type" { name } else { format!("{HEADER}{name}") };
-        set_bytes(headers, &name, value.as_ref());
+        set_bytes(headers, &name, value);
     }
 }
 
 /// Sets a header to bytes that may be anything.
-pub fn set_bytes(headers: &mut HeaderMap, name: &str, value: Option<&Bytes>) {
+pub fn set_bytes(headers: &mut HeaderMap, name: &str, value: Option<&[u8]>) {
     let value = value.into_iter().flatten().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte });
     if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(&value.collect::<Vec<u8>>())) {
         headers.insert(name, value);
