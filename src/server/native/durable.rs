@@ -264,8 +264,11 @@ pub async fn list(session: Arc<Session>, request: wire::ListRequests) -> Result<
         before: request.before.as_deref().map(id).transpose()?,
         limit: request.limit.clamp(1, LISTED) as usize,
     };
-    let (entries, more) = session.shared.broker.list_requests(&filter)?;
-    Ok(wire::ListRequestsOk { requests: entries.iter().map(info).collect(), more }.into())
+    let list = move |broker: &Arc<Broker>| {
+        let (entries, more) = broker.list_requests(&filter)?;
+        Ok::<_, Refusal>(wire::ListRequestsOk { requests: entries.iter().map(info).collect(), more })
+    };
+    Ok(session.computed(list).await??.into())
 }
 
 /// Ends a durable request.
