@@ -30,7 +30,7 @@ async fn values(client: &Client, topic: &str) -> Result<Vec<(String, BTreeMap<St
     while let Some(record) = consumer.next().await {
         let record = record?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let headers = record.headers.iter().map(|of| (text(&of.name), text(of.value.as_deref().unwrap_or_default())));
+        let headers = record.headers.iter().map(|of| (text(of.name), text(of.value.unwrap_or_default())));
         values.push((text(record.value.as_deref().unwrap_or_default()), headers.collect()));
     }
     Ok(values)

@@ -75,8 +75,7 @@ async fn answers(client: &Client) -> Result<BTreeMap<String, String>, Box<dyn Er
     while let Some(record) = consumer.next().await {
         let record = record?;
         let header = |name: &str| {
-            let header = record.headers.iter().find(|header| header.name == name.as_bytes());
-            let value = header.and_then(|header| header.value.as_deref()).unwrap_or_default();
+            let value = record.headers.get(name).unwrap_or_default();
             String::from_utf8_lossy(value).into_owned()
         };
         let id = header("tidelog-correlation-id");

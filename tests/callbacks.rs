@@ -86,7 +86,7 @@ async fn a_callback_is_posted_signed_and_again_until_it_is_taken() {
     let dead = dead.next().await.unwrap().unwrap();
     let header = |name: &str| {
         let header = dead.headers.iter().find(|header| header.name == name.as_bytes()).unwrap();
-        String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap()
+        String::from_utf8(header.value.unwrap().to_vec()).unwrap()
     };
     assert_eq!(dead.value.as_deref(), Some(&b"re: x"[..]));
     assert_eq!(header("tidelog-callback-url"), endpoint.url("/gone"));

@@ -52,8 +52,8 @@ fn key_of(record: &ConsumedRecord) -> String {
 
 /// The number that a record was sent with: it is a header, so that a tombstone has one too.
 fn number_of(record: &ConsumedRecord) -> u64 {
-    let header = record.headers.iter().find(|header| header.name == "n").unwrap();
-    std::str::from_utf8(header.value.as_ref().unwrap()).unwrap().parse().unwrap()
+    let header = record.headers.iter().find(|header| header.name == b"n").unwrap();
+    std::str::from_utf8(header.value.unwrap()).unwrap().parse().unwrap()
 }
 
 /// What somebody read of a record.

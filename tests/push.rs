@@ -63,7 +63,7 @@ async fn dead(client: &Client, name: &str) -> Vec<(String, String, String)> {
         let record = record.unwrap();
         let header = |name: &str| {
             let header = record.headers.iter().find(|header| header.name == name.as_bytes()).unwrap();
-            String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap()
+            String::from_utf8(header.value.unwrap().to_vec()).unwrap()
         };
         let value = String::from_utf8(record.value.clone().unwrap().to_vec()).unwrap();
         dead.push((value, header("tidelog-attempts"), header("tidelog-error")));

@@ -227,7 +227,7 @@ async fn callbacks(client: &Client, topic: &str) -> Vec<(String, String, String)
         let record = record.unwrap();
         let header = |name: &str| {
             let header = record.headers.iter().find(|header| header.name == name.as_bytes());
-            header.map(|header| String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap()).unwrap_or_default()
+            header.map(|header| String::from_utf8(header.value.unwrap().to_vec()).unwrap()).unwrap_or_default()
         };
         let value = String::from_utf8(record.value.clone().unwrap_or_default().to_vec()).unwrap();
         found.push((header("tidelog-outcome"), header("tidelog-step-topic"), value));
@@ -341,7 +341,7 @@ async fn a_client_that_knows_only_records_takes_part() {
     let record = consumer.next().await.unwrap().unwrap();
     let header = |name: &str| {
         let header = record.headers.iter().find(|header| header.name == name.as_bytes()).unwrap();
-        String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap()
+        String::from_utf8(header.value.unwrap().to_vec()).unwrap()
     };
     let producer = client.producer().build().await.unwrap();
     let reply = Message::to(header("tidelog-reply-to")).value("by hand");

@@ -32,7 +32,7 @@ async fn callbacks(client: &Client) -> BTreeMap<String, Vec<(String, String)>> {
     while let Some(record) = consumer.next().await {
         let record = record.unwrap();
         let header = record.headers.iter().find(|header| header.name == "tidelog-outcome".as_bytes()).unwrap();
-        let outcome = String::from_utf8(header.value.clone().unwrap().to_vec()).unwrap();
+        let outcome = String::from_utf8(header.value.unwrap().to_vec()).unwrap();
         let value = String::from_utf8(record.value.unwrap_or_default().to_vec()).unwrap();
         let id = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
         found.entry(id).or_default().push((outcome, value));

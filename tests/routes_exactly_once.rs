@@ -211,7 +211,7 @@ fn text_of(record: &ConsumedRecord) -> String {
 
 fn header_of(record: &ConsumedRecord, name: &str) -> Option<String> {
     let header = record.headers.iter().find(|header| header.name == name.as_bytes())?;
-    Some(String::from_utf8(header.value.clone()?.to_vec()).unwrap())
+    Some(String::from_utf8(header.value?.to_vec()).unwrap())
 }
 
 /// Waits until every route has routed everything.

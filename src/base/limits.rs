@@ -294,6 +294,16 @@ pub const WORK_PER_KEY: usize = 16;
 /// do it; an honest producer of large batches pays some ten microseconds for each.
 pub const INLINE_BYTES: usize = 64 * 1024;
 
+/// Bytes that the server's own readers of records (queue groups) hold together of what they have read and not handed out yet:
+/// more than a hundred that read at the same time. Those that wait for their members give it up when others need it.
+pub const READERS_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes of deliveries that wait to be sent to the members of all groups, beyond which each member gets one at a time.
+pub const QUEUED_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a record counts for in memory, beside the bytes of its key, value and headers: 120 bytes in a list.
+pub const RECORD_WEIGHT: usize = 128;
+
 /// Push subscriptions of a server.
 pub const PUSHES: usize = 1_000;
 

@@ -22,6 +22,7 @@ use super::push::Pushes;
 use super::queue::{Keeper, Queues};
 use super::receipts::Receipts;
 use super::requests::{Durable, Live};
+use super::room::Rooms;
 use super::routes::Routes;
 use super::scrub::Damages;
 use super::storage::Storage;
@@ -70,6 +71,10 @@ pub struct Broker {
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) workers: Workers,
+    /// For what readers of the server's own hold.
+    pub(crate) rooms: Rooms,
+    /// For looks at records that are soon over, so many at a time.
+    pub(crate) passing: tokio::sync::Semaphore,
     /// For the callers that may append by themselves at a time.
     pub(crate) here: tokio::sync::Semaphore,
     pub(crate) damages: Damages,
@@ -78,6 +83,9 @@ pub struct Broker {
 
 /// Callers that append by themselves at a time: each keeps a thread of the runtime from everything else.
 const HERE: usize = 4;
+
+/// Looks at records at a time, as redrives, receipts and routes have them.
+const PASSING: usize = 8;
 
 impl Broker {
     /// Opens a data directory: takes its lock, reads the catalog, recovers every partition. Blocks.
@@ -144,6 +152,8 @@ impl Broker {
             receipts,
             transactions,
             workers,
+            rooms: Rooms::default(),
+            passing: tokio::sync::Semaphore::new(PASSING),
             here: tokio::sync::Semaphore::new(HERE),
             damages,
             creations: Creations::default(),

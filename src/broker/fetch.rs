@@ -42,7 +42,7 @@ impl Broker {
     pub async fn fetch_as(&self, request: FetchRequest<'_>, isolation: Isolation) -> Result<Marked, BrokerError> {
         let FetchRequest { offset, max_bytes, min_bytes, max_wait, skip_damaged, .. } = request;
         let mut reader = self.reader(request.topic, request.partition)?;
-        let at = ReadAt { offset, max_bytes, skip_damaged };
+        let at = ReadAt { offset, max_bytes, largest: usize::MAX, skip_damaged };
         // Where nothing may be waited for no timer is touched: a timer whose time is over is ready only at its next tick, a
         // millisecond later.
         let deadline = (!max_wait.is_zero()).then(|| Instant::now() + max_wait);

@@ -33,6 +33,7 @@ mod receipts;
 mod records;
 mod refused;
 mod requests;
+mod room;
 mod routes;
 mod scrub;
 mod storage;
@@ -51,9 +52,10 @@ pub use classic::{
 };
 pub use clients::Client;
 pub use error::BrokerError;
+pub use filtered::{FilterAt, Filtered};
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
 pub use metrics::Metrics;
-pub(crate) use opened::{Opened, Unreadable};
+pub(crate) use opened::{Next, Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};
 pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
 

@@ -13,7 +13,7 @@ use crate::base::{ErrorKind, Millis, PartitionId, TimestampMs, limits};
 use crate::catalog::TopicSettings;
 use crate::log::{AppendRequest, WaitFor};
 use crate::record::{
-    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, Compression, check_compressed, check_produced,
+    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, Compression, Look, check_compressed, check_produced,
     set_max_timestamp,
 };
 
@@ -104,11 +104,30 @@ impl Broker {
                 checked => return Offer { batch, checked: Some(checked.map_err(BrokerError::from)) },
             }
         }
-        let looked = self.workers.run(key, move |_| {
-            let checked = check(&batch, bounds).map_err(BrokerError::from);
-            Offer { batch, checked: Some(checked) }
-        });
-        looked.await.unwrap_or_else(|error| Offer { batch: BytesMut::new(), checked: Some(Err(error)) })
+        let batch = Arc::new(batch);
+        let checked = self.look(key, Arc::clone(&batch), bounds).await;
+        // Nobody else has it any more.
+        let batch = Arc::try_unwrap(batch).unwrap_or_else(|shared| (*shared).clone());
+        Offer { batch, checked: Some(checked) }
+    }
+
+    /// Checks a batch in portions, between which others have their turn.
+    async fn look(
+        &self,
+        key: &WorkKey,
+        batch: Arc<BytesMut>,
+        bounds: Bounds,
+    ) -> Result<(BatchHeader, CheckedRecords), BrokerError> {
+        let first = self
+            .workers
+            .run(key, move |portion| Look::new(batch, bounds).and_then(|look| look.go_on(|| portion.is_over())));
+        let mut looked = first.await??;
+        loop {
+            looked = match looked {
+                (_, Some(checked)) => return Ok(checked),
+                (look, None) => self.workers.run(key, move |portion| look.go_on(|| portion.is_over())).await??,
+            };
+        }
     }
 
     /// Checks a batch and queues it for its partition before it returns: the order of calls is the order in the log.

@@ -76,6 +76,8 @@ pub struct ReadAt {
     pub offset: Offset,
     /// How much at most, in bytes; at least one batch is read.
     pub max_bytes: usize,
+    /// If the first batch is larger than so many bytes, it is not read, and [`Fetched::needs`] says how large it is.
+    pub largest: usize,
     /// Go on behind damage.
     pub skip_damaged: bool,
 }
@@ -112,8 +114,8 @@ impl PartitionReader {
             let end = ends.end(isolation);
             // Between `end` and the stable end lies an open transaction: nothing to read, and no error.
             let read = match (ends.log_start.max(end)..=ends.stable).contains(&offset) {
-                true => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
-                false => read(log, offset, at.max_bytes, end).await,
+                true => Ok(ReadChunk::empty(offset)),
+                false => read(log, offset, (at.max_bytes, at.largest), end).await,
             };
             let chunk = match read {
                 Err(LogError::Damaged(damage)) if at.skip_damaged && damage.to.is_some() => {
@@ -127,7 +129,7 @@ impl PartitionReader {
                 }
                 other => other.map_err(|error| self.partition.error(error))?,
             };
-            let ReadChunk { bytes, next_offset } = chunk;
+            let ReadChunk { bytes, next_offset, needs } = chunk;
             let aborted = match isolation {
                 Isolation::Committed if !bytes.is_empty() => {
                     let known =
@@ -139,7 +141,7 @@ impl PartitionReader {
                 _ => Vec::new(),
             };
             self.metrics.bytes_out.inc_by(bytes.len() as u64);
-            let fetched = Fetched { bytes, next_offset, log_start: ends.log_start, stable_end: end, skipped };
+            let fetched = Fetched { bytes, next_offset, log_start: ends.log_start, stable_end: end, skipped, needs };
             return Ok(Marked { fetched, ends, aborted });
         }
     }
@@ -234,12 +236,17 @@ pub(super) fn leave_out(batches: Bytes, aborted: &[Aborted]) -> Result<Bytes, Ba
     Ok(out.freeze())
 }
 
-async fn read(log: &LogHandle, offset: Offset, max_bytes: usize, limit: Offset) -> Result<ReadChunk, LogError> {
-    match log.with(|log| log.plan_read(offset, max_bytes, limit))? {
+async fn read(
+    log: &LogHandle,
+    offset: Offset,
+    (max_bytes, largest): (usize, usize),
+    limit: Offset,
+) -> Result<ReadChunk, LogError> {
+    match log.with(|log| log.plan_read(offset, max_bytes, limit))?.map(|plan| plan.up_to(largest)) {
         Some(mut plan) => match plan.run_at_once() {
             Some(chunk) => Ok(chunk),
             None => blocking(move || plan.run()).await,
         },
-        None => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
+        None => Ok(ReadChunk::empty(offset)),
     }
 }

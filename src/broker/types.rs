@@ -306,6 +306,8 @@ pub struct Fetched {
     pub stable_end: Offset,
     /// Damage that was passed over.
     pub skipped: Vec<Skipped>,
+    /// The first batch has so many bytes, more than the reader has said it may have; it was not read.
+    pub needs: Option<usize>,
 }
 
 /// A damaged range that was passed over.

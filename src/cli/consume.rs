@@ -14,7 +14,7 @@ use super::connection::ServerArgs;
 use super::failure::Failure;
 use super::group_consume;
 use super::group_options::GroupOptions;
-use super::json::{Headers, RecordLine, Text};
+use super::json::{RecordLine, Text};
 use super::output::{self, Out};
 use super::position::{Until, parse_from, parse_rate, parse_to};
 use super::progress::Progress;
@@ -243,7 +243,7 @@ impl Printer {
                 offset: record.offset,
                 timestamp: record.timestamp,
                 key: record.key.as_deref().map(Text),
-                headers: Headers(&record.headers),
+                headers: &record.headers,
                 value: record.value.as_deref().map(Text),
                 attempt,
             };

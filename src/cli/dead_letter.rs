@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
-use super::json::{Headers, Text};
+use super::json::Text;
 use super::output::{self, count, grouped, rfc3339, table};
 use super::position::parse_rate;
 use super::progress::{Progress, Unit};
@@ -174,17 +174,14 @@ async fn show(client: &Client, topic: &TopicName, filter: Option<String>, max: u
 }
 
 fn print(out: &mut impl Write, record: &ConsumedRecord, json: bool) -> Result<(), Failure> {
-    let header = |name: &str| {
-        let found = record.headers.iter().rev().find(|header| header.name == name.as_bytes());
-        found.and_then(|header| header.value.as_deref()).map(|value| String::from_utf8_lossy(value).into_owned())
-    };
+    let header = |name: &str| record.headers.get(name).map(|value| String::from_utf8_lossy(value).into_owned());
     let said = |name: &str| header(name).unwrap_or_else(|| "-".to_owned());
     if json {
         let line = json!({
             "topic": record.topic.as_ref(), "partition": record.partition, "offset": record.offset,
             "timestamp": record.timestamp, "source": header("tidelog-source"), "group": header("tidelog-group"),
             "attempts": header("tidelog-attempts").and_then(|attempts| attempts.parse::<u32>().ok()),
-            "error": header("tidelog-error"), "key": record.key.as_deref().map(Text), "headers": Headers(&record.headers),
+            "error": header("tidelog-error"), "key": record.key.as_deref().map(Text), "headers": &record.headers,
             "value": record.value.as_deref().map(Text),
         });
         return output::json_line(out, &line);

@@ -479,7 +479,7 @@ impl Copying {
 }
 
 fn header<'a>(record: &'a ConsumedRecord, name: &str) -> Option<&'a [u8]> {
-    record.headers.iter().rev().find(|header| header.name == name.as_bytes())?.value.as_deref()
+    record.headers.get(name)
 }
 
 fn copy_of(record: ConsumedRecord, into: Arc<str>, name: &str) -> Message {
@@ -493,10 +493,10 @@ fn copy_of(record: ConsumedRecord, into: Arc<str>, name: &str) -> Message {
     }
     // A copy of a copy names what it was copied from last; the earlier source can be followed from there.
     let own = |name: &[u8]| name == SOURCE_HEADER.as_bytes() || name == NAME_HEADER.as_bytes();
-    for header in record.headers.into_iter().filter(|header| !own(&header.name)) {
-        let name = String::from_utf8_lossy(&header.name).into_owned();
+    for header in record.headers.iter().filter(|header| !own(header.name)) {
+        let name = String::from_utf8_lossy(header.name).into_owned();
         message = match header.value {
-            Some(value) => message.header(name, value),
+            Some(value) => message.header(name, Bytes::copy_from_slice(value)),
             None => message.empty_header(name),
         };
     }

@@ -10,7 +10,7 @@ use tidelog::client::{Client, ErrorReply, Outcome, Reply, ReplyEvent, RequestBui
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
-use super::json::{Headers, Text};
+use super::json::Text;
 use super::output;
 use super::position::parse_pair;
 use super::requests::shown;
@@ -204,7 +204,7 @@ fn line(outcome: &Outcome) -> Result<Value, Failure> {
     Ok(match outcome {
         Outcome::Reply(reply) => json!({
             "outcome": "reply",
-            "headers": serde_json::to_value(Headers(&reply.headers))?,
+            "headers": serde_json::to_value(&reply.headers)?,
             "value": serde_json::to_value(Text(&reply.body))?,
         }),
         Outcome::Error(error) => {

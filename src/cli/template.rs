@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use tidelog::record::Header;
+use tidelog::record::Headers;
 
 use super::output::rfc3339;
 
@@ -29,7 +29,7 @@ pub struct Parts<'a> {
     /// Its value; none prints as nothing.
     pub value: Option<&'a [u8]>,
     /// Its headers.
-    pub headers: &'a [Header],
+    pub headers: &'a Headers,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,14 +71,14 @@ impl Template {
     }
 }
 
-fn write_headers(out: &mut impl Write, headers: &[Header]) -> io::Result<()> {
+fn write_headers(out: &mut impl Write, headers: &Headers) -> io::Result<()> {
     for (at, header) in headers.iter().enumerate() {
         if at > 0 {
             out.write_all(b",")?;
         }
-        out.write_all(&header.name)?;
+        out.write_all(header.name)?;
         out.write_all(b"=")?;
-        out.write_all(header.value.as_deref().unwrap_or_default())?;
+        out.write_all(header.value.unwrap_or_default())?;
     }
     Ok(())
 }

@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use clap::{CommandFactory, Parser};
 use tidelog::client::StartAt;
-use tidelog::record::Header;
+use tidelog::record::Headers;
 
 use super::input::{Line, LineReader};
-use super::json::{Headers, Text};
+use super::json::Text;
 use super::output::{grouped, size};
 use super::position::{Until, parse_from, parse_pair, parse_rate, parse_to};
 use super::template::{Parts, Template};
@@ -106,12 +106,8 @@ fn rates_and_headers_are_read_as_written() {
     assert!(parse_pair("=b").is_err() && parse_pair("a").is_err());
 }
 
-fn headers() -> Vec<Header> {
-    let header = |name: &'static str, value: Option<&'static [u8]>| Header {
-        name: Bytes::from_static(name.as_bytes()),
-        value: value.map(Bytes::from_static),
-    };
-    vec![header("a", Some(b"1")), header("b", None), header("a", Some(b"\xff"))]
+fn headers() -> Headers {
+    [("a", Some(&b"1"[..])), ("b", None), ("a", Some(b"\xff"))].into_iter().collect()
 }
 
 #[test]
@@ -123,7 +119,7 @@ fn a_template_prints_what_it_names() {
         timestamp: 1500,
         key: Some(b"k"),
         value: Some(b"v\xff"),
-        headers: &headers()[..2],
+        headers: &headers().iter().take(2).collect(),
     };
     let template: Template = "%t/%p/%o %k=%v (%s) %T %d [%h] 100%%\\t\\x41\\n".parse().unwrap();
     let mut out = Vec::new();
@@ -139,7 +135,7 @@ fn json_has_text_where_it_is_text_and_base64_where_not() {
     let json = |bytes: &[u8]| serde_json::to_string(&Text(bytes)).unwrap();
     assert_eq!(json(b"a\"b"), r#""a\"b""#);
     assert_eq!(json(b"\xff\x00"), r#"{"base64":"/wA="}"#);
-    assert_eq!(serde_json::to_string(&Headers(&headers())).unwrap(), r#"{"a":["1",{"base64":"/w=="}],"b":null}"#);
+    assert_eq!(serde_json::to_string(&headers()).unwrap(), r#"{"a":["1",{"base64":"/w=="}],"b":null}"#);
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub use crate::protocol::{
     RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
     TopicPartition, TopicSummary,
 };
-pub use crate::record::{Compression, Header};
+pub use crate::record::{Compression, Header, HeaderIter, Headers};
 
 pub use crate::protocol::{
     DescribeTransactionOk, HeldPartition, ListTransactions, TransactionPartition, TransactionSummary,

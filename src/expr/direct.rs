@@ -11,6 +11,7 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::document::{Document, Item};
 use super::scope::Input;
+use crate::record::Header;
 
 /// What an expression asks.
 #[derive(Debug, Clone, PartialEq)]
@@ -341,14 +342,14 @@ impl Path {
     }
 
     fn find<'a>(&'a self, facts: &'a Facts<'_, '_>) -> Found<'a> {
-        let text = |bytes: Option<&'a bytes::Bytes>| match bytes {
+        let text = |bytes: Option<&'a [u8]>| match bytes {
             None => Found::Null,
             Some(bytes) => std::str::from_utf8(bytes).map_or(Found::Unknown, Found::Text),
         };
         match self.root {
-            Root::Key => text(facts.input.record.key.as_ref()),
+            Root::Key => text(facts.input.record.key.as_deref()),
             Root::Headers => match self.header(facts) {
-                Some(Ok(header)) => text(header.value.as_ref()),
+                Some(Ok(header)) => text(header.value),
                 Some(Err(name)) => Found::Missing(name),
                 None => Found::Unknown,
             },
@@ -361,10 +362,9 @@ impl Path {
     }
 
     /// The header of this name, of several the last.
-    fn header<'a>(&'a self, facts: &'a Facts<'_, '_>) -> Option<Result<&'a crate::record::Header, &'a str>> {
+    fn header<'a>(&'a self, facts: &'a Facts<'_, '_>) -> Option<Result<Header<'a>, &'a str>> {
         let [Step::Field(name)] = self.steps.as_slice() else { return None };
-        let found = facts.input.record.headers.iter().rev().find(|header| header.name == name.as_bytes());
-        Some(found.ok_or(name.as_str()))
+        Some(facts.input.record.headers.find(name).ok_or(name.as_str()))
     }
 
     fn has<'a>(&'a self, facts: &'a Facts<'_, '_>) -> Answer<'a> {

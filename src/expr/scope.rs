@@ -236,7 +236,7 @@ impl<'v> Scope<'v> {
             bytes += length(&record.key);
         }
         if mentions.headers {
-            bytes += record.headers.iter().map(|header| header.name.len() + length(&header.value)).sum::<usize>();
+            bytes += record.headers.weight();
         }
         if mentions.value {
             bytes += length(&record.value);
@@ -282,13 +282,13 @@ impl<'v> Scope<'v> {
         let parsed = &mut self.parsed;
         let mut add = |name: &str, node: Node<'v>| context.add_variable_as_val(name, node);
         if wanted.key && !self.bound.key {
-            add("key", text(record.key.as_ref()));
+            add("key", text(record.key.as_deref()));
             self.bound.key = true;
         }
         if wanted.headers && !self.bound.headers {
             let pairs = record.headers.iter().map(|header| {
-                let name = String::from_utf8_lossy(&header.name).into_owned();
-                (CelMapKey::String(CelString::from(name)), text(header.value.as_ref()))
+                let name = String::from_utf8_lossy(header.name).into_owned();
+                (CelMapKey::String(CelString::from(name)), text(header.value))
             });
             add("headers", Box::new(CelMap::from(pairs.collect::<HashMap<_, _>>())));
             self.bound.headers = true;
@@ -354,7 +354,7 @@ fn check_length(what: &str, length: usize) -> Result<(), EvalError> {
     Err(EvalError::new(format!("{what} has {length} bytes; the limit is {}", limits::DOCUMENT_BYTES)))
 }
 
-fn text<'v>(bytes: Option<&'v Bytes>) -> Node<'v> {
+fn text<'v>(bytes: Option<&'v [u8]>) -> Node<'v> {
     match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
         None => Box::new(CelNull),
         Some((Ok(text), _)) => Box::new(CelString::from(text)),

@@ -23,6 +23,15 @@ pub struct ReadChunk {
     pub bytes: Bytes,
     /// The offset to go on from.
     pub next_offset: Offset,
+    /// The first batch has so many bytes, more than it might have; it was not read.
+    pub needs: Option<usize>,
+}
+
+impl ReadChunk {
+    /// Nothing, and where to go on.
+    pub fn empty(next_offset: Offset) -> Self {
+        Self { bytes: Bytes::new(), next_offset, needs: None }
+    }
 }
 
 /// What one read has to do.
@@ -40,6 +49,8 @@ pub struct ReadPlan {
     offset: Offset,
     max_bytes: usize,
     limit: Offset,
+    /// Bytes of the largest batch that is read.
+    largest: usize,
     /// Only what is in memory is read.
     at_once: bool,
 }
@@ -68,6 +79,7 @@ impl PartitionLog {
             offset,
             max_bytes,
             limit,
+            largest: usize::MAX,
             at_once: false,
         };
         let active = &self.active;
@@ -98,7 +110,7 @@ impl PartitionLog {
     pub fn read(&self, offset: Offset, max_bytes: usize, limit: Offset) -> Result<ReadChunk, LogError> {
         match self.plan_read(offset, max_bytes, limit)? {
             Some(plan) => plan.run(),
-            None => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
+            None => Ok(ReadChunk::empty(offset)),
         }
     }
 }
@@ -121,6 +133,11 @@ struct Fault {
 }
 
 impl ReadPlan {
+    /// Leaves a first batch of more than so many bytes where it is: what is read then says how large it is.
+    pub fn up_to(self, largest: usize) -> Self {
+        Self { largest, ..self }
+    }
+
     /// Reads what is in memory, without waiting for the disk. `None` if that does not do; then [`ReadPlan::run`] does.
     pub fn run_at_once(&mut self) -> Option<ReadChunk> {
         if self.start.is_none() && self.files.index(&self.segment.offsets).is_none() {
@@ -257,6 +274,10 @@ impl ReadPlan {
                     break Stop::Done;
                 }
                 let total = header.total_bytes();
+                let wanted = header.next_offset() > self.offset;
+                if wanted && taken.is_none() && total > self.largest && position + total as u64 <= self.end {
+                    return Ok(Ok(ReadChunk { needs: Some(total), ..ReadChunk::empty(self.offset) }));
+                }
                 if total > rest.len() {
                     break if position + total as u64 > self.end {
                         Stop::Fault(fault(format!(
@@ -269,7 +290,7 @@ impl ReadPlan {
                         Stop::More(total as u64)
                     };
                 }
-                if header.next_offset() > self.offset {
+                if wanted {
                     if let Some((from, _)) = taken
                         && walked + total - from > self.max_bytes
                     {
@@ -287,7 +308,7 @@ impl ReadPlan {
                 // What is whole is handed out; the next read meets what stopped this one.
                 (Some((from, next_offset)), _) => {
                     let bytes = buffer.freeze().slice(from..walked);
-                    return Ok(Ok(ReadChunk { bytes, next_offset }));
+                    return Ok(Ok(ReadChunk { bytes, next_offset, needs: None }));
                 }
                 (None, Stop::More(need)) => {
                     // Either skipped batches filled the buffer, or the first batch is larger than it.
@@ -297,7 +318,7 @@ impl ReadPlan {
                 }
                 (None, Stop::Fault(fault)) => return Ok(Err(fault)),
                 (None, Stop::Done) => {
-                    return Ok(Ok(ReadChunk { bytes: Bytes::new(), next_offset: self.offset }));
+                    return Ok(Ok(ReadChunk::empty(self.offset)));
                 }
             }
         }

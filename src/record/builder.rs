@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::base::{Offset, TimestampMs, limits};
 
 use super::header::{LENGTH_END, seal};
-use super::{BatchHeader, Compression, Record, varint};
+use super::{BatchHeader, Compression, Headers, Record, varint};
 
 /// What a batch is to be.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,54 @@ impl Default for BatchOptions {
     fn default() -> Self {
         Self { compression: Compression::None, producer_id: -1, producer_epoch: -1, base_sequence: -1, base_offset: 0 }
     }
+}
+
+/// Headers of a record that is to be written.
+trait Named {
+    fn count(&self) -> usize;
+    /// What they take.
+    fn bytes(&self) -> usize;
+    fn put(&self, out: &mut Vec<u8>);
+}
+
+impl Named for [(&str, Option<&[u8]>)] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.iter().map(|(name, value)| field_bytes(Some(name.as_bytes())) + field_bytes(*value)).sum()
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        for (name, value) in self {
+            put_field(out, Some(name.as_bytes()));
+            put_field(out, *value);
+        }
+    }
+}
+
+impl Named for Headers {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.weight()
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.encoded());
+    }
+}
+
+fn field_bytes(field: Option<&[u8]>) -> usize {
+    field.map_or(1, |field| varint::size(field.len() as i64) + field.len())
+}
+
+pub(super) fn put_field(out: &mut Vec<u8>, field: Option<&[u8]>) {
+    varint::put(out, field.map_or(-1, |field| field.len() as i64));
+    out.extend_from_slice(field.unwrap_or_default());
 }
 
 /// A batch being filled. Records are encoded behind room for the header, so that an uncompressed batch is built in one
@@ -62,7 +110,6 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) {
-        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), *value));
         self.put(self.next_delta, timestamp, key, value, headers);
     }
 
@@ -71,74 +118,59 @@ impl BatchBuilder {
     pub fn push_record(&mut self, record: &Record) {
         let delta = record.offset.saturating_sub(self.options.base_offset);
         let delta = u32::try_from(delta).unwrap_or(u32::MAX).min(i32::MAX as u32).max(self.next_delta);
-        let headers = record.headers.iter().map(|header| (&header.name[..], header.value.as_deref()));
-        self.put(delta, record.timestamp, record.key.as_deref(), record.value.as_deref(), headers);
+        self.put(delta, record.timestamp, record.key.as_deref(), record.value.as_deref(), &record.headers);
     }
 
-    fn put<'a>(
+    fn put<H: Named + ?Sized>(
         &mut self,
         offset_delta: u32,
         timestamp: TimestampMs,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
+        headers: &H,
     ) {
         if self.count == 0 {
             (self.base_timestamp, self.max_timestamp) = (timestamp, timestamp);
         }
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let timestamp_delta = timestamp.saturating_sub(self.base_timestamp);
-        let length = Self::body_bytes(timestamp_delta, offset_delta, key, value, headers.clone());
+        let length = Self::body_bytes(timestamp_delta, offset_delta, key, value, headers);
         varint::put(&mut self.bytes, length as i64);
         self.bytes.push(0);
         varint::put(&mut self.bytes, timestamp_delta);
         varint::put(&mut self.bytes, i64::from(offset_delta));
-        self.put_field(key);
-        self.put_field(value);
-        varint::put(&mut self.bytes, headers.len() as i64);
-        for (name, value) in headers {
-            self.put_field(Some(name));
-            self.put_field(value);
-        }
+        put_field(&mut self.bytes, key);
+        put_field(&mut self.bytes, value);
+        varint::put(&mut self.bytes, headers.count() as i64);
+        headers.put(&mut self.bytes);
         self.count += 1;
         self.next_delta = offset_delta + 1;
     }
 
-    fn put_field(&mut self, field: Option<&[u8]>) {
-        varint::put(&mut self.bytes, field.map_or(-1, |field| field.len() as i64));
-        self.bytes.extend_from_slice(field.unwrap_or_default());
-    }
-
-    fn body_bytes<'a>(
+    fn body_bytes<H: Named + ?Sized>(
         timestamp_delta: i64,
         offset_delta: u32,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        headers: &H,
     ) -> usize {
-        let field = |field: Option<&[u8]>| match field {
-            Some(field) => varint::size(field.len() as i64) + field.len(),
-            None => 1,
-        };
         1 + varint::size(timestamp_delta)
             + varint::size(i64::from(offset_delta))
-            + field(key)
-            + field(value)
-            + varint::size(headers.len() as i64)
-            + headers.map(|(name, value)| field(Some(name)) + field(value)).sum::<usize>()
+            + field_bytes(key)
+            + field_bytes(value)
+            + varint::size(headers.count() as i64)
+            + headers.bytes()
     }
 
     /// At most the bytes that a record takes in a batch of its own, the header of the batch not counted.
     pub fn record_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) -> usize {
-        let headers = headers.iter().map(|(name, value)| (name.as_bytes(), *value));
         let body = Self::body_bytes(i64::MAX, u32::MAX, key, value, headers);
         body + varint::size(body as i64)
     }
 
     /// The bytes of an uncompressed batch that holds a record alone, at its own offset and time.
     pub fn lone_bytes(record: &Record) -> usize {
-        let headers = record.headers.iter().map(|header| (&header.name[..], header.value.as_deref()));
-        let body = Self::body_bytes(0, 0, record.key.as_deref(), record.value.as_deref(), headers);
+        let body = Self::body_bytes(0, 0, record.key.as_deref(), record.value.as_deref(), &record.headers);
         limits::BATCH_HEADER_BYTES + varint::size(body as i64) + body
     }
 

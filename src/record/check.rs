@@ -1,8 +1,15 @@
 //! Checking batches: when they come in, and when they are read back.
 
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
 use crate::base::{Offset, TimestampMs, limits};
 
+use super::chunks::Chunks;
+use super::compress::Opened;
 use super::header::CRC_END;
+use super::records::walk_chunk;
 use super::walk::{Slice, Source, Stream, Walker};
 use super::{BatchError, BatchHeader, Bounds, Compression};
 
@@ -29,6 +36,18 @@ pub fn verify_batch(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
 /// # Errors
 /// What is wrong with it.
 pub fn check_produced(bytes: &[u8], bounds: Bounds) -> Result<Checked, BatchError> {
+    let header = check_head(bytes, bounds)?;
+    let records = match header.compression()? {
+        Compression::None => {
+            Some(check_records(&mut Slice::new(&bytes[limits::BATCH_HEADER_BYTES..], 0), &header, bounds)?)
+        }
+        _ => None,
+    };
+    Ok(Checked { header, records })
+}
+
+/// What [`check_produced`] checks beside the records.
+fn check_head(bytes: &[u8], bounds: Bounds) -> Result<BatchHeader, BatchError> {
     if bytes.len() > bounds.batch {
         return Err(BatchError::TooLarge { size: bytes.len(), limit: bounds.batch });
     }
@@ -61,13 +80,7 @@ pub fn check_produced(bytes: &[u8], bounds: Bounds) -> Result<Checked, BatchErro
     if header.max_timestamp < -1 {
         return field("max timestamp", header.max_timestamp);
     }
-    let records = match header.compression()? {
-        Compression::None => {
-            Some(check_records(&mut Slice::new(&bytes[limits::BATCH_HEADER_BYTES..], 0), &header, bounds)?)
-        }
-        _ => None,
-    };
-    Ok(Checked { header, records })
+    Ok(header)
 }
 
 /// Checks the records of a compressed batch while they are decompressed: that they are within the limits, as many, as whole
@@ -93,11 +106,7 @@ pub fn check_compressed(batch: &[u8], bounds: Bounds) -> Result<CheckedRecords, 
 pub fn check_stored(batch: &[u8]) -> Result<(), (Offset, BatchError)> {
     let header = BatchHeader::parse(batch).map_err(|error| (0, error))?;
     let mut at = header.base_offset;
-    look_through(batch, &header, &mut at).map_err(|error| match error {
-        // Readers decompress all of it first.
-        BatchError::Decompress { .. } | BatchError::Bomb { .. } => (header.base_offset, error),
-        _ => (at, error),
-    })
+    look_through(batch, &header, &mut at).map_err(|error| (at, error))
 }
 
 /// What stands for no timestamp.
@@ -114,20 +123,23 @@ fn look_through(batch: &[u8], header: &BatchHeader, at: &mut Offset) -> Result<(
     if header.record_count == 0 {
         return Ok(());
     }
-    match codec {
-        Compression::None => walk_stored(&mut Slice::new(records, 0), header, at),
-        codec => {
-            let opened = codec.open(records)?;
-            walk_stored(&mut Stream::new(opened, STORED.opened, codec.name(), records.len()), header, at)
-        }
-    }
-}
-
-fn walk_stored<S: Source>(source: &mut S, header: &BatchHeader, at: &mut Offset) -> Result<(), BatchError> {
     let mut walker = Walker::new(STORED);
-    for index in 0..header.record_count {
-        let walk = walker.record(source)?;
-        *at = header.offset_of(index, &walk)? + 1;
+    match codec {
+        Compression::None => {
+            let mut source = Slice::new(records, 0);
+            for index in 0..header.record_count {
+                let walk = walker.record(&mut source)?;
+                *at = header.offset_of(index, &walk)? + 1;
+            }
+        }
+        codec => {
+            // As readers have them, so that what is before a fault is the same here.
+            let mut chunks = Chunks::open(codec, records, STORED.opened)?;
+            for index in 0..header.record_count {
+                let (walk, _) = walk_chunk(&mut chunks, &mut walker, STORED.record)?;
+                *at = header.offset_of(index, &walk)? + 1;
+            }
+        }
     }
     Ok(())
 }
@@ -202,33 +214,154 @@ fn check_records<S: Source>(
     header: &BatchHeader,
     bounds: Bounds,
 ) -> Result<CheckedRecords, BatchError> {
-    let mut walker = Walker::new(bounds);
-    let (mut newest, mut oldest, mut without_key) = (NO_TIMESTAMP, TimestampMs::MAX, None);
-    for index in 0..header.record_count {
-        let walk = walker.record(source)?;
+    let mut checking = Checking::new(bounds);
+    while checking.walker.index() < header.record_count {
+        checking.record(source, header)?;
+    }
+    checking.end(source, header)
+}
+
+/// Records that are being checked.
+struct Checking {
+    walker: Walker,
+    newest: TimestampMs,
+    oldest: TimestampMs,
+    without_key: Option<u32>,
+}
+
+/// Bytes behind the records that are counted.
+const TRAILING: usize = 64 * 1024;
+
+impl Checking {
+    fn new(bounds: Bounds) -> Self {
+        Self { walker: Walker::new(bounds), newest: NO_TIMESTAMP, oldest: TimestampMs::MAX, without_key: None }
+    }
+
+    #[inline]
+    fn record<S: Source>(&mut self, source: &mut S, header: &BatchHeader) -> Result<(), BatchError> {
+        let index = self.walker.index();
+        let walk = self.walker.record(source)?;
         if walk.offset_delta != i64::from(index) {
             return Err(BatchError::Record { index, what: "its offset does not follow" });
         }
         // As Kafka does, −1 stands for none.
         let timestamp = header.base_timestamp.saturating_add(walk.timestamp_delta);
-        newest = newest.max(timestamp);
+        self.newest = self.newest.max(timestamp);
         if timestamp != NO_TIMESTAMP {
-            oldest = oldest.min(timestamp);
+            self.oldest = self.oldest.min(timestamp);
         }
         if walk.key.is_none() {
-            without_key.get_or_insert(index);
+            self.without_key.get_or_insert(index);
+        }
+        Ok(())
+    }
+
+    fn end<S: Source>(self, source: &mut S, header: &BatchHeader) -> Result<CheckedRecords, BatchError> {
+        let bytes = source.at();
+        while source.at() < bytes + TRAILING && source.byte().map_err(Into::into)?.is_some() {}
+        if source.at() > bytes {
+            return Err(BatchError::Trailing { extra: source.at() - bytes });
+        }
+        let (mut newest, mut oldest) = (self.newest, self.oldest);
+        if header.log_append_time() {
+            (newest, oldest) = (header.max_timestamp, header.max_timestamp);
+        }
+        let oldest = (oldest != TimestampMs::MAX && oldest != NO_TIMESTAMP).then_some(oldest);
+        Ok(CheckedRecords { newest, oldest, without_key: self.without_key, bytes })
+    }
+}
+
+/// The same check as [`check_produced`] and [`check_compressed`], for a batch that takes long: a portion at a time. It shares the
+/// batch, which can be had back when it is done.
+pub struct Look {
+    header: BatchHeader,
+    checking: Checking,
+    records: Records,
+}
+
+/// Where the records that are looked at come from.
+enum Records {
+    /// Memory, and where the next one begins in it.
+    Whole(Behind, usize),
+    Stream(Box<Stream<Opened<'static>>>),
+}
+
+/// A batch behind its header.
+struct Behind(Arc<BytesMut>);
+
+impl AsRef<[u8]> for Behind {
+    fn as_ref(&self) -> &[u8] {
+        self.0.get(limits::BATCH_HEADER_BYTES..).unwrap_or_default()
+    }
+}
+
+/// Records, and bytes of them, after which a look asks whether the portion is over.
+const ASK_AFTER: (u32, usize) = (64, 64 * 1024);
+
+impl Look {
+    /// Checks all but the records.
+    ///
+    /// # Errors
+    /// As [`check_produced`].
+    pub fn new(batch: Arc<BytesMut>, bounds: Bounds) -> Result<Self, BatchError> {
+        let header = check_head(&batch, bounds)?;
+        let bytes = Behind(batch);
+        let records = match header.compression()? {
+            Compression::None => Records::Whole(bytes, 0),
+            codec => {
+                let compressed = bytes.as_ref().len();
+                let stream = Stream::new(codec.open(bytes)?, bounds.opened, codec.name(), compressed);
+                Records::Stream(Box::new(stream))
+            }
+        };
+        Ok(Self { header, checking: Checking::new(bounds), records })
+    }
+
+    /// Goes on until all is checked or the portion is over, which is asked between records: one record takes as long as it takes to
+    /// decompress [`limits::RECORD_BYTES`] at the most. `None` if there is more to check.
+    ///
+    /// # Errors
+    /// What is wrong with the batch.
+    pub fn go_on(
+        mut self,
+        is_over: impl Fn() -> bool,
+    ) -> Result<(Self, Option<(BatchHeader, CheckedRecords)>), BatchError> {
+        let checked = match &mut self.records {
+            Records::Whole(bytes, at) => {
+                let mut source = Slice::new(bytes.as_ref(), *at);
+                let checked = look_on(&mut self.checking, &mut source, &self.header, is_over)?;
+                *at = source.at();
+                checked
+            }
+            Records::Stream(stream) => look_on(&mut self.checking, stream.as_mut(), &self.header, is_over)?,
+        };
+        let header = self.header;
+        Ok((self, checked.map(|checked| (header, checked))))
+    }
+}
+
+fn look_on<S: Source>(
+    checking: &mut Checking,
+    source: &mut S,
+    header: &BatchHeader,
+    is_over: impl Fn() -> bool,
+) -> Result<Option<CheckedRecords>, BatchError> {
+    loop {
+        let (from, ask_at) = (checking.walker.index(), source.at() + ASK_AFTER.1);
+        while checking.walker.index() < header.record_count {
+            checking.record(source, header)?;
+            if checking.walker.index() - from >= ASK_AFTER.0 || source.at() >= ask_at {
+                break;
+            }
+        }
+        if checking.walker.index() >= header.record_count {
+            let whole = std::mem::replace(checking, Checking::new(checking.walker.bounds()));
+            return whole.end(source, header).map(Some);
+        }
+        if is_over() {
+            return Ok(None);
         }
     }
-    let bytes = source.at();
-    while source.byte().map_err(Into::into)?.is_some() {}
-    if source.at() > bytes {
-        return Err(BatchError::Trailing { extra: source.at() - bytes });
-    }
-    if header.log_append_time() {
-        (newest, oldest) = (header.max_timestamp, header.max_timestamp);
-    }
-    let oldest = (oldest != TimestampMs::MAX && oldest != NO_TIMESTAMP).then_some(oldest);
-    Ok(CheckedRecords { newest, oldest, without_key, bytes })
 }
 
 impl CheckedRecords {

@@ -1,6 +1,6 @@
 //! The codecs of the format, all bounded when they decompress.
 
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,9 @@ pub enum Compression {
     /// RFC 8878.
     Zstd,
 }
+
+/// A reader of what a compressed batch becomes.
+pub(crate) type Opened<'a> = Box<dyn Read + Send + Sync + 'a>;
 
 /// Bytes of a block of xerial's framing.
 const XERIAL_BLOCK: usize = 32 * 1024;
@@ -92,18 +95,32 @@ impl Compression {
 
     /// A reader of the decompressed form of `input`, unbounded. Takes memory for a window, whatever the input says. A first read of
     /// nothing is the end.
-    pub(crate) fn open<'a>(self, input: &'a [u8]) -> Result<Box<dyn Read + 'a>, BatchError> {
+    pub(crate) fn open<'a, T: AsRef<[u8]> + Send + Sync + 'a>(self, input: T) -> Result<Opened<'a>, BatchError> {
         Ok(match self {
-            Self::None => Box::new(input),
+            Self::None => Box::new(Cursor::new(input)),
             // As Kafka's clients do, members one behind the other are read as one.
-            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(input)),
+            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(Cursor::new(input))),
             Self::Snappy => Box::new(Snappy::new(input)),
-            Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
-            Self::Zstd => Box::new(zstd::stream::Decoder::new(input).map_err(|error| self.failed(&error))?),
+            Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(Cursor::new(input))),
+            Self::Zstd => {
+                let decoder = zstd::stream::read::Decoder::with_buffer(Cursor::new(input));
+                Box::new(decoder.map_err(|error| self.failed(&error))?)
+            }
         })
     }
 
-    fn failed(self, error: &dyn std::fmt::Display) -> BatchError {
+    /// Bytes of memory that [`Compression::open`] takes beside its input, about, for what the usual encoders make. A batch may say
+    /// of itself that it needs a larger window (Zstandard's levels above 19 do); that takes no more than the batch becomes.
+    pub(crate) fn window_bytes(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 64 * 1024,
+            Self::Snappy | Self::Lz4 => 256 * 1024,
+            Self::Zstd => 2 * 1024 * 1024,
+        }
+    }
+
+    pub(super) fn failed(self, error: &dyn std::fmt::Display) -> BatchError {
         BatchError::Decompress { codec: self.name(), what: error.to_string() }
     }
 }

@@ -5,10 +5,12 @@
 mod bounds;
 mod builder;
 mod check;
+mod chunks;
 mod compress;
 mod control;
 mod error;
 mod header;
+mod headers;
 pub mod json;
 mod partitioner;
 mod records;
@@ -19,13 +21,16 @@ mod walk;
 
 pub use bounds::{Bounds, opened_bytes};
 pub use builder::{BatchBuilder, BatchOptions, set_producer};
-pub use check::{Checked, CheckedRecords, check_compressed, check_produced, check_stored, verify_batch, walk_records};
+pub use check::{
+    Checked, CheckedRecords, Look, check_compressed, check_produced, check_stored, verify_batch, walk_records,
+};
 pub use compress::Compression;
 pub use control::{Marker, marker_batch, read_marker};
 pub use error::BatchError;
 pub use header::{BatchHeader, patch_assigned, set_max_timestamp};
+pub use headers::{Header, HeaderIter, Headers};
 pub use partitioner::partition_for_key;
-pub use records::{Batches, Header, Record, RecordIter, read_records};
+pub use records::{Batches, Record, RecordIter, read_records};
 pub use thin::{KeyedRecord, Thinned, each_key, empty_batch, gap_batches, thin};
 
 #[cfg(test)]

@@ -4,17 +4,9 @@ use bytes::Bytes;
 
 use crate::base::{Offset, TimestampMs, limits};
 
-use super::walk::{Slice, Source, Walker, header};
-use super::{BatchError, BatchHeader, Bounds, Compression, verify_batch};
-
-/// One header of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    /// Its name; UTF-8 by the format, though not every producer keeps to it.
-    pub name: Bytes,
-    /// Its value.
-    pub value: Option<Bytes>,
-}
+use super::chunks::Chunks;
+use super::walk::{Slice, Source, Walk, Walker};
+use super::{BatchError, BatchHeader, Bounds, Compression, Headers, verify_batch};
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,64 +20,106 @@ pub struct Record {
     /// The content.
     pub value: Option<Bytes>,
     /// Named values beside it.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
 }
 
 impl Record {
     /// Bytes that it takes in a batch, or a few more.
     pub fn weight(&self) -> usize {
         let field = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
-        let headers = self.headers.iter().map(|header| header.name.len() + field(&header.value) + 4);
-        field(&self.key) + field(&self.value) + headers.sum::<usize>() + 32
+        field(&self.key) + field(&self.value) + self.headers.weight() + 32
     }
 }
 
-/// The records of one batch, verified or not; the slices share its memory (or that of its decompressed records, at most
-/// `max_decompressed` bytes).
+impl Record {
+    /// The same in memory of its own, for whoever keeps it: a record that was read shares that of its batch, or of a chunk of it.
+    pub fn compact(&self) -> Self {
+        let (key, value) = (self.key.as_deref(), self.value.as_deref());
+        let parts = [key.unwrap_or_default(), value.unwrap_or_default(), self.headers.encoded()];
+        let mut bytes = Bytes::from(parts.concat());
+        let key = key.map(|key| bytes.split_to(key.len()));
+        let value = value.map(|value| bytes.split_to(value.len()));
+        let headers = Headers::walked(bytes, self.headers.len());
+        Self { offset: self.offset, timestamp: self.timestamp, key, value, headers }
+    }
+}
+
+/// The records of one batch, verified or not. Those of a batch that is not compressed share its memory. Compressed ones are
+/// decompressed as they are asked for, at most `max_decompressed` bytes in all.
 ///
 /// # Errors
-/// A header that is wrong, or records that cannot be decompressed.
+/// A header that is wrong, or a codec that cannot begin.
 pub fn read_records(batch: &Bytes, max_decompressed: usize) -> Result<RecordIter, BatchError> {
     let header = BatchHeader::parse(batch)?;
     let total = header.total_bytes();
     if batch.len() < total {
         return Err(BatchError::Truncated { need: total, have: batch.len() });
     }
-    let records = batch.slice(limits::BATCH_HEADER_BYTES..total);
+    let bytes = batch.slice(limits::BATCH_HEADER_BYTES..total);
     let records = match header.compression()? {
-        Compression::None => records,
+        Compression::None => Records::Whole(bytes, 0),
         // Compaction leaves the header alone, without so much as the frame of a codec.
-        _ if header.record_count == 0 => Bytes::new(),
-        codec => Bytes::from(codec.decompress(&records, max_decompressed)?),
+        _ if header.record_count == 0 => Records::Whole(Bytes::new(), 0),
+        codec => Records::Chunks(Chunks::open(codec, bytes, max_decompressed)?),
     };
     let bounds = Bounds::reading(max_decompressed.max(limits::MAX_BATCH_BYTES));
-    Ok(RecordIter { header, records, at: 0, walker: Walker::new(bounds), ended: false })
+    Ok(RecordIter { header, records, most: bounds.record, walker: Walker::new(bounds), ended: false })
 }
 
 /// Iterates over the records of one batch; ends after the first fault.
 pub struct RecordIter {
     header: BatchHeader,
-    records: Bytes,
-    at: usize,
+    records: Records,
+    /// Bytes of a record.
+    most: usize,
     walker: Walker,
     ended: bool,
 }
 
+/// Where records come from.
+enum Records {
+    /// Memory, and where the next one begins in it.
+    Whole(Bytes, usize),
+    Chunks(Chunks<'static>),
+}
+
 impl RecordIter {
+    /// The bytes that the next record will take in memory, by its own word; 0 at the end, or where that cannot be told. Those of
+    /// a batch that is not compressed are in memory already, and take none.
+    pub fn next_bytes(&mut self) -> usize {
+        match &mut self.records {
+            Records::Chunks(chunks) if !self.ended && self.walker.index() < self.header.record_count => {
+                chunks.next_bytes().filter(|&bytes| bytes <= self.most).unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bytes in memory beside the batch and the records that were handed out, about.
+    pub fn held(&self) -> usize {
+        match &self.records {
+            Records::Whole(..) => 0,
+            Records::Chunks(chunks) => chunks.held(),
+        }
+    }
+
     fn read(&mut self) -> Result<Record, BatchError> {
         let index = self.walker.index();
-        let mut source = Slice::new(&self.records, self.at);
-        let walk = self.walker.record(&mut source)?;
-        self.at = source.at();
+        let chunk;
+        let (walk, bytes) = match &mut self.records {
+            Records::Whole(bytes, at) => {
+                let mut source = Slice::new(bytes, *at);
+                let walk = self.walker.record(&mut source)?;
+                *at = source.at();
+                (walk, &*bytes)
+            }
+            Records::Chunks(chunks) => {
+                let walk;
+                (walk, chunk) = walk_chunk(chunks, &mut self.walker, self.most)?;
+                (walk, &chunk)
+            }
+        };
         let offset = self.header.offset_of(index, &walk)?;
-        let mut headers = Vec::with_capacity(walk.header_count);
-        let mut at = walk.headers.start;
-        for _ in 0..walk.header_count {
-            let (name, value) = header(&self.records, &mut at)
-                .ok_or(BatchError::Record { index, what: "a header changed while it was read" })?;
-            headers
-                .push(Header { name: self.records.slice(name), value: value.map(|range| self.records.slice(range)) });
-        }
         let timestamp = if self.header.log_append_time() {
             self.header.max_timestamp
         } else {
@@ -94,11 +128,29 @@ impl RecordIter {
         Ok(Record {
             offset,
             timestamp,
-            key: walk.key.map(|range| self.records.slice(range)),
-            value: walk.value.map(|range| self.records.slice(range)),
-            headers,
+            key: walk.key.map(|range| bytes.slice(range)),
+            value: walk.value.map(|range| bytes.slice(range)),
+            headers: match walk.header_count {
+                0 => Headers::new(),
+                count => Headers::walked(bytes.slice(walk.headers), count),
+            },
         })
     }
+}
+
+/// Walks over the next record of a chunk. The bytes are those that the walk's places are in.
+pub(super) fn walk_chunk(
+    chunks: &mut Chunks<'_>,
+    walker: &mut Walker,
+    most: usize,
+) -> Result<(Walk, Bytes), BatchError> {
+    let base = chunks.at();
+    let bytes = chunks.record(most)?.clone();
+    let mut source = Slice::behind(&bytes, base);
+    let walk = walker.record(&mut source)?;
+    let moved = source.at() - base;
+    chunks.moved(moved);
+    Ok((walk.at_front(base), bytes))
 }
 
 impl Iterator for RecordIter {

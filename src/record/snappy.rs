@@ -4,6 +4,7 @@
 //! Format: `format_description.txt` of google/snappy, and the framing of xerial's snappy-java that Kafka's clients use.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 /// What xerial's framing begins with: magic, then two version numbers.
 pub(super) const XERIAL: &[u8; 8] = b"\x82SNAPPY\0";
@@ -20,37 +21,44 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 const STEP_BYTES: usize = 64 * 1024;
 
 /// A reader of what some bytes become.
-pub(super) struct Snappy<'a> {
-    rest: &'a [u8],
+pub(super) struct Snappy<T> {
+    input: T,
+    /// Where the next block begins.
+    next: usize,
     framed: bool,
     /// What a small block became.
     whole: Vec<u8>,
     at: usize,
-    large: Option<Large<'a>>,
+    large: Option<Large>,
 }
 
-impl<'a> Snappy<'a> {
-    pub(super) fn new(input: &'a [u8]) -> Self {
-        let framed = input.starts_with(XERIAL);
-        let rest = if framed { input.get(XERIAL_HEAD..).unwrap_or_default() } else { input };
-        Self { rest, framed, whole: Vec::new(), at: 0, large: None }
+impl<T: AsRef<[u8]>> Snappy<T> {
+    pub(super) fn new(input: T) -> Self {
+        let framed = input.as_ref().starts_with(XERIAL);
+        let next = if framed { XERIAL_HEAD.min(input.as_ref().len()) } else { 0 };
+        Self { input, next, framed, whole: Vec::new(), at: 0, large: None }
     }
 
     /// Begins with the next block.
     fn next_block(&mut self) -> io::Result<()> {
-        let mut block = std::mem::take(&mut self.rest);
+        let input = self.input.as_ref();
+        let (mut begin, mut block) = (self.next, input.get(self.next..).unwrap_or_default());
+        self.next = input.len();
         if self.framed {
             let (length, tail) = block.split_first_chunk::<4>().ok_or_else(|| wrong("a block ends too early"))?;
             let length = u32::from_be_bytes(*length) as usize;
             block = tail.get(..length).ok_or_else(|| wrong("a block ends too early"))?;
-            self.rest = &tail[length..];
+            begin += 4;
+            self.next = begin + length;
         }
-        (self.at, self.whole) = (0, std::mem::take(&mut self.whole));
+        self.at = 0;
         self.whole.clear();
         // The length is the block's own word: memory is taken for a small one only.
         let length = snap::raw::decompress_len(block).map_err(io::Error::other)?;
         if length > BLOCK_BYTES {
-            self.large = Some(Large::new(block, length)?);
+            let head =
+                block.iter().position(|byte| byte & 0x80 == 0).ok_or_else(|| wrong("its length does not end"))?;
+            self.large = Some(Large::new(begin + head + 1..begin + block.len(), length));
             return Ok(());
         }
         self.whole.resize(length, 0);
@@ -60,14 +68,14 @@ impl<'a> Snappy<'a> {
     }
 }
 
-impl Read for Snappy<'_> {
+impl<T: AsRef<[u8]>> Read for Snappy<T> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
         }
         loop {
             if let Some(large) = &mut self.large {
-                let read = large.read(out)?;
+                let read = large.read(self.input.as_ref(), out)?;
                 if read > 0 {
                     return Ok(read);
                 }
@@ -79,7 +87,7 @@ impl Read for Snappy<'_> {
                 self.at += count;
                 return Ok(count);
             }
-            if self.rest.is_empty() {
+            if self.next >= self.input.as_ref().len() {
                 return Ok(0);
             }
             self.next_block()?;
@@ -88,8 +96,9 @@ impl Read for Snappy<'_> {
 }
 
 /// A block that is decompressed piece by piece.
-struct Large<'a> {
-    input: &'a [u8],
+struct Large {
+    /// What of the input it has still to read.
+    rest: Range<usize>,
     /// The last bytes that it became, some of which were read.
     window: Vec<u8>,
     read: usize,
@@ -99,22 +108,21 @@ struct Large<'a> {
     left: usize,
 }
 
-impl<'a> Large<'a> {
-    fn new(block: &'a [u8], length: usize) -> io::Result<Self> {
-        let head = block.iter().position(|byte| byte & 0x80 == 0).ok_or_else(|| wrong("its length does not end"))?;
-        Ok(Self { input: &block[head + 1..], window: Vec::new(), read: 0, literal: 0, left: length })
+impl Large {
+    fn new(rest: Range<usize>, length: usize) -> Self {
+        Self { rest, window: Vec::new(), read: 0, literal: 0, left: length }
     }
 
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, input: &[u8], out: &mut [u8]) -> io::Result<usize> {
         if self.read == self.window.len() {
             if self.window.len() >= 2 * WINDOW_BYTES - STEP_BYTES {
                 self.window.drain(..self.window.len() - WINDOW_BYTES);
             }
             self.read = self.window.len();
             while self.left > 0 && self.window.len() - self.read < STEP_BYTES - 64 {
-                self.element()?;
+                self.element(input)?;
             }
-            if self.left == 0 && (self.literal > 0 || !self.input.is_empty()) {
+            if self.left == 0 && (self.literal > 0 || !self.rest.is_empty()) {
                 return Err(wrong("a block becomes more than it says"));
             }
         }
@@ -124,46 +132,51 @@ impl<'a> Large<'a> {
         Ok(count)
     }
 
-    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let (bytes, rest) = self.input.split_first_chunk().ok_or_else(|| wrong("a block ends too early"))?;
-        self.input = rest;
-        Ok(*bytes)
+    /// The next bytes of the block.
+    fn next<'a>(&mut self, input: &'a [u8], length: usize) -> io::Result<&'a [u8]> {
+        let bytes = input.get(self.rest.clone()).and_then(|rest| rest.get(..length));
+        let bytes = bytes.ok_or_else(|| wrong("a block ends too early"))?;
+        self.rest.start += length;
+        Ok(bytes)
+    }
+
+    fn take<const N: usize>(&mut self, input: &[u8]) -> io::Result<[u8; N]> {
+        self.next(input, N)?.try_into().map_err(|_| wrong("a block ends too early"))
     }
 
     /// Decompresses an element, or a piece of a literal.
-    fn element(&mut self) -> io::Result<()> {
+    fn element(&mut self, input: &[u8]) -> io::Result<()> {
         if self.literal == 0 {
-            let [tag] = self.take()?;
+            let [tag] = self.take(input)?;
             let high = usize::from(tag >> 2);
             let (length, back) = match tag & 3 {
                 0 => {
                     self.literal = 1 + match high {
-                        60 => usize::from(self.take::<1>()?[0]),
-                        61 => usize::from(u16::from_le_bytes(self.take()?)),
+                        60 => usize::from(self.take::<1>(input)?[0]),
+                        61 => usize::from(u16::from_le_bytes(self.take(input)?)),
                         62 => {
-                            let [low, middle, high] = self.take()?;
+                            let [low, middle, high] = self.take(input)?;
                             u32::from_le_bytes([low, middle, high, 0]) as usize
                         }
-                        63 => u32::from_le_bytes(self.take()?) as usize,
+                        63 => u32::from_le_bytes(self.take(input)?) as usize,
                         length => length,
                     };
-                    return self.literal();
+                    return self.literal(input);
                 }
-                1 => (4 + (high & 7), usize::from(tag >> 5) << 8 | usize::from(self.take::<1>()?[0])),
-                2 => (1 + high, usize::from(u16::from_le_bytes(self.take()?))),
-                _ => (1 + high, u32::from_le_bytes(self.take()?) as usize),
+                1 => (4 + (high & 7), usize::from(tag >> 5) << 8 | usize::from(self.take::<1>(input)?[0])),
+                2 => (1 + high, usize::from(u16::from_le_bytes(self.take(input)?))),
+                _ => (1 + high, u32::from_le_bytes(self.take(input)?) as usize),
             };
             return self.copy(length, back);
         }
-        self.literal()
+        self.literal(input)
     }
 
-    fn literal(&mut self) -> io::Result<()> {
+    fn literal(&mut self, input: &[u8]) -> io::Result<()> {
         let length = self.literal.min(STEP_BYTES / 2);
-        let bytes = self.input.get(..length).ok_or_else(|| wrong("a block ends too early"))?;
+        let bytes = self.next(input, length)?;
         self.became(length)?;
         self.window.extend_from_slice(bytes);
-        self.input = &self.input[length..];
         self.literal -= length;
         Ok(())
     }
@@ -218,16 +231,20 @@ mod tests {
             }
             let packed = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
             let mut out = Vec::new();
-            let mut large = Large::new(&packed, plain.len()).unwrap();
+            let large = |block: &[u8], length| {
+                let head = block.iter().position(|byte| byte & 0x80 == 0).map(|head| head + 1);
+                head.map(|head| Large::new(head..block.len(), length)).ok_or_else(|| wrong("its length does not end"))
+            };
+            let mut whole = large(&packed, plain.len()).unwrap();
             let mut piece = vec![0; rng.usize(1..70_000)];
             loop {
-                match large.read(&mut piece).unwrap() {
+                match whole.read(&packed, &mut piece).unwrap() {
                     0 => break,
                     count => out.extend_from_slice(&piece[..count]),
                 }
             }
             assert!(out == plain, "round {round}");
-            assert!(large.window.capacity() <= 4 * WINDOW_BYTES);
+            assert!(whole.window.capacity() <= 4 * WINDOW_BYTES);
             // Whatever is wrong in it is found, or is what the whole opener makes of it.
             let mut bad = packed.clone();
             for _ in 0..rng.usize(1..4) {
@@ -239,10 +256,10 @@ mod tests {
                 continue;
             }
             let whole = snap::raw::Decoder::new().decompress_vec(&bad).ok();
-            let pieces = Large::new(&bad, length).and_then(|mut large| {
+            let pieces = large(&bad, length).and_then(|mut large| {
                 let mut out = Vec::new();
                 loop {
-                    match large.read(&mut piece)? {
+                    match large.read(&bad, &mut piece)? {
                         0 => return Ok(out),
                         count => out.extend_from_slice(&piece[..count]),
                     }

@@ -3,6 +3,7 @@ use bytes::Bytes;
 use super::partitioner::murmur2;
 use super::*;
 
+mod chunks;
 mod weights;
 
 const MIB: Bounds = Bounds::accepting(1 << 20);
@@ -34,7 +35,7 @@ fn every_codec_is_a_round_trip() {
         assert_eq!(records.len(), 100);
         assert_eq!((records[99].offset, records[99].timestamp), (104, 1_099));
         assert_eq!((records[1].key.clone(), records[4].value.clone()), (None, None));
-        assert_eq!(records[0].headers[1], Header { name: Bytes::from_static(b"none"), value: None });
+        assert_eq!(records[0].headers.iter().nth(1), Some(Header { name: b"none", value: None }));
         assert_eq!(codec.name().parse(), Ok(codec));
     }
 }
@@ -101,8 +102,9 @@ fn decompression_bombs_are_refused() {
         let mut builder = BatchBuilder::new(BatchOptions { compression: codec, ..BatchOptions::default() });
         builder.push(0, None, Some(&vec![0; 4 << 20]), &[]);
         let bomb = builder.build().freeze();
-        assert!(matches!(read_records(&bomb, 1 << 20), Err(BatchError::Bomb { .. })), "{codec}");
-        assert!(read_records(&bomb, 5 << 20).is_ok(), "{codec}");
+        let read: Vec<_> = read_records(&bomb, 1 << 20).unwrap().collect();
+        assert!(matches!(read[..], [Err(BatchError::Bomb { .. })]), "{codec}");
+        assert!(read_records(&bomb, 5 << 20).unwrap().all(|record| record.is_ok()), "{codec}");
     }
 }
 

@@ -40,11 +40,18 @@ impl From<Infallible> for BatchError {
 pub(crate) struct Slice<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Bytes of records before these.
+    base: usize,
 }
 
 impl<'a> Slice<'a> {
     pub(crate) fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at }
+        Self { bytes, at, base: 0 }
+    }
+
+    /// Records behind so many bytes of others: places are counted from the first of those.
+    pub(crate) fn behind(bytes: &'a [u8], base: usize) -> Self {
+        Self { bytes, at: 0, base }
     }
 }
 
@@ -53,7 +60,7 @@ impl Source for Slice<'_> {
 
     #[inline]
     fn at(&self) -> usize {
-        self.at
+        self.base + self.at
     }
 
     #[inline]
@@ -161,6 +168,15 @@ pub(crate) struct Walk {
     pub(crate) header_count: usize,
 }
 
+impl Walk {
+    /// The same in the slice that begins behind so many bytes.
+    pub(super) fn at_front(self, base: usize) -> Self {
+        let moved = |range: Range<usize>| range.start - base..range.end - base;
+        let (key, value, headers) = (self.key.map(moved), self.value.map(moved), moved(self.headers));
+        Self { key, value, headers, ..self }
+    }
+}
+
 /// A walk over the records of a batch: how many there were so far, and what they weigh.
 #[derive(Debug, Clone)]
 pub(crate) struct Walker {
@@ -172,6 +188,10 @@ pub(crate) struct Walker {
 impl Walker {
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self { bounds, index: 0, headers: 0 }
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// The number of the next record, from 0.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::base::{Millis, Offset, TimestampMs, limits};
-use crate::record::{Header, Record};
+use crate::record::{Headers, Record};
 
-use super::evaluate::{Failure, fail, header};
+use super::evaluate::{Failure, fail};
 use super::{CORRELATION, HOPS, PART};
 
 /// What follows from a part.
@@ -133,7 +133,8 @@ impl Aggregate {
         }
         let whole =
             self.wholes.entry(correlation.clone()).or_insert_with(|| Whole { since_ms, count, parts: BTreeMap::new() });
-        whole.parts.insert(at, record.clone());
+        // A copy: what it lies in is a chunk of a batch.
+        whole.parts.insert(at, record.compact());
         self.parts += 1;
         self.bytes += weight(record);
         if whole.parts.len() < count {
@@ -211,13 +212,10 @@ impl Aggregate {
 
 /// The whole of which a record is a part, which part it is, and of how many.
 fn part_of(record: &Record) -> Result<(Bytes, usize, usize), String> {
-    let value = |name: &str| {
-        let found = record.headers.iter().rev().find(|header| header.name == name.as_bytes());
-        found.and_then(|header| header.value.clone())
-    };
+    let value = |name: &str| record.headers.get(name);
     let correlation = value(CORRELATION).ok_or_else(|| format!("it has no header '{CORRELATION}'"))?;
     let part = value(PART).ok_or_else(|| format!("it has no header '{PART}'"))?;
-    let text = String::from_utf8_lossy(&part);
+    let text = String::from_utf8_lossy(part);
     let numbers = text.split_once('/').and_then(|(at, count)| Some((at.parse().ok()?, count.parse().ok()?)));
     let within = numbers.filter(|(at, count)| (1..=*count).contains(at) && *count <= limits::ROUTE_PARTS);
     let (at, count) = within.ok_or_else(|| {
@@ -226,7 +224,7 @@ fn part_of(record: &Record) -> Result<(Bytes, usize, usize), String> {
     if let Some(value) = &record.value {
         serde_json::from_slice::<&RawValue>(value).map_err(|error| format!("the value is no JSON: {error}"))?;
     }
-    Ok((correlation, at, count))
+    Ok((Bytes::copy_from_slice(correlation), at, count))
 }
 
 fn together(whole: &Whole, offset: Offset) -> Record {
@@ -241,23 +239,22 @@ fn together(whole: &Whole, offset: Offset) -> Record {
     }
     value.push(b']');
     let hops = |record: &Record| {
-        let found = record.headers.iter().rev().find(|header| header.name == HOPS.as_bytes());
-        found.and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok()?.parse::<u32>().ok()).unwrap_or(0)
+        let hops = record.headers.get(HOPS).and_then(|hops| std::str::from_utf8(hops).ok());
+        hops.and_then(|hops| hops.parse::<u32>().ok()).unwrap_or(0)
     };
     let most = whole.parts.values().map(hops).max().unwrap_or(0);
     let timestamp = whole.parts.values().map(|record| record.timestamp).max().unwrap_or(-1);
     let first = whole.parts.values().next();
-    let (key, headers) = first.map_or((None, Vec::new()), |record| (record.key.clone(), record.headers.clone()));
-    let own = |header: &Header| header.name == PART.as_bytes() || header.name == HOPS.as_bytes();
-    let mut headers: Vec<Header> = headers.into_iter().filter(|header| !own(header)).collect();
+    let (key, mut headers) =
+        first.map_or((None, Headers::new()), |record| (record.key.clone(), record.headers.clone()));
+    headers.retain(|header| header.name != PART.as_bytes() && header.name != HOPS.as_bytes());
     if most > 0 {
-        headers.push(header(HOPS, most.to_string()));
+        headers.push(HOPS, Some(most.to_string().as_bytes()));
     }
     Record { offset, timestamp, key, value: Some(Bytes::from(value)), headers }
 }
 
 fn weight(record: &Record) -> usize {
     let field = |field: &Option<Bytes>| field.as_ref().map_or(0, Bytes::len);
-    let headers = record.headers.iter().map(|header| header.name.len() + field(&header.value));
-    field(&record.key) + field(&record.value) + headers.sum::<usize>() + 64
+    field(&record.key) + field(&record.value) + record.headers.weight() + 64
 }

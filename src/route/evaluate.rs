@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::base::{TimestampMs, TopicName, limits};
 use crate::expr::{EvalError, Input, Scope};
-use crate::record::{Header, Record};
+use crate::record::{Headers, Record};
 
 use super::compile::{Destination, Route, Topic};
 use super::index::Matched;
@@ -15,8 +15,6 @@ use super::{CORRELATION, ERROR, HOPS, OUTPUT, PART, ROUTE, RULE, SOURCE};
 
 /// Room for a partition, an offset and what stands between.
 const PLACE_DIGITS: usize = 24;
-/// Headers that a routed record gets, mostly.
-const OWN_HEADERS: usize = 5;
 
 /// What sent a record somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +43,7 @@ pub struct Output {
     /// Its value.
     pub value: Option<Bytes>,
     /// Its headers.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// Its timestamp: that of the record that it was made of.
     pub timestamp: TimestampMs,
 }
@@ -59,8 +57,7 @@ impl Output {
 
     /// The bytes of its headers, about.
     pub fn header_bytes(&self) -> usize {
-        let value = |header: &Header| header.value.as_ref().map_or(0, Bytes::len);
-        self.headers.iter().map(|header| header.name.len() + value(header) + 4).sum()
+        self.headers.weight()
     }
 }
 
@@ -129,7 +126,7 @@ impl Route {
             routed.outputs.push(source.copy(tap.clone()));
         }
         for (at, output) in routed.outputs.iter_mut().enumerate().skip(1) {
-            output.headers.push(header(OUTPUT, at.to_string()));
+            output.headers.push(OUTPUT, Some(at.to_string().as_bytes()));
         }
         routed
     }
@@ -255,7 +252,7 @@ impl Route {
             let text = scope.text(expression).map_err(|error| failed(&format!("header '{name}'"), error))?;
             headers.retain(|header| header.name != name.as_bytes());
             if let Some(text) = text {
-                headers.push(Header { name: Bytes::from(name.clone().into_bytes()), value: Some(Bytes::from(text)) });
+                headers.push(name, Some(&text));
             }
         }
         let timestamp = source.input.record.timestamp;
@@ -285,10 +282,8 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn new(route: &'a Route, input: &Input<'a>) -> Self {
         let headers = &input.record.headers;
-        let has = |name: &str| headers.iter().rev().find(|header| header.name == name.as_bytes());
-        let counted =
-            has(HOPS).and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok()?.trim().parse().ok());
-        let passed = counted.unwrap_or(u32::from(has(ROUTE).is_some()));
+        let counted = headers.get(HOPS).and_then(|hops| std::str::from_utf8(hops).ok()?.trim().parse().ok());
+        let passed = counted.unwrap_or_else(|| u32::from(headers.contains(ROUTE)));
         Self { input: *input, route: &route.name, hops: passed.saturating_add(1), place: OnceCell::new() }
     }
 
@@ -313,39 +308,35 @@ impl<'a> Source<'a> {
     }
 
     /// The headers of what is made of it: its own, and where it comes from.
-    fn headers(&self, part: Option<(usize, usize)>) -> Vec<Header> {
+    fn headers(&self, part: Option<(usize, usize)>) -> Headers {
         let own = |name: &[u8]| {
             let replaced = [SOURCE, ROUTE, OUTPUT, HOPS, ERROR, RULE].iter().any(|own| name == own.as_bytes());
             replaced || part.is_some() && (name == PART.as_bytes() || name == CORRELATION.as_bytes())
         };
         let record = self.input.record;
-        let mut headers = Vec::with_capacity(record.headers.len() + OWN_HEADERS);
-        headers.extend(record.headers.iter().filter(|header| !own(&header.name)).cloned());
-        if let Some((at, count)) = part {
-            headers.push(Header { name: Bytes::from_static(CORRELATION.as_bytes()), value: Some(self.correlation()) });
-            headers.push(header(PART, format!("{at}/{count}")));
-        }
-        headers.push(Header { name: Bytes::from_static(SOURCE.as_bytes()), value: Some(self.place()) });
-        headers.push(Header { name: Bytes::from_static(ROUTE.as_bytes()), value: Some(self.route.clone()) });
-        if self.hops > 1 {
-            headers.push(header(HOPS, self.hops.to_string()));
-        }
-        headers
+        let theirs = record.headers.iter().filter(|header| !own(header.name)).map(|of| (of.name, of.value));
+        let part = part.map(|(at, count)| (self.correlation(), format!("{at}/{count}")));
+        let hops = (self.hops > 1).then(|| self.hops.to_string());
+        let (place, route) = (self.place(), &self.route[..]);
+        let ours = [
+            part.as_ref().map(|(correlation, _)| (CORRELATION, &correlation[..])),
+            part.as_ref().map(|(_, part)| (PART, part.as_bytes())),
+            Some((SOURCE, &place[..])),
+            Some((ROUTE, route)),
+            hops.as_ref().map(|hops| (HOPS, hops.as_bytes())),
+        ];
+        theirs.chain(ours.into_iter().flatten().map(|(name, value)| (name.as_bytes(), Some(value)))).collect()
     }
 
     /// What its parts have in common: its own correlation id, or else its place. A part that is split again is a whole of its
     /// own.
     fn correlation(&self) -> Bytes {
-        let value = |name: &str| {
-            let found = self.input.record.headers.iter().rev().find(|header| header.name == name.as_bytes());
-            found.and_then(|header| header.value.clone())
-        };
-        match (value(CORRELATION), value(PART)) {
-            (Some(id), None) => id,
+        let headers = &self.input.record.headers;
+        match (headers.get(CORRELATION), headers.get(PART)) {
+            (Some(id), None) => headers.shared(id),
             (Some(id), Some(part)) => {
-                let part = String::from_utf8_lossy(&part).into_owned();
-                let at = part.split('/').next().unwrap_or_default().to_owned();
-                Bytes::from([&id[..], b".", at.as_bytes()].concat())
+                let at = part.split(|byte| *byte == b'/').next().unwrap_or_default();
+                Bytes::from([id, b".", String::from_utf8_lossy(at).as_bytes()].concat())
             }
             (None, _) => self.place(),
         }
@@ -362,12 +353,8 @@ impl<'a> Source<'a> {
 
     pub(super) fn dead_letter(&self, topic: &TopicName, failure: &Failure) -> Output {
         let mut output = self.copy_of(Rule::DeadLetter, topic.clone());
-        output.headers.push(header(RULE, failure.rule.clone()));
-        output.headers.push(header(ERROR, failure.message.clone()));
+        let why = [(RULE, &failure.rule), (ERROR, &failure.message)];
+        output.headers.extend(why.map(|(name, value)| (name, Some(value))));
         output
     }
-}
-
-pub(super) fn header(name: &'static str, value: String) -> Header {
-    Header { name: Bytes::from_static(name.as_bytes()), value: Some(Bytes::from(value)) }
 }

@@ -18,6 +18,7 @@ pub mod outgoing;
 mod places;
 pub mod process;
 mod push;
+mod reads;
 mod receipts;
 mod shared;
 mod signals;

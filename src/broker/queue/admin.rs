@@ -107,8 +107,8 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await.ok()?;
-        let records = self.open_batches((topic.as_str(), partition), fetched.bytes, offset, usize::MAX).await.ok()?;
-        records.into_iter().find_map(|record| record.ok().map(|record| record.timestamp))
+        let place = (topic.as_str(), partition);
+        self.find_opened(place, fetched.bytes, offset, |record| Some(record.timestamp)).await.ok()?
     }
 
     /// Deletes a group and its progress.

@@ -8,12 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicName, limits};
 use crate::catalog::Place;
-use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
+use crate::record::{BatchBuilder, BatchOptions, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
 use super::super::cut;
@@ -298,16 +297,11 @@ impl Dispatcher {
             record.headers.retain(|header| !headers::ALL.iter().any(|name| header.name == name.as_bytes()));
             let source = format!("{}/{number}/{offset}", self.partition.topic);
             let values = [source, id.to_string(), attempts.to_string(), reason, self.group.name.to_string()];
-            let header = |(name, value): (&&'static str, String)| Header {
-                name: Bytes::from_static(name.as_bytes()),
-                value: Some(value.into()),
-            };
-            record.headers.extend(headers::ALL.iter().zip(values).map(header));
+            record.headers.extend(headers::ALL.iter().zip(values).map(|(name, value)| (name, Some(value))));
             if let Some(why) = self.unfit.get(&offset)
                 && record.value.is_none()
             {
-                let value = Some(Bytes::from(why.clone()));
-                record.headers.push(Header { name: Bytes::from_static(cut::LEFT_OUT.as_bytes()), value });
+                record.headers.push(cut::LEFT_OUT, Some(why.as_bytes()));
             }
             let to = record.key.as_ref().map_or(0, |key| partition_for_key(key, partitions));
             cut::to_fit(&mut record, most, |name| headers::ALL.iter().any(|own| name == own.as_bytes()));

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use crate::base::{ErrorKind, Offset, TimestampMs, limits};
 use crate::catalog::{Expired, Processed};
 use crate::expr::Filter;
-use crate::record::{BatchBuilder, BatchOptions, Record};
+use crate::record::{BatchBuilder, BatchOptions, Headers, Record};
 
 use super::super::broker::lock;
 use super::super::partition::Stable;
-use super::super::records::Read;
+use super::super::records::{Read, Reading};
 use super::super::{Broker, BrokerError, Isolation};
 use super::group::{Handed, Promise, QueueGroup, QueuePartition};
 use super::machine::{Due, Seen};
@@ -78,6 +78,7 @@ pub(super) struct Dispatcher {
     pub(super) group: Arc<QueueGroup>,
     pub(super) partition: Arc<QueuePartition>,
     ahead: Ahead,
+    reading: Reading,
     /// What was read last to be handed out again: records that failed are often neighbours.
     window: (Offset, Vec<Record>, Offset),
     /// Records read that nobody can be given, and why: they are dead at once. As many as can be in what was read.
@@ -127,6 +128,7 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
         group,
         partition,
         ahead: Ahead::default(),
+        reading: Reading::with_room(),
         window: (0, Vec::new(), 0),
         unfit: BTreeMap::new(),
         to_recover: true,
@@ -154,6 +156,10 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
         };
         // Thousands of groups may wait at a time.
         dispatcher.window = (0, Vec::new(), 0);
+        if dispatcher.ahead.records.is_empty() {
+            dispatcher.reading.close();
+        }
+        let (rooms, holds) = (Arc::clone(&dispatcher.broker), dispatcher.reading.is_open());
         let wait = timer.map_or(SLEEP, |at| {
             let ms = u64::try_from(at.saturating_sub(dispatcher.broker.clock.now_ms())).unwrap_or(0);
             Duration::from_millis(ms.max(1)).min(SLEEP)
@@ -163,6 +169,12 @@ pub(crate) async fn run(broker: Arc<Broker>, group: Arc<QueueGroup>, partition: 
             result = changed.changed() => result.is_err(),
             result = stable.changed() => result.is_err(),
             () = dispatcher.partition.wake.notified() => false,
+            // Others need what this one holds while it waits.
+            () = rooms.rooms.wanted(), if holds => {
+                dispatcher.ahead = Ahead::default();
+                dispatcher.reading.close();
+                false
+            }
             () = tokio::time::sleep(wait) => false,
         };
         if closed {
@@ -396,6 +408,9 @@ impl Dispatcher {
     pub(super) async fn window(&mut self, from: Offset) -> Result<Option<(&[Record], Offset)>, BrokerError> {
         let (begin, _, end) = &self.window;
         if !(*begin..*end).contains(&from) {
+            if self.reading.is_large() {
+                self.ahead = Ahead::default();
+            }
             let Some((records, next)) = self.read(from, READ_BYTES).await? else { return Ok(None) };
             self.window = (from, records, next);
         }
@@ -419,7 +434,7 @@ impl Dispatcher {
         }
         let topic = self.partition.topic.as_str();
         let Read { mut records, unreadable, next } =
-            self.broker.read_from(topic, number, from, max_bytes, Isolation::Committed).await?;
+            self.broker.read_on(&mut self.reading, (topic, number), from, max_bytes, Isolation::Committed).await?;
         if self.unfit.len() >= MOST_UNFIT {
             let machine = lock(&self.partition.machine);
             self.unfit.retain(|offset, _| !machine.is_done(*offset));
@@ -435,7 +450,7 @@ impl Dispatcher {
             self.unfit.insert(one.from, one.to_string());
             // It stands for what cannot be read on its way to the dead letters.
             let timestamp = self.broker.clock.stamp_ms();
-            let record = Record { offset: one.from, timestamp, key: None, value: None, headers: Vec::new() };
+            let record = Record { offset: one.from, timestamp, key: None, value: None, headers: Headers::new() };
             let at = records.partition_point(|before| before.offset < one.from);
             records.insert(at, record);
         }
@@ -458,6 +473,5 @@ fn hash(key: &Bytes) -> u64 {
 
 /// The time in a header; what is no number of milliseconds says nothing.
 fn time_of(record: &Record, name: &str) -> Option<TimestampMs> {
-    let header = record.headers.iter().rev().find(|header| header.name == name.as_bytes())?;
-    std::str::from_utf8(header.value.as_ref()?).ok()?.trim().parse().ok()
+    std::str::from_utf8(record.headers.get(name)?).ok()?.trim().parse().ok()
 }

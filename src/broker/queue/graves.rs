@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::base::{GroupName, Offset, PartitionId, TopicId, TopicName};
 use crate::record::Record;
 
+use super::super::records::Reading;
 use super::super::{Broker, BrokerError, Isolation};
 
 /// The headers of a dead letter.
@@ -49,9 +50,11 @@ impl Graves {
         let Ok(found) = broker.topic(topic.as_str()) else { return Ok(graves) };
         for number in 0..found.entry.partitions {
             let mut at = 0;
+            let mut reading = Reading::passing();
             loop {
+                let at_place = (topic.as_str(), number);
                 let (records, next) = broker
-                    .records_from("dead letters", (topic.as_str(), number), at, READ_BYTES, Isolation::Uncommitted)
+                    .records_on(&mut reading, "dead letters", at_place, at, READ_BYTES, Isolation::Uncommitted)
                     .await?;
                 if next == at {
                     break;
@@ -96,6 +99,5 @@ pub(crate) fn place(record: &Record) -> Option<(Place, &str)> {
 
 /// A header's text.
 pub(crate) fn text<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
-    let header = record.headers.iter().rev().find(|header| header.name == name.as_bytes())?;
-    std::str::from_utf8(header.value.as_deref()?).ok()
+    std::str::from_utf8(record.headers.get(name)?).ok()
 }

@@ -111,6 +111,8 @@ pub(crate) struct Member {
     out: AtomicI64,
     /// Bytes on their way to it.
     queued: AtomicUsize,
+    /// Bytes on their way to all members of all groups.
+    queued_all: Arc<AtomicUsize>,
     sender: mpsc::UnboundedSender<Handed>,
 }
 
@@ -161,7 +163,10 @@ impl Drop for Promise {
 
 impl Member {
     fn room(&self) -> i64 {
-        let full = self.queued.load(Ordering::Acquire) >= self.queued_most;
+        let queued = self.queued.load(Ordering::Acquire);
+        // When much is on its way to others, each member gets one delivery at a time.
+        let crowded = queued > 0 && self.queued_all.load(Ordering::Acquire) >= limits::QUEUED_BYTES;
+        let full = queued >= self.queued_most || crowded;
         if full { 0 } else { self.prefetch - self.out.load(Ordering::SeqCst) }
     }
 
@@ -179,7 +184,14 @@ impl Member {
     /// Hands over; `false` if the member is gone.
     pub(crate) fn hand(&self, handed: Handed) -> bool {
         self.queued.fetch_add(handed.batch.len(), Ordering::AcqRel);
+        self.queued_all.fetch_add(handed.batch.len(), Ordering::AcqRel);
         self.sender.send(handed).is_ok()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.queued_all.fetch_sub(*self.queued.get_mut(), Ordering::AcqRel);
     }
 }
 
@@ -391,6 +403,7 @@ impl QueueGroup {
             queued_most,
             out: AtomicI64::new(0),
             queued: AtomicUsize::new(0),
+            queued_all: Arc::clone(&broker.queues.queued),
             sender,
         });
         lock(&self.inside).members.insert(id, member);
@@ -428,7 +441,9 @@ impl QueueGroup {
         let member = lock(&self.inside).members.get(&id).cloned();
         if let Some(member) = member {
             let before = member.queued.fetch_sub(bytes, Ordering::AcqRel);
-            if before >= member.queued_most {
+            member.queued_all.fetch_sub(bytes, Ordering::AcqRel);
+            // A dispatcher that found no room may have found it because of what others have on their way.
+            if before >= member.queued_most || before == bytes && self.wanting.swap(false, Ordering::SeqCst) {
                 self.bump();
             }
         }

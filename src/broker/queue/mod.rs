@@ -17,7 +17,7 @@ mod settle;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
@@ -54,6 +54,8 @@ const PREFETCH: u32 = 1_000_000;
 pub(crate) struct Queues {
     groups: Mutex<BTreeMap<GroupName, Arc<QueueGroup>>>,
     members: AtomicU64,
+    /// Bytes on their way to members.
+    queued: Arc<AtomicUsize>,
     pub(crate) keeper: Keeper,
     /// Held while dead letters are sent back; by topic, what is held of the logs that they go to.
     redriving: tokio::sync::Mutex<HashMap<TopicId, Vec<Hold>>>,

@@ -13,6 +13,7 @@ use crate::expr::Input;
 use crate::record::Record;
 
 use super::super::broker::{blocking, lock};
+use super::super::records::Reading;
 use super::super::{Broker, BrokerError, Isolation};
 use super::dispatch::READ_BYTES;
 use super::graves::Graves;
@@ -180,7 +181,7 @@ impl Broker {
         self.know_graves(group).await?;
         let filter = lock(&group.inside).filter.clone();
         unknown.sort_unstable();
-        let mut window = Window::default();
+        let mut window = Window { of: None, reading: Reading::passing(), records: Vec::new(), end: 0 };
         for (record, topic) in unknown {
             let buried = {
                 let graves = group.graves.lock().await;
@@ -214,9 +215,9 @@ impl Broker {
 }
 
 /// Records that were read together: those asked about are often neighbours.
-#[derive(Default)]
 struct Window {
     of: Option<(TopicName, PartitionId, Offset)>,
+    reading: Reading,
     records: Vec<Record>,
     end: Offset,
 }
@@ -228,14 +229,9 @@ impl Window {
             (topic, *partition) == (&at.topic, at.partition) && (*begin..self.end).contains(&at.offset)
         });
         if !inside {
+            let place = (at.topic.as_str(), at.partition);
             let read = broker
-                .records_from(
-                    "receipts",
-                    (at.topic.as_str(), at.partition),
-                    at.offset,
-                    READ_BYTES,
-                    Isolation::Committed,
-                )
+                .records_on(&mut self.reading, "receipts", place, at.offset, READ_BYTES, Isolation::Committed)
                 .await;
             (self.records, self.end) = match read {
                 Err(error) if error.kind() == ErrorKind::OffsetOutOfRange => return Ok(None),

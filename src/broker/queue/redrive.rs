@@ -8,17 +8,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position, QueueSettings};
 use crate::expr::Filter;
-use crate::record::{BatchBuilder, BatchOptions, Header, Record, partition_for_key};
+use crate::record::{BatchBuilder, BatchOptions, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
 use super::super::cut::LEFT_OUT;
 use super::super::hold::Hold;
+use super::super::records::Reading;
 use super::super::task;
 use super::super::work::WorkKey;
 use super::super::{Broker, BrokerError, Isolation};
@@ -175,10 +175,11 @@ impl Broker {
             self.sync_written(redrive.topic.as_str(), number).await?;
             let mut part = self.part(&redrive.topic, id, number, &group)?;
             let mut at = std::mem::take(&mut from).max(part.machine.floor());
+            let mut reading = Reading::passing();
             while at < part.end {
-                let (records, next) = self
-                    .records_from("redrive", (redrive.topic.as_str(), number), at, READ_BYTES, Isolation::Committed)
-                    .await?;
+                let place = (redrive.topic.as_str(), number);
+                let (records, next) =
+                    self.records_on(&mut reading, "redrive", place, at, READ_BYTES, Isolation::Committed).await?;
                 let key = &topic.partition(number)?.work;
                 let room = AT_ONCE.min(redrive.max.saturating_sub(result.records.len()));
                 let (records, wanted) = self.wanted(key, filter, (&redrive.topic, number), records, room).await?;
@@ -271,9 +272,9 @@ impl Broker {
         };
         let from = (number, record.offset);
         let own = |name: &[u8]| name == REDRIVEN.as_bytes() || headers::ALL.iter().any(|own| name == own.as_bytes());
-        record.headers.retain(|header| !own(&header.name));
+        record.headers.retain(|header| !own(header.name));
         let value = format!("{dead}/{number}/{}", record.offset);
-        record.headers.push(Header { name: Bytes::from_static(REDRIVEN.as_bytes()), value: Some(value.into()) });
+        record.headers.push(REDRIVEN, Some(value.as_bytes()));
         record.timestamp = self.clock.stamp_ms();
         Some(Back { from, to: (topic, to), record })
     }

@@ -14,7 +14,7 @@ use crate::base::{
     ErrorKind, GroupName, Offset, PartitionId, RequestId, TimestampMs, TopicId, TopicName, TopicPattern,
 };
 use crate::catalog::{Callback, Catalog, Event, GroupEntry, GroupKind, Place, Position, RequestEntry, Writing};
-use crate::record::{Header, Record, partition_for_key};
+use crate::record::{Headers, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
 use super::super::clients::Client;
@@ -428,7 +428,7 @@ impl Broker {
         if entry.outcome.is_some() {
             return Ok(entry);
         }
-        self.say(id, entry.step, &Word::Cancelled, &[], None).await?;
+        self.say(id, entry.step, &Word::Cancelled, &Headers::new(), None).await?;
         let (entry, decided) = self.await_request(id, Duration::from_secs(30)).await?;
         match decided {
             Some(_) => Ok(entry),
@@ -445,7 +445,7 @@ impl Broker {
         id: &RequestId,
         step: u32,
         word: &Word,
-        headers: &[Header],
+        headers: &Headers,
         body: Option<Bytes>,
     ) -> Result<(), BrokerError> {
         let record = records::reply(id, step, word, headers, body, self.clock.stamp_ms());
@@ -490,7 +490,7 @@ impl Broker {
             LastWord::Reply(content) => (Word::Reply, Some(content)),
             LastWord::Error { code, text } => (Word::Error { code, text }, None),
         };
-        let (headers, body) = content.map_or((Vec::new(), None), |content| (content.headers, Some(content.body)));
+        let (headers, body) = content.map_or((Headers::new(), None), |content| (content.headers, Some(content.body)));
         if topic.as_str() == REPLIES {
             return self.say(id, *step, &word, &headers, body).await;
         }
@@ -541,7 +541,7 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await?;
-        if let Some(Ok(record)) = self.open_batches((REPLIES, 0), fetched.bytes, offset, 1).await?.pop()
+        if let Some(Ok(record)) = self.open_first((REPLIES, 0), fetched.bytes, offset).await?
             && record.offset == offset
         {
             return Ok(record);

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::base::TopicName;
 use crate::catalog::{Callback, OutcomeKind, RequestEntry};
-use crate::record::Header;
+use crate::record::Headers;
 
 pub(crate) use durable::{Durable, RESPONDERS};
 pub use durable::{DurableRequest, ReplyAddress, RequestFilter};
@@ -34,7 +34,7 @@ pub use records::{
 #[derive(Default)]
 pub struct Content {
     /// Named values.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The body.
     pub body: Bytes,
     /// What counts the bytes as somebody's as long as they wait here.
@@ -122,7 +122,6 @@ impl std::fmt::Debug for Content {
 impl Content {
     /// What it weighs in limits.
     pub fn weight(&self) -> usize {
-        let headers = self.headers.iter().map(|header| header.name.len() + header.value.as_ref().map_or(0, Bytes::len));
-        self.body.len() + headers.sum::<usize>()
+        self.body.len() + self.headers.weight()
     }
 }

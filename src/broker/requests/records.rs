@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::{RequestId, TimestampMs, TopicName};
 use crate::catalog::{Callback, OutcomeKind, RequestEntry};
-use crate::record::{BatchBuilder, BatchOptions, Header, Record};
+use crate::record::{BatchBuilder, BatchOptions, Headers, Record};
 
 use super::Content;
 use super::machine::Word;
@@ -58,7 +58,7 @@ pub(crate) fn fingerprint(content: &Content) -> [u8; 16] {
 /// A header's value as text.
 pub(crate) fn text_of<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     let header = record.headers.iter().find(|header| header.name == name.as_bytes())?;
-    std::str::from_utf8(header.value.as_deref()?).ok()
+    std::str::from_utf8(header.value?).ok()
 }
 
 /// The correlation id, if it is one.
@@ -87,21 +87,23 @@ pub(crate) fn word_of(record: &Record) -> Word {
 }
 
 /// The headers that are not ours.
-pub(crate) fn plain(headers: &[Header]) -> Vec<Header> {
-    headers.iter().filter(|header| !OWN.iter().any(|own| header.name == own.as_bytes())).cloned().collect()
+pub(crate) fn plain(headers: &Headers) -> Headers {
+    let mut headers = headers.clone();
+    headers.retain(|header| !OWN.iter().any(|own| header.name == own.as_bytes()));
+    headers
 }
 
-fn header(name: &'static str, value: impl Into<String>) -> Header {
-    Header { name: Bytes::from_static(name.as_bytes()), value: Some(Bytes::from(value.into())) }
+fn header(name: &'static str, value: impl Into<String>) -> (&'static str, Option<String>) {
+    (name, Some(value.into()))
 }
 
-fn record(id: &RequestId, body: Option<Bytes>, headers: Vec<Header>, now: TimestampMs) -> Record {
+fn record(id: &RequestId, body: Option<Bytes>, headers: Headers, now: TimestampMs) -> Record {
     let key = Some(Bytes::copy_from_slice(id.as_str().as_bytes()));
     Record { offset: 0, timestamp: now, key, value: body, headers }
 }
 
 /// The request of the step that the entry is at.
-pub(crate) fn request(entry: &RequestEntry, headers: &[Header], body: Option<Bytes>, now: TimestampMs) -> Record {
+pub(crate) fn request(entry: &RequestEntry, headers: &Headers, body: Option<Bytes>, now: TimestampMs) -> Record {
     let mut headers = plain(headers);
     headers.extend([
         header(CORRELATION_ID, entry.id.as_str()),
@@ -109,10 +111,10 @@ pub(crate) fn request(entry: &RequestEntry, headers: &[Header], body: Option<Byt
         header(DEADLINE, entry.deadline_ms.to_string()),
     ]);
     if entry.steps.len() > 1 {
-        headers.push(header(STEP, entry.step.to_string()));
+        headers.extend([header(STEP, entry.step.to_string())]);
         let rest = entry.steps.get(entry.step as usize + 1..).unwrap_or_default();
         let rest: Vec<&str> = rest.iter().map(TopicName::as_str).collect();
-        headers.push(header(ITINERARY, rest.join(",")));
+        headers.extend([header(ITINERARY, rest.join(","))]);
     }
     record(&entry.id, body, headers, now)
 }
@@ -122,13 +124,13 @@ pub(crate) fn reply(
     id: &RequestId,
     step: u32,
     word: &Word,
-    headers: &[Header],
+    headers: &Headers,
     body: Option<Bytes>,
     now: TimestampMs,
 ) -> Record {
     let mut headers = plain(headers);
     headers.extend([header(CORRELATION_ID, id.as_str()), header(STEP, step.to_string())]);
-    headers.push(header(OUTCOME, word.name()));
+    headers.extend([header(OUTCOME, word.name())]);
     if let Word::Error { code, text } = word {
         headers.extend([header(ERROR_CODE, code.clone()), header(ERROR, text.clone())]);
     }
@@ -138,7 +140,7 @@ pub(crate) fn reply(
 /// The callback of a request that is over, from the record that decided it.
 pub(crate) fn callback(entry: &RequestEntry, decided_by: &Record, now: TimestampMs) -> Record {
     let mut headers = plain(&decided_by.headers);
-    headers.push(header(CORRELATION_ID, entry.id.as_str()));
+    headers.extend([header(CORRELATION_ID, entry.id.as_str())]);
     let name = match entry.outcome.as_ref().map(|outcome| &outcome.kind) {
         Some(OutcomeKind::Failed { code, text }) => {
             headers.extend([header(ERROR_CODE, code.clone()), header(ERROR, text.clone())]);
@@ -150,7 +152,7 @@ pub(crate) fn callback(entry: &RequestEntry, decided_by: &Record, now: Timestamp
     };
     headers.extend([header(OUTCOME, name), header(STEP, entry.step.to_string())]);
     if let Some(topic) = entry.steps.get(entry.step as usize) {
-        headers.push(header(STEP_TOPIC, topic.as_str()));
+        headers.extend([header(STEP_TOPIC, topic.as_str())]);
     }
     if let Some(Callback::DeadLetter { url, reason }) = &entry.callback {
         headers.extend([header(CALLBACK_URL, url.clone()), header(CALLBACK_ERROR, reason.clone())]);

@@ -12,8 +12,10 @@ use futures_util::stream;
 
 use crate::base::{ErrorKind, Offset, RequestId, TopicId, TopicName};
 use crate::catalog::{Callback, RequestEntry, Writing};
+use crate::record::Headers;
 
 use super::super::broker::{blocking, lock};
+use super::super::opened::{Most, Opened, Stop};
 use super::super::partition::Partition;
 use super::super::task;
 use super::super::{AckLevel, Broker, BrokerError, FetchRequest, Fetched};
@@ -142,7 +144,21 @@ async fn take_in(broker: &Arc<Broker>, replies: TopicId) -> Result<Option<Vec<Re
     }
     // Sets: one portion may decide a request twice (the reply to a step, then the cancellation), and each id is acted on once.
     let (mut changed, mut writing) = (BTreeSet::new(), BTreeSet::new());
-    for record in broker.open_batches((REPLIES, 0), fetched.bytes, from, usize::MAX).await? {
+    let mut opened = Some(Opened::new(fetched.bytes, from));
+    let mut records = Vec::new().into_iter();
+    loop {
+        let record = match (records.next(), opened.take()) {
+            (Some(record), rest) => {
+                opened = rest;
+                record
+            }
+            (None, Some(rest)) => {
+                let (rest, (taken, stop)) = broker.take_opened((REPLIES, 0), rest, Most::PORTION).await?;
+                (records, opened) = (taken.into_iter(), (stop == Stop::Full).then_some(rest));
+                continue;
+            }
+            (None, None) => break,
+        };
         let record = match record {
             Ok(record) => record,
             Err(unreadable) => {
@@ -206,7 +222,7 @@ async fn refuse_steps(broker: &Broker) -> Result<(), BrokerError> {
     loop {
         let Some((id, step, text)) = lock(&broker.requests.undeliverable).last().cloned() else { return Ok(()) };
         let word = Word::Error { code: "undeliverable".to_owned(), text };
-        broker.say(&id, step, &word, &[], None).await?;
+        broker.say(&id, step, &word, &Headers::new(), None).await?;
         lock(&broker.requests.undeliverable).pop();
     }
 }
@@ -314,7 +330,8 @@ async fn is_there(
 async fn time_out(broker: &Arc<Broker>) -> Result<bool, BrokerError> {
     let late = lock(&broker.requests.machine)
         .take_late(broker.clock.now_ms(), |asked, deadline| broker.clock.is_over(asked, deadline));
-    let said = stream::iter(late.clone()).map(|id| async move { broker.say(&id, 0, &Word::TimedOut, &[], None).await });
+    let say = |id| async move { broker.say(&id, 0, &Word::TimedOut, &Headers::new(), None).await };
+    let said = stream::iter(late.clone()).map(say);
     let said: Vec<_> = said.buffered(AT_ONCE).collect().await;
     if let Some(Err(error)) = said.into_iter().find(Result::is_err) {
         lock(&broker.requests.machine).not_late(&late);

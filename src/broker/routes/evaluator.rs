@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs, TopicName, limits};
 use crate::catalog::RouteCounts;
 use crate::expr::Input;
-use crate::record::{Record, partition_for_key};
+use crate::record::{Headers, Record, partition_for_key};
 use crate::route::{Aggregate, Effect, Failure, Output, Route, Routed, Rule};
 
 use super::super::cut;
@@ -223,7 +223,7 @@ impl Evaluator {
         known: &mut Option<Arc<Topic>>,
     ) -> Result<(), BrokerError> {
         let timestamp = self.broker.clock.stamp_ms();
-        let record = Record { offset: of.from, timestamp, key: None, value: None, headers: Vec::new() };
+        let record = Record { offset: of.from, timestamp, key: None, value: None, headers: Headers::new() };
         let mut refused = self.route.refuse(&self.input(&record), Failure::new("read", of.to_string()));
         refused.outputs.retain(|output| output.rule == Rule::DeadLetter);
         let partitions = match self.places(&refused, known)? {
@@ -333,6 +333,5 @@ impl Evaluator {
 
 fn replace(output: &mut Output, name: &'static str, value: String) {
     output.headers.retain(|header| header.name != name.as_bytes());
-    let name = Bytes::from_static(name.as_bytes());
-    output.headers.push(crate::record::Header { name, value: Some(Bytes::from(value)) });
+    output.headers.push(name, Some(value.as_bytes()));
 }

@@ -93,10 +93,7 @@ fn last_mark(batches: bytes::Bytes, at: Offset) -> Option<Mark> {
 
 /// What a routed record was made of.
 pub(super) fn mark_of(record: &Record) -> Option<Mark> {
-    let value = |name: &str| {
-        let header = record.headers.iter().rev().find(|header| header.name == name.as_bytes())?;
-        std::str::from_utf8(header.value.as_ref()?).ok()
-    };
+    let value = |name: &str| std::str::from_utf8(record.headers.get(name)?).ok();
     let source = value(route::SOURCE)?.rsplit('/').next()?;
     let (offset, output) = match value(route::OUTPUT) {
         None => (source, "0"),

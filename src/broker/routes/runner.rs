@@ -584,7 +584,7 @@ async fn record_at(broker: &Broker, reading: &Reading, offset: Offset) -> Result
         Err(error) => return Err(error),
     };
     let place = (reading.topic.as_str(), reading.place.partition);
-    match broker.open_batches(place, fetched.bytes, offset, 1).await?.pop() {
+    match broker.open_first(place, fetched.bytes, offset).await? {
         Some(Err(unreadable)) => {
             let route = format!("route {}", reading.place.route);
             broker.pass_over(&route, reading.topic.as_str(), reading.place.partition, &unreadable).await;

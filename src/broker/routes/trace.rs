@@ -115,12 +115,8 @@ impl Broker {
             return (number, None);
         }
         let name = output.topic.as_str();
-        let value = |headers: &[crate::record::Header], name: &str| {
-            let found = headers.iter().rev().find(|header| header.name == name.as_bytes())?;
-            found.value.clone()
-        };
-        let wanted = value(&output.headers, route::OUTPUT);
-        let route = value(&output.headers, route::ROUTE);
+        let wanted = output.headers.get(route::OUTPUT);
+        let route = output.headers.get(route::ROUTE);
         let Ok((start, _)) = self.list_offset(name, number, OffsetAt::Timestamp(output.timestamp)).await else {
             return (number, None);
         };
@@ -134,15 +130,14 @@ impl Broker {
             skip_damaged: false,
         };
         let Ok(fetched) = self.fetch(request).await else { return (number, None) };
-        let Ok(records) = self.open_batches((name, number), fetched.bytes, start, usize::MAX).await else {
-            return (number, None);
+        let is_it = |record: &Record| {
+            record.headers.get(route::SOURCE) == Some(source.as_bytes())
+                && record.headers.get(route::OUTPUT) == wanted
+                && record.headers.get(route::ROUTE) == route
         };
-        let found = records.into_iter().filter_map(Result::ok).find(|record| {
-            value(&record.headers, route::SOURCE).is_some_and(|value| value == source.as_bytes())
-                && value(&record.headers, route::OUTPUT) == wanted
-                && value(&record.headers, route::ROUTE) == route
-        });
-        (number, found.map(|record| record.offset))
+        let offset = |record: &Record| is_it(record).then_some(record.offset);
+        let found = self.find_opened((name, number), fetched.bytes, start, offset).await;
+        (number, found.ok().flatten())
     }
 
     async fn record_at(
@@ -161,7 +156,7 @@ impl Broker {
             skip_damaged: false,
         };
         let fetched = self.fetch(request).await?;
-        match self.open_batches((topic.as_str(), partition), fetched.bytes, offset, 1).await?.pop() {
+        match self.open_first((topic.as_str(), partition), fetched.bytes, offset).await? {
             Some(Err(unreadable)) => Err(self.unreadable(topic.as_str(), partition, &unreadable).await),
             Some(Ok(record)) => Ok((record.offset == offset).then_some(record)),
             None => Ok(None),

@@ -11,7 +11,7 @@ use tidelog::record::{BatchHeader, Record, read_records, verify_batch};
 
 use super::DumpArgs;
 use crate::cli::failure::Failure;
-use crate::cli::json::{Headers, Text};
+use crate::cli::json::Text;
 use crate::cli::output::{Out, count, json_line, rfc3339};
 
 /// Prints a segment.
@@ -125,7 +125,7 @@ fn print_record(out: &mut Out, args: &DumpArgs, record: &Record) -> Result<(), F
             "offset": record.offset,
             "timestamp": record.timestamp,
             "key": key.map(Text),
-            "headers": Headers(&record.headers),
+            "headers": &record.headers,
             "value": value.map(Text),
         });
         return json_line(out, &line);
@@ -135,7 +135,7 @@ fn print_record(out: &mut Out, args: &DumpArgs, record: &Record) -> Result<(), F
         write!(out, " key {}", key.escape_ascii())?;
     }
     for header in &record.headers {
-        let value = header.value.as_deref().unwrap_or_default();
+        let value = header.value.unwrap_or_default();
         write!(out, " {}={}", header.name.escape_ascii(), value.escape_ascii())?;
     }
     match value {

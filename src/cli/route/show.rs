@@ -4,11 +4,11 @@ use std::io::Write;
 
 use serde::Serialize;
 use tidelog::client::{ExplainedRoute, RuleVerdict};
-use tidelog::record::Header;
+use tidelog::record::Headers;
 use tidelog::route::{Explanation, Output, RouteSpec, Rule, Verdict};
 
 use super::super::failure::Failure;
-use super::super::json::{Headers, Text};
+use super::super::json::Text;
 use super::super::output;
 
 /// Characters of a value that people are shown.
@@ -80,7 +80,7 @@ pub struct ShownOutput<'a> {
     pub part: Option<String>,
     /// Its headers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub headers: Option<Headers<'a>>,
+    pub headers: Option<&'a Headers>,
     /// Its value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Option<Text<'a>>>,
@@ -184,7 +184,7 @@ fn shown<'a>(spec: &'a RouteSpec, output: &'a Output) -> ShownOutput<'a> {
         Rule::Tap => "tap",
         Rule::DeadLetter => "dead_letter",
     };
-    let headers: &[Header] = &output.headers;
+    let headers = &output.headers;
     ShownOutput {
         rule,
         topic: output.topic.as_str(),
@@ -194,8 +194,8 @@ fn shown<'a>(spec: &'a RouteSpec, output: &'a Output) -> ShownOutput<'a> {
         part: headers
             .iter()
             .find(|header| header.name == tidelog::route::PART.as_bytes())
-            .and_then(|header| Some(String::from_utf8_lossy(header.value.as_ref()?).into_owned())),
-        headers: Some(Headers(headers)),
+            .and_then(|header| Some(String::from_utf8_lossy(header.value?).into_owned())),
+        headers: Some(headers),
         value: Some(output.value.as_deref().map(Text)),
     }
 }

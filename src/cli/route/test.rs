@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use tidelog::base::{Clock, SystemClock, TopicName, limits};
 use tidelog::expr::Input;
-use tidelog::record::{Header, Record};
+use tidelog::record::{Headers, Record};
 use tidelog::route::{Aggregate, Effect, Explanation, Route, RouteSpec};
 
 use super::super::failure::Failure;
@@ -111,11 +111,7 @@ pub fn run(args: TestArgs, json: bool) -> Result<(), Failure> {
     } else {
         Box::new(FileReader::open(&args.input).map_err(Failure::Failed)?.0)
     };
-    let headers: Vec<Header> = args
-        .header
-        .iter()
-        .map(|(name, value)| Header { name: name.clone().into(), value: Some(value.clone().into()) })
-        .collect();
+    let headers: Headers = args.header.iter().map(|(name, value)| (name, Some(value))).collect();
     let mut reader = LineReader::new(source, limits::MAX_BATCH_BYTES);
     let mut out = output::stdout();
     let read = |error: io::Error| Failure::Failed(format!("cannot read '{}': {error}", args.input.display()));

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::base::{ErrorKind, Offset, PartitionId, TimestampMs, limits};
 use crate::client::ClientError;
-use crate::record::{BatchError, Batches, Header, Record, RecordIter, read_records};
+use crate::record::{BatchError, Batches, Headers, Record, RecordIter, read_records};
 
 use super::following::Following;
 use super::subscriber::{Chunk, Event, Share};
@@ -36,7 +36,7 @@ pub struct ConsumedRecord {
     /// Its content; `None` is a tombstone.
     pub value: Option<Bytes>,
     /// Its headers, in order.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
 }
 
 /// Damaged data that was passed over, as [`ConsumerBuilder::skip_damaged`](super::ConsumerBuilder::skip_damaged) allows.

@@ -13,7 +13,7 @@ use crate::client::ClientError;
 use crate::client::connection::{Answer, Connection, Push, answer_of};
 use crate::client::link::Link;
 use crate::protocol::Ask;
-use crate::record::Header;
+use crate::record::Headers;
 
 use super::{DurableRequestBuilder, Outcome, Reply, Step, headers_of, named_of};
 
@@ -28,7 +28,7 @@ pub struct RequestBuilder {
     pub(super) topic: String,
     pub(super) body: Bytes,
     pub(super) timeout: Duration,
-    headers: Vec<Header>,
+    headers: Headers,
     itinerary: Vec<String>,
 }
 
@@ -54,12 +54,12 @@ pub enum ReplyEvent {
 
 impl RequestBuilder {
     pub(crate) fn new(link: Arc<Link>, topic: String, body: Bytes, timeout: Duration) -> Self {
-        Self { link, topic, body, timeout, headers: Vec::new(), itinerary: Vec::new() }
+        Self { link, topic, body, timeout, headers: Headers::new(), itinerary: Vec::new() }
     }
 
     /// Says something beside the body.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
-        self.headers.push(Header { name: name.into().into(), value: Some(value.into()) });
+        self.headers.push(name.into(), Some(&value.into()));
         self
     }
 

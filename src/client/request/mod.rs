@@ -7,7 +7,7 @@ mod responder;
 use bytes::Bytes;
 
 use crate::protocol::{self as wire, NamedValue};
-use crate::record::Header;
+use crate::record::{Header, Headers};
 
 pub use builder::{ReplyEvent, ReplyStream, RequestBuilder};
 pub use durable::DurableRequestBuilder;
@@ -34,7 +34,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reply {
     /// What the responder said beside the body.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The body.
     pub body: Bytes,
 }
@@ -90,15 +90,14 @@ impl Outcome {
     }
 }
 
-fn headers_of(named: Vec<NamedValue>) -> Vec<Header> {
-    let header = |named: NamedValue| Header { name: named.name.into(), value: named.value.map(Bytes::from) };
-    named.into_iter().map(header).collect()
+fn headers_of(named: Vec<NamedValue>) -> Headers {
+    named.into_iter().map(|named| (named.name, named.value)).collect()
 }
 
-fn named_of(headers: &[Header]) -> Vec<NamedValue> {
-    let named = |header: &Header| NamedValue {
-        name: String::from_utf8_lossy(&header.name).into_owned(),
-        value: header.value.as_ref().map(|value| value.to_vec()),
+fn named_of(headers: &Headers) -> Vec<NamedValue> {
+    let named = |header: Header<'_>| NamedValue {
+        name: String::from_utf8_lossy(header.name).into_owned(),
+        value: header.value.map(<[u8]>::to_vec),
     };
     headers.iter().map(named).collect()
 }

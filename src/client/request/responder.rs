@@ -13,7 +13,7 @@ use crate::client::ClientError;
 use crate::client::connection::{Connection, Feed, Push, answer_of};
 use crate::client::link::{Link, pause};
 use crate::protocol::{Asked, Progress, Reply as WireReply, ReplyError, Respond};
-use crate::record::Header;
+use crate::record::Headers;
 
 use super::{ErrorReply, headers_of, named_of};
 
@@ -47,7 +47,7 @@ pub struct IncomingRequest {
     /// The topic.
     pub topic: Arc<str>,
     /// What is said beside the body.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The body.
     pub body: Bytes,
     /// The step of an itinerary that it is, from 0.
@@ -233,14 +233,14 @@ impl Incoming {
     /// # Errors
     /// The connection is gone.
     pub async fn reply(self, body: impl Into<Bytes>) -> Result<(), ClientError> {
-        self.reply_with(body, &[]).await
+        self.reply_with(body, &Headers::new()).await
     }
 
     /// Replies, and says something beside the body.
     ///
     /// # Errors
     /// The connection is gone.
-    pub async fn reply_with(mut self, body: impl Into<Bytes>, headers: &[Header]) -> Result<(), ClientError> {
+    pub async fn reply_with(mut self, body: impl Into<Bytes>, headers: &Headers) -> Result<(), ClientError> {
         self.done = true;
         self.connection.tell(&self.word(None, headers), body.into()).await
     }
@@ -251,7 +251,7 @@ impl Incoming {
     /// The connection is gone.
     pub async fn fail(mut self, error: ErrorReply) -> Result<(), ClientError> {
         self.done = true;
-        let word = self.word(Some(ReplyError { code: error.code, text: error.text }), &[]);
+        let word = self.word(Some(ReplyError { code: error.code, text: error.text }), &Headers::new());
         self.connection.tell(&word, Bytes::new()).await
     }
 
@@ -301,7 +301,7 @@ impl Incoming {
         Ok(answer_of::<Progress>(&frame)?.wanted)
     }
 
-    fn word(&self, error: Option<ReplyError>, headers: &[Header]) -> WireReply {
+    fn word(&self, error: Option<ReplyError>, headers: &Headers) -> WireReply {
         WireReply { responder: self.responder, delivery: self.delivery, error, headers: named_of(headers) }
     }
 }
@@ -310,7 +310,8 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.done {
             let text = "the responder let go of it without a word".to_owned();
-            self.connection.tell_at_once(&self.word(Some(ReplyError { code: "dropped".to_owned(), text }), &[]));
+            let error = ReplyError { code: "dropped".to_owned(), text };
+            self.connection.tell_at_once(&self.word(Some(error), &Headers::new()));
         }
     }
 }

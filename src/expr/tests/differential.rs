@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::expr::{EvalError, Expression, Input, Scalar, Scope, Variables};
-use crate::record::{Header, Record};
+use crate::record::Record;
 
 const SEED: u64 = 4_711;
 
@@ -153,7 +153,7 @@ fn record(rng: &mut Rng) -> Record {
         timestamp: 0,
         key: bytes(rng),
         value: (rng.u8(..12) > 0).then(|| Bytes::from(value(rng))),
-        headers: (0..rng.usize(..4)).map(|_| Header { name: name(rng), value: bytes(rng) }).collect(),
+        headers: (0..rng.usize(..4)).map(|_| (name(rng), bytes(rng))).collect(),
     }
 }
 

@@ -5,7 +5,7 @@ mod differential;
 use bytes::Bytes;
 
 use super::{EvalError, Filter, Input};
-use crate::record::{Header, Record};
+use crate::record::Record;
 
 fn record(key: &str, value: &str) -> Record {
     Record {
@@ -13,11 +13,9 @@ fn record(key: &str, value: &str) -> Record {
         timestamp: 1_700_000_000_000,
         key: Some(Bytes::from(key.to_owned())),
         value: Some(Bytes::from(value.to_owned())),
-        headers: vec![
-            Header { name: Bytes::from_static(b"kind"), value: Some(Bytes::from_static(b"first")) },
-            Header { name: Bytes::from_static(b"kind"), value: Some(Bytes::from_static(b"created")) },
-            Header { name: Bytes::from_static(b"raw"), value: Some(Bytes::from_static(&[0xff, 0])) },
-        ],
+        headers: [("kind", Some(&b"first"[..])), ("kind", Some(b"created")), ("raw", Some(&[0xff, 0]))]
+            .into_iter()
+            .collect(),
     }
 }
 

@@ -7,11 +7,7 @@ use bytes::Bytes;
 
 use super::{Output, Route, Routed, read};
 use crate::expr::Input;
-use crate::record::{Header, Record};
-
-fn header(name: &str, value: &str) -> Header {
-    Header { name: Bytes::from(name.to_owned()), value: Some(Bytes::from(value.to_owned())) }
-}
+use crate::record::Record;
 
 fn record(value: &str, headers: &[(&str, &str)]) -> Record {
     Record {
@@ -19,7 +15,7 @@ fn record(value: &str, headers: &[(&str, &str)]) -> Record {
         timestamp: 1_700_000_000_000,
         key: Some(Bytes::from_static(b"k1")),
         value: Some(Bytes::from(value.to_owned())),
-        headers: headers.iter().map(|(name, value)| header(name, value)).collect(),
+        headers: headers.iter().map(|(name, value)| (name, Some(value))).collect(),
     }
 }
 
@@ -34,7 +30,7 @@ fn routed(route: &Route, record: &Record) -> Routed {
 
 fn field(output: &Output, name: &str) -> Option<String> {
     let found = output.headers.iter().find(|header| header.name == name.as_bytes())?;
-    Some(String::from_utf8(found.value.clone().unwrap_or_default().to_vec()).unwrap())
+    Some(String::from_utf8(found.value.unwrap_or_default().to_vec()).unwrap())
 }
 
 /// `topic=value`, in order.

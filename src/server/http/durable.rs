@@ -27,7 +27,7 @@ use super::{records, requests};
 use crate::base::{ErrorKind, Millis, RequestId, TopicName};
 use crate::broker::{self, Content, DurableRequest, RequestFilter};
 use crate::catalog::{OutcomeKind, RequestEntry};
-use crate::record::Record;
+use crate::record::{Headers, Record};
 
 /// What a request waits for its outcome, and a look at it, at the most.
 const LONGEST_WAIT: Millis = Millis(60_000);
@@ -181,7 +181,7 @@ fn answer(caller: &Arc<Caller>, entry: &RequestEntry, record: Option<Record>) ->
     };
     match &outcome.kind {
         OutcomeKind::Replied => {
-            let (value, headers) = record.map_or((None, Vec::new()), |record| (record.value, record.headers));
+            let (value, headers) = record.map_or((None, Headers::new()), |record| (record.value, record.headers));
             let body = value.unwrap_or_default();
             let grant = caller.outgoing.try_take(body.len(), body.len()).ok_or_else(requests::no_room)?;
             let mut answer = content(StatusCode::OK, "application/octet-stream", granted(body.to_vec(), grant));

@@ -65,8 +65,8 @@ impl IdempotencyKey {
             add(record.value.as_deref());
             add(Some(&(record.headers.len() as u64).to_be_bytes()));
             for header in &record.headers {
-                add(Some(&header.name));
-                add(header.value.as_deref());
+                add(Some(header.name));
+                add(header.value);
             }
         }
         let base_sequence = i32::try_from(number(&hash.finalize()) & i64::from(i32::MAX)).unwrap_or(0);

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
+use serde::Serialize;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::answer::{Answer, Caller, finished, json};
 use super::body::{self, Taken};
@@ -15,7 +18,7 @@ use super::idempotency::IdempotencyKey;
 use super::problem::Problem;
 use super::query::{Query, topic_name};
 use super::records;
-use crate::base::{GroupName, Millis, PartitionId, TopicName, limits};
+use crate::base::{ErrorKind, GroupName, Millis, PartitionId, TopicName, limits};
 use crate::broker::{AckLevel, Broker, BrokerError, MAX_ASKED, Place, Produced, RecordAt, TopicMetadata};
 use crate::record::json::NewRecord;
 use crate::record::{BatchBuilder, Record, partition_for_key};
@@ -46,7 +49,8 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
     let (head, body) = request.into_parts();
     let key = IdempotencyKey::read(&head.headers)?;
     let Taken { bytes, grant } = body::take(caller, body).await?;
-    let new = if bytes.len() <= limits::INLINE_BYTES {
+    let short = bytes.len() <= limits::INLINE_BYTES;
+    let new = if short {
         records::read(&head.headers, &query, bytes)?
     } else {
         let headers = head.headers;
@@ -59,22 +63,27 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
         caller.shared.broker.may_ask_receipts(new.len(), wanted.timeout)?;
     }
     let metadata = caller.shared.broker.metadata(&topic, true).await?;
-    let placed = place(new, &metadata, key.as_ref(), caller.shared.clock.stamp_ms())?;
+    let now = caller.shared.clock.stamp_ms();
+    let build = move || place(new, &metadata, key.as_ref(), now).map(|placed| (built(placed, key.as_ref()), key));
+    let (batches, key) = match short {
+        true => build()?,
+        false => caller.shared.broker.work(&caller.work, move |_| build()).await??,
+    };
     if let Some(key) = &key {
         // Other records with this key may have gone to other partitions.
-        let elsewhere = caller.shared.broker.key_elsewhere(topic.as_str(), key.producer(), |at| placed.contains_key(&at))?;
-        if elsewhere.is_some() {
+        let named = |at| batches.iter().any(|(partition, ..)| *partition == at);
+        if caller.shared.broker.key_elsewhere(topic.as_str(), key.producer(), named)?.is_some() {
             return Err(key.used());
         }
     }
     let caller = caller.clone();
     // Whoever goes away after asking has asked all the same: what was begun is done to its end.
-    let work = async move { produce(&caller, &topic, placed, key, (ack, wanted), grant).await };
+    let work = async move { produce(&caller, &topic, batches, key, (ack, wanted), grant).await };
     finished("HTTP append", work).await
 }
 
 /// Records for a partition, each with its place in the request.
-pub type Placed = BTreeMap<PartitionId, Vec<(usize, Record)>>;
+type Placed = BTreeMap<PartitionId, Vec<(usize, Record)>>;
 
 fn place(
     new: Vec<NewRecord>,
@@ -102,18 +111,12 @@ fn place(
     Ok(placed)
 }
 
-async fn produce(
-    caller: &Caller,
-    topic: &TopicName,
-    placed: Placed,
-    key: Option<IdempotencyKey>,
-    (ack, wanted): (AckLevel, Option<Wanted>),
-    grant: Grant,
-) -> Result<Answer, Problem> {
-    let broker = &caller.shared.broker;
-    let mut appends = Vec::new();
-    for (partition, records) in placed {
-        let options = key.as_ref().map(|key| key.options(&records));
+/// A batch for a partition, and of each of its records the place in the request and the time.
+type Built = (PartitionId, Vec<(usize, i64)>, BytesMut);
+
+fn built(placed: Placed, key: Option<&IdempotencyKey>) -> Vec<Built> {
+    let build = |(partition, records): (PartitionId, Vec<(usize, Record)>)| {
+        let options = key.map(|key| key.options(&records));
         let mut builder = BatchBuilder::new(options.unwrap_or_default());
         let mut places = Vec::with_capacity(records.len());
         for (delta, (at, mut record)) in records.into_iter().enumerate() {
@@ -121,7 +124,23 @@ async fn produce(
             builder.push_record(&record);
             places.push((at, record.timestamp));
         }
-        let batch = broker.look_into(&caller.work, topic.as_str(), builder.build()).await;
+        (partition, places, builder.build())
+    };
+    placed.into_iter().map(build).collect()
+}
+
+async fn produce(
+    caller: &Caller,
+    topic: &TopicName,
+    batches: Vec<Built>,
+    key: Option<IdempotencyKey>,
+    (ack, wanted): (AckLevel, Option<Wanted>),
+    grant: Grant,
+) -> Result<Answer, Problem> {
+    let broker = &caller.shared.broker;
+    let mut appends = Vec::new();
+    for (partition, places, batch) in batches {
+        let batch = broker.look_into(&caller.work, topic.as_str(), batch).await;
         let append = broker.produce_at(topic.as_str(), partition, batch, ack, Place::CommitThread);
         appends.push((partition, places, append));
     }
@@ -144,26 +163,28 @@ async fn produce(
             Err(error) => drop(failed.get_or_insert(error)),
         }
     }
-    let lines = lines(&done);
+    let done = Arc::new(done);
+    let lines = told(caller, &done).await?;
+    let appended = || serde_json::from_str::<serde_json::Value>(lines.get()).unwrap_or_default();
     let problem = |error| match &key {
         Some(key) => key.problem(error),
         None => Problem::from(error),
     };
     match failed {
-        Some(error) if lines.is_empty() => Err(problem(error)),
-        Some(error) => Err(problem(error).with("appended", lines)),
+        Some(error) if done.is_empty() => Err(problem(error)),
+        Some(error) => Err(problem(error).with("appended", appended())),
         None => {
             let asked = match wanted {
                 Some(wanted) => wanted.ask(broker, topic, &done).await,
                 None => Ok(()),
             };
             match (asked, &key) {
-                (Ok(()), _) => Ok(json(StatusCode::OK, &json!({ "topic": topic, "records": lines }))),
+                (Ok(()), _) => Ok(json(StatusCode::OK, &Told { receipts_error: None, records: &lines, topic })),
                 // Sent again, the records are known, and receipts are asked for.
-                (Err(error), Some(_)) => Err(problem(error).with("appended", lines)),
+                (Err(error), Some(_)) => Err(problem(error).with("appended", appended())),
                 // Sent again, they would be there twice.
                 (Err(error), None) => {
-                    let said = json!({ "topic": topic, "records": lines, "receipts_error": error.to_string() });
+                    let said = Told { receipts_error: Some(error.to_string()), records: &lines, topic };
                     Ok(json(StatusCode::OK, &said))
                 }
             }
@@ -211,8 +232,32 @@ impl Wanted {
 /// What was appended to a partition: the place and time of each record, and where it is now.
 type Appended = (PartitionId, Vec<(usize, i64)>, Produced);
 
-/// What became of each record, in the order of the request.
-fn lines(done: &[Appended]) -> Vec<serde_json::Value> {
+/// Records about which an answer is written where the connection runs.
+const FEW: usize = 256;
+
+/// An answer: what was appended, in the order of the request.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipts_error: Option<String>,
+    records: &'a RawValue,
+    topic: &'a TopicName,
+}
+
+/// What became of each record, in the order of the request, as JSON.
+async fn told(caller: &Caller, done: &Arc<Vec<Appended>>) -> Result<Box<RawValue>, Problem> {
+    let count: usize = done.iter().map(|(_, places, _)| places.len()).sum();
+    if count > FEW {
+        let shared = Arc::clone(done);
+        // If the server stops meanwhile it is done here: they are appended.
+        if let Ok(lines) = caller.shared.broker.work(&caller.work, move |_| lines(&shared)).await {
+            return lines;
+        }
+    }
+    lines(done)
+}
+
+fn lines(done: &[Appended]) -> Result<Box<RawValue>, Problem> {
     let mut lines = Vec::new();
     for (partition, places, produced) in done {
         for (delta, (at, timestamp)) in places.iter().enumerate() {
@@ -226,5 +271,6 @@ fn lines(done: &[Appended]) -> Vec<serde_json::Value> {
         }
     }
     lines.sort_by_key(|(at, _)| *at);
-    lines.into_iter().map(|(_, line)| line).collect()
+    let lines: Vec<serde_json::Value> = lines.into_iter().map(|(_, line)| line).collect();
+    serde_json::value::to_raw_value(&lines).map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))
 }

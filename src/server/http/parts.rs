@@ -26,7 +26,8 @@ use super::records::NDJSON;
 use super::requests::{Asking, refused};
 use crate::base::ErrorKind;
 use crate::broker::{Asker, Broker, Content, Ending, LiveRequest};
-use crate::record::json::{Headers, Text};
+use crate::record::Headers;
+use crate::record::json::Text;
 use crate::server::budget::Account;
 use crate::server::tasks;
 
@@ -163,7 +164,7 @@ impl Asker for Streaming {
             if state.pieces.is_none() {
                 return;
             }
-            let (headers, value) = (Headers(&content.headers), Text(&content.body));
+            let (headers, value) = (&content.headers, Text(&content.body));
             let said = Said { part: Some(state.parts), parts: None, headers, value };
             let sent = self.send(&mut state, piece(self.form, "part", &said));
             state.parts += u64::from(sent);
@@ -179,7 +180,7 @@ impl Asker for Streaming {
         let mut state = self.lock();
         match ending {
             Ending::Reply(content) => {
-                let (headers, value) = (Headers(&content.headers), Text(&content.body));
+                let (headers, value) = (&content.headers, Text(&content.body));
                 let said = Said { part: None, parts: Some(state.parts), headers, value };
                 self.send(&mut state, piece(self.form, "end", &said));
             }
@@ -196,7 +197,7 @@ struct Said<'a> {
     part: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parts: Option<u64>,
-    headers: Headers<'a>,
+    headers: &'a Headers,
     value: Text<'a>,
 }
 

@@ -13,10 +13,11 @@ use super::answer::Caller;
 use super::cursor::{Cursor, ShortId};
 use super::problem::Problem;
 use crate::base::{ErrorKind, Isolation, Offset, PartitionId, TopicId, TopicName};
-use crate::broker::{Opened, PartitionReader, Portion, ReadAt, Unreadable};
+use crate::broker::{FilterAt, Next, Opened, PartitionReader, Portion, Unreadable};
 use crate::expr::Filter;
-use crate::record::json::{Headers, RecordLine, Text};
+use crate::record::json::{RecordLine, Text};
 use crate::server::budget::Grant;
+use crate::server::reads::{self, Want};
 
 /// Bytes read from a partition at a time, unless one batch is larger.
 const READ_BYTES: usize = 256 * 1024;
@@ -24,6 +25,9 @@ const READ_BYTES: usize = 256 * 1024;
 const LEAST_BYTES: usize = 64 * 1024;
 /// Bytes of JSON after which an answer is full.
 const FULL_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a line weighs beside its JSON.
+const LINE_WEIGHT: usize = 64;
 
 /// A record as a line of JSON.
 pub struct Line {
@@ -73,6 +77,8 @@ enum Took {
     All,
     /// There is no room for more.
     Some,
+    /// The next record has so many bytes, and there is no room for it.
+    Larger(usize),
     /// The next record cannot be read.
     Unreadable(Unreadable),
 }
@@ -196,8 +202,6 @@ impl Reading {
 
     /// One round over the partitions; whether all of them were at their end.
     async fn there(&mut self, caller: &Caller, max: usize) -> Result<(Vec<Line>, Option<Grant>, bool), Problem> {
-        let broker = &caller.shared.broker;
-        let topic = self.topic.clone();
         let (mut lines, mut bytes, mut at_end) = (Vec::new(), 0, true);
         let mut grant: Option<Grant> = None;
         for at in 0..self.cursor.positions.len() {
@@ -215,51 +219,52 @@ impl Reading {
             if self.readers[at].is_at_end(offset, self.isolation)? {
                 continue;
             }
-            let mut reading = caller.outgoing.take_some(LEAST_BYTES, READ_BYTES).await;
-            let read = ReadAt { offset, max_bytes: reading.bytes(), skip_damaged: false };
-            let fetched = match self.readers[at].read_for(read, self.isolation).await {
+            let room = (max - lines.len(), FULL_BYTES - bytes);
+            // Whoever holds lines waits for no room: it hands them out.
+            let mut part = match self.part(caller, at, room, lines.is_empty()).await {
+                Ok(Some(part)) => part,
+                Ok(None) => {
+                    at_end = false;
+                    break;
+                }
                 // Retention has passed it since it was looked at.
-                Err(error) if error.kind() == ErrorKind::OffsetOutOfRange && self.passed(at)? => {
+                Err(problem) if problem.kind() == ErrorKind::OffsetOutOfRange && self.passed(at)? => {
                     at_end = false;
                     continue;
                 }
-                fetched => fetched?,
+                Err(problem) => return Err(problem),
             };
-            reading.settle(fetched.bytes.len());
-            at_end &= fetched.next_offset == offset;
-            let (mut next_offset, mut batches) = (fetched.next_offset, fetched.bytes);
-            if let Some(filter) = &self.filter {
-                let left =
-                    broker.filter(&caller.work, filter, topic.as_str(), partition, batches, (offset, false)).await?;
-                (next_offset, batches) = (left.next.unwrap_or(next_offset), left.batches);
-            }
+            at_end &= part.at_end;
             let before = bytes;
-            let room = (max - lines.len(), FULL_BYTES - bytes);
-            let taken = take_lines(caller, (at, self.cursor.positions[at]), &topic, batches, room).await?;
-            bytes += taken.bytes;
-            self.cursor.positions[at].1 = taken.next;
-            lines.extend(taken.lines);
-            let whole = match taken.took {
+            bytes += part.taking.bytes;
+            self.cursor.positions[at].1 = part.taking.next;
+            lines.append(&mut part.taking.lines);
+            let whole = match part.taking.took {
                 Took::All => true,
-                Took::Some => false,
+                Took::Some | Took::Larger(_) => {
+                    at_end = false;
+                    false
+                }
                 // What was read before it is handed out; the next read meets it first.
                 Took::Unreadable(_) if !lines.is_empty() => {
                     at_end = false;
                     false
                 }
                 Took::Unreadable(unreadable) => {
-                    return Err(broker.unreadable(topic.as_str(), partition, &unreadable).await.into());
+                    let broker = &caller.shared.broker;
+                    return Err(broker.unreadable(self.topic.as_str(), partition, &unreadable).await.into());
                 }
             };
             if whole {
                 let position = &mut self.cursor.positions[at].1;
-                *position = next_offset.max(*position);
+                *position = part.next_offset.max(*position);
             }
+            // As lines, and as the body that is made of them.
             match &mut grant {
-                Some(grant) => grant.settle(bytes),
+                Some(grant) => grant.settle(2 * bytes),
                 None if bytes > before => {
-                    reading.settle(bytes);
-                    grant = Some(reading);
+                    part.grant.settle(2 * bytes);
+                    grant = Some(part.grant);
                 }
                 None => {}
             }
@@ -271,28 +276,86 @@ impl Reading {
     fn passed(&mut self, at: usize) -> Result<bool, Problem> {
         Ok(self.readers[at].look()?.log_start > self.cursor.positions[at].1)
     }
+
+    /// Reads a partition: as many records as there is room for (lines, and their bytes). `None` if there is no room in the
+    /// budget and nobody is to wait for it.
+    async fn part(
+        &mut self,
+        caller: &Caller,
+        at: usize,
+        (max, full): (usize, usize),
+        waits: bool,
+    ) -> Result<Option<Part>, Problem> {
+        let broker = &caller.shared.broker;
+        let (partition, offset) = self.cursor.positions[at];
+        let (least, most) = (LEAST_BYTES, READ_BYTES);
+        let mut want = Want { offset, skip_damaged: false, isolation: self.isolation, least, most, keep: 0 };
+        loop {
+            let reader = &mut self.readers[at];
+            let read = match waits {
+                true => Some(reads::read(&caller.outgoing, reader, want).await?),
+                false => reads::try_read(&caller.outgoing, reader, want).await?,
+            };
+            let Some((fetched, grant)) = read else { return Ok(None) };
+            let wire = fetched.bytes.len();
+            // For the lines and the body, and what is held of a batch meanwhile.
+            let room = reads::room(&caller.outgoing, (2 * LEAST_BYTES, 2 * full + reads::OPENED_BYTES));
+            let made = room.bytes.max(want.keep.saturating_sub(wire));
+            let record = want.largest_record(made);
+            let (mut next_offset, mut batches) = (fetched.next_offset, fetched.bytes);
+            let mut larger = None;
+            if let Some(filter) = &self.filter {
+                let how = FilterAt { from: offset, skip_damaged: false, most: record.min(made) };
+                let place = (self.topic.as_str(), partition);
+                let left = broker.filter(&caller.work, filter, place.0, place.1, batches, how).await?;
+                (next_offset, batches, larger) = (left.next.unwrap_or(next_offset), left.batches, left.larger);
+            }
+            let taking = match larger {
+                Some(bytes) => Taking { took: Took::Larger(bytes), ..self.taking(at, Bytes::new(), (0, 0), record) },
+                None => take_lines(caller, self.taking(at, batches, (max, full.min(made / 2)), record)).await?,
+            };
+            if let (Took::Larger(bytes), true, true) = (&taking.took, taking.lines.is_empty(), want.keep == 0) {
+                if !waits {
+                    return Ok(None);
+                }
+                want = want.with_room_for(wire, *bytes);
+                continue;
+            }
+            return Ok(Some(Part { taking, next_offset, at_end: next_offset == offset, grant }));
+        }
+    }
+
+    /// Batches of the partition that is `at` in the cursor, to be turned into lines.
+    fn taking(&self, at: usize, batches: Bytes, room: (usize, usize), record: usize) -> Taking {
+        let (partition, offset) = self.cursor.positions[at];
+        Taking {
+            topic: self.topic.clone(),
+            at,
+            partition,
+            next: offset,
+            records: Opened::new(batches, offset),
+            room,
+            record,
+            lines: Vec::new(),
+            bytes: 0,
+            took: Took::All,
+        }
+    }
 }
 
-/// Turns batches of the partition of a position, which is `at` in the cursor, into lines, as many as there is room for (records
-/// and bytes). The work is the connection's.
-async fn take_lines(
-    caller: &Caller,
-    (at, (partition, offset)): (usize, (PartitionId, Offset)),
-    topic: &TopicName,
-    batches: Bytes,
-    room: (usize, usize),
-) -> Result<Taking, Problem> {
-    let mut taking = Taking {
-        topic: topic.clone(),
-        partition,
-        at,
-        next: offset,
-        records: Opened::new(batches, offset),
-        room,
-        lines: Vec::new(),
-        bytes: 0,
-        took: Took::All,
-    };
+/// What was read of a partition.
+struct Part {
+    taking: Taking,
+    /// Where to go on when all of it is taken.
+    next_offset: Offset,
+    /// There was nothing.
+    at_end: bool,
+    grant: Grant,
+}
+
+/// Turns batches into lines, as many as there is room for. The work is the connection's.
+async fn take_lines(caller: &Caller, taking: Taking) -> Result<Taking, Problem> {
+    let mut taking = taking;
     loop {
         let portion = move |portion: Portion| {
             let done = taking.go_on(portion);
@@ -309,12 +372,15 @@ async fn take_lines(
 /// Batches that are being turned into lines.
 struct Taking {
     topic: TopicName,
-    partition: PartitionId,
     at: usize,
+    partition: PartitionId,
     /// Behind the last line.
     next: Offset,
     records: Opened,
+    /// Lines, and their bytes.
     room: (usize, usize),
+    /// Bytes of the largest record that is opened.
+    record: usize,
     lines: Vec<Line>,
     bytes: usize,
     took: Took,
@@ -324,31 +390,35 @@ impl Taking {
     /// Goes on for a portion; whether all is done.
     fn go_on(&mut self, portion: Portion) -> Result<bool, Problem> {
         loop {
-            let record = match self.records.next() {
-                None => return Ok(true),
-                Some(Ok(record)) => record,
-                Some(Err(unreadable)) => {
-                    self.took = Took::Unreadable(unreadable);
-                    return Ok(true);
-                }
-            };
             if self.lines.len() >= self.room.0 || self.bytes >= self.room.1 {
                 self.took = Took::Some;
                 return Ok(true);
             }
+            let record = match self.records.next_within(self.record) {
+                None => return Ok(true),
+                Some(Next::Record(record)) => record,
+                Some(Next::Unreadable(unreadable)) => {
+                    self.took = Took::Unreadable(unreadable);
+                    return Ok(true);
+                }
+                Some(Next::Larger(bytes)) => {
+                    self.took = Took::Larger(bytes);
+                    return Ok(true);
+                }
+            };
             let line = RecordLine {
                 topic: self.topic.as_str(),
                 partition: self.partition,
                 offset: record.offset,
                 timestamp: record.timestamp,
                 key: record.key.as_deref().map(Text),
-                headers: Headers(&record.headers),
+                headers: &record.headers,
                 value: record.value.as_deref().map(Text),
                 attempt: None,
             };
             let json =
                 serde_json::to_vec(&line).map_err(|error| Problem::new(ErrorKind::Internal, error.to_string()))?;
-            self.bytes += json.len();
+            self.bytes += json.len() + LINE_WEIGHT;
             self.next = record.offset + 1;
             self.lines.push(Line { json, after: (self.at, self.next) });
             if portion.is_over() {

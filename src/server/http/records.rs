@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::problem::Problem;
 use super::query::Query;
 use crate::base::{ErrorKind, limits};
-use crate::record::Header;
+use crate::record::Headers;
 use crate::record::json::NewRecord;
 use crate::server::webhooks::attribute;
 
@@ -75,7 +75,7 @@ pub fn read(headers: &HeaderMap, query: &Query, body: Bytes) -> Result<Vec<NewRe
 struct Usual {
     key: Option<Bytes>,
     partition: Option<u32>,
-    headers: Vec<Header>,
+    headers: Headers,
 }
 
 impl Usual {
@@ -83,8 +83,8 @@ impl Usual {
         let key = headers.get(KEY).map(|key| Bytes::copy_from_slice(key.as_bytes()));
         let key = query.bytes("key").map(Bytes::copy_from_slice).or(key);
         let named = headers.iter().filter_map(|(name, value)| {
-            let name = name.as_str().strip_prefix(HEADER).filter(|name| !name.is_empty())?.to_owned();
-            Some(Header { name: name.into(), value: Some(Bytes::copy_from_slice(value.as_bytes())) })
+            let name = name.as_str().strip_prefix(HEADER).filter(|name| !name.is_empty())?;
+            Some((name, Some(value.as_bytes())))
         });
         Ok(Self { key, partition: query.parse("partition")?, headers: named.collect() })
     }
@@ -92,11 +92,9 @@ impl Usual {
     fn fill(&self, record: &mut NewRecord) {
         record.key = record.key.take().or_else(|| self.key.clone());
         record.partition = record.partition.or(self.partition);
-        let own = record.headers.len();
-        for header in &self.headers {
-            if !record.headers.iter().take(own).any(|there| there.name == header.name) {
-                record.headers.push(header.clone());
-            }
+        if !self.headers.is_empty() {
+            let own = record.headers.clone();
+            record.headers.extend(self.headers.iter().filter(|header| !own.contains(header.name)));
         }
     }
 }
@@ -125,8 +123,8 @@ fn format(headers: &HeaderMap, query: &Query) -> Result<Format, Problem> {
 }
 
 /// The headers of a request that are those of a record.
-pub fn headers_of(headers: &HeaderMap) -> Vec<Header> {
-    let mut found = Vec::new();
+pub fn headers_of(headers: &HeaderMap) -> Headers {
+    let mut found = Headers::new();
     for (name, value) in headers {
         let name = name.as_str();
         let named = match (name.strip_prefix(HEADER), name.strip_prefix("ce-")) {
@@ -135,12 +133,11 @@ pub fn headers_of(headers: &HeaderMap) -> Vec<Header> {
             _ if name == "content-type" && !value.as_bytes().starts_with(FORM.as_bytes()) => name.to_owned(),
             _ => continue,
         };
-        let value = match named.starts_with("ce_") && name.starts_with("ce-") {
+        match named.starts_with("ce_") && name.starts_with("ce-") {
             // CloudEvents writes attributes percent-encoded in HTTP, and as they are in records.
-            true => attribute(value.as_bytes()),
-            false => Bytes::copy_from_slice(value.as_bytes()),
-        };
-        found.push(Header { name: named.into(), value: Some(value) });
+            true => found.push(named, Some(&attribute(value.as_bytes()))),
+            false => found.push(named, Some(value.as_bytes())),
+        }
     }
     found
 }

@@ -190,10 +190,10 @@ impl Waiting {
 }
 
 /// Gives an answer the headers of a reply, as far as HTTP and the limit let them pass.
-pub fn pass_on<'a>(answer: &mut Answer, headers: impl IntoIterator<Item = &'a Header>) {
+pub fn pass_on<'a>(answer: &mut Answer, headers: impl IntoIterator<Item = Header<'a>>) {
     let mut room = HEADER_BYTES;
     for Header { name, value } in headers {
-        let Some((name, value)) = passed_on(name, value.as_deref().unwrap_or_default()) else { continue };
+        let Some((name, value)) = passed_on(name, value.unwrap_or_default()) else { continue };
         let weight = name.as_str().len() + value.len();
         if weight > room {
             break;

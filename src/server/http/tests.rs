@@ -547,7 +547,6 @@ impl crate::broker::Port for Pipe {
 #[tokio::test]
 async fn a_request_is_answered_with_the_reply_or_with_what_became_of_it() {
     use crate::broker::{Content, LastWord};
-    use crate::record::Header;
     let bench = Bench::start().await;
     let broker = bench.server.shared.broker.clone();
     let nobody = bench.post("/requests/crm", "", "acc-1").await;
@@ -555,13 +554,13 @@ async fn a_request_is_answered_with_the_reply_or_with_what_became_of_it() {
     let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
     let responder = broker.respond_live("crm".parse().unwrap(), 10, |_| std::sync::Arc::new(Pipe(sender)));
     let content = |name: &str, value: &str, body: &'static str| Content {
-        headers: vec![Header { name: name.to_owned().into(), value: Some(value.to_owned().into()) }],
+        headers: [(name, Some(value))].into_iter().collect(),
         body: body.into(),
         hold: None,
     };
     let answer = async {
         let (id, request) = requests.recv().await.unwrap();
-        assert_eq!((&request.body[..], &request.headers[0].name[..]), (&b"acc-1"[..], &b"x"[..]));
+        assert_eq!((&request.body[..], request.headers.iter().next().unwrap().name), (&b"acc-1"[..], &b"x"[..]));
         assert!(responder.part(id, content("a", "b", "one ")));
         responder.reply(id, LastWord::Reply(content("Content-Type", "text/plain", "two")));
         let (id, _) = requests.recv().await.unwrap();

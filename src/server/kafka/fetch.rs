@@ -265,8 +265,9 @@ async fn look(session: &Session, place: &mut Place, wanted: &Wanted) {
     // How much there is only a read tells; what it brings is given back.
     let own = place.part.own_bytes().clamp(1, MOST_BYTES);
     let grant = session.outgoing.take_some(own.min(LEAST_BYTES), own).await;
-    let at = ReadAt { offset, max_bytes: grant.bytes(), skip_damaged: false };
+    let at = ReadAt { offset, max_bytes: grant.bytes(), largest: grant.bytes(), skip_damaged: false };
     match reader.read_as(at, wanted.isolation()).await {
+        Ok(Marked { fetched, .. }) if fetched.needs.is_some() => place.full = true,
         Ok(Marked { fetched, .. }) => {
             place.bytes = fetched.bytes.len();
             place.full = fetched.next_offset < fetched.stable_end;
@@ -288,7 +289,14 @@ async fn read(session: &Session, places: &mut [Place], wanted: &Wanted) -> (Vec<
     let mut total = 0;
     let mut all = Vec::with_capacity(places.len());
     for place in places {
-        let found = read_one(place, left, total == 0, wanted.isolation()).await;
+        let (mut found, needs) = read_one(place, left, (total == 0).then_some(left), wanted.isolation()).await;
+        if let Some(bytes) = needs {
+            // The first batch of all is larger than what was granted: its bytes are granted before it is read.
+            drop(grant);
+            grant = session.outgoing.take(bytes).await;
+            left = bytes;
+            (found, _) = read_one(place, left, Some(usize::MAX), wanted.isolation()).await;
+        }
         total += found.bytes.len();
         left = left.saturating_sub(found.bytes.len());
         all.push(found);
@@ -298,7 +306,14 @@ async fn read(session: &Session, places: &mut [Place], wanted: &Wanted) -> (Vec<
     (all, grant)
 }
 
-async fn read_one(place: &mut Place, left: usize, first: bool, isolation: Isolation) -> Found {
+/// Reads a partition; of the first in which something is, also a batch that is larger than what it may have, up to `first` bytes.
+/// Beyond that it is told how many are needed.
+async fn read_one(
+    place: &mut Place,
+    left: usize,
+    first: Option<usize>,
+    isolation: Isolation,
+) -> (Found, Option<usize>) {
     let nothing = |place: &Place, error| {
         let end = |of: fn(PartitionEnds) -> u64| place.ends.map_or(-1, |ends| of(ends) as i64);
         Found {
@@ -313,23 +328,21 @@ async fn read_one(place: &mut Place, left: usize, first: bool, isolation: Isolat
     };
     let room = place.part.own_bytes().min(left);
     let offset = u64::try_from(place.part.offset).unwrap_or(0);
-    if place.error != errors::NONE || place.bytes == 0 || (room == 0 && !first) {
-        return nothing(place, place.error);
+    if place.error != errors::NONE || place.bytes == 0 || (room == 0 && first.is_none()) {
+        return (nothing(place, place.error), None);
     }
-    let Some(reader) = place.reader.as_mut() else { return nothing(place, place.error) };
-    let at = ReadAt { offset, max_bytes: room.max(1), skip_damaged: false };
+    let Some(reader) = place.reader.as_mut() else { return (nothing(place, place.error), None) };
+    let at = ReadAt { offset, max_bytes: room.max(1), largest: first.unwrap_or(room), skip_damaged: false };
     match reader.read_as(at, isolation).await {
         Ok(Marked { fetched, ends, aborted }) => {
             place.ends = Some(ends);
-            match fetched.bytes.len() > room && !first {
-                true => nothing(place, errors::NONE),
-                false => Found { bytes: fetched.bytes, aborted, ..nothing(place, errors::NONE) },
-            }
+            let needs = fetched.needs.filter(|_| first.is_some());
+            (Found { bytes: fetched.bytes, aborted, ..nothing(place, errors::NONE) }, needs)
         }
-        Err(error) if error.range().is_some() => nothing(place, errors::OFFSET_OUT_OF_RANGE),
+        Err(error) if error.range().is_some() => (nothing(place, errors::OFFSET_OUT_OF_RANGE), None),
         Err(error) => {
             place.refuse(code(&error));
-            nothing(place, place.error)
+            (nothing(place, place.error), None)
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::AbortHandle;
 
-use super::exchange::named;
+use super::exchange::{named, named_weight};
 use super::mapping::{Refusal, topic_name};
 use super::session::{Answer, Session};
 use crate::base::{ErrorKind, RequestId, TimestampMs, limits};
@@ -17,7 +17,7 @@ use crate::broker::{self, Broker, DurableRequest, Handed, LastWord, QueueMember,
 use crate::catalog::{Callback, OutcomeKind, RequestEntry};
 use crate::protocol as wire;
 use crate::protocol::Kind;
-use crate::record::{Batches, Header, read_records};
+use crate::record::{Batches, Headers, read_records};
 use crate::server::budget::Grant;
 use crate::server::tasks;
 
@@ -109,18 +109,18 @@ impl DurableResponder {
                 let (from, to) = (record.offset, record.offset + 1);
                 let (topic, partition) = (handed.topic.clone(), handed.partition);
                 let place = broker::Settlement { topic, partition, from, to, verdict: broker::Verdict::Ack };
+                let body = record.value.unwrap_or_default();
+                let weight = body.len() + named_weight(&record.headers) + OVERHEAD;
+                let grant = Some(session.outgoing.take(weight).await);
                 let message = self.asked(session, &record.headers, &address, handed.attempt);
                 self.lock().insert(message.delivery, Delivered { place, address });
-                let body = record.value.unwrap_or_default();
-                let weight = (body.len() + OVERHEAD).min(session.shared.config.max_connection_bytes.as_usize());
-                let grant = Some(session.outgoing.take(weight).await);
                 session.push(Kind::Asked, self.responder, Answer { message, payload: body, grant }).await?;
             }
         }
         Ok(())
     }
 
-    fn asked(&self, session: &Session, headers: &[Header], address: &ReplyAddress, attempt: u32) -> wire::Asked {
+    fn asked(&self, session: &Session, headers: &Headers, address: &ReplyAddress, attempt: u32) -> wire::Asked {
         let now = session.shared.clock.now_ms();
         let left = |deadline: TimestampMs| u64::try_from(deadline.saturating_sub(now)).unwrap_or(0);
         wire::Asked {
@@ -240,11 +240,11 @@ pub async fn await_reply(
         found = session.shared.broker.await_request(&id, wait) => found?,
         () = session.closing() => session.shared.broker.await_request(&id, Duration::ZERO).await?,
     };
-    let (headers, body) = record.map_or((Vec::new(), None), |record| (record.headers, record.value));
+    let (headers, body) = record.map_or((Headers::new(), None), |record| (record.headers, record.value));
     let payload = body.filter(|_| is_reply(&entry)).unwrap_or_else(Bytes::new);
-    let message = wire::AwaitReplyOk { outcome: outcome(&entry), headers: named(&headers), request: info(&entry) };
-    let weight = (payload.len() + OVERHEAD).min(session.shared.config.max_connection_bytes.as_usize());
+    let weight = payload.len() + named_weight(&headers) + OVERHEAD;
     let grant = Some(session.outgoing.take(weight).await);
+    let message = wire::AwaitReplyOk { outcome: outcome(&entry), headers: named(&headers), request: info(&entry) };
     Ok(Answer { message, payload, grant })
 }
 
@@ -264,8 +264,11 @@ pub async fn list(session: Arc<Session>, request: wire::ListRequests) -> Result<
         before: request.before.as_deref().map(id).transpose()?,
         limit: request.limit.clamp(1, LISTED) as usize,
     };
-    let (entries, more) = session.shared.broker.list_requests(&filter)?;
-    Ok(wire::ListRequestsOk { requests: entries.iter().map(info).collect(), more }.into())
+    let list = move |broker: &Arc<Broker>| {
+        let (entries, more) = broker.list_requests(&filter)?;
+        Ok::<_, Refusal>(wire::ListRequestsOk { requests: entries.iter().map(info).collect(), more })
+    };
+    Ok(session.computed(list).await??.into())
 }
 
 /// Ends a durable request.

@@ -12,11 +12,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::durable::{self, DurableResponder};
 use super::mapping::{Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
-use crate::base::{ErrorKind, TopicName};
+use crate::base::{ErrorKind, TopicName, limits};
 use crate::broker::{Asker, Content, DurableRequest, Ending, LastWord, LiveRequest, LiveResponder, Port};
 use crate::protocol as wire;
 use crate::protocol::{Frame, Kind};
-use crate::record::Header;
+use crate::record::{Header, Headers};
 use crate::server::budget::Grant;
 
 /// What a message weighs in the budget beside its body.
@@ -352,15 +352,19 @@ pub fn progress(
     Ok(wire::ProgressOk { wanted }.into())
 }
 
-pub(super) fn named(headers: &[Header]) -> Vec<wire::NamedValue> {
-    let value = |header: &Header| wire::NamedValue {
-        name: String::from_utf8_lossy(&header.name).into_owned(),
-        value: header.value.as_ref().map(|value| value.to_vec()),
+/// What headers weigh as a message has them: taken apart, and encoded.
+pub(super) fn named_weight(headers: &Headers) -> usize {
+    2 * headers.weight() + headers.len() * limits::HEADER_WEIGHT
+}
+
+pub(super) fn named(headers: &Headers) -> Vec<wire::NamedValue> {
+    let value = |header: Header<'_>| wire::NamedValue {
+        name: String::from_utf8_lossy(header.name).into_owned(),
+        value: header.value.map(<[u8]>::to_vec),
     };
     headers.iter().map(value).collect()
 }
 
-fn headers(named: Vec<wire::NamedValue>) -> Vec<Header> {
-    let header = |named: wire::NamedValue| Header { name: named.name.into(), value: named.value.map(Bytes::from) };
-    named.into_iter().map(header).collect()
+fn headers(named: Vec<wire::NamedValue>) -> Headers {
+    named.into_iter().map(|named| (named.name, named.value)).collect()
 }

@@ -111,10 +111,9 @@ async fn begin(session: &Session, request: wire::JoinGroup) -> Result<QueueMembe
 }
 
 async fn push(session: &Session, member: &QueueMember) -> Refusal {
-    let most = session.shared.config.max_connection_bytes.as_usize();
     while let Some(handed) = member.next().await {
         let bytes = handed.batch.len();
-        let grant = session.outgoing.take((bytes + OVERHEAD).min(most)).await;
+        let grant = session.outgoing.take(bytes + OVERHEAD).await;
         let message = wire::Handed {
             member: member.id(),
             topic: handed.topic.to_string(),
@@ -175,10 +174,9 @@ fn settlement(of: wire::Settlement) -> Result<broker::Settlement, Refusal> {
 pub async fn list(session: Arc<Session>, _: wire::ListGroups) -> Result<Answer<wire::ListGroupsOk>, Refusal> {
     // It waits for the journal's lock, which is held during a sync.
     let broker = session.shared.broker.clone();
-    let groups = tokio::task::spawn_blocking(move || broker.list_groups()).await;
+    let groups = tokio::task::spawn_blocking(move || broker.list_groups().iter().map(summary).collect());
     let failed = |error| Refusal::new(ErrorKind::Internal, format!("the groups cannot be listed: {error}"));
-    let groups = groups.map_err(failed)?;
-    Ok(wire::ListGroupsOk { groups: groups.iter().map(summary).collect() }.into())
+    Ok(wire::ListGroupsOk { groups: groups.await.map_err(failed)? }.into())
 }
 
 /// One group.

@@ -3,19 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
 
 use super::mapping::{self, Refusal};
 use super::session::{Answer, Session};
 use crate::base::{Isolation, Offset, PartitionId};
-use crate::broker::{FetchRequest, Fetched};
+use crate::broker::{Fetched, FilterAt};
+use crate::expr::Filter;
 use crate::protocol as wire;
+use crate::record::BatchHeader;
 use crate::server::budget::Grant;
+use crate::server::reads;
 
 /// The most that is read at a time, unless one batch is larger.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// What is enough to begin with when the budget is short, and what a read that has waited brings at first.
 const LEAST_BYTES: usize = 64 * 1024;
+/// Bytes that a filter leaves at a time.
+const FILTERED_BYTES: usize = 1024 * 1024;
+/// The pause before a reader that wants more than one byte reads again.
+const PAUSE: Duration = Duration::from_millis(5);
 /// The longest wait; who asks for more hears "nothing yet" sooner.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
@@ -38,6 +46,8 @@ pub struct Want<'a> {
     pub skip_damaged: bool,
     /// What to see of transactions.
     pub isolation: Isolation,
+    /// Records after which it is enough.
+    pub records: u64,
 }
 
 /// Answers a fetch. With a filter it goes on while nothing matches and there is time left, and says how far it came.
@@ -57,16 +67,11 @@ pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer
         max_wait,
         skip_damaged: request.skip_damaged,
         isolation: request.isolation,
+        records: u64::MAX,
     };
     loop {
-        let (mut fetched, mut grant) = read(&session, want).await?;
-        if let Some(filter) = &filter {
-            let broker = &session.shared.broker;
-            let (place, how) = ((want.topic, want.partition), (want.offset, want.skip_damaged));
-            let left = broker.filter(&session.work, filter, place.0, place.1, fetched.bytes, how).await?;
-            (fetched.bytes, fetched.next_offset) = (left.batches, left.next.unwrap_or(fetched.next_offset));
-            fetched.skipped.extend(left.skipped);
-            grant.settle(fetched.bytes.len());
+        let (fetched, grant) = read(&session, want, filter.as_ref()).await?;
+        if filter.is_some() {
             // One that stopped without a record has waited out its time, or the connection ends.
             let moved = fetched.next_offset > want.offset;
             let nothing = fetched.bytes.is_empty() && fetched.skipped.is_empty();
@@ -80,52 +85,102 @@ pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer
     }
 }
 
-/// Reads what there is; if that is too little, waits for more. A read that waits holds nothing of the budget, so any
-/// number of them may wait.
+/// Reads what there is; if that is too little, waits for more. A read that waits holds nothing, neither of the budget nor in
+/// memory, so any number of them may wait.
 ///
 /// # Errors
 /// The broker's.
-pub async fn read(session: &Session, want: Want<'_>) -> Result<(Fetched, Grant), Refusal> {
+pub async fn read(
+    session: &Session,
+    want: Want<'_>,
+    filter: Option<&Arc<Filter>>,
+) -> Result<(Fetched, Grant), Refusal> {
     let max_bytes = want.max_bytes.clamp(1, MOST_BYTES);
     let min_bytes = want.min_bytes.clamp(1, max_bytes);
-    let (fetched, grant) = read_now(session, &want, max_bytes).await?;
-    if want.max_wait.is_zero() || fetched.bytes.len() >= min_bytes || !fetched.skipped.is_empty() {
-        return Ok((fetched, grant));
-    }
-    drop((fetched, grant));
-    let request = FetchRequest {
-        topic: want.topic,
-        partition: want.partition,
+    let mut reader = session.shared.broker.reader(want.topic, want.partition)?;
+    let deadline = Instant::now() + want.max_wait.min(LONGEST_WAIT);
+    let mut wants = reads::Want {
         offset: want.offset,
-        max_bytes: max_bytes.min(LEAST_BYTES).max(min_bytes),
-        min_bytes,
-        max_wait: want.max_wait.min(LONGEST_WAIT),
         skip_damaged: want.skip_damaged,
+        isolation: want.isolation,
+        least: max_bytes.min(LEAST_BYTES),
+        most: max_bytes,
+        keep: 0,
     };
-    let waiting = session.shared.broker.fetch_for(request, want.isolation);
-    tokio::select! {
-        fetched = waiting => {
-            let fetched = fetched?;
-            let grant = session.outgoing.take(fetched.bytes.len()).await;
-            Ok((fetched, grant))
+    let mut last = want.max_wait.is_zero();
+    loop {
+        let (fetched, mut grant) = reads::read(&session.outgoing, &mut reader, wants).await?;
+        let enough = fetched.bytes.len() >= min_bytes || !fetched.skipped.is_empty();
+        if !enough && !last {
+            drop((fetched, grant));
+            tokio::select! {
+                () = reader.changed() => {
+                    if min_bytes > 1 {
+                        // A read that finds too little is thrown away, so it is not done once for each append.
+                        sleep_until(deadline.min(Instant::now() + PAUSE)).await;
+                    }
+                }
+                () = sleep_until(deadline) => last = true,
+                () = session.closing() => last = true,
+            }
+            // What a read that has waited brings at first is little.
+            wants.most = max_bytes.min(LEAST_BYTES).max(min_bytes);
+            continue;
         }
-        () = session.closing() => read_now(session, &want, max_bytes).await,
+        let (payload, next_offset) = within(&fetched, want.offset, want.records);
+        let mut fetched = Fetched { bytes: payload, next_offset, ..fetched };
+        if let Some(filter) = filter {
+            match filtered(session, &want, wants, filter, &mut fetched).await? {
+                None => {}
+                // For which there is no room: everything is given back, and room is waited for.
+                Some(record) => {
+                    wants = wants.with_room_for(fetched.bytes.len(), record);
+                    continue;
+                }
+            }
+        }
+        grant.settle(fetched.bytes.len());
+        return Ok((fetched, grant));
     }
 }
 
-/// Reads what there is, with the bytes granted before they are read.
-async fn read_now(session: &Session, want: &Want<'_>, max_bytes: usize) -> Result<(Fetched, Grant), Refusal> {
-    let mut grant = session.outgoing.take_some(max_bytes.min(LEAST_BYTES), max_bytes).await;
-    let request = FetchRequest {
-        topic: want.topic,
-        partition: want.partition,
-        offset: want.offset,
-        max_bytes: grant.bytes(),
-        min_bytes: 1,
-        max_wait: Duration::ZERO,
-        skip_damaged: want.skip_damaged,
-    };
-    let fetched = session.shared.broker.fetch_for(request, want.isolation).await?;
-    grant.settle(fetched.bytes.len());
-    Ok((fetched, grant))
+/// Leaves what the filter wants, as much as there is room for; or says how large the first record is that there is no room for.
+async fn filtered(
+    session: &Session,
+    want: &Want<'_>,
+    wants: reads::Want,
+    filter: &Arc<Filter>,
+    fetched: &mut Fetched,
+) -> Result<Option<usize>, Refusal> {
+    let broker = &session.shared.broker;
+    let wire = fetched.bytes.len();
+    let room = reads::room(&session.outgoing, (2 * LEAST_BYTES, 2 * FILTERED_BYTES + reads::OPENED_BYTES));
+    let made = room.bytes.max(wants.keep.saturating_sub(wire));
+    let most = wants.largest_record(made).min(made / 2);
+    let at = FilterAt { from: want.offset, skip_damaged: want.skip_damaged, most };
+    let batches = fetched.bytes.clone();
+    let left = broker.filter(&session.work, filter, want.topic, want.partition, batches, at).await?;
+    if left.larger.is_some() {
+        return Ok(left.larger);
+    }
+    (fetched.bytes, fetched.next_offset) = (left.batches, left.next.unwrap_or(fetched.next_offset));
+    fetched.skipped.extend(left.skipped);
+    Ok(None)
+}
+
+/// As many whole batches from the front as reach `records`, one at least, and the offset behind them.
+pub(super) fn within(fetched: &Fetched, position: Offset, records: u64) -> (Bytes, Offset) {
+    let mut length = 0;
+    if fetched.next_offset.saturating_sub(position) > records {
+        while let Ok(batch) = BatchHeader::parse(&fetched.bytes[length..]) {
+            length += batch.total_bytes();
+            if length >= fetched.bytes.len() {
+                break;
+            }
+            if batch.next_offset().saturating_sub(position) >= records {
+                return (fetched.bytes.slice(..length), batch.next_offset());
+            }
+        }
+    }
+    (fetched.bytes.clone(), fetched.next_offset)
 }

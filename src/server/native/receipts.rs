@@ -7,7 +7,7 @@ use super::mapping::{Refusal, topic_name};
 use super::members::group_name;
 use super::session::{Answer, Session};
 use crate::base::{ErrorKind, TopicId};
-use crate::broker::{Processed, RECEIPT_STATES, ReceiptFilter, RecordAt, Redrive, receipt_state};
+use crate::broker::{Broker, Processed, RECEIPT_STATES, ReceiptFilter, RecordAt, Redrive, receipt_state};
 use crate::catalog::{ReceiptEntry, ReceiptPlace};
 use crate::protocol as wire;
 use crate::server::outgoing::Url;
@@ -83,7 +83,12 @@ pub async fn list(session: Arc<Session>, request: wire::ListReceipts) -> Result<
         after: request.after.map(place).transpose()?,
         limit: LISTED,
     };
-    let (entries, more) = session.shared.broker.list_receipts(&filter);
+    let _turn = session.long_answers.acquire().await;
+    Ok(session.computed(move |broker| listed(broker, &filter)).await?.into())
+}
+
+fn listed(broker: &Broker, filter: &ReceiptFilter) -> wire::ListReceiptsOk {
+    let (entries, more) = broker.list_receipts(filter);
     let mut bytes = 0;
     let fits = |(entry, trouble): &&(ReceiptEntry, Option<String>)| {
         let reason = trouble.as_ref().map_or(0, String::len);
@@ -98,7 +103,7 @@ pub async fn list(session: Arc<Session>, request: wire::ListReceipts) -> Result<
         offset: place.offset,
         group: place.group.to_string(),
     });
-    Ok(wire::ListReceiptsOk { receipts, next }.into())
+    wire::ListReceiptsOk { receipts, next }
 }
 
 /// Nobody wants the receipts of a group any more.
@@ -149,11 +154,18 @@ pub async fn dead_letters(
     session: Arc<Session>,
     _: wire::ListDeadLetters,
 ) -> Result<Answer<wire::ListDeadLettersOk>, Refusal> {
-    let topics = session.shared.broker.dead_letter_topics().into_iter().map(|of| wire::DeadLetterTopic {
-        topic: of.topic.to_string(),
-        groups: of.groups.iter().map(ToString::to_string).collect(),
-        records: of.records,
-        redriven: of.redriven,
+    let _turn = session.long_answers.acquire().await;
+    // It waits for the journal's lock, which is held during a sync.
+    let broker = Arc::clone(&session.shared.broker);
+    let listed = tokio::task::spawn_blocking(move || {
+        let topics = broker.dead_letter_topics().into_iter().map(|of| wire::DeadLetterTopic {
+            topic: of.topic.to_string(),
+            groups: of.groups.iter().map(ToString::to_string).collect(),
+            records: of.records,
+            redriven: of.redriven,
+        });
+        wire::ListDeadLettersOk { topics: topics.collect() }
     });
-    Ok(wire::ListDeadLettersOk { topics: topics.collect() }.into())
+    let failed = |error| Refusal::new(ErrorKind::Internal, format!("dead letters cannot be listed: {error}"));
+    Ok(listed.await.map_err(failed)?.into())
 }

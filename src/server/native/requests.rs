@@ -222,9 +222,33 @@ where
             log_refusal(kind, "", refusal);
         }
         drop(ticket.bytes);
-        session.answer(kind, correlation, Some(ticket.slot), outcome);
+        match Kind::from_code(kind).is_some_and(is_long) {
+            true => session.answer_long(kind, correlation, Some(ticket.slot), outcome).await,
+            false => session.answer(kind, correlation, Some(ticket.slot), outcome),
+        }
         Ok::<(), Refusal>(())
     });
+}
+
+/// Answers whose size follows from what is stored: up to a frame's body, which takes milliseconds to encode.
+fn is_long(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::ListTopics
+            | Kind::DescribeTopic
+            | Kind::ListGroups
+            | Kind::DescribeGroup
+            | Kind::ListRoutes
+            | Kind::ListPushes
+            | Kind::ListReceipts
+            | Kind::ListDamage
+            | Kind::ListTransactions
+            | Kind::ListHeld
+            | Kind::ListDeadLetters
+            | Kind::ListRequests
+            | Kind::Redrive
+            | Kind::Metrics
+    )
 }
 
 fn panicked(kind: u16, panic: &(dyn std::any::Any + Send)) -> Refusal {
@@ -352,7 +376,8 @@ async fn delete_topic(
 
 async fn list_topics(session: Arc<Session>, _: wire::ListTopics) -> Result<Answer<wire::ListTopicsOk>, Refusal> {
     let _turn = session.long_answers.acquire().await;
-    long(&session, mapping::list_topics_ok(session.shared.broker.list_topics())).await
+    let topics = session.computed(|broker| mapping::list_topics_ok(broker.list_topics())).await?;
+    long(&session, topics).await
 }
 
 async fn describe_topic(session: Arc<Session>, request: wire::DescribeTopic) -> Result<Answer<wire::TopicOk>, Refusal> {

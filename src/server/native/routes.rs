@@ -178,8 +178,7 @@ fn explained(of: broker::Trace) -> wire::ExplainedRoute {
     let more_outputs = routed.outputs.len().saturating_sub(of.places.len()) as u64;
     let outputs = routed.outputs.into_iter().zip(of.rules).zip(of.places);
     let outputs = outputs.map(|((output, rule), (partition, offset))| {
-        let part = output.headers.iter().rev().find(|header| header.name == route::PART.as_bytes());
-        let part = part.and_then(|header| header.value.as_ref());
+        let part = output.headers.get(route::PART);
         wire::ExplainedOutput {
             rule,
             topic: output.topic.to_string(),

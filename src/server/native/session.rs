@@ -13,7 +13,7 @@ use super::members::Members;
 use super::outbox::{Outbox, Outgoing};
 use super::subscriptions::Subscriptions;
 use crate::base::ErrorKind;
-use crate::broker::WorkKey;
+use crate::broker::{Broker, WorkKey};
 use crate::protocol::{Kind, encode_frame, flags};
 use crate::server::budget::{Account, Grant};
 use crate::server::shared::Shared;
@@ -167,10 +167,43 @@ impl Session {
         slot: Option<OwnedSemaphorePermit>,
         outcome: Result<Answer<M>, Refusal>,
     ) {
-        let outcome = outcome.and_then(|answer| {
-            let head = head(kind, flags::RESPONSE, correlation, &answer.message, answer.payload.len())?;
-            Ok(Outgoing { head, payload: answer.payload, slot: None, grant: answer.grant, last: false })
-        });
+        self.send_answer(kind, correlation, slot, outcome.and_then(|answer| encoded(kind, correlation, answer)));
+    }
+
+    /// The same for an answer that may be long: workers encode it.
+    pub async fn answer_long<M: Serialize + Send + 'static>(
+        &self,
+        kind: u16,
+        correlation: u64,
+        slot: Option<OwnedSemaphorePermit>,
+        outcome: Result<Answer<M>, Refusal>,
+    ) {
+        let frame = match outcome {
+            Ok(answer) => self.computed(move |_| encoded(kind, correlation, answer)).await.and_then(|frame| frame),
+            Err(refusal) => Err(refusal),
+        };
+        self.send_answer(kind, correlation, slot, frame);
+    }
+
+    /// Computes something of what the broker has in memory, where it keeps no thread of the runtime from anything.
+    ///
+    /// # Errors
+    /// The broker stops.
+    pub async fn computed<R: Send + 'static>(
+        &self,
+        compute: impl FnOnce(&Arc<Broker>) -> R + Send + 'static,
+    ) -> Result<R, Refusal> {
+        let broker = Arc::clone(&self.shared.broker);
+        Ok(self.shared.broker.work(&self.work, move |_| compute(&broker)).await?)
+    }
+
+    fn send_answer(
+        &self,
+        kind: u16,
+        correlation: u64,
+        slot: Option<OwnedSemaphorePermit>,
+        outcome: Result<Outgoing, Refusal>,
+    ) {
         let mut frame = outcome.unwrap_or_else(|refusal| {
             self.shared.metrics.error(refusal.kind);
             refused(kind, flags::RESPONSE, correlation, &refusal)
@@ -236,6 +269,11 @@ impl Session {
 /// The frame that says why the server closes a connection.
 pub fn goodbye(refusal: &Refusal) -> Outgoing {
     Outgoing { last: true, ..refused(Kind::Goodbye.code(), flags::PUSH, 0, refusal) }
+}
+
+fn encoded<M: Serialize>(kind: u16, correlation: u64, answer: Answer<M>) -> Result<Outgoing, Refusal> {
+    let head = head(kind, flags::RESPONSE, correlation, &answer.message, answer.payload.len())?;
+    Ok(Outgoing { head, payload: answer.payload, slot: None, grant: answer.grant, last: false })
 }
 
 /// An error frame.

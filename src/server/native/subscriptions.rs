@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -14,11 +13,10 @@ use super::mapping::{self, Refusal};
 use super::purse::Purse;
 use super::reading::{Want, read};
 use super::session::{Answer, Session};
-use crate::base::{ErrorKind, Offset};
+use crate::base::ErrorKind;
 use crate::broker::{Fetched, PartitionEnds};
 use crate::expr::Filter;
 use crate::protocol::{Credit, Delivery, Kind, Subscribe, SubscribeOk};
-use crate::record::BatchHeader;
 use crate::server::tasks;
 
 /// The most that one delivery carries, unless one batch is larger. Small, so that subscriptions take turns.
@@ -170,58 +168,29 @@ async fn deliver(
             max_wait: if told_end { WAIT } else { Duration::ZERO },
             skip_damaged: request.skip_damaged,
             isolation: request.isolation,
+            records,
         };
-        let (fetched, mut grant) = match read(session, want).await {
+        let (fetched, mut grant) = match read(session, want, filter).await {
             Ok(read) => read,
             Err(refusal) => return refusal,
         };
-        let nothing = fetched.bytes.is_empty() && fetched.skipped.is_empty();
+        let Fetched { bytes: payload, next_offset, stable_end, skipped, .. } = fetched;
+        let nothing = payload.is_empty() && skipped.is_empty() && next_offset == position;
         if nothing && told_end {
             continue;
         }
-        let (mut payload, mut next_offset) = within(&fetched, position, records);
-        let mut skipped = mapping::skipped(&fetched.skipped);
-        if let Some(filter) = filter {
-            let broker = &session.shared.broker;
-            let how = (position, request.skip_damaged);
-            let place = (request.topic.as_str(), request.partition);
-            payload = match broker.filter(&session.work, filter, place.0, place.1, payload, how).await {
-                Ok(left) => {
-                    next_offset = left.next.unwrap_or(next_offset);
-                    skipped.extend(mapping::skipped(&left.skipped));
-                    left.batches
-                }
-                Err(error) => return error.into(),
-            };
-        }
+        let mut skipped = mapping::skipped(&skipped);
         grant.settle(payload.len() + DELIVERY_OVERHEAD);
         purse.spend(next_offset.saturating_sub(position), payload.len());
         position = next_offset;
         // Where nothing can be read although the end is further, only a change helps: wait for it, do not spin.
-        told_end = nothing || position >= fetched.stable_end;
+        told_end = nothing || position >= stable_end;
         skipped.retain(|skipped| skipped.from < next_offset);
-        let message = Delivery { subscription: id, next_offset, stable_end: fetched.stable_end, skipped };
+        let message = Delivery { subscription: id, next_offset, stable_end, skipped };
         if let Err(refusal) = session.push(Kind::Delivery, id, Answer { message, payload, grant: Some(grant) }).await {
             return refusal;
         }
     }
-}
-
-/// As many whole batches from the front as reach `records`, one at least, and the offset behind them.
-pub(super) fn within(fetched: &Fetched, position: Offset, records: u64) -> (Bytes, Offset) {
-    let mut length = 0;
-    if fetched.next_offset.saturating_sub(position) > records {
-        while let Ok(batch) = BatchHeader::parse(&fetched.bytes[length..]) {
-            length += batch.total_bytes();
-            if length >= fetched.bytes.len() {
-                break;
-            }
-            if batch.next_offset().saturating_sub(position) >= records {
-                return (fetched.bytes.slice(..length), batch.next_offset());
-            }
-        }
-    }
-    (fetched.bytes.clone(), fetched.next_offset)
 }
 
 /// Counts itself in a gauge while it lives.

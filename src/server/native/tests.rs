@@ -2,8 +2,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::mapping::Refusal;
 use super::purse::Purse;
+use super::reading::within;
 use super::session::{goodbye, head, refused};
-use super::subscriptions::within;
 use crate::base::{ErrorKind, limits};
 use crate::broker::Fetched;
 use crate::protocol::{ErrorBody, FrameDecoder, Kind, MetricsOk, decode_body, flags};
@@ -50,7 +50,7 @@ fn fetched() -> (Fetched, usize) {
     }
     let batch = bytes.len() / 3;
     let bytes = bytes.freeze();
-    (Fetched { bytes, next_offset: 30, log_start: 0, stable_end: 30, skipped: Vec::new() }, batch)
+    (Fetched { bytes, next_offset: 30, log_start: 0, stable_end: 30, skipped: Vec::new(), needs: None }, batch)
 }
 
 #[test]

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::{GroupName, PartitionId, TimestampMs, TopicId, TopicName};
 use crate::broker::WebhookSecret;
-use crate::record::{Header, Record};
+use crate::record::{Header, Headers, Record};
 use crate::server::webhooks::{self, Webhook, set_attribute, set_record_headers};
 
 /// What kind of event a record is, unless it says so itself.
@@ -64,25 +64,24 @@ impl Item {
     }
 
     /// The attributes of the event that the record is already, if it is one.
-    fn event(&self) -> impl Iterator<Item = (String, &Bytes)> {
-        let named = |name: &str| format!("{EVENT}{name}").into_bytes();
-        let is_event = self.record.headers.iter().any(|header| header.name == named("specversion"));
+    fn event(&self) -> impl Iterator<Item = (String, &[u8])> {
+        let is_event = self.record.headers.contains(format!("{EVENT}specversion"));
         self.record.headers.iter().filter(move |_| is_event).filter_map(|header| {
-            let name = std::str::from_utf8(&header.name).ok()?.strip_prefix(EVENT)?;
+            let name = std::str::from_utf8(header.name).ok()?.strip_prefix(EVENT)?;
             let fits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-            fits.then(|| Some((name.to_owned(), header.value.as_ref()?)))?
+            fits.then(|| Some((name.to_owned(), header.value?)))?
         })
     }
 
     /// The headers that are not such attributes.
-    fn headers(&self) -> impl Iterator<Item = &Header> {
+    fn headers(&self) -> impl Iterator<Item = Header<'_>> {
         let is_event = self.event().next().is_some();
         self.record.headers.iter().filter(move |header| !is_event || !header.name.starts_with(EVENT.as_bytes()))
     }
 
     fn content_type(&self) -> Option<&str> {
-        let named = |header: &&Header| header.name.eq_ignore_ascii_case(b"content-type");
-        std::str::from_utf8(self.record.headers.iter().rfind(named)?.value.as_ref()?).ok()
+        let named = |header: &Header<'_>| header.name.eq_ignore_ascii_case(b"content-type");
+        std::str::from_utf8(self.record.headers.iter().filter(named).last()?.value?).ok()
     }
 }
 
@@ -203,26 +202,10 @@ fn event(item: &Item) -> Event<'_> {
     set("tidelogpartition", item.partition.to_string());
     set("tidelogoffset", item.record.offset.to_string());
     set("tidelogdelivery", item.attempt.to_string());
-    let mut headers = serde_json::Map::new();
-    for header in item.headers() {
-        let value = match header.value.as_ref() {
-            None => Value::Null,
-            Some(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => Value::String(text.to_owned()),
-                Err(_) => serde_json::json!({ "base64": STANDARD.encode(bytes) }),
-            },
-        };
-        // As `consume --json` has it: a name that comes more than once has an array.
-        match headers.entry(String::from_utf8_lossy(&header.name)) {
-            serde_json::map::Entry::Vacant(new) => drop(new.insert(value)),
-            serde_json::map::Entry::Occupied(mut known) => match known.get_mut() {
-                Value::Array(values) => values.push(value),
-                first => *first = Value::Array(vec![first.take(), value]),
-            },
-        }
-    }
+    // As `consume --json` has it: a name that comes more than once has an array.
+    let headers: Headers = item.headers().collect();
     if !headers.is_empty() {
-        set("tidelogheaders", Value::Object(headers).to_string());
+        set("tidelogheaders", serde_json::to_string(&headers).unwrap_or_default());
     }
     Event { attributes, data, data_base64 }
 }

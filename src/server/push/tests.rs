@@ -8,21 +8,17 @@ use super::runner::{backoff, together};
 use crate::base::{GroupName, TopicId, TopicName};
 use crate::broker::WebhookSecret;
 use crate::catalog::QueueSettings;
-use crate::record::{Header, Record};
+use crate::record::Record;
 
 const NOW: i64 = 1_700_000_000_123;
 
 fn item(offset: u64, value: Option<&'static [u8]>, headers: &[(&'static str, &'static str)]) -> Item {
-    let header = |(name, value): &(&'static str, &'static str)| Header {
-        name: Bytes::from_static(name.as_bytes()),
-        value: Some(Bytes::from_static(value.as_bytes())),
-    };
     let record = Record {
         offset,
         timestamp: NOW,
         key: Some(Bytes::from_static(b"4711")),
         value: value.map(Bytes::from_static),
-        headers: headers.iter().map(header).collect(),
+        headers: headers.iter().map(|(name, value)| (name, Some(value))).collect(),
     };
     Item { topic: TopicName::new("crm.accounts").unwrap(), topic_id: TopicId(7), partition: 2, attempt: 3, record }
 }

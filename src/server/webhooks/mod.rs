@@ -123,7 +123,7 @@ pub fn attribute(value: &[u8]) -> Bytes {
 
 /// Sets the headers of a record, each as often as the record has it, under names that nothing else has; what HTTP cannot say is
 /// left out.
-pub fn set_record_headers<'a>(headers: &mut HeaderMap, of: impl IntoIterator<Item = &'a Header>) {
+pub fn set_record_headers<'a>(headers: &mut HeaderMap, of: impl IntoIterator<Item = Header<'a>>) {
     for Header { name, value } in of {
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         let own = name.starts_with(OWN) && !name.starts_with(HEADER) && !RESERVED.contains(&name.as_str());
@@ -136,7 +136,7 @@ pub fn set_record_headers<'a>(headers: &mut HeaderMap, of: impl IntoIterator<Ite
             _ if own => name,
             _ => format!("{HEADER}{name}"),
         };
-        let value = value.iter().flatten().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte });
+        let value = value.into_iter().flatten().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte });
         let value = HeaderValue::from_bytes(&value.collect::<Vec<u8>>());
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), value) {
             headers.append(name, value);

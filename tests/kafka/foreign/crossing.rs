@@ -100,16 +100,16 @@ pub async fn write_natively(native: &Native, topic: &str, codec: Compression, re
 
 /// All that is there, as the native door reads it.
 pub async fn read_natively(native: &Native, topic: &str) -> Vec<Record> {
-    let coded = |bytes: Option<Bytes>| bytes.and_then(|bytes| coded(&bytes));
+    let whole = |bytes: Option<Bytes>| bytes.and_then(|bytes| coded(&bytes));
     let mut consumer = native.consumer().topic(topic).from(StartAt::Beginning).until_end(true).build().await.unwrap();
     let mut records = Vec::new();
     while let Some(record) = consumer.next().await {
         let record = record.unwrap();
         let name = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         records.push(Record {
-            key: coded(record.key),
-            value: coded(record.value),
-            headers: record.headers.into_iter().map(|header| (name(&header.name), coded(header.value))).collect(),
+            key: whole(record.key),
+            value: whole(record.value),
+            headers: record.headers.iter().map(|of| (name(of.name), of.value.and_then(coded))).collect(),
             timestamp: record.timestamp,
         });
     }

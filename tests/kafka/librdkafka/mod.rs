@@ -82,12 +82,16 @@ impl Content {
     }
 
     fn native(record: &ConsumedRecord) -> Self {
-        let name = |name: &Bytes| String::from_utf8(name.to_vec()).unwrap();
+        let name = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap();
         let owned = |bytes: &Option<Bytes>| bytes.as_ref().map(|bytes| bytes.to_vec());
         Self {
             key: owned(&record.key),
             value: owned(&record.value),
-            headers: record.headers.iter().map(|header| (name(&header.name), owned(&header.value))).collect(),
+            headers: record
+                .headers
+                .iter()
+                .map(|header| (name(header.name), header.value.map(<[u8]>::to_vec)))
+                .collect(),
             timestamp: record.timestamp,
         }
     }

@@ -3,6 +3,7 @@
 use super::groups::{header, join, name, next, open, produce, say};
 use crate::base::{ErrorKind, Offset, TopicName};
 use crate::broker::broker::lock;
+use crate::broker::records::Reading;
 use crate::broker::*;
 use crate::catalog::{Event, Place, Position};
 use std::sync::Arc;
@@ -165,7 +166,10 @@ async fn dead_letters_that_cannot_be_written_hold_nobody_up() {
     while end_of(&broker, "dead") == 0 || broker.describe_group(&name()).await.unwrap().partitions[0].lag > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let (records, _) = broker.records_from("test", ("dead", 0), 0, 1 << 20, Isolation::Committed).await.unwrap();
+    let (records, _) = broker
+        .records_on(&mut Reading::passing(), "test", ("dead", 0), 0, 1 << 20, Isolation::Committed)
+        .await
+        .unwrap();
     assert_eq!((records.len(), header(&records[0], "tidelog-error")), (1, "poison".to_owned()));
     broker.shutdown().await;
 }

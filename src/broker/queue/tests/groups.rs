@@ -72,7 +72,7 @@ pub(super) fn number(record: &Record) -> u64 {
 
 pub(super) fn header(record: &Record, name: &str) -> String {
     let header = record.headers.iter().find(|header| header.name == name.as_bytes()).unwrap();
-    String::from_utf8(header.value.as_ref().unwrap().to_vec()).unwrap()
+    String::from_utf8(header.value.unwrap().to_vec()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,3 +4,4 @@ mod groups;
 mod machine;
 mod power;
 mod unreadable;
+mod weights;

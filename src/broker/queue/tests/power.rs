@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::groups::{join, name, next, number, say};
 use crate::base::{GroupName, Offset, SystemClock, TopicName};
+use crate::broker::records::Reading;
 use crate::broker::*;
 use crate::disk::{Disk, RealDisk, SimDisk, SimOptions};
 use crate::record::{BatchBuilder, BatchOptions};
@@ -55,7 +56,8 @@ fn reader() -> GroupName {
 async fn read_on(broker: &Arc<Broker>, seen: &Seen) {
     loop {
         let at: Offset = broker.positions(&reader(), None).await.first().map_or(0, |position| position.offset);
-        let Ok((records, end)) = broker.records_from("test", ("orders", 0), at, 1 << 20, Isolation::Committed).await
+        let Ok((records, end)) =
+            broker.records_on(&mut Reading::passing(), "test", ("orders", 0), at, 1 << 20, Isolation::Committed).await
         else {
             return;
         };
@@ -74,7 +76,10 @@ async fn read_on(broker: &Arc<Broker>, seen: &Seen) {
 async fn values_of(broker: &Arc<Broker>, topic: &str) -> Vec<u64> {
     let (mut at, mut values) = (0, Vec::new());
     loop {
-        let (records, end) = broker.records_from("test", (topic, 0), at, 1 << 20, Isolation::Committed).await.unwrap();
+        let (records, end) = broker
+            .records_on(&mut Reading::passing(), "test", (topic, 0), at, 1 << 20, Isolation::Committed)
+            .await
+            .unwrap();
         if end == at {
             return values;
         }

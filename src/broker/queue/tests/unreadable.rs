@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::groups::*;
 use crate::base::ErrorKind;
+use crate::broker::records::Reading;
 use crate::broker::*;
 use crate::disk::{Disk, RealDisk};
 use crate::expr::Filter;
@@ -45,8 +46,10 @@ async fn a_queue_group_gets_what_is_before_and_behind_it_and_a_dead_letter_in_it
     while broker.describe_group(&name()).await.unwrap().partitions[0].lag > 0 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let (dead, _) =
-        broker.records_from("test", ("dead-letter.erp", 0), 0, 1 << 20, Isolation::Committed).await.unwrap();
+    let (dead, _) = broker
+        .records_on(&mut Reading::passing(), "test", ("dead-letter.erp", 0), 0, 1 << 20, Isolation::Committed)
+        .await
+        .unwrap();
     assert_eq!(dead.len(), 1);
     assert_eq!((header(&dead[0], "tidelog-source"), dead[0].value.clone()), ("orders/0/4".to_owned(), None));
     let why = "offset 4 cannot be read: record 2 of the batch has 1048576 headers, more than the limit of 4160";
@@ -80,15 +83,17 @@ async fn filters_look_ups_and_verify_tell_it_and_go_on() {
         skip_damaged: false,
     };
     let all = Arc::new(Filter::compile("true").unwrap());
+    let at = |from, skip_damaged| FilterAt { from, skip_damaged, most: 64 << 20 };
     let fetched = broker.fetch(request(0)).await.unwrap();
-    let left = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes, (0, false)).await.unwrap();
+    let left = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes, at(0, false)).await.unwrap();
     assert_eq!((records(left.batches).len(), left.next), (4, Some(4)));
     let fetched = broker.fetch(request(4)).await.unwrap();
-    let told = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes.clone(), (4, false)).await.unwrap_err();
+    let told =
+        broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes.clone(), at(4, false)).await.unwrap_err();
     assert_eq!(told.kind(), ErrorKind::Damaged);
     let said = told.to_string();
     assert!(said.contains("00000000000000000000.log at position ") && said.contains(": offset 4: record 2"), "{said}");
-    let left = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes, (4, true)).await.unwrap();
+    let left = broker.filter(&WorkKey::new(), &all, "orders", 0, fetched.bytes, at(4, true)).await.unwrap();
     let skipped: Vec<_> = left.skipped.iter().map(|skipped| (skipped.from, skipped.to)).collect();
     assert_eq!((records(left.batches).len(), left.next, skipped), (1, None, vec![(4, 5)]));
     assert_eq!(broker.list_offset("orders", 0, OffsetAt::Timestamp(6)).await.unwrap(), (6, -1));

@@ -52,7 +52,10 @@ async fn a_callback_that_is_deleted_after_a_crash_is_not_written_twice() {
         content: Content::default(),
     };
     broker.ask_durable(request).await.unwrap();
-    broker.say(&id, 0, &Word::Reply, &[], Some(bytes::Bytes::from_static(b"yes"))).await.unwrap();
+    broker
+        .say(&id, 0, &Word::Reply, &crate::record::Headers::new(), Some(bytes::Bytes::from_static(b"yes")))
+        .await
+        .unwrap();
     let mut entry = done(&broker, &id).await;
     let source = entry.outcome.as_ref().unwrap().at;
     broker.shutdown().await;

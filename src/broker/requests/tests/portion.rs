@@ -52,7 +52,7 @@ async fn decided_at_once(ids: &[RequestId], words: &[(u32, Word)]) -> (Vec<Recor
     let mut batch = BatchBuilder::new(BatchOptions::default());
     for (number, (step, word)) in words.iter().flat_map(|word| ids.iter().map(move |_| word)).enumerate() {
         let id = &ids[number % ids.len()];
-        let mut record = records::reply(id, *step, word, &[], Some("yes".into()), 5);
+        let mut record = records::reply(id, *step, word, &crate::record::Headers::new(), Some("yes".into()), 5);
         record.offset = number as u64;
         batch.push_record(&record);
     }

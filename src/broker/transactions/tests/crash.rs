@@ -249,6 +249,35 @@ async fn what_was_aborted_is_not_shown_to_who_reads_while_it_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_aborted_is_given_to_no_member_of_a_queue_group() {
+    let sim = SimDisk::new(SimOptions::default());
+    let broker = open(&sim).unwrap();
+    create(&broker, 2, &[]).await;
+    for (number, marker) in [(1, Marker::Abort), (2, Marker::Commit), (3, Marker::Abort), (4, Marker::Commit)] {
+        let identity = broker.begin_transactional(wanted(&TransactionClient::default())).await.unwrap();
+        transact(&broker, identity, (number, 0), marker, &mut Told::default()).await.unwrap();
+    }
+    let join = JoinQueue {
+        group: GroupName::new("workers").unwrap(),
+        settings: None,
+        topics: vec![crate::base::TopicPattern::new("t").unwrap()],
+        filter: None,
+        start: OffsetAt::Beginning,
+        prefetch: 100,
+        client: "test".into(),
+    };
+    let member = broker.join_queue(join).await.unwrap();
+    let mut got = Vec::new();
+    while got.len() < 8 {
+        let handed = tokio::time::timeout(PATIENCE, member.next()).await.expect("nothing comes").unwrap();
+        got.extend(texts(handed.batch));
+    }
+    got.sort();
+    assert_eq!(got, ["2", "2", "2", "2", "4", "4", "4", "4"], "two records in two partitions each");
+    broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_that_is_deleted_takes_along_what_a_transaction_has_for_it() {
     let sim = SimDisk::new(SimOptions::default());
     let broker = open(&sim).unwrap();

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use super::{Bench, PATIENCE, Reply};
 use crate::base::{Bytes, TopicName};
 use crate::broker::{Content, LastWord, LiveResponder, Port};
-use crate::record::Header;
 
 /// Gives the requests that it gets to the test.
 struct Responding(mpsc::UnboundedSender<(u64, Content)>);
@@ -32,9 +31,8 @@ fn responder(bench: &Bench) -> (LiveResponder, mpsc::UnboundedReceiver<(u64, Con
 }
 
 fn said(headers: &[(&'static str, &'static str)], body: impl Into<bytes::Bytes>) -> Content {
-    let header =
-        |(name, value): &(&'static str, &'static str)| Header { name: (*name).into(), value: Some((*value).into()) };
-    Content { headers: headers.iter().map(header).collect(), body: body.into(), hold: None }
+    let headers = headers.iter().map(|(name, value)| (name, Some(value)));
+    Content { headers: headers.collect(), body: body.into(), hold: None }
 }
 
 const EVENTS: &str = "accept: text/event-stream\r\n";
