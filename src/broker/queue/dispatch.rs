@@ -198,7 +198,7 @@ impl Dispatcher {
         let (due, cursor, room, timer) = {
             let now = self.broker.clock.now_ms();
             let machine = lock(&self.partition.machine);
-            (machine.due(now), machine.cursor(), machine.has_room(), machine.next_timer())
+            (machine.due(now), machine.cursor(), machine.has_room(), machine.next_timer(now))
         };
         if let Some(due) = due {
             if due.dead {
@@ -400,7 +400,7 @@ impl Dispatcher {
         // It may have left between the promise and the lease, when there was nothing of it yet to take back. It has not seen
         // this.
         if !lock(&self.group.inside).members.contains_key(&promise.member.id) {
-            self.with(|machine, now| machine.give_back(promise.member.id, now));
+            self.with(|machine, _| machine.give_back(promise.member.id));
         }
     }
 

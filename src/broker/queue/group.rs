@@ -419,7 +419,7 @@ impl QueueGroup {
 
     /// The same, and none of it counts as delivered.
     pub(crate) fn retire(&self, broker: &Broker, id: MemberId) {
-        self.dismiss(broker, id, Machine::give_back);
+        self.dismiss(broker, id, |machine, id, _| machine.give_back(id));
     }
 
     fn dismiss(&self, broker: &Broker, id: MemberId, act: impl Fn(&mut Machine, MemberId, TimestampMs)) {
@@ -471,7 +471,7 @@ impl QueueGroup {
         let settled = self.with(broker, &partition, |machine, now| match verdict {
             Verdict::Ack => machine.ack(id, *from, *to, now),
             Verdict::Nack { delay_ms, .. } => machine.nack(id, (*from, *to), *delay_ms, now),
-            Verdict::Release => machine.release(id, *from, *to, now),
+            Verdict::Release => machine.release(id, *from, *to),
             Verdict::Extend => machine.extend(id, *from, *to, now),
         });
         if *verdict == Verdict::Ack {
@@ -500,7 +500,7 @@ impl QueueGroup {
         }
         let mut inside = lock(&self.inside);
         inside.filter = filter;
-        inside.partitions.retain(|_, partition| !partition.is_closed());
+        inside.let_go(|partition| partition.is_closed());
         for partition in inside.partitions.values() {
             lock(&partition.machine).set_rules(rules.clone());
         }
@@ -528,13 +528,27 @@ impl QueueGroup {
 
     /// Lets go of a topic that is gone.
     pub(crate) fn forget(&self, topic: TopicId) {
-        let mut inside = lock(&self.inside);
-        inside.partitions.retain(|(id, _), partition| {
-            if *id == topic {
-                partition.closed.store(true, Ordering::Release);
-                partition.wake.notify_one();
+        lock(&self.inside).let_go(|partition| partition.place.topic == topic);
+        self.bump();
+    }
+}
+
+impl Inside {
+    /// Partitions are none of the group's any more. What members have out of them does not count for their prefetch.
+    fn let_go(&mut self, which: impl Fn(&QueuePartition) -> bool) {
+        let Self { partitions, members, .. } = self;
+        partitions.retain(|_, partition| {
+            if !which(partition) {
+                return true;
             }
-            *id != topic
+            partition.closed.store(true, Ordering::Release);
+            partition.wake.notify_one();
+            for (id, change) in lock(&partition.machine).abandon() {
+                if let Some(member) = members.get(&id) {
+                    member.out.fetch_add(change, Ordering::AcqRel);
+                }
+            }
+            false
         });
     }
 }

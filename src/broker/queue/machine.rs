@@ -32,6 +32,10 @@ pub(crate) const BURIAL: MemberId = 0;
 /// Failed deliveries of a record that is to be a dead letter for another reason.
 pub(crate) const CONDEMNED: u32 = u32::MAX;
 
+/// When a record is due that was given back: before everything else, and among those given back by offset, so that nothing
+/// behind it overtakes it.
+const RELEASED: TimestampMs = 0;
+
 /// Spans beyond which nothing new is looked at: what waits must be done first.
 pub(crate) const MAX_SPANS: usize = 1_000_000;
 
@@ -198,10 +202,12 @@ impl Machine {
         std::mem::take(&mut self.out)
     }
 
-    /// When something happens by itself: a lease ends, or a record is due.
-    pub(crate) fn next_timer(&self) -> Option<TimestampMs> {
-        let first = |timers: &BTreeSet<(TimestampMs, Offset)>| timers.first().map(|(at, _)| *at);
-        match (first(&self.deadlines), first(&self.dues)) {
+    /// When something happens by itself after `now`: a lease ends, or a record is due. What is due already waits for a member that
+    /// has room, and not for a time.
+    pub(crate) fn next_timer(&self, now: TimestampMs) -> Option<TimestampMs> {
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let due = self.dues.range((now.saturating_add(1), 0)..).next().map(|(at, _)| *at);
+        match (deadline, due) {
             (Some(deadline), Some(due)) => Some(deadline.min(due)),
             (deadline, due) => deadline.or(due),
         }
@@ -353,10 +359,11 @@ impl Machine {
         self.leased(member, from, to, |machine, at, span| machine.fail(at, span, delay_ms, now))
     }
 
-    /// A member gives records back that it has not looked at: they come again at once, and it was no delivery.
-    pub(crate) fn release(&mut self, member: MemberId, from: Offset, to: Offset, now: TimestampMs) -> Settled {
+    /// A member gives records back that it has not handed on: they come again at once, before what comes behind them, and it was
+    /// no delivery.
+    pub(crate) fn release(&mut self, member: MemberId, from: Offset, to: Offset) -> Settled {
         self.leased(member, from, to, |machine, at, span| {
-            machine.put(at, Span { state: State::Waiting { due: now }, ..span });
+            machine.put(at, Span { state: State::Waiting { due: RELEASED }, ..span });
         })
     }
 
@@ -381,18 +388,18 @@ impl Machine {
                 rest += 1;
             }
             if rest < span.end {
-                self.put(rest, Span { state: State::Waiting { due: now }, ..span });
+                self.put(rest, Span { state: State::Waiting { due: RELEASED }, ..span });
             }
         }
     }
 
-    /// A member is gone that has looked at nothing of what it still had.
-    pub(crate) fn give_back(&mut self, member: MemberId, now: TimestampMs) {
+    /// A member is gone that has handed on nothing of what it still had.
+    pub(crate) fn give_back(&mut self, member: MemberId) {
         let held = |span: &Span| matches!(span.state, State::Leased { member: with, .. } if with == member);
         let held: Vec<Offset> = self.spans.iter().filter(|(_, span)| held(span)).map(|(from, _)| *from).collect();
         for from in held {
             if let Some(span) = self.take(from) {
-                self.put(from, Span { state: State::Waiting { due: now }, ..span });
+                self.put(from, Span { state: State::Waiting { due: RELEASED }, ..span });
             }
         }
     }

@@ -9,6 +9,7 @@ mod metrics;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -33,6 +34,7 @@ use connector::Connector;
 pub use error::{CallError, CallFailure};
 use metrics::CallMetrics;
 pub use policy::Policy;
+use watched::{Watching, was_stale};
 
 /// Bytes of an answer that are read at most; a connection with more to say is closed.
 const READ_BYTES: usize = 64 * 1024;
@@ -166,14 +168,22 @@ impl std::fmt::Display for Url {
     }
 }
 
-type HttpClient = Client<HttpsConnector<Connector>, Full<Bytes>>;
+type HttpClient = Client<Watching<HttpsConnector<Connector>>, Full<Bytes>>;
+
+/// What makes the calls.
+struct Clients {
+    /// Keeps connections for the next call.
+    pooled: HttpClient,
+    /// Makes a connection for each call.
+    fresh: HttpClient,
+}
 
 /// Makes calls.
 pub struct Outgoing {
     config: OutgoingConfig,
     authorities: Vec<CertificateDer<'static>>,
     /// Made at the first call: reading the system's certificates takes a while.
-    client: OnceLock<Result<HttpClient, CallError>>,
+    clients: OnceLock<Result<Clients, CallError>>,
     total: Arc<Semaphore>,
     endpoints: Mutex<HashMap<String, Arc<Semaphore>>>,
     metrics: CallMetrics,
@@ -196,7 +206,7 @@ impl Outgoing {
         Ok(Self {
             config,
             authorities,
-            client: OnceLock::new(),
+            clients: OnceLock::new(),
             total,
             endpoints: Mutex::default(),
             metrics: CallMetrics::default(),
@@ -255,7 +265,7 @@ impl Outgoing {
         let late = |what: &str| format!("{endpoint}: {what} within {} ms", allowed.as_millis());
         let busy = |_| CallError::busy(late("no turn among the calls that are under way"));
         let _turn = timeout_at(deadline, self.turn(&address, &endpoint)).await.map_err(busy)?;
-        let client = self.client.get_or_init(|| self.build()).as_ref().map_err(CallError::clone)?;
+        let clients = self.clients.get_or_init(|| self.build()).as_ref().map_err(CallError::clone)?;
         let length = HeaderValue::from(call.body.len());
         let mut request = Request::new(Full::new(call.body));
         *request.method_mut() = Method::POST;
@@ -265,7 +275,12 @@ impl Outgoing {
         request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
         // Of an empty body it would not be said, and some ask for it.
         request.headers_mut().insert(header::CONTENT_LENGTH, length);
-        let answered = timeout_at(deadline, client.request(request)).await;
+        let mut answered = timeout_at(deadline, clients.pooled.request(request.clone())).await;
+        if let Ok(Err(error)) = &answered
+            && was_stale(error)
+        {
+            answered = timeout_at(deadline, clients.fresh.request(request)).await;
+        }
         let response = answered
             .map_err(|_| CallError::timed_out(late("no answer")))?
             .map_err(|error| CallError::of_client(&error))?;
@@ -302,7 +317,7 @@ impl Outgoing {
         turns
     }
 
-    fn build(&self) -> Result<HttpClient, CallError> {
+    fn build(&self) -> Result<Clients, CallError> {
         let mut roots = rustls::RootCertStore::empty();
         let (found, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let (own, _) = roots.add_parsable_certificates(self.authorities.iter().cloned());
@@ -318,13 +333,16 @@ impl Outgoing {
         let connector = Connector::new(self.config.policy.clone(), self.config.connect_timeout);
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(IDLE)
-            .http1_max_buf_size(HEAD_BYTES)
-            .build(connector);
-        Ok(client)
+        let connector = Watching(connector);
+        let client = |idle: usize| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIME)
+                .pool_max_idle_per_host(idle)
+                .http1_max_buf_size(HEAD_BYTES)
+                .build(connector.clone())
+        };
+        Ok(Clients { pooled: client(IDLE), fresh: client(0) })
     }
 }
 

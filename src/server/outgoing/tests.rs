@@ -242,6 +242,38 @@ async fn a_huge_head_is_refused() {
     assert_eq!(error.failure, CallFailure::Broken, "{error}");
 }
 
+/// A peer may close an idle connection at any time, also just as it is used again.
+#[tokio::test]
+async fn a_call_that_meets_a_connection_closed_meanwhile_is_made_again_on_a_new_one() {
+    // It answers one call on each connection, and hangs up at the next.
+    let (address, connections) = endpoint(|stream| says(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
+    let calls = outgoing("127.0.0.1");
+    for made in 1..=20 {
+        let reply = calls.call(call(format!("http://{address}/"), LONG)).await.unwrap();
+        assert!(reply.is_success(), "call {made}");
+    }
+    assert!(connections.load(Ordering::SeqCst) <= 20);
+    // The first call on a connection has been seen, and is not made again.
+    let (address, connections) = endpoint(async |stream: TcpStream| drop(stream)).await;
+    let error = calls.call(call(format!("http://{address}/"), LONG)).await.unwrap_err();
+    assert_eq!((error.failure, connections.load(Ordering::SeqCst)), (CallFailure::Broken, 1), "{error}");
+}
+
+#[tokio::test]
+async fn a_call_whose_answer_has_begun_is_not_made_again() {
+    let (address, connections) = endpoint(async |mut stream: TcpStream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n{}") && stream.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {}
+        let _ = stream.write_all(b"HTTP/1.1 200 O").await;
+    })
+    .await;
+    let calls = outgoing("127.0.0.1");
+    assert!(calls.call(call(format!("http://{address}/"), LONG)).await.unwrap().is_success());
+    let error = calls.call(call(format!("http://{address}/"), LONG)).await.unwrap_err();
+    assert_eq!((error.failure, connections.load(Ordering::SeqCst)), (CallFailure::Broken, 1), "{error}");
+}
+
 #[tokio::test]
 async fn an_endpoint_says_when_to_come_again() {
     for (header, after) in [

@@ -1,6 +1,8 @@
 //! How many records are in which state.
 
-use super::{Counts, Machine, State};
+use std::collections::HashMap;
+
+use super::{Counts, Machine, MemberId, RELEASED, Span, State};
 use crate::base::Offset;
 
 impl Machine {
@@ -24,5 +26,17 @@ impl Machine {
     /// Records at or above the cursor and below `end` that are done, as was read at the start.
     pub(crate) fn known_done_below(&self, end: Offset) -> u64 {
         self.known_done.range(..end).map(|(from, to)| to.min(&end) - from).sum()
+    }
+
+    /// Nobody is to settle anything here any more: nobody has a record out. By how much those of each member shrink.
+    pub(crate) fn abandon(&mut self) -> HashMap<MemberId, i64> {
+        let leased = |span: &Span| matches!(span.state, State::Leased { .. });
+        let held: Vec<Offset> = self.spans.iter().filter(|(_, span)| leased(span)).map(|(from, _)| *from).collect();
+        for from in held {
+            if let Some(span) = self.take(from) {
+                self.put(from, Span { state: State::Waiting { due: RELEASED }, ..span });
+            }
+        }
+        self.take_out()
     }
 }

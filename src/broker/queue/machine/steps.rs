@@ -2,7 +2,7 @@
 
 use crate::base::{Offset, TimestampMs};
 
-use super::{CONDEMNED, Machine, State};
+use super::{CONDEMNED, Machine, RELEASED, State};
 
 impl Machine {
     /// The clock has made so many steps, in milliseconds, since the server started. Leases and back-offs are spans, so they end
@@ -24,7 +24,7 @@ impl Machine {
                 }
                 State::Waiting { due } => {
                     let failed = span.failed > 0 && span.failed != CONDEMNED;
-                    if failed || *due <= before {
+                    if *due != RELEASED && (failed || *due <= before) {
                         *due = due.saturating_add(step);
                     }
                     if failed {

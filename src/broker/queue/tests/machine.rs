@@ -48,7 +48,7 @@ fn a_record_is_one_members_until_it_is_acked_nacked_or_its_time_is_over() {
     assert_eq!(machine.ack(A, 0, 5, 1).lost, 0);
     assert_eq!(machine.nack(A, (5, 6), None, 1).settled, 1);
     assert_eq!(machine.due(10), None);
-    assert_eq!(machine.next_timer(), Some(11));
+    assert_eq!(machine.next_timer(10), Some(11));
     assert_eq!(redeliver(&mut machine, B, 11), Some((5, 6, 1)));
     // Extended, the lease of 6 outlives that of 7 to 9.
     machine.extend(A, 6, 7, 50);
@@ -102,7 +102,7 @@ fn the_wait_doubles_up_to_its_bound_and_the_last_failure_makes_a_dead_letter() {
     let mut now = 0;
     for wait in [10, 20, 25, 25] {
         machine.nack(A, (0, 1), None, now);
-        assert_eq!(machine.next_timer(), Some(now + wait));
+        assert_eq!(machine.next_timer(now), Some(now + wait));
         now += wait;
         assert!(!machine.due(now).unwrap().dead);
         redeliver(&mut machine, A, now).unwrap();
@@ -122,8 +122,48 @@ fn of_what_a_lost_member_had_only_the_first_counts_as_delivered() {
     assert_eq!(redeliver(&mut machine, A, 5), Some((4, 6, 0)));
     assert_eq!(redeliver(&mut machine, A, 15), Some((3, 4, 1)));
     // Given back by hand, none counts.
-    machine.release(A, 0, 6, 20);
+    machine.release(A, 0, 6);
     assert_eq!(redeliver(&mut machine, B, 20), Some((0, 3, 0)));
+}
+
+/// Whatever the order in which they are given back, and whatever else has become due meanwhile.
+#[test]
+fn records_that_are_given_back_come_again_first_in_the_order_of_the_log_and_were_not_delivered() {
+    for seed in 0..200 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let ordered_by_key = seed % 2 == 0;
+        let rules = QueueSettings { ordered_by_key, max_deliveries: 1, ..rules() };
+        let mut machine = Machine::new(rules, None, 0);
+        let (mut now, mut leased) = (1_000, Vec::new());
+        // One that was delayed is due in between, and is no reason to overtake.
+        machine.admit(Seen { deliver_at: Some(now + 5), ..seen(0) }, A, now);
+        for offset in 1..20 {
+            let key = ordered_by_key.then_some(offset);
+            if machine.admit(Seen { key, ..seen(offset) }, if random.bool() { A } else { B }, now) {
+                leased.push(offset);
+            }
+        }
+        let mut given_back: Vec<u64> = leased.clone();
+        random.shuffle(&mut given_back);
+        given_back.truncate(random.usize(1..=leased.len()));
+        for &offset in &given_back {
+            now += random.i64(0..10);
+            for member in [A, B] {
+                machine.release(member, offset, offset + 1);
+            }
+        }
+        now += 100;
+        let left = leased.len() - given_back.len();
+        assert_eq!(machine.next_timer(now), (left > 0).then_some(1_100), "what is due waits for no time");
+        given_back.sort_unstable();
+        let mut again = Vec::new();
+        while let Some((from, to, failed)) = redeliver(&mut machine, A, now) {
+            assert_eq!(failed, 0, "seed {seed}");
+            again.extend(from..to);
+        }
+        assert_eq!(again.pop(), Some(0), "seed {seed}: the delayed one comes behind them");
+        assert_eq!(again, given_back, "seed {seed}");
+    }
 }
 
 #[test]
@@ -155,7 +195,7 @@ fn delayed_skipped_and_vanished_records() {
     assert!(machine.admit(Seen { deliver_at: Some(-5), ..seen(9) }, A, 0));
     assert_eq!((machine.floor(), machine.cursor()), (3, 10));
     assert!(machine.is_done(4) && machine.is_done(7) && !machine.is_done(9));
-    assert_eq!(machine.next_timer(), Some(100));
+    assert_eq!(machine.next_timer(0), Some(100));
     assert_eq!(redeliver(&mut machine, A, 500), Some((3, 4, 0)));
     machine.forget_below(9, 500);
     assert_eq!(machine.floor(), 9);
@@ -164,7 +204,7 @@ fn delayed_skipped_and_vanished_records() {
     let begin = [skipped, skipped, skipped, gone, Some(Processed::NotWanted), gone, gone, gone, gone];
     assert_eq!(endings(&machine), [&begin[..], &[None, None]].concat());
     // What is gone from the log when it is due again is done.
-    machine.release(A, 9, 10, 600);
+    machine.release(A, 9, 10);
     let due = machine.due(600).unwrap();
     machine.lease_due(due, (&[], &[9]), A, 600);
     assert_eq!(machine.floor(), 10);
@@ -372,11 +412,11 @@ fn leases_and_back_offs_move_along_with_steps_of_the_clock_and_delays_do_not() {
         }
         assert!(!machine.admit(Seen { deliver_at: Some(at + 500), ..seen(3) }, A, at));
         machine.nack(A, (0, 1), None, at);
-        machine.release(A, 1, 2, at);
+        machine.release(A, 1, 2);
         let now = at + 5 + step;
         machine.follow(now, 77 + step);
         assert_eq!(machine.expire(now), 0);
-        assert_eq!(machine.due(now).map(|due| due.from), Some(if step > 0 { 3 } else { 1 }), "what was due still is");
+        assert_eq!(machine.due(now).map(|due| due.from), Some(1), "what was given back still is due first");
         let mut due = Vec::new();
         while let Some((from, to, _)) = redeliver(&mut machine, B, now) {
             due.extend(from..to);
