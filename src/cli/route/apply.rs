@@ -1,5 +1,6 @@
 //! `tidelog route apply`: a file of routes, as a whole.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tidelog::base::TopicName;
 use tidelog::client::{ResetPoint, RouteChange, RouteChangeKind, RouteDescription, RoutePoint};
-use tidelog::route::Mistake;
+use tidelog::route::{Mistake, RouteSpec};
 
 use super::super::connection::ServerArgs;
 use super::super::failure::Failure;
@@ -40,7 +41,7 @@ pub struct ApplyArgs {
 pub async fn run(args: ApplyArgs, json: bool, server: &ServerArgs) -> Result<(), Failure> {
     let text = file::text(&args.file)?;
     // Mistakes are told without a server too.
-    tidelog::route::read(&text).map_err(|mistakes| file::complain(&args.file, &mistakes))?;
+    let specs = tidelog::route::read(&text).map_err(|mistakes| file::complain(&args.file, &mistakes))?;
     let admin = server.connect().await?.admin();
     let applied = admin.apply_routes(text, args.dry_run, args.prune).await?;
     if !applied.mistakes.is_empty() {
@@ -56,7 +57,34 @@ pub async fn run(args: ApplyArgs, json: bool, server: &ServerArgs) -> Result<(),
     for change in &applied.changes {
         if json { json_line(&mut out, change, args.dry_run)? } else { line(&mut out, change, args.dry_run)? }
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    for change in &applied.changes {
+        if let Some(note) = specs.iter().find(|spec| spec.name.as_str() == change.name).and_then(|spec| apart(spec, change)) {
+            output::complain(&note);
+        }
+    }
+    Ok(())
+}
+
+/// What is to be said of a route that puts parts together and reads them from several partitions.
+fn apart(spec: &RouteSpec, change: &RouteChange) -> Option<String> {
+    spec.aggregate.as_ref()?;
+    let name = &spec.name;
+    let topics: BTreeSet<&str> = change.from.iter().map(|point| point.topic.as_str()).collect();
+    let wild = spec.from.iter().any(|pattern| pattern.exact().is_none());
+    if topics.len() > 1 || spec.from.len() > 1 || wild {
+        return Some(format!(
+            "route {name}: parts of a whole meet only in one partition of one topic, and it reads several topics: parts of a whole \
+             must come in the same topic, with the same key"
+        ));
+    }
+    (change.from.len() > 1).then(|| {
+        let topic = topics.first().copied().unwrap_or_default();
+        format!(
+            "route {name}: parts of a whole meet only in one partition, and {topic} has {}: give parts of a whole the same key",
+            change.from.len()
+        )
+    })
 }
 
 fn word(kind: RouteChangeKind) -> &'static str {
