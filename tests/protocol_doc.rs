@@ -162,7 +162,7 @@ fn made() -> Made {
     made.frame("subscribe", 0, 6, &subscribe, &[]);
     let subscribed = SubscribeOk { subscription: 1, log_start: 0, stable_end: 1 };
     made.frame("subscribe-ok", flags::RESPONSE, 6, &subscribed, &[]);
-    let delivery = Delivery { subscription: 1, next_offset: 1, stable_end: 1, skipped: Vec::new() };
+    let delivery = Delivery { subscription: 1, next_offset: 1, stable_end: 1, skipped: Vec::new(), unanswered: 0, reason: None };
     made.frame("delivery", flags::PUSH, 1, &delivery, &batch());
     made.frame("credit", 0, 0, &Credit { subscription: 1, records: 1, bytes: batch().len() as u64 }, &[]);
     made.frame("fetch-beyond", 0, 7, &fetch(9), &[]);

@@ -10,7 +10,7 @@ use crate::record::{BatchBuilder, BatchError, BatchHeader, BatchOptions, Batches
 
 use super::opened::{Next, Opened, Unreadable};
 use super::work::{Portion, WorkKey};
-use super::{Broker, BrokerError, Skipped};
+use super::{Broker, BrokerError, Skipped, Unanswered};
 
 /// What a filter left over.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Filtered {
     pub skipped: Vec<Skipped>,
     /// The first record takes so many bytes, more than there is room for. Nothing was done.
     pub larger: Option<usize>,
+    /// What the filter had no answer for.
+    pub unanswered: Unanswered,
 }
 
 /// What is to be filtered of batches, and how.
@@ -80,6 +82,7 @@ impl Broker {
             unreadable: Vec::new(),
             until: None,
         };
+        let mut unanswered = Unanswered::default();
         loop {
             let portion = move |portion| {
                 let done = left.portion(portion);
@@ -87,7 +90,10 @@ impl Broker {
             };
             let done;
             (left, done) = self.workers.run(key, portion).await?;
-            self.count(&std::mem::take(&mut left.counts));
+            let counts = std::mem::take(&mut left.counts);
+            self.count(&counts);
+            unanswered.records += counts.failed;
+            unanswered.reason = unanswered.reason.or(counts.reason);
             if done.map_err(damaged)? {
                 break;
             }
@@ -109,7 +115,7 @@ impl Broker {
             1 => left.out.swap_remove(0),
             _ => left.out.concat().into(),
         };
-        Ok(Filtered { batches, next, skipped, larger: left.larger })
+        Ok(Filtered { batches, next, skipped, larger: left.larger, unanswered })
     }
 
     /// Asks a filter about records, from the front, as many as fit a portion, one at least: whether each matches. The records
@@ -151,6 +157,8 @@ impl Broker {
 struct Counts {
     asked: u64,
     failed: u64,
+    /// Why, of the first.
+    reason: Option<String>,
     /// Values that were parsed.
     parsed: u64,
 }
@@ -162,6 +170,7 @@ impl Counts {
         filter.ask(&input, &mut self.parsed).unwrap_or_else(|error| {
             tracing::trace!(topic, partition, offset = record.offset, %error, "a filter had no answer");
             self.failed += 1;
+            self.reason.get_or_insert_with(|| error.to_string());
             false
         })
     }

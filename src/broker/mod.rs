@@ -86,7 +86,7 @@ pub use transactions::{BeginTransactional, Held, Producer, ProducerLook, Transac
 pub use crate::base::Isolation;
 pub use types::{
     AckLevel, BrokerConfig, FetchRequest, Fetched, Marked, NewTopic, OffsetAt, PartitionDescription,
-    PartitionEnds, Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary,
+    PartitionEnds, Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary, Unanswered,
 };
 pub use work::{Portion, WorkKey};
 

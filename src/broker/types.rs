@@ -308,6 +308,17 @@ pub struct Fetched {
     pub skipped: Vec<Skipped>,
     /// The first batch has so many bytes, more than the reader has said it may have; it was not read.
     pub needs: Option<usize>,
+    /// What the filter had no answer for.
+    pub unanswered: Unanswered,
+}
+
+/// Records for which a filter had no answer, and so did not want.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unanswered {
+    /// How many.
+    pub records: u64,
+    /// Why it had none for the first of them.
+    pub reason: Option<String>,
 }
 
 /// A damaged range that was passed over.

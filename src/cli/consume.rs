@@ -1,5 +1,6 @@
 //! `tidelog consume`: records from any point of the log, once or for as long as they come.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::time::Duration;
 
@@ -196,6 +197,8 @@ pub struct Printer {
     records: u64,
     bytes: u64,
     progress: Progress,
+    /// It was told that a filter had no answer.
+    told: Cell<bool>,
 }
 
 impl Printer {
@@ -207,6 +210,7 @@ impl Printer {
             records: 0,
             bytes: 0,
             progress: Progress::new(Unit::Records, args.max, "reading"),
+            told: Cell::new(false),
         }
     }
 
@@ -262,6 +266,13 @@ impl Printer {
     }
 
     fn tell_skipped(&self, consumer: &mut Consumer) {
+        if let (records @ 1.., reason) = consumer.unanswered()
+            && !self.told.replace(true)
+        {
+            let records = output::count(records, "record");
+            let reason = reason.unwrap_or("no reason is known");
+            self.progress.complain(&format!("the filter had no answer for {records} so far, which are left out: {reason}"));
+        }
         for gap in consumer.skipped() {
             self.progress.complain(&format!(
                 "{}/{}: passed over offsets {} to {}: {}",

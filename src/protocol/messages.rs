@@ -484,6 +484,10 @@ pub struct Delivery {
     pub stable_end: u64,
     /// Damaged ranges that were passed over.
     pub skipped: Vec<Skipped>,
+    /// Records that the filter had no answer for, and so passed over.
+    pub unanswered: u64,
+    /// Why, of the first of them.
+    pub reason: Option<String>,
 }
 
 impl Message for Delivery {

@@ -80,6 +80,7 @@ pub struct Consumer {
     following: Option<Following>,
     current: Option<Reading>,
     skipped: Vec<SkippedRange>,
+    unanswered: (u64, Option<String>),
     skip_damaged: bool,
     left: u64,
 }
@@ -118,12 +119,17 @@ impl Consumer {
         max_records: u64,
         skip_damaged: bool,
     ) -> Self {
-        Self { parts, events, following, current: None, skipped: Vec::new(), left: max_records, skip_damaged }
+        Self { parts, events, following, current: None, skipped: Vec::new(), unanswered: (0, None), left: max_records, skip_damaged }
     }
 
     /// The next record; `None` when there will be none. May be dropped while it waits.
     pub async fn next(&mut self) -> Option<Result<ConsumedRecord, ClientError>> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// Records so far that the filter had no answer for (no such field, no JSON), and so passed over; and why, of the first.
+    pub fn unanswered(&self) -> (u64, Option<&str>) {
+        (self.unanswered.0, self.unanswered.1.as_deref())
     }
 
     /// The damaged ranges that were passed over so far, in the order met; the first 10 000 of them.
@@ -162,6 +168,10 @@ impl Consumer {
             return;
         }
         part.position.stable_end = part.position.stable_end.max(chunk.delivery.stable_end);
+        self.unanswered.0 += chunk.delivery.unanswered;
+        if self.unanswered.1.is_none() {
+            self.unanswered.1.clone_from(&chunk.delivery.reason);
+        }
         for skipped in &chunk.delivery.skipped {
             if self.skipped.len() == SKIPPED_RANGES {
                 break;

@@ -165,6 +165,7 @@ async fn filtered(
     }
     (fetched.bytes, fetched.next_offset) = (left.batches, left.next.unwrap_or(fetched.next_offset));
     fetched.skipped.extend(left.skipped);
+    fetched.unanswered = left.unanswered;
     Ok(None)
 }
 

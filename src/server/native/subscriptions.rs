@@ -23,6 +23,8 @@ use crate::server::tasks;
 const DELIVERY_BYTES: usize = 1024 * 1024;
 /// How long one wait for new records lasts before it is begun again.
 const WAIT: Duration = Duration::from_secs(60);
+/// Characters of a filter's reason.
+const REASON_CHARS: usize = 200;
 /// What a delivery weighs in the budget beside its batches.
 const DELIVERY_OVERHEAD: usize = 256;
 
@@ -174,7 +176,7 @@ async fn deliver(
             Ok(read) => read,
             Err(refusal) => return refusal,
         };
-        let Fetched { bytes: payload, next_offset, stable_end, skipped, .. } = fetched;
+        let Fetched { bytes: payload, next_offset, stable_end, skipped, unanswered, .. } = fetched;
         let nothing = payload.is_empty() && skipped.is_empty() && next_offset == position;
         if nothing && told_end {
             continue;
@@ -186,11 +188,17 @@ async fn deliver(
         // Where nothing can be read although the end is further, only a change helps: wait for it, do not spin.
         told_end = nothing || position >= stable_end;
         skipped.retain(|skipped| skipped.from < next_offset);
-        let message = Delivery { subscription: id, next_offset, stable_end, skipped };
+        let (unanswered, reason) = (unanswered.records, unanswered.reason.map(shortened));
+        let message = Delivery { subscription: id, next_offset, stable_end, skipped, unanswered, reason };
         if let Err(refusal) = session.push(Kind::Delivery, id, Answer { message, payload, grant: Some(grant) }).await {
             return refusal;
         }
     }
+}
+
+/// A reason as it is sent.
+fn shortened(reason: String) -> String {
+    reason.chars().take(REASON_CHARS).collect()
 }
 
 /// Counts itself in a gauge while it lives.
