@@ -80,7 +80,7 @@ impl BrokerError {
         TopicName::new(topic).map_or_else(Self::from, |topic| Self::of_log(&topic, 0, error))
     }
 
-    pub(crate) fn out_of_range(message: String, range: (Offset, Offset)) -> Self {
+    pub fn out_of_range(message: String, range: (Offset, Offset)) -> Self {
         Self { range: Some(range), ..Self::new(ErrorKind::OffsetOutOfRange, message) }
     }
 

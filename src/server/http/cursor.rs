@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::answer::Caller;
 use super::problem::Problem;
-use crate::base::{ErrorKind, Isolation, Offset, PartitionId, StartAt, TimestampMs, TopicId, TopicName, limits};
+use crate::base::{Isolation, Offset, PartitionId, StartAt, TimestampMs, TopicId, TopicName, limits};
 use crate::broker::{BrokerError, OffsetAt};
 
 /// Partitions that one reader may read together: as many as a topic may have.
@@ -121,7 +121,7 @@ impl Cursor {
                             "topic '{topic}' partition {partition}: offset {offset} is out of range: the log has {begin} to \
                              {end} (end not included)"
                         );
-                        return Err(BrokerError::new(ErrorKind::OffsetOutOfRange, message).into());
+                        return Err(BrokerError::out_of_range(message, (begin, end)).into());
                     }
                     offset
                 }

@@ -211,7 +211,7 @@ async fn a_body_is_a_record_with_key_and_headers_and_is_read_back() {
         json!({ "content-type": "application/json", "tenant": "eu", "ce_type": "order.created" })
     );
     assert_eq!((&records[1]["key"], &records[1]["value"]), (&json!("o-2"), &json!({ "base64": "/wA=" })));
-    assert_eq!(read["next"], "0:2");
+    assert_eq!(place(read["next"].as_str().unwrap()), "0:2,*");
     bench.server.stop().await;
 }
 
@@ -244,7 +244,7 @@ async fn lists_and_lines_of_records_are_appended_in_order() {
         "GET /topics/orders HTTP/1.1\r\nhost: localhost\r\naccept: application/x-ndjson\r\nconnection: close\r\n\r\n",
     );
     let lines = lines.await;
-    assert!(lines.head.contains("tidelog-next: 0:5"), "{lines:?}");
+    assert!(lines.head.contains(":5,*"), "{lines:?}");
     // What was read can be written again, as it is.
     bench.post("/topics/copy", "content-type: application/x-ndjson; charset=utf-8\r\n", &lines.body).await.ok();
     let (one, two) = (bench.get("/topics/orders").await.ok(), bench.get("/topics/copy").await.ok());
