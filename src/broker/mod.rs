@@ -34,6 +34,7 @@ mod records;
 mod requests;
 mod routes;
 mod scrub;
+mod settled;
 mod storage;
 mod stream;
 mod task;
@@ -74,6 +75,7 @@ pub use routes::{
     Trouble,
 };
 pub use scrub::PartitionDamage;
+pub use settled::SETTLE;
 pub use stream::{
     ConsumerBeat, ConsumerJoin, ConsumerLook, ConsumerMember, ConsumerShare, Epoch, JoinStream, MemberError,
     StreamBeat, StreamJoined, StreamPartition, StreamShare,

@@ -71,6 +71,10 @@ pub struct ReadAt {
 }
 
 impl PartitionReader {
+    pub(super) fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
     /// Where the partition begins and ends now. [`PartitionReader::changed`] returns for what changes from here on.
     ///
     /// # Errors
@@ -103,8 +107,9 @@ impl PartitionReader {
                 Isolation::Committed => ends.committed,
                 Isolation::Uncommitted => ends.stable,
             };
-            // Between `end` and the stable end lies an open transaction: nothing to read, and no error.
-            let read = match (ends.log_start.max(end)..=ends.stable).contains(&offset) {
+            // Behind `end` lies an open transaction, or what was acknowledged and is not synced: nothing to read yet, and no
+            // error.
+            let read = match (ends.log_start.max(end)..=ends.written).contains(&offset) {
                 true => Ok(ReadChunk { bytes: Bytes::new(), next_offset: offset }),
                 false => read(log, offset, at.max_bytes, end).await,
             };
@@ -143,7 +148,7 @@ impl PartitionReader {
     /// As [`PartitionReader::look`].
     pub fn is_at_end(&mut self, offset: Offset) -> Result<bool, BrokerError> {
         let ends = self.look()?;
-        Ok((ends.log_start.max(ends.committed)..=ends.stable).contains(&offset))
+        Ok((ends.log_start.max(ends.committed)..=ends.written).contains(&offset))
     }
 
     /// Reads what is there of what is committed. In the place of batches of aborted transactions, and of markers, there
@@ -186,7 +191,12 @@ pub(super) fn ends_of(log: &LogHandle) -> PartitionEnds {
 }
 
 fn ends(log: &PartitionLog) -> PartitionEnds {
-    PartitionEnds { log_start: log.start_offset(), stable: log.stable_end(), committed: log.committed_end() }
+    PartitionEnds {
+        log_start: log.start_offset(),
+        stable: log.stable_end(),
+        committed: log.committed_end(),
+        written: log.written_end(),
+    }
 }
 
 /// What readers of committed records are to see of these batches: empty ones in the place of those that are none for them.

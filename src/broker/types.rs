@@ -279,6 +279,8 @@ pub struct PartitionEnds {
     pub stable: Offset,
     /// And no transaction is open below this.
     pub committed: Offset,
+    /// Everything below is written; from the stable end on readers do not see it yet.
+    pub written: Offset,
 }
 
 /// What was read, as it lies in the log.

@@ -23,6 +23,7 @@ mod librdkafka;
 mod metrics;
 mod producing;
 mod refusing;
+mod settled;
 mod talking;
 mod topics;
 mod transacting;

@@ -197,7 +197,7 @@ impl Broker {
             return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
         }
         if terms == Terms::Forward {
-            let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.stable_end()));
+            let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.written_end()));
             if commit.offset > end {
                 let message = format!(
                     "position {} in {}/{} is behind the partition's end, {end}",

@@ -182,6 +182,7 @@ impl Broker {
                 continue;
             }
             let number = partition.place.partition;
+            self.settled(partition.topic.as_str(), number).await?;
             let topic = self.topic(partition.topic.as_str())?;
             let (start, end) = topic.partition(number)?.log()?.with(|log| (log.start_offset(), log.committed_end()));
             let to = match reset.to {
@@ -252,7 +253,7 @@ impl Broker {
 
 fn describe(topic: &Topic, partition: &QueuePartition) -> Result<GroupPartition, BrokerError> {
     let number = partition.place.partition;
-    let end = topic.partition(number)?.log().map(|log| log.with(|log| log.stable_end()));
+    let end = topic.partition(number)?.log().map(|log| log.with(|log| log.written_end()));
     let machine = lock(&partition.machine);
     let trouble = end.as_ref().err().map(ToString::to_string);
     let end = end.unwrap_or_else(|_| machine.cursor());

@@ -342,9 +342,12 @@ impl Broker {
             }
             for partition in 0..topic.partitions {
                 if !has.contains(&(topic.name.clone(), partition)) {
-                    // One that is offline begins, should it come back, at its beginning.
-                    let at = self.list_offset(topic.name.as_str(), partition, start).await;
-                    starts.push(((topic.id, partition), at.map_or(0, |(offset, _)| offset)));
+                    let at = match self.list_offset(topic.name.as_str(), partition, start).await {
+                        Err(error) if error.kind() == ErrorKind::TimedOut => return Err(error),
+                        // One that is offline begins, should it come back, at its beginning.
+                        found => found.map_or(0, |(offset, _)| offset),
+                    };
+                    starts.push(((topic.id, partition), at));
                 }
             }
         }

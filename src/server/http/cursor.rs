@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::answer::Caller;
 use super::problem::Problem;
 use crate::base::{ErrorKind, Offset, PartitionId, StartAt, TimestampMs, TopicName};
-use crate::broker::{OffsetAt, Opened, PartitionReader, Portion, ReadAt, Unreadable};
+use crate::broker::{OffsetAt, Opened, PartitionReader, Portion, ReadAt, SETTLE, Unreadable};
 use crate::expr::Filter;
 use crate::record::json::{Headers, RecordLine, Text};
 use crate::server::budget::Grant;
@@ -162,6 +162,14 @@ impl Reading {
         wait: Duration,
     ) -> Result<(Vec<Line>, Option<Grant>), Problem> {
         let deadline = Instant::now() + wait;
+        if wait.is_zero() {
+            // Who does not wait gets all that was acknowledged to anyone.
+            let until = Instant::now() + SETTLE;
+            let reach = if self.filter.is_none() { max as Offset } else { Offset::MAX };
+            for (reader, (_, offset)) in self.readers.iter_mut().zip(&self.cursor.0) {
+                reader.settle(offset.saturating_add(reach), until).await?;
+            }
+        }
         loop {
             let (lines, grant, at_end) = self.there(caller, max).await?;
             if !lines.is_empty() {

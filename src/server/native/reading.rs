@@ -55,6 +55,10 @@ pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer
         max_wait,
         skip_damaged: request.skip_damaged,
     };
+    // Who does not wait for more gets all that was acknowledged to anyone.
+    if max_wait.is_zero() {
+        session.shared.broker.settle(want.topic, want.partition, want.offset.saturating_add(1)).await?;
+    }
     loop {
         let (mut fetched, mut grant) = read(&session, want).await?;
         if let Some(filter) = &filter {

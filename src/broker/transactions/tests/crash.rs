@@ -242,7 +242,7 @@ async fn what_was_aborted_is_not_shown_to_who_reads_while_it_is_deleted() {
     let mut waiting = Box::pin(broker.fetch(request));
     let begun = futures_util::poll!(&mut waiting);
     assert!(begun.is_pending());
-    broker.delete_records("t", 0, None).await.unwrap();
+    broker.delete_records("t", 0, None, SETTLE).await.unwrap();
     let texts = waiting.await.map_or_else(|_| Vec::new(), |fetched| texts(fetched.bytes));
     assert_eq!(texts, [""; 0], "it was aborted");
     broker.shutdown().await;
