@@ -176,7 +176,8 @@ pub enum Event {
     },
 }
 
-/// What a value in the journal and in the view is. Append variants only.
+/// What a value in the journal and in the view is. Append variants only. `TransactionAt` is `TransactionOf` with the leader epoch of
+/// each of its positions.
 #[derive(Debug, Serialize, Deserialize)]
 enum Stored {
     TopicCreated(TopicEntry),
@@ -195,6 +196,8 @@ enum Stored {
     ConsumerSet { group: GroupName, member: String, entry: MemberEntry, consumer: ConsumerEntry },
     ReceiptSet(ReceiptEntry),
     TransactionOf { entry: TransactionEntry, client: TransactionClient, open_ms: u64 },
+    PositionAt { place: Place, position: Position, leader_epoch: u32 },
+    TransactionAt { entry: TransactionEntry, client: TransactionClient, open_ms: u64, epochs: Vec<Option<u32>> },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -364,7 +367,10 @@ impl Event {
             Self::TopicPurged { .. } => return Ok(vec![(self.key(), None)]),
             Self::ProducerIdsReserved { up_to } => Stored::ProducerIdsReserved { up_to },
             Self::GroupDeclared(entry) => Stored::GroupDeclared(entry),
-            Self::PositionSet { place, position: Some(position) } => Stored::PositionSet { place, position },
+            Self::PositionSet { place, position: Some(position) } => match position.leader_epoch {
+                None => Stored::PositionSet { place, position },
+                Some(leader_epoch) => Stored::PositionAt { place, position, leader_epoch },
+            },
             Self::ChunkSet { place, number, chunk: Some(chunk) } => Stored::ChunkSet { place, number, chunk },
             Self::MemberSet { group, member, entry: Some(mut entry) } => match entry.consumer.take() {
                 None => Stored::MemberSet { group, member, entry },
@@ -374,7 +380,11 @@ impl Event {
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
             Self::TransactionSet { entry: Some(mut entry), .. } => {
+                let epochs: Vec<_> = entry.positions.iter().map(|(_, position)| position.leader_epoch).collect();
                 match (std::mem::take(&mut entry.client), std::mem::take(&mut entry.open_ms)) {
+                    (client, open_ms) if epochs.iter().any(Option::is_some) => {
+                        Stored::TransactionAt { entry, client, open_ms, epochs }
+                    }
                     (client, 0) if client == TransactionClient::default() => Stored::TransactionSet(entry),
                     (client, open_ms) => Stored::TransactionOf { entry, client, open_ms },
                 }
@@ -426,6 +436,17 @@ impl Event {
             Stored::PushSet(entry) => Self::PushSet(entry),
             Stored::ReceiptSet(entry) => Self::ReceiptSet { place: entry.place.clone(), entry: Some(entry) },
             Stored::TransactionOf { entry, client, open_ms } => {
+                let entry = TransactionEntry { client, open_ms, ..entry };
+                Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
+            }
+            Stored::PositionAt { place, position, leader_epoch } => {
+                let leader_epoch = Some(leader_epoch);
+                Self::PositionSet { place, position: Some(Position { leader_epoch, ..position }) }
+            }
+            Stored::TransactionAt { mut entry, client, open_ms, epochs } => {
+                for ((_, position), epoch) in entry.positions.iter_mut().zip(epochs) {
+                    position.leader_epoch = epoch;
+                }
                 let entry = TransactionEntry { client, open_ms, ..entry };
                 Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
             }

@@ -84,6 +84,10 @@ pub struct Position {
     pub metadata: String,
     /// When it was committed, in milliseconds since the Unix epoch.
     pub time_ms: TimestampMs,
+    /// The leader epoch of the last record before it, if whoever committed it said one: Kafka's clients do, and want it back.
+    /// Kept in events of their own.
+    #[serde(skip)]
+    pub leader_epoch: Option<u32>,
 }
 
 /// A member of a stream group, and what it owns.

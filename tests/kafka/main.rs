@@ -14,6 +14,7 @@ mod client;
 mod consuming;
 #[path = "../common/endpoint.rs"]
 mod endpoint;
+mod epochs;
 mod fetching;
 mod foreign;
 mod grouping;

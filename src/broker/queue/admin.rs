@@ -228,7 +228,7 @@ impl Broker {
         let mut events = Vec::new();
         for (place, change) in changes {
             // Back first: whoever finds the position without the chunks gone only does again what it was to do again.
-            let position = Position { offset: change.to, metadata: String::new(), time_ms: now };
+            let position = Position { offset: change.to, metadata: String::new(), time_ms: now, leader_epoch: None };
             events.push(Event::PositionSet { place: place.clone(), position: Some(position) });
             let progress = catalog.progress(&place.group, (place.topic, place.partition));
             for &number in progress.into_iter().flat_map(|progress| progress.chunks.keys()) {

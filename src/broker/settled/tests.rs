@@ -82,7 +82,7 @@ async fn what_is_written_and_not_synced_is_work_that_a_group_has_not_done() {
     let group = GroupName::new("g").unwrap();
     let topic = TopicName::new("t").unwrap();
     let commit = |offset| {
-        vec![Commit { topic: topic.clone(), partition: 0, offset, metadata: String::new() }]
+        vec![Commit { topic: topic.clone(), partition: 0, offset, metadata: String::new(), leader_epoch: None }]
     };
     broker.commit_positions(&group, Committer::Admin, commit(1), Terms::Forward, true).await.unwrap();
     let lag = || async {

@@ -179,7 +179,7 @@ impl Broker {
         for change in changes {
             let Some(topic) = catalog.topic(&change.topic) else { continue };
             let place = Place { group: group.clone(), topic: topic.id, partition: change.partition };
-            let position = Position { offset: change.to, metadata: String::new(), time_ms: now };
+            let position = Position { offset: change.to, metadata: String::new(), time_ms: now, leader_epoch: None };
             events.push(Event::PositionSet { place, position: Some(position) });
         }
         let mut passed = Vec::new();

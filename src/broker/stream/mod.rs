@@ -357,7 +357,7 @@ impl Broker {
     /// The group begins here in a partition, unless it has a position there.
     fn begin_at(&self, group: &GroupName, at: (TopicId, PartitionId), offset: Offset) {
         let place = Place { group: group.clone(), topic: at.0, partition: at.1 };
-        let position = Position { offset, metadata: String::new(), time_ms: self.clock.now_ms() };
+        let position = Position { offset, metadata: String::new(), time_ms: self.clock.now_ms(), leader_epoch: None };
         let begin = |now: Option<Offset>| (now.is_none().then(|| position.clone()), ());
         self.change_position(&place, |change| Ok::<_, BrokerError>(change(&begin))).ok();
     }

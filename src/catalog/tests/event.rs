@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 20] {
+fn examples() -> [(&'static str, Event); 22] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -30,6 +30,8 @@ fn examples() -> [(&'static str, Event); 20] {
         ("push-deleted", Event::PushDeleted { name: GroupName::new("erp/hook").unwrap() }),
         ("consumer-set", consumer("erp/billing", "5f3d")),
         ("transaction-of", transaction_of("copier/1")),
+        ("position-at", position_at("erp/billing", 7, 12_345)),
+        ("transaction-at", transaction_at("copier/1")),
     ]
 }
 

@@ -48,8 +48,13 @@ fn place(of: &str, topic: u128) -> Place {
 }
 
 fn position(of: &str, topic: u128, offset: u64) -> Event {
-    let position = Position { offset, metadata: "so far".into(), time_ms: NOW };
+    let position = Position { offset, metadata: "so far".into(), time_ms: NOW, leader_epoch: None };
     Event::PositionSet { place: place(of, topic), position: Some(position) }
+}
+
+fn position_at(of: &str, topic: u128, offset: u64) -> Event {
+    let Event::PositionSet { place, position: Some(position) } = position(of, topic, offset) else { unreachable!() };
+    Event::PositionSet { place, position: Some(Position { leader_epoch: Some(300), ..position }) }
 }
 
 fn chunk(of: &str, topic: u128, number: u64) -> Event {
@@ -146,6 +151,14 @@ fn transaction_of(id: &str) -> Event {
     let Event::TransactionSet { id, entry: Some(entry) } = transaction(id) else { unreachable!() };
     let client = TransactionClient { address: "192.0.2.7".to_owned(), name: "copier".to_owned() };
     Event::TransactionSet { id, entry: Some(TransactionEntry { client, open_ms: 2_500, ..entry }) }
+}
+
+fn transaction_at(id: &str) -> Event {
+    let Event::TransactionSet { id, entry: Some(mut entry) } = transaction_of(id) else { unreachable!() };
+    let (place, mut position) = entry.positions[0].clone();
+    position.leader_epoch = Some(7);
+    entry.positions.push((Place { partition: 301, ..place }, position));
+    Event::TransactionSet { id, entry: Some(entry) }
 }
 
 fn push(of: &str) -> Event {

@@ -19,7 +19,7 @@ fn forget_the_last_step(broker: &Broker, group: &str, topic: &str, floor: Offset
     let progress = catalog.progress(&place.group, (place.topic, 0)).cloned().unwrap();
     let mut events = vec![Event::PositionSet {
         place: place.clone(),
-        position: Some(Position { offset: floor, metadata: intent.to_owned(), time_ms: 5 }),
+        position: Some(Position { offset: floor, metadata: intent.to_owned(), time_ms: 5, leader_epoch: None }),
     }];
     let gone = progress.chunks.keys().map(|&number| Event::ChunkSet { place: place.clone(), number, chunk: None });
     events.extend(gone);
