@@ -14,6 +14,7 @@
 //! | group deleted | `group/NAME` = nothing, after nothing for all its progress |
 //! | position set, removed | `position/TOPIC/PARTITION/GROUP` = the event, or nothing |
 //! | member set, removed | `member/MEMBER/GROUP` = the event, or nothing |
+//! | round of a classic group set, over | `classic/GROUP` = the event, or nothing |
 //! | route set | `route/NAME` = the event |
 //! | route deleted | `route/NAME` = nothing, after nothing for all its progress |
 //! | route moved | `route-position/TOPIC/PARTITION/ROUTE` = the event, or nothing |
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{ErrorKind, GroupName, RequestId, TimestampMs, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions};
 
-use super::progress::{Chunk, ConsumerEntry, GroupEntry, MemberEntry, Place, Position};
+use super::progress::{Chunk, ClassicEntry, ConsumerEntry, GroupEntry, MemberEntry, Place, Position};
 use super::pushes::PushEntry;
 use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
@@ -132,6 +133,13 @@ pub enum Event {
         /// What it is.
         entry: Option<MemberEntry>,
     },
+    /// A group whose members share out partitions among themselves has completed a round; `None` for no members any more.
+    ClassicSet {
+        /// The group.
+        group: GroupName,
+        /// What the round has come to.
+        entry: Option<ClassicEntry>,
+    },
     /// A route now is like this.
     RouteSet(RouteEntry),
     /// A route no longer exists, and with it its progress.
@@ -198,6 +206,7 @@ enum Stored {
     TransactionOf { entry: TransactionEntry, client: TransactionClient, open_ms: u64 },
     PositionAt { place: Place, position: Position, leader_epoch: u32 },
     TransactionAt { entry: TransactionEntry, client: TransactionClient, open_ms: u64, epochs: Vec<Option<u32>> },
+    ClassicSet { group: GroupName, entry: ClassicEntry },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -246,6 +255,7 @@ pub(super) enum Key {
     Position(Place),
     Chunk(Place, u64),
     Member(GroupName, String),
+    Classic(GroupName),
     Route(TopicName),
     RoutePosition(RoutePlace),
     Request(RequestId),
@@ -266,6 +276,7 @@ impl std::fmt::Display for Key {
                 write!(f, "chunk/{topic}/{partition}/{number}/{group}")
             }
             Self::Member(group, member) => write!(f, "member/{}/{group}", escaped(member)),
+            Self::Classic(group) => write!(f, "classic/{group}"),
             Self::Route(name) => write!(f, "route/{name}"),
             Self::RoutePosition(RoutePlace { route, topic, partition }) => {
                 write!(f, "route-position/{topic}/{partition}/{route}")
@@ -289,6 +300,7 @@ impl Key {
             Some(("deleted", id)) => TopicId::parse(id).map(Self::Deleted).ok_or_else(wrong),
             Some(("push", name)) => GroupName::new(name).map(Self::Push).map_err(|_| wrong()),
             Some(("group", name)) => GroupName::new(name).map(Self::Group).map_err(|_| wrong()),
+            Some(("classic", name)) => GroupName::new(name).map(Self::Classic).map_err(|_| wrong()),
             Some(("member", rest)) => {
                 let (member, group) = rest.split_once('/').ok_or_else(wrong)?;
                 let group = GroupName::new(group).map_err(|_| wrong())?;
@@ -342,6 +354,7 @@ impl Event {
             Self::PositionSet { place, .. } => Key::Position(place.clone()),
             Self::ChunkSet { place, number, .. } => Key::Chunk(place.clone(), *number),
             Self::MemberSet { group, member, .. } => Key::Member(group.clone(), member.clone()),
+            Self::ClassicSet { group, .. } => Key::Classic(group.clone()),
             Self::RouteSet(entry) => Key::Route(entry.name.clone()),
             Self::RouteDeleted { name } => Key::Route(name.clone()),
             Self::RouteMoved { place, .. } => Key::RoutePosition(place.clone()),
@@ -376,6 +389,7 @@ impl Event {
                 None => Stored::MemberSet { group, member, entry },
                 Some(consumer) => Stored::ConsumerSet { group, member, entry, consumer },
             },
+            Self::ClassicSet { group, entry: Some(entry) } => Stored::ClassicSet { group, entry },
             Self::RouteSet(entry) => Stored::RouteSet(entry),
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::RequestSet { entry: Some(entry), .. } => Stored::RequestSet(entry),
@@ -396,6 +410,7 @@ impl Event {
             | Self::RouteDeleted { .. }
             | Self::RouteMoved { progress: None, .. }
             | Self::MemberSet { entry: None, .. }
+            | Self::ClassicSet { entry: None, .. }
             | Self::RequestSet { entry: None, .. }
             | Self::TransactionSet { entry: None, .. }
             | Self::ReceiptSet { entry: None, .. }
@@ -439,6 +454,7 @@ impl Event {
                 let entry = TransactionEntry { client, open_ms, ..entry };
                 Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
             }
+            Stored::ClassicSet { group, entry } => Self::ClassicSet { group, entry: Some(entry) },
             Stored::PositionAt { place, position, leader_epoch } => {
                 let leader_epoch = Some(leader_epoch);
                 Self::PositionSet { place, position: Some(Position { leader_epoch, ..position }) }

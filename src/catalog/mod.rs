@@ -31,8 +31,8 @@ pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use progress::{
-    Assignor, CHUNK_OFFSETS, Chunk, ConsumerEntry, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position,
-    QueueSettings,
+    Assignor, CHUNK_OFFSETS, Chunk, ClassicEntry, ClassicMemberEntry, ConsumerEntry, Failed, GroupEntry, GroupKind,
+    MemberEntry, Owned, Place, Position, QueueSettings,
 };
 pub use pushes::PushEntry;
 pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};

@@ -131,6 +131,44 @@ pub struct ConsumerEntry {
     pub regex: Option<TopicRegex>,
 }
 
+/// A group whose members share out partitions among themselves (Kafka's older protocol), as its last completed round left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassicEntry {
+    /// The number of the round.
+    pub generation: i32,
+    /// What kind of group its members take it for.
+    pub protocol_type: String,
+    /// The protocol that was elected.
+    pub protocol: String,
+    /// The member that assigns.
+    pub leader: Option<String>,
+    /// Its members, in the order in which they joined.
+    pub members: Vec<ClassicMemberEntry>,
+}
+
+/// A member of such a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassicMemberEntry {
+    /// Its id.
+    pub id: String,
+    /// The name of the place that it fills, if it has one.
+    pub instance: Option<String>,
+    /// Who it is, for people.
+    pub client: String,
+    /// Where it is, for people.
+    pub host: String,
+    /// How long it is a member without a heartbeat, in milliseconds.
+    pub session_ms: u64,
+    /// How long it may take to join again, in milliseconds.
+    pub rebalance_ms: u64,
+    /// The protocols that it speaks, best first, with what it says in each.
+    pub protocols: Vec<(String, Vec<u8>)>,
+    /// What was assigned to it.
+    pub assignment: Vec<u8>,
+    /// When it joined, in milliseconds since the Unix epoch.
+    pub joined_ms: TimestampMs,
+}
+
 /// How partitions are shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Assignor {

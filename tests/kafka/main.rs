@@ -24,6 +24,7 @@ mod librdkafka;
 mod metrics;
 mod producing;
 mod refusing;
+mod restarting;
 mod settled;
 mod talking;
 mod topics;

@@ -175,7 +175,8 @@ impl Broker {
             let (group, member) = (group.clone(), member.clone());
             Event::MemberSet { group, member, entry: None }
         });
-        let mut events: Vec<Event> = members.collect();
+        let round = catalog.classic(group).map(|_| Event::ClassicSet { group: group.clone(), entry: None });
+        let mut events: Vec<Event> = members.chain(round).collect();
         for change in changes {
             let Some(topic) = catalog.topic(&change.topic) else { continue };
             let place = Place { group: group.clone(), topic: topic.id, partition: change.partition };

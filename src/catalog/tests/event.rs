@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 22] {
+fn examples() -> [(&'static str, Event); 23] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -32,6 +32,7 @@ fn examples() -> [(&'static str, Event); 22] {
         ("transaction-of", transaction_of("copier/1")),
         ("position-at", position_at("erp/billing", 7, 12_345)),
         ("transaction-at", transaction_at("copier/1")),
+        ("classic-set", classic("erp/connect")),
     ]
 }
 
@@ -91,6 +92,7 @@ fn keys_read_what_they_write() {
         "transaction/",
         "push/",
         "producer-ids/1",
+        "classic/",
         "\u{0}view",
     ] {
         assert!(Key::parse(bad.as_bytes()).is_err(), "{bad:?}");

@@ -161,6 +161,28 @@ fn transaction_at(id: &str) -> Event {
     Event::TransactionSet { id, entry: Some(entry) }
 }
 
+fn classic(of: &str) -> Event {
+    let member = |id: &str, instance: Option<&str>| ClassicMemberEntry {
+        id: id.into(),
+        instance: instance.map(Into::into),
+        client: "connect-1".into(),
+        host: "/192.0.2.7".into(),
+        session_ms: 10_000,
+        rebalance_ms: 60_000,
+        protocols: vec![("sessioned".into(), vec![0, 1, 255]), ("compatible".into(), Vec::new())],
+        assignment: vec![7; 300],
+        joined_ms: NOW,
+    };
+    let entry = ClassicEntry {
+        generation: 3,
+        protocol_type: "connect".into(),
+        protocol: "sessioned".into(),
+        leader: Some("connect-1-b".into()),
+        members: vec![member("connect-1-b", None), member("connect-1-a", Some("place"))],
+    };
+    Event::ClassicSet { group: GroupName::new(of).unwrap(), entry: Some(entry) }
+}
+
 fn push(of: &str) -> Event {
     Event::PushSet(PushEntry {
         name: GroupName::new(of).unwrap(),

@@ -159,7 +159,7 @@ pub fn group_code(error: ClassicError) -> i16 {
         ClassicError::IdRequired => MEMBER_ID_REQUIRED,
         ClassicError::Full => GROUP_MAX_SIZE_REACHED,
         ClassicError::TooLarge => INVALID_REQUEST,
-        ClassicError::NoRoom => COORDINATOR_NOT_AVAILABLE,
+        ClassicError::NoRoom | ClassicError::NotKept => COORDINATOR_NOT_AVAILABLE,
     }
 }
 
