@@ -63,7 +63,18 @@ impl Broker {
         Ok(ends_of(topic.partition(partition)?.log()?))
     }
 
-    /// An offset, and the timestamp of its record (−1 if there is none), for readers of what is committed.
+    /// The time that the server has given to the records of the batch that holds an offset; `None` if they have their
+    /// producer's, or cannot be read (yet).
+    pub async fn append_time(&self, topic: &str, partition: PartitionId, offset: Offset) -> Option<TimestampMs> {
+        let mut reader = self.reader(topic, partition).ok()?;
+        let at = ReadAt { offset, max_bytes: 1, skip_damaged: false };
+        let read = reader.read_as(at, Isolation::Uncommitted).await.ok()?;
+        let header = BatchHeader::parse(&read.fetched.bytes).ok()?;
+        header.log_append_time().then_some(header.max_timestamp)
+    }
+
+    /// An offset, and the timestamp of its record (−1 if there is none), for readers of what is committed. All that is written
+    /// when this is called counts, so it waits for the sync of that, up to [`SETTLE`].
     ///
     /// # Errors
     /// No such topic or partition, damage, the disk's; [`crate::base::ErrorKind::TimedOut`], if the sync takes longer.

@@ -39,7 +39,9 @@ pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
 pub use repair::{JournalRepair, repair_journal};
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
-pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};
+pub use settings::{
+    Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TimestampType, TopicSettings,
+};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode, compact_journal};
 pub use transactions::{TransactionClient, TransactionEntry, TransactionPhase};

@@ -12,6 +12,7 @@ mod header;
 pub mod json;
 mod partitioner;
 mod records;
+mod repack;
 mod snappy;
 mod thin;
 mod varint;
@@ -23,9 +24,10 @@ pub use check::{Checked, CheckedRecords, check_compressed, check_produced, check
 pub use compress::Compression;
 pub use control::{Marker, marker_batch, read_marker};
 pub use error::BatchError;
-pub use header::{BatchHeader, patch_assigned, set_max_timestamp};
+pub use header::{BatchHeader, patch_assigned, set_append_time, set_max_timestamp};
 pub use partitioner::partition_for_key;
 pub use records::{Batches, Header, Record, RecordIter, read_records};
+pub use repack::repack;
 pub use thin::{KeyedRecord, Thinned, each_key, empty_batch, gap_batches, thin};
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use bytes::Bytes;
 use super::partitioner::murmur2;
 use super::*;
 
+mod repack;
 mod weights;
 
 const MIB: Bounds = Bounds::accepting(1 << 20);

@@ -26,6 +26,7 @@ mod producing;
 mod refusing;
 mod restarting;
 mod settled;
+mod stamping;
 mod talking;
 mod topics;
 mod transacting;

@@ -211,7 +211,10 @@ fn lines(done: &[Appended]) -> Vec<serde_json::Value> {
             let line = match produced.duplicate {
                 // When it was first appended is in the log.
                 true => json!({ "partition": partition, "offset": offset, "duplicate": true }),
-                false => json!({ "partition": partition, "offset": offset, "timestamp": timestamp }),
+                false => {
+                    let timestamp = produced.stamped.unwrap_or(*timestamp);
+                    json!({ "partition": partition, "offset": offset, "timestamp": timestamp })
+                }
             };
             lines.push((*at, line));
         }

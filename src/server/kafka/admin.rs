@@ -130,8 +130,8 @@ fn of_server(session: &Session) -> Vec<Config> {
         ("log.cleanup.policy", defaults.get("cleanup").unwrap_or_default(), configs::LIST),
         ("min.insync.replicas", "1".to_owned(), configs::INT),
         ("unclean.leader.election.enable", "false".to_owned(), configs::BOOLEAN),
-        ("compression.type", "producer".to_owned(), configs::STRING),
-        ("log.message.timestamp.type", "CreateTime".to_owned(), configs::STRING),
+        ("compression.type", defaults.get("compression").unwrap_or_default(), configs::STRING),
+        ("log.message.timestamp.type", configs::outward("message.timestamp.type", defaults), configs::STRING),
         ("offset.metadata.max.bytes", limits::POSITION_METADATA_BYTES.to_string(), configs::INT),
     ];
     let fact = |(name, value, kind): (&'static str, String, i8)| Config {
