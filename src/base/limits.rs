@@ -31,6 +31,13 @@ pub const CLASSIC_GROUP_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of what the members of all classic groups say and are assigned: a hundred thousand members with a KiB each.
 pub const CLASSIC_BYTES: usize = 128 * 1024 * 1024;
 
+/// Bytes of a completed round of a classic group that is kept, so that its members go on after a restart: seven hundred members
+/// with a KiB each. The members of a larger one join anew then. An event of the journal holds a MiB.
+pub const CLASSIC_KEPT_GROUP_BYTES: usize = 768 * 1024;
+
+/// The same of all groups, which are kept in memory, too.
+pub const CLASSIC_KEPT_BYTES: usize = 32 * 1024 * 1024;
+
 /// Bytes that are kept of the reason of a nack: a message and the top of a stack trace.
 pub const NACK_REASON_BYTES: usize = 4 * 1024;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -22,7 +23,7 @@ use super::{
 const MAX_MESSAGE_BYTES: &str = "max_message_bytes";
 /// How often, and after which pause, it is tried to move the start of a log that is at work.
 const GIVE_UP_TRIES: usize = 500;
-const GIVE_UP_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+const GIVE_UP_PAUSE: Duration = Duration::from_millis(10);
 
 impl Broker {
     /// Creates a topic.
@@ -299,24 +300,27 @@ impl Broker {
         Ok(())
     }
 
-    /// Gives up all records of a partition below an offset (all that there are, if none is named); the log start then.
+    /// Gives up all records of a partition below an offset (all that are written now, if none is named); the log start then.
+    /// What is not synced of them is synced first, within `patience`: a log never begins behind what is durable of it.
     ///
     /// # Errors
-    /// No such topic or partition; the offset is behind the end that readers see; the disk's.
+    /// No such topic or partition; the offset is behind the end; the sync takes too long; the disk's.
     pub async fn delete_records(
         self: &Arc<Self>,
         topic: &str,
         partition: PartitionId,
         below: Option<Offset>,
+        patience: Duration,
     ) -> Result<Offset, BrokerError> {
         let partition = Arc::clone(self.topic(topic)?.partition(partition)?);
-        let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.stable_end().min(log.synced_end())));
+        let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.written_end()));
         let below = below.unwrap_or(end);
         if below > end {
             let message =
                 format!("offset {below} is behind the end of {}/{}, {end}", partition.topic, partition.number);
             return Err(BrokerError::out_of_range(message, (start, end)));
         }
+        partition.synced_within(below, patience).await?;
         for _ in 0..GIVE_UP_TRIES {
             let (broker, held) = (Arc::clone(self), Arc::clone(&partition));
             if let Some(log_start) = blocking(move || broker.give_up(&held, below)).await? {

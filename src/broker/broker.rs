@@ -180,6 +180,7 @@ impl Broker {
         broker.storage.start(&broker)?;
         broker.asked.start(&broker)?;
         Keeper::start(&broker)?;
+        Classics::load(&broker)?;
         *lock(&broker.upkeep) = Some(Upkeep::start(&broker)?);
         broker.resume_requests();
         broker.resume_receipts();

@@ -7,9 +7,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::base::{Offset, PartitionId, ProducerId, TimestampMs};
 use crate::log::PartitionLog;
+use crate::record::BatchHeader;
 
 use super::broker::blocking;
 use super::reader::{ReadAt, ends_of, leave_out};
+use super::settled::SETTLE;
 use super::{Broker, BrokerError, FetchRequest, Fetched, Isolation, Marked, OffsetAt, PartitionEnds};
 
 /// The pause before a reader that wants more than one byte reads again.
@@ -88,20 +90,31 @@ impl Broker {
         Ok(others.find(knows))
     }
 
-    /// An offset, and the timestamp of its record (−1 if there is none), for readers of what is committed.
+    /// The time that the server has given to the records of the batch that holds an offset; `None` if they have their
+    /// producer's, or cannot be read (yet).
+    pub async fn append_time(&self, topic: &str, partition: PartitionId, offset: Offset) -> Option<TimestampMs> {
+        let mut reader = self.reader(topic, partition).ok()?;
+        let at = ReadAt { offset, max_bytes: 1, largest: usize::MAX, skip_damaged: false };
+        let read = reader.read_as(at, Isolation::Uncommitted).await.ok()?;
+        let header = BatchHeader::parse(&read.fetched.bytes).ok()?;
+        header.log_append_time().then_some(header.max_timestamp)
+    }
+
+    /// An offset, and the timestamp of its record (−1 if there is none), for readers of what is committed. All that is written
+    /// when this is called counts, so it waits for the sync of that, up to [`SETTLE`].
     ///
     /// # Errors
-    /// No such topic or partition, damage, the disk's.
+    /// No such topic or partition, damage, the disk's; [`crate::base::ErrorKind::TimedOut`], if the sync takes longer.
     pub async fn list_offset(
         &self,
         topic: &str,
         partition: PartitionId,
         at: OffsetAt,
     ) -> Result<(Offset, TimestampMs), BrokerError> {
-        self.list_offset_as(topic, partition, at, Isolation::Committed).await
+        self.list_offset_as(topic, partition, at, Isolation::Committed, Instant::now() + SETTLE).await
     }
 
-    /// The same for readers of either kind.
+    /// The same for readers of either kind, with a time until which a sync is waited for.
     ///
     /// # Errors
     /// As there.
@@ -111,9 +124,13 @@ impl Broker {
         partition: PartitionId,
         at: OffsetAt,
         isolation: Isolation,
+        until: Instant,
     ) -> Result<(Offset, TimestampMs), BrokerError> {
         let partition = Arc::clone(self.topic(topic)?.partition(partition)?);
         let log = partition.log()?.clone();
+        if at != OffsetAt::Beginning {
+            partition.settled(until).await?;
+        }
         let found = match at {
             OffsetAt::Beginning => return Ok((log.with(|log| log.start_offset()), -1)),
             OffsetAt::End => return Ok((log.with(|log| end_of(log, isolation)), -1)),

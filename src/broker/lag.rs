@@ -1,5 +1,6 @@
-//! How far groups are behind the ends of the partitions that they read, as `group describe` says it too. The end is the stable
-//! one: what an open transaction holds up is work that the group has not done, though it cannot be read yet.
+//! How far groups are behind the ends of the partitions that they read, as `group describe` says it too. The end is that of
+//! what is written: what is not synced yet, and what an open transaction holds up, is work that the group has not done, though
+//! it cannot be read yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl Broker {
                 if progress.is_none() && !wanted {
                     continue;
                 }
-                let (start, end) = log.with(|log| (log.start_offset(), log.stable_end()));
+                let (start, end) = log.with(|log| (log.start_offset(), log.written_end()));
                 let floor = progress.and_then(|progress| progress.position.as_ref()).map_or(0, |at| at.offset);
                 let lag = end.saturating_sub(floor.max(start)).saturating_sub(progress.map_or(0, done_above));
                 let (topic, partition) = (topic.entry.name.clone(), partition.number);
@@ -65,7 +66,7 @@ impl Broker {
         for partition in partitions {
             let number = partition.place.partition;
             let Ok(topic) = self.topic(partition.topic.as_str()) else { continue };
-            let end = topic.partition(number).and_then(|found| Ok(found.log()?.with(|log| log.stable_end())));
+            let end = topic.partition(number).and_then(|found| Ok(found.log()?.with(|log| log.written_end())));
             let Ok(end) = end else { continue };
             let machine = lock(&partition.machine);
             let counts = machine.counts();

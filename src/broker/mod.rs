@@ -36,6 +36,7 @@ mod requests;
 mod room;
 mod routes;
 mod scrub;
+mod settled;
 mod storage;
 mod stream;
 mod task;
@@ -78,6 +79,7 @@ pub use routes::{
     Trouble,
 };
 pub use scrub::PartitionDamage;
+pub use settled::SETTLE;
 pub use stream::{
     ConsumerBeat, ConsumerJoin, ConsumerLook, ConsumerMember, ConsumerShare, Epoch, JoinStream, MemberError,
     StreamBeat, StreamJoined, StreamPartition, StreamShare,

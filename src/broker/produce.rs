@@ -10,11 +10,11 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use crate::base::{ErrorKind, Millis, PartitionId, TimestampMs, limits};
-use crate::catalog::TopicSettings;
+use crate::catalog::{TimestampType, TopicSettings};
 use crate::log::{AppendRequest, WaitFor};
 use crate::record::{
-    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, Compression, Look, check_compressed, check_produced,
-    set_max_timestamp,
+    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, Compression, Look, check_compressed, check_produced, repack,
+    set_append_time, set_max_timestamp,
 };
 
 use super::work::WorkKey;
@@ -23,6 +23,10 @@ use super::{AckLevel, Broker, BrokerError, Produced};
 /// Bytes of an uncompressed batch that is checked where the caller runs: its records are walked over, and with a header for
 /// every two bytes that takes about a millisecond. A batch of this crate's client fits, when nobody says otherwise.
 const INLINE_BATCH_BYTES: usize = 288 * 1024;
+
+/// Bytes of an uncompressed batch that is compressed where the caller runs, if its topic has a codec: gzip, the slowest, takes
+/// half a millisecond for them.
+const INLINE_PACK_BYTES: usize = 16 * 1024;
 
 /// A batch on its way to the log, and what a look into it has found, if there was one.
 pub struct Offer {
@@ -45,6 +49,21 @@ fn check(batch: &[u8], bounds: Bounds) -> Result<(BatchHeader, CheckedRecords), 
         None => check_compressed(batch, bounds)?,
     };
     Ok((header, records))
+}
+
+fn bounds_of(settings: &TopicSettings, own: bool) -> Bounds {
+    let most = settings.max_message_bytes.as_usize();
+    if own { Bounds::own(most) } else { Bounds::accepting(most) }
+}
+
+/// The codec of a batch, as far as it can be read.
+fn codec_of(batch: &[u8]) -> Option<Compression> {
+    BatchHeader::parse(batch).and_then(|header| header.compression()).ok()
+}
+
+/// The codec in which a topic wants a batch that is in another.
+fn wanted_codec(settings: &TopicSettings, batch: &[u8]) -> Option<Compression> {
+    settings.compression.filter(|wanted| codec_of(batch).is_some_and(|codec| codec != *wanted))
 }
 
 /// Checks that no timestamp is further from now than the topic allows, as Kafka does. One in the far future would keep a
@@ -86,33 +105,45 @@ impl Broker {
     /// Looks into a batch ahead of its append, as `key`'s work, if that may take long for a thread of the runtime: it is
     /// compressed, or large. A connection that awaits this before it reads on keeps its batches in order.
     pub async fn look_into(&self, key: &WorkKey, topic: &str, batch: BytesMut) -> Offer {
-        let compressed = BatchHeader::parse(&batch).and_then(|header| header.compression());
-        let compressed = compressed.is_ok_and(|codec| codec != Compression::None);
+        self.look(key, topic, batch, false).await
+    }
+
+    async fn look(&self, key: &WorkKey, topic: &str, batch: BytesMut, own: bool) -> Offer {
+        let compressed = codec_of(&batch).is_some_and(|codec| codec != Compression::None);
         let most = if compressed { limits::INLINE_BYTES } else { INLINE_BATCH_BYTES };
         let short = batch.len() <= most;
-        if short && !compressed {
+        if !compressed && batch.len() <= INLINE_PACK_BYTES {
             return batch.into();
         }
-        let bounds = match self.topic(topic) {
-            Ok(topic) => Bounds::accepting(topic.settings.max_message_bytes.as_usize()),
+        let (bounds, wanted) = match self.topic(topic) {
+            Ok(topic) => (bounds_of(&topic.settings, own), wanted_codec(&topic.settings, &batch)),
             Err(error) => return Offer { batch, checked: Some(Err(error)) },
         };
-        // Most compressed batches are small, and stay so when they are opened.
-        if short {
+        if short && wanted.is_none() {
+            if !compressed {
+                return batch.into();
+            }
+            // Most compressed batches are small, and stay so when they are opened.
             match check(&batch, bounds.opened_to(limits::INLINE_BYTES)) {
                 Err(error) if error.is_too_large() => {}
                 checked => return Offer { batch, checked: Some(checked.map_err(BrokerError::from)) },
             }
         }
         let batch = Arc::new(batch);
-        let checked = self.look(key, Arc::clone(&batch), bounds).await;
+        let checked = self.look_on(key, Arc::clone(&batch), bounds).await;
         // Nobody else has it any more.
         let batch = Arc::try_unwrap(batch).unwrap_or_else(|shared| (*shared).clone());
-        Offer { batch, checked: Some(checked) }
+        let (Ok(checked), Some(codec)) = (&checked, wanted) else { return Offer { batch, checked: Some(checked) } };
+        let checked = *checked;
+        let packed = self.workers.run(key, move |_| match repack(&batch, codec, bounds) {
+            Ok(packed) => Offer { batch: packed.unwrap_or(batch), checked: Some(Ok(checked)) },
+            Err(error) => Offer { batch, checked: Some(Err(error.into())) },
+        });
+        packed.await.unwrap_or_else(|error| Offer { batch: BytesMut::new(), checked: Some(Err(error)) })
     }
 
     /// Checks a batch in portions, between which others have their turn.
-    async fn look(
+    async fn look_on(
         &self,
         key: &WorkKey,
         batch: Arc<BytesMut>,
@@ -164,12 +195,22 @@ impl Broker {
         self.append(topic, number, batch.into(), (ack, false), place, done);
     }
 
-    /// As [`Broker::produce`], for producers of the server's own.
-    pub(crate) fn produce_own(&self, topic: &str, partition: PartitionId, batch: BytesMut) -> ProduceFuture {
+    /// As [`Broker::produce`], for producers of the server's own; durable when this returns.
+    ///
+    /// # Errors
+    /// Those of an append.
+    pub(crate) async fn produce_own(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        batch: BytesMut,
+    ) -> Result<Produced, BrokerError> {
+        let held = Arc::clone(self.topic(topic)?.partition(partition)?);
+        let offer = self.look(&held.work, topic, batch, true).await;
         let (sender, receiver) = oneshot::channel();
         let done = move |outcome| drop(sender.send(outcome));
-        self.append(topic, partition, batch.into(), (AckLevel::Durable, true), Place::CommitThread, done);
-        ProduceFuture(receiver)
+        self.append(topic, partition, offer, (AckLevel::Durable, true), Place::CommitThread, done);
+        ProduceFuture(receiver).await
     }
 
     fn append(
@@ -184,17 +225,29 @@ impl Broker {
         let Offer { mut batch, checked } = offer;
         let checked = self.topic(topic).and_then(|topic| {
             let partition = Arc::clone(topic.partition(number)?);
-            let most = topic.settings.max_message_bytes.as_usize();
-            let bounds = || if own { Bounds::own(most) } else { Bounds::accepting(most) };
-            let (header, records) = checked.unwrap_or_else(|| check(&batch, bounds()).map_err(BrokerError::from))?;
+            let settings = &topic.settings;
+            let (header, records) = match checked {
+                Some(checked) => checked?,
+                None => {
+                    let (bounds, short) = (bounds_of(settings, own), batch.len() <= INLINE_PACK_BYTES);
+                    let checked = check(&batch, bounds)?;
+                    let wanted = wanted_codec(settings, &batch).filter(|_| short);
+                    if let Some(packed) = wanted.map(|codec| repack(&batch, codec, bounds)).transpose()?.flatten() {
+                        batch = packed;
+                    }
+                    checked
+                }
+            };
             if header.producer_id >= limits::OWN_PRODUCER_IDS && !own {
                 let message = format!("producer id {} is one of the server's own", header.producer_id);
                 return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
             }
-            if !own {
-                check_times(&topic.settings, &records, self.clock.stamp_ms())?;
+            let now = self.clock.stamp_ms();
+            let stamp = (settings.timestamp_type == TimestampType::Append).then_some(now);
+            if !own && stamp.is_none() {
+                check_times(settings, &records, now)?;
             }
-            if topic.settings.cleanup.compacts() {
+            if settings.cleanup.compacts() {
                 records.keyed()?;
             }
             self.storage.admit(batch.len()).map_err(|error| error.at(&partition.topic, number))?;
@@ -203,15 +256,17 @@ impl Broker {
                 .is_transactional()
                 .then_some(((header.producer_id, header.producer_epoch), (topic.entry.id, number)));
             let wrong = (header.max_timestamp != records.newest).then_some(records.newest);
-            Ok((partition, log, u64::from(header.record_count), transaction, wrong))
+            Ok((partition, log, u64::from(header.record_count), transaction, (stamp, wrong)))
         });
-        let (partition, log, records, transaction, wrong) = match checked {
+        let (partition, log, records, transaction, (stamp, wrong)) = match checked {
             Ok(checked) => checked,
             Err(error) => return done(Err(error.of_batch(batch))),
         };
         // Retention and look-ups by time go by the header, so it says what its records say, whatever the producer put there.
-        if let Some(newest) = wrong {
-            set_max_timestamp(&mut batch, newest);
+        match (stamp, wrong) {
+            (Some(now), _) => set_append_time(&mut batch, now),
+            (None, Some(newest)) => set_max_timestamp(&mut batch, newest),
+            (None, None) => {}
         }
         // Held until the batch is queued, so that no end of its transaction gets before it.
         let writing = transaction.map(|(producer, at)| self.transactions.writing(producer, at)).transpose();
@@ -238,7 +293,8 @@ impl Broker {
                 done(result.map_err(|error| partition.error(error)).map(|appended| Produced {
                     base_offset: appended.base_offset,
                     last_offset: appended.last_offset,
-                    timestamp: appended.timestamp,
+                    timestamp: stamp.unwrap_or(appended.timestamp),
+                    stamped: stamp.filter(|_| !appended.duplicate),
                     duplicate: appended.duplicate,
                 }));
             }),
@@ -253,3 +309,6 @@ impl Broker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

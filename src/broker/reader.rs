@@ -83,6 +83,10 @@ pub struct ReadAt {
 }
 
 impl PartitionReader {
+    pub(super) fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
     /// Where the partition begins and ends now. [`PartitionReader::changed`] returns for what changes from here on.
     ///
     /// # Errors
@@ -112,8 +116,9 @@ impl PartitionReader {
             let log = self.open_log()?;
             let (ends, forgotten) = log.with(|log| (ends(log), log.forgotten()));
             let end = ends.end(isolation);
-            // Between `end` and the stable end lies an open transaction: nothing to read, and no error.
-            let read = match (ends.log_start.max(end)..=ends.stable).contains(&offset) {
+            // Behind `end` lies an open transaction, or what was acknowledged and is not synced: nothing to read yet, and no
+            // error.
+            let read = match (ends.log_start.max(end)..=ends.written).contains(&offset) {
                 true => Ok(ReadChunk::empty(offset)),
                 false => read(log, offset, (at.max_bytes, at.largest), end).await,
             };
@@ -152,7 +157,7 @@ impl PartitionReader {
     /// As [`PartitionReader::look`].
     pub fn is_at_end(&mut self, offset: Offset, isolation: Isolation) -> Result<bool, BrokerError> {
         let ends = self.look()?;
-        Ok((ends.log_start.max(ends.end(isolation))..=ends.stable).contains(&offset))
+        Ok((ends.log_start.max(ends.end(isolation))..=ends.written).contains(&offset))
     }
 
     /// Reads what is there of what is committed. In the place of batches of aborted transactions, and of markers, there
@@ -203,7 +208,12 @@ pub(super) fn ends_of(log: &LogHandle) -> PartitionEnds {
 }
 
 fn ends(log: &PartitionLog) -> PartitionEnds {
-    PartitionEnds { log_start: log.start_offset(), stable: log.stable_end(), committed: log.committed_end() }
+    PartitionEnds {
+        log_start: log.start_offset(),
+        stable: log.stable_end(),
+        committed: log.committed_end(),
+        written: log.written_end(),
+    }
 }
 
 /// What readers of committed records are to see of these batches: empty ones in the place of those that are none for them.

@@ -297,6 +297,7 @@ async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_aft
                     offset: offset % 800,
                     metadata: "x".repeat(300),
                     time_ms: 5,
+                    leader_epoch: None,
                 }),
             }));
             super::broker::lock(&broker.catalog).commit_all(events, 5).unwrap();

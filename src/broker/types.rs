@@ -238,6 +238,9 @@ pub struct Produced {
     pub last_offset: Offset,
     /// When it was appended.
     pub timestamp: TimestampMs,
+    /// The time that all its records have, in a topic where that is the server's. Not known here of one that had been appended before:
+    /// [`Broker::append_time`](super::Broker::append_time) looks for it.
+    pub stamped: Option<TimestampMs>,
     /// It had been appended before.
     pub duplicate: bool,
 }
@@ -270,6 +273,8 @@ pub struct PartitionEnds {
     pub stable: Offset,
     /// And no transaction is open below this.
     pub committed: Offset,
+    /// Everything below is written; from the stable end on readers do not see it yet.
+    pub written: Offset,
 }
 
 impl PartitionEnds {

@@ -14,6 +14,7 @@
 //! | group deleted | `group/NAME` = nothing, after nothing for all its progress |
 //! | position set, removed | `position/TOPIC/PARTITION/GROUP` = the event, or nothing |
 //! | member set, removed | `member/MEMBER/GROUP` = the event, or nothing |
+//! | round of a classic group set, over | `classic/GROUP` = the event, or nothing |
 //! | route set | `route/NAME` = the event |
 //! | route deleted | `route/NAME` = nothing, after nothing for all its progress |
 //! | route moved | `route-position/TOPIC/PARTITION/ROUTE` = the event, or nothing |
@@ -36,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{ErrorKind, GroupName, RequestId, TimestampMs, TopicId, TopicName};
 use crate::record::{BatchBuilder, BatchOptions};
 
-use super::progress::{Chunk, ConsumerEntry, GroupEntry, MemberEntry, Place, Position};
+use super::progress::{Chunk, ClassicEntry, ConsumerEntry, GroupEntry, MemberEntry, Place, Position};
 use super::pushes::PushEntry;
 use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
@@ -132,6 +133,13 @@ pub enum Event {
         /// What it is.
         entry: Option<MemberEntry>,
     },
+    /// A group whose members share out partitions among themselves has completed a round; `None` for no members any more.
+    ClassicSet {
+        /// The group.
+        group: GroupName,
+        /// What the round has come to.
+        entry: Option<ClassicEntry>,
+    },
     /// A route now is like this.
     RouteSet(RouteEntry),
     /// A route no longer exists, and with it its progress.
@@ -176,7 +184,8 @@ pub enum Event {
     },
 }
 
-/// What a value in the journal and in the view is. Append variants only.
+/// What a value in the journal and in the view is. Append variants only. `TransactionAt` is `TransactionOf` with the leader epoch of
+/// each of its positions.
 #[derive(Debug, Serialize, Deserialize)]
 enum Stored {
     TopicCreated(TopicEntry),
@@ -196,6 +205,9 @@ enum Stored {
     ReceiptSet(ReceiptEntry),
     TransactionOf { entry: TransactionEntry, client: TransactionClient, open_ms: u64 },
     RequestOf { entry: RequestEntry, content: [u8; 16] },
+    PositionAt { place: Place, position: Position, leader_epoch: u32 },
+    TransactionAt { entry: TransactionEntry, client: TransactionClient, open_ms: u64, epochs: Vec<Option<u32>> },
+    ClassicSet { group: GroupName, entry: ClassicEntry },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -244,6 +256,7 @@ pub(super) enum Key {
     Position(Place),
     Chunk(Place, u64),
     Member(GroupName, String),
+    Classic(GroupName),
     Route(TopicName),
     RoutePosition(RoutePlace),
     Request(RequestId),
@@ -264,6 +277,7 @@ impl std::fmt::Display for Key {
                 write!(f, "chunk/{topic}/{partition}/{number}/{group}")
             }
             Self::Member(group, member) => write!(f, "member/{}/{group}", escaped(member)),
+            Self::Classic(group) => write!(f, "classic/{group}"),
             Self::Route(name) => write!(f, "route/{name}"),
             Self::RoutePosition(RoutePlace { route, topic, partition }) => {
                 write!(f, "route-position/{topic}/{partition}/{route}")
@@ -287,6 +301,7 @@ impl Key {
             Some(("deleted", id)) => TopicId::parse(id).map(Self::Deleted).ok_or_else(wrong),
             Some(("push", name)) => GroupName::new(name).map(Self::Push).map_err(|_| wrong()),
             Some(("group", name)) => GroupName::new(name).map(Self::Group).map_err(|_| wrong()),
+            Some(("classic", name)) => GroupName::new(name).map(Self::Classic).map_err(|_| wrong()),
             Some(("member", rest)) => {
                 let (member, group) = rest.split_once('/').ok_or_else(wrong)?;
                 let group = GroupName::new(group).map_err(|_| wrong())?;
@@ -340,6 +355,7 @@ impl Event {
             Self::PositionSet { place, .. } => Key::Position(place.clone()),
             Self::ChunkSet { place, number, .. } => Key::Chunk(place.clone(), *number),
             Self::MemberSet { group, member, .. } => Key::Member(group.clone(), member.clone()),
+            Self::ClassicSet { group, .. } => Key::Classic(group.clone()),
             Self::RouteSet(entry) => Key::Route(entry.name.clone()),
             Self::RouteDeleted { name } => Key::Route(name.clone()),
             Self::RouteMoved { place, .. } => Key::RoutePosition(place.clone()),
@@ -365,12 +381,16 @@ impl Event {
             Self::TopicPurged { .. } => return Ok(vec![(self.key(), None)]),
             Self::ProducerIdsReserved { up_to } => Stored::ProducerIdsReserved { up_to },
             Self::GroupDeclared(entry) => Stored::GroupDeclared(entry),
-            Self::PositionSet { place, position: Some(position) } => Stored::PositionSet { place, position },
+            Self::PositionSet { place, position: Some(position) } => match position.leader_epoch {
+                None => Stored::PositionSet { place, position },
+                Some(leader_epoch) => Stored::PositionAt { place, position, leader_epoch },
+            },
             Self::ChunkSet { place, number, chunk: Some(chunk) } => Stored::ChunkSet { place, number, chunk },
             Self::MemberSet { group, member, entry: Some(mut entry) } => match entry.consumer.take() {
                 None => Stored::MemberSet { group, member, entry },
                 Some(consumer) => Stored::ConsumerSet { group, member, entry, consumer },
             },
+            Self::ClassicSet { group, entry: Some(entry) } => Stored::ClassicSet { group, entry },
             Self::RouteSet(entry) => Stored::RouteSet(entry),
             Self::RouteMoved { place, progress: Some(progress) } => Stored::RouteMoved { place, progress },
             Self::RequestSet { entry: Some(entry), .. } => match entry.content {
@@ -378,7 +398,11 @@ impl Event {
                 Some(content) => Stored::RequestOf { entry, content },
             },
             Self::TransactionSet { entry: Some(mut entry), .. } => {
+                let epochs: Vec<_> = entry.positions.iter().map(|(_, position)| position.leader_epoch).collect();
                 match (std::mem::take(&mut entry.client), std::mem::take(&mut entry.open_ms)) {
+                    (client, open_ms) if epochs.iter().any(Option::is_some) => {
+                        Stored::TransactionAt { entry, client, open_ms, epochs }
+                    }
                     (client, 0) if client == TransactionClient::default() => Stored::TransactionSet(entry),
                     (client, open_ms) => Stored::TransactionOf { entry, client, open_ms },
                 }
@@ -390,6 +414,7 @@ impl Event {
             | Self::RouteDeleted { .. }
             | Self::RouteMoved { progress: None, .. }
             | Self::MemberSet { entry: None, .. }
+            | Self::ClassicSet { entry: None, .. }
             | Self::RequestSet { entry: None, .. }
             | Self::TransactionSet { entry: None, .. }
             | Self::ReceiptSet { entry: None, .. }
@@ -434,6 +459,18 @@ impl Event {
             Stored::PushSet(entry) => Self::PushSet(entry),
             Stored::ReceiptSet(entry) => Self::ReceiptSet { place: entry.place.clone(), entry: Some(entry) },
             Stored::TransactionOf { entry, client, open_ms } => {
+                let entry = TransactionEntry { client, open_ms, ..entry };
+                Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
+            }
+            Stored::ClassicSet { group, entry } => Self::ClassicSet { group, entry: Some(entry) },
+            Stored::PositionAt { place, position, leader_epoch } => {
+                let leader_epoch = Some(leader_epoch);
+                Self::PositionSet { place, position: Some(Position { leader_epoch, ..position }) }
+            }
+            Stored::TransactionAt { mut entry, client, open_ms, epochs } => {
+                for ((_, position), epoch) in entry.positions.iter_mut().zip(epochs) {
+                    position.leader_epoch = epoch;
+                }
                 let entry = TransactionEntry { client, open_ms, ..entry };
                 Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) }
             }

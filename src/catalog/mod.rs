@@ -33,15 +33,17 @@ pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use hints::{HINT_PREFIX, HINTS, Hint, HintKind};
 pub use progress::{
-    Assignor, CHUNK_OFFSETS, Chunk, ConsumerEntry, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position,
-    QueueSettings,
+    Assignor, CHUNK_OFFSETS, Chunk, ClassicEntry, ClassicMemberEntry, ConsumerEntry, Failed, GroupEntry, GroupKind,
+    MemberEntry, Owned, Place, Position, QueueSettings,
 };
 pub use pushes::PushEntry;
 pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
 pub use repair::{JournalRepair, repair_journal};
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
-pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};
+pub use settings::{
+    Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TimestampType, TopicSettings,
+};
 pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode, compact_journal};
 pub use transactions::{TransactionClient, TransactionEntry, TransactionPhase};

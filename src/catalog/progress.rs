@@ -84,6 +84,10 @@ pub struct Position {
     pub metadata: String,
     /// When it was committed, in milliseconds since the Unix epoch.
     pub time_ms: TimestampMs,
+    /// The leader epoch of the last record before it, if whoever committed it said one: Kafka's clients do, and want it back.
+    /// Kept in events of their own.
+    #[serde(skip)]
+    pub leader_epoch: Option<u32>,
 }
 
 /// A member of a stream group, and what it owns.
@@ -125,6 +129,44 @@ pub struct ConsumerEntry {
     pub assignor: Option<Assignor>,
     /// Further topics that it wants.
     pub regex: Option<TopicRegex>,
+}
+
+/// A group whose members share out partitions among themselves (Kafka's older protocol), as its last completed round left it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassicEntry {
+    /// The number of the round.
+    pub generation: i32,
+    /// What kind of group its members take it for.
+    pub protocol_type: String,
+    /// The protocol that was elected.
+    pub protocol: String,
+    /// The member that assigns.
+    pub leader: Option<String>,
+    /// Its members, in the order in which they joined.
+    pub members: Vec<ClassicMemberEntry>,
+}
+
+/// A member of such a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassicMemberEntry {
+    /// Its id.
+    pub id: String,
+    /// The name of the place that it fills, if it has one.
+    pub instance: Option<String>,
+    /// Who it is, for people.
+    pub client: String,
+    /// Where it is, for people.
+    pub host: String,
+    /// How long it is a member without a heartbeat, in milliseconds.
+    pub session_ms: u64,
+    /// How long it may take to join again, in milliseconds.
+    pub rebalance_ms: u64,
+    /// The protocols that it speaks, best first, with what it says in each.
+    pub protocols: Vec<(String, Vec<u8>)>,
+    /// What was assigned to it.
+    pub assignment: Vec<u8>,
+    /// When it joined, in milliseconds since the Unix epoch.
+    pub joined_ms: TimestampMs,
 }
 
 /// How partitions are shared out.

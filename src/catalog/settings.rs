@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::hints::Hint;
 use crate::base::{Bytes, ErrorKind, Millis, limits};
+use crate::record::Compression;
 
 /// The word for "no limit".
 const UNLIMITED: &str = "unlimited";
@@ -87,6 +88,16 @@ pub enum Expired {
     DeadLetter,
 }
 
+/// Whose time the records have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimestampType {
+    /// What their producer says.
+    #[default]
+    Create,
+    /// The server's, when it takes them.
+    Append,
+}
+
 /// The settings of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSettings {
@@ -102,6 +113,10 @@ pub struct TopicSettings {
     pub durability: Durability,
     /// The largest batch taken.
     pub max_message_bytes: Bytes,
+    /// Whose time the records have.
+    pub timestamp_type: TimestampType,
+    /// The codec that batches of clients are stored in; `None` for the one that they come in.
+    pub compression: Option<Compression>,
     /// How far in the past a record's timestamp may be when it is taken; `None` for any.
     pub timestamp_before_max: Option<Millis>,
     /// How far in the future a record's timestamp may be when it is taken; `None` for any. Clocks of honest producers are
@@ -130,6 +145,8 @@ impl Default for TopicSettings {
             segment_time: Some(Millis(7 * 86_400_000)),
             durability: Durability::Sync,
             max_message_bytes: Bytes(limits::DEFAULT_BATCH_BYTES as u64),
+            timestamp_type: TimestampType::Create,
+            compression: None,
             timestamp_before_max: None,
             timestamp_after_max: Some(Millis(3_600_000)),
             cleanup: Cleanup::Delete,
@@ -156,7 +173,7 @@ pub struct Setting {
 }
 
 /// Every setting of a topic.
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 15] = [
     Setting {
         name: "retention_time",
         meaning: "records older than this may be deleted",
@@ -198,6 +215,18 @@ pub const SETTINGS: [Setting; 13] = [
         meaning: "largest batch of records that is accepted",
         unit: "size",
         bounds: "1KiB to 64MiB, and at most segment_bytes",
+    },
+    Setting {
+        name: "timestamp_type",
+        meaning: "whose time records have: what their producer says, or the server's when it takes them",
+        unit: "word",
+        bounds: "create or append",
+    },
+    Setting {
+        name: "compression",
+        meaning: "codec that batches of clients are stored in: the producer's own, or this one",
+        unit: "word",
+        bounds: "producer, uncompressed, gzip, snappy, lz4 or zstd",
     },
     Setting {
         name: "timestamp_before_max",
@@ -329,6 +358,22 @@ impl TopicSettings {
                 let most = Bytes(limits::MAX_BATCH_BYTES as u64);
                 self.max_message_bytes = bounded(value, Bytes(1024)..=most).map_err(wrong)?;
             }
+            "timestamp_type" => {
+                self.timestamp_type = match value {
+                    "create" => TimestampType::Create,
+                    "append" => TimestampType::Append,
+                    _ => return Err(wrong("there is no such time".to_owned())),
+                }
+            }
+            "compression" => {
+                self.compression = match value {
+                    "producer" => None,
+                    "uncompressed" => Some(Compression::None),
+                    // Of the codecs, the one that is none has another name here.
+                    "none" => return Err(wrong("there is no such compression".to_owned())),
+                    name => Some(name.parse().map_err(|_| wrong("there is no such compression".to_owned()))?),
+                }
+            }
             "timestamp_before_max" => {
                 self.timestamp_before_max = optional(value, Millis(0)..=LONGEST).map_err(wrong)?;
             }
@@ -375,6 +420,15 @@ impl TopicSettings {
                 Expired::DeadLetter => "dead-letter".to_owned(),
             },
             "max_message_bytes" => self.max_message_bytes.to_string(),
+            "timestamp_type" => match self.timestamp_type {
+                TimestampType::Create => "create".to_owned(),
+                TimestampType::Append => "append".to_owned(),
+            },
+            "compression" => match self.compression {
+                None => "producer".to_owned(),
+                Some(Compression::None) => "uncompressed".to_owned(),
+                Some(codec) => codec.name().to_owned(),
+            },
             "timestamp_before_max" => or_unlimited(self.timestamp_before_max),
             "timestamp_after_max" => or_unlimited(self.timestamp_after_max),
             "cleanup" => match self.cleanup {

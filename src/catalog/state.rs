@@ -6,7 +6,7 @@ use crate::base::{GroupName, PartitionId, RequestId, TopicId, TopicName, limits}
 
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
-use super::progress::{Chunk, GroupEntry, MemberEntry, Place, Position};
+use super::progress::{Chunk, ClassicEntry, GroupEntry, MemberEntry, Place, Position};
 use super::pushes::PushEntry;
 use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
@@ -40,6 +40,7 @@ struct GroupState {
     entry: Option<GroupEntry>,
     progress: BTreeMap<(TopicId, PartitionId), Progress>,
     members: BTreeMap<String, MemberEntry>,
+    classic: Option<ClassicEntry>,
 }
 
 /// How far a group has come in a partition.
@@ -59,7 +60,7 @@ impl GroupState {
     }
 
     fn is_nothing(&self) -> bool {
-        self.entry.is_none() && self.progress.is_empty() && self.members.is_empty()
+        self.entry.is_none() && self.progress.is_empty() && self.members.is_empty() && self.classic.is_none()
     }
 }
 
@@ -135,6 +136,10 @@ impl State {
         self.groups.get(group).into_iter().flat_map(|group| &group.members)
     }
 
+    pub(super) fn classic(&self, group: &GroupName) -> Option<&ClassicEntry> {
+        self.groups.get(group)?.classic.as_ref()
+    }
+
     pub(super) fn routing(&self) -> &Routing {
         &self.routing
     }
@@ -150,7 +155,7 @@ impl State {
                 self.group(&place.group).is_none() && !before.iter().any(declared)
                     || !self.names.contains_key(&place.topic) && !before.iter().any(created)
             }
-            Event::MemberSet { group, .. } => {
+            Event::MemberSet { group, .. } | Event::ClassicSet { group, .. } => {
                 let declared = |event: &Event| matches!(event, Event::GroupDeclared(entry) if entry.name == *group);
                 self.group(group).is_none() && !before.iter().any(declared)
             }
@@ -185,6 +190,7 @@ impl State {
                 }
                 let member = |(member, _): (&String, _)| (Key::Member(name.clone(), member.clone()).to_string(), None);
                 changes.extend(self.members(name).map(member));
+                changes.extend(self.classic(name).map(|_| (Key::Classic(name.clone()).to_string(), None)));
             }
             Event::TopicPurged { id } => {
                 for (name, group) in &self.groups {
@@ -230,6 +236,14 @@ impl State {
             Some(entry) => drop(group.members.insert(member, entry)),
             None => drop(group.members.remove(&member)),
         }
+        if group.is_nothing() {
+            self.groups.remove(&name);
+        }
+    }
+
+    fn set_classic(&mut self, name: GroupName, entry: Option<ClassicEntry>) {
+        let group = self.groups.entry(name.clone()).or_default();
+        group.classic = entry;
         if group.is_nothing() {
             self.groups.remove(&name);
         }
@@ -289,6 +303,7 @@ impl State {
             | Event::PositionSet { .. }
             | Event::ChunkSet { .. }
             | Event::MemberSet { .. }
+            | Event::ClassicSet { .. }
             | Event::RouteSet(_)
             | Event::RouteDeleted { .. }
             | Event::RouteMoved { .. }
@@ -339,6 +354,7 @@ impl State {
             Event::PositionSet { place, position } => self.set_position(&place, position),
             Event::ChunkSet { place, number, chunk } => self.set_chunk(&place, number, chunk),
             Event::MemberSet { group, member, entry } => self.set_member(group, member, entry),
+            Event::ClassicSet { group, entry } => self.set_classic(group, entry),
             Event::RouteSet(entry) => self.routing.set(entry),
             Event::RouteDeleted { name } => self.routing.remove(&name),
             Event::RouteMoved { place, progress } => self.routing.moved(&place, progress),
@@ -373,6 +389,7 @@ impl State {
                 Key::Position(place) => self.set_position(&place, None),
                 Key::Chunk(place, number) => self.set_chunk(&place, number, None),
                 Key::Member(group, member) => self.set_member(group, member, None),
+                Key::Classic(group) => self.set_classic(group, None),
                 Key::Route(name) => self.routing.remove(&name),
                 Key::RoutePosition(place) => self.routing.moved(&place, None),
                 Key::Request(id) => drop(self.requests.remove(&id)),
@@ -413,6 +430,9 @@ impl State {
             for (member, entry) in &group.members {
                 let (group, member, entry) = (name.clone(), member.clone(), Some(entry.clone()));
                 changes.extend(Event::MemberSet { group, member, entry }.changes()?);
+            }
+            if let Some(entry) = group.classic.clone() {
+                changes.extend(Event::ClassicSet { group: name.clone(), entry: Some(entry) }.changes()?);
             }
             for ((topic, partition), progress) in &group.progress {
                 let place = Place { group: name.clone(), topic: *topic, partition: *partition };

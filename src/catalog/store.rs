@@ -14,7 +14,7 @@ use crate::log::{CleanLimits, Cleaned, Damage, KnownDamage, LogError, PartitionL
 
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
 use super::journal::Journal;
-use super::progress::{GroupEntry, MemberEntry};
+use super::progress::{ClassicEntry, GroupEntry, MemberEntry};
 use super::pushes::PushEntry;
 use super::receipts::ReceiptEntry;
 use super::requests::RequestEntry;
@@ -346,6 +346,11 @@ impl Catalog {
     /// The members of a stream group, by id.
     pub fn members(&self, group: &GroupName) -> impl Iterator<Item = (&String, &MemberEntry)> + use<'_> {
         self.state.members(group)
+    }
+
+    /// What the last completed round of a classic group has come to, if it has members.
+    pub fn classic(&self, group: &GroupName) -> Option<&ClassicEntry> {
+        self.state.classic(group)
     }
 
     /// Every route, by name.

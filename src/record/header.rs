@@ -43,6 +43,8 @@ pub struct BatchHeader {
     pub record_count: u32,
 }
 
+/// The attribute bit that says that the max timestamp is every record's.
+const APPEND_TIME: u16 = 0x08;
 /// The attribute bit of batches that are part of a transaction.
 pub(crate) const TRANSACTIONAL: u16 = 0x10;
 /// The attribute bit of batches that mark something.
@@ -170,7 +172,7 @@ impl BatchHeader {
 
     /// All records have the time of the append, which is the max timestamp.
     pub fn log_append_time(&self) -> bool {
-        self.attributes & 0x08 != 0
+        self.attributes & APPEND_TIME != 0
     }
 }
 
@@ -184,6 +186,16 @@ pub fn patch_assigned(bytes: &mut [u8], base_offset: Offset, leader_epoch: i32) 
 pub fn set_max_timestamp(batch: &mut [u8], newest: TimestampMs) {
     if batch.len() >= limits::BATCH_HEADER_BYTES {
         batch[35..43].copy_from_slice(&newest.to_be_bytes());
+        seal(batch);
+    }
+}
+
+/// Gives all records of a whole batch the time of its append, and the batch its new checksum. What their producer said stays in
+/// the records, and is read no more.
+pub fn set_append_time(batch: &mut [u8], now: TimestampMs) {
+    if batch.len() >= limits::BATCH_HEADER_BYTES {
+        batch[22] |= APPEND_TIME as u8;
+        batch[35..43].copy_from_slice(&now.to_be_bytes());
         seal(batch);
     }
 }

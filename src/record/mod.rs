@@ -14,6 +14,7 @@ mod headers;
 pub mod json;
 mod partitioner;
 mod records;
+mod repack;
 mod snappy;
 mod thin;
 mod varint;
@@ -27,10 +28,11 @@ pub use check::{
 pub use compress::Compression;
 pub use control::{Marker, marker_batch, read_marker};
 pub use error::BatchError;
-pub use header::{BatchHeader, patch_assigned, set_max_timestamp};
+pub use header::{BatchHeader, patch_assigned, set_append_time, set_max_timestamp};
 pub use headers::{Header, HeaderIter, Headers};
 pub use partitioner::partition_for_key;
 pub use records::{Batches, Record, RecordIter, read_records};
+pub use repack::repack;
 pub use thin::{KeyedRecord, Thinned, each_key, empty_batch, gap_batches, thin};
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::partitioner::murmur2;
 use super::*;
 
 mod chunks;
+mod repack;
 mod weights;
 
 const MIB: Bounds = Bounds::accepting(1 << 20);

@@ -198,12 +198,16 @@ async fn positions_are_the_owners_to_move_they_last_and_native_tools_see_them() 
     assert_eq!((part.floor, part.lag), (3, 7), "{part:?}");
     assert_eq!(part.owner.as_deref(), Some(&*id));
     drop(native);
-    // The positions last, the members do not: they are to join again.
+    // The positions last, and so do the members.
     let dir = running.stop().await;
     let running = Running::start_in(dir, |_| {}).await;
     let mut client = running.client().await;
     assert_eq!(position(&mut client, 9, "g", 0).await, (3, "m".to_owned(), 0));
-    assert_eq!(committed(&mut client, 9, &commit(&id, member.generation_id, 5, "")).await, 25);
+    assert_eq!(committed(&mut client, 9, &commit("", -1, 5, "")).await, 25, "it has members");
+    assert_eq!(committed(&mut client, 9, &commit(&id, member.generation_id, 5, "")).await, 0);
+    let who = vec![MemberIdentity::default().with_member_id(text(&id))];
+    let left = client.call(5, &LeaveGroupRequest::default().with_group_id(group("g")).with_members(who)).await;
+    assert_eq!((left.error_code, left.members[0].error_code), (0, 0));
     assert_eq!(client.call(5, &join(&id)).await.error_code, 25);
     // Nobody in particular may commit while there are no members.
     assert_eq!(committed(&mut client, 9, &commit("", -1, 9, "")).await, 0);

@@ -15,6 +15,7 @@ mod client;
 mod consuming;
 #[path = "../common/endpoint.rs"]
 mod endpoint;
+mod epochs;
 mod fetching;
 mod foreign;
 mod grouping;
@@ -28,7 +29,10 @@ mod nulls;
 mod old_versions;
 mod producing;
 mod refusing;
+mod restarting;
+mod settled;
 mod single_node;
+mod stamping;
 mod talking;
 mod topics;
 mod transacting;

@@ -104,7 +104,7 @@ async fn topics_are_created_as_asked_or_refused_with_the_right_code() {
         (topic("r").with_replication_factor(3), 38),
         (config("no.such.setting", "1"), 40),
         (config("retention.ms", "soon"), 40),
-        (config("compression.type", "zstd"), 40),
+        (config("compression.type", "brotli"), 40),
         (assigned(vec![7]), 39),
     ];
     for (wanted, code) in refused {

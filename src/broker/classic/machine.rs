@@ -7,8 +7,11 @@ use bytes::Bytes;
 
 use crate::base::limits;
 
-use super::member::{Member, said};
+use super::member::Member;
 use super::types::{Answer, ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice, Ms, Ticket};
+
+mod kept;
+mod places;
 
 /// How long a group that was empty waits for further members before the first round ends.
 pub(crate) const INITIAL_DELAY_MS: Ms = 250;
@@ -48,6 +51,8 @@ pub(crate) struct Machine {
     /// A member was added since the wait for further ones was last prolonged.
     fresh: bool,
     orders: u64,
+    /// What is to be kept of it has changed since that was last asked.
+    changed: bool,
     answers: Vec<(Ticket, Answer)>,
 }
 
@@ -64,6 +69,7 @@ impl Machine {
             pending: BTreeMap::new(),
             fresh: false,
             orders: 0,
+            changed: false,
             answers: Vec::new(),
         }
     }
@@ -198,7 +204,7 @@ impl Machine {
             syncing: None,
             synced: false,
             expires: now + session_ms,
-            joined: now,
+            joined: i64::try_from(now).unwrap_or(i64::MAX),
             heard: now,
         };
         self.members.insert(id.clone(), member);
@@ -230,38 +236,6 @@ impl Machine {
         if let Some(old) = old {
             let refused = Err((ClassicError::Rebalancing, id.to_owned()));
             self.answers.push((old, Answer::Joined(refused)));
-        }
-    }
-
-    /// Another one takes the place of a member, under a new id. The group goes on as it is if nothing else changes.
-    fn replace(&mut self, ticket: Ticket, old: &str, new_id: String, join: ClassicJoin, now: Ms) {
-        let Some(mut member) = self.members.remove(old) else { return };
-        let may_skip = join.may_skip;
-        let same = member.said(&self.protocol) == said(&join.protocols, &self.protocol)
-            && join.protocols.iter().any(|(name, _)| *name == self.protocol);
-        if let Some(joining) = member.joining.take() {
-            self.answers.push((joining, Answer::Joined(Err((ClassicError::Fenced, old.to_owned())))));
-        }
-        if let Some(syncing) = member.syncing.take() {
-            self.answers.push((syncing, Answer::Synced(Err(ClassicError::Fenced))));
-        }
-        member.update(ticket, join, now);
-        self.members.insert(new_id.clone(), member);
-        let led = self.leader.as_deref() == Some(old);
-        if led {
-            self.leader = Some(new_id.clone());
-        }
-        if self.state != State::Stable || !same {
-            return self.prepare(now);
-        }
-        self.tell(&new_id, may_skip, now);
-        if led
-            && !may_skip
-            && let Some((_, Answer::Joined(Ok(joined)))) = self.answers.last_mut()
-        {
-            // It would assign, for nobody: it must not know that it leads.
-            joined.leader = old.to_owned();
-            joined.members.clear();
         }
     }
 
@@ -443,6 +417,7 @@ impl Machine {
                     }
                 }
                 self.state = State::Stable;
+                self.changed = true;
             }
             State::Stable => {
                 member.synced = true;

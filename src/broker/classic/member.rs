@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::types::{ClassicJoin, Ms, Ticket};
+use super::types::{ClassicJoin, Ms, Ticket, said_bytes};
+use crate::base::TimestampMs;
 
 /// One member.
 #[derive(Debug, Clone)]
@@ -26,7 +27,8 @@ pub(crate) struct Member {
     pub(super) synced: bool,
     /// The end of its session, unless it waits for an answer.
     pub(super) expires: Ms,
-    pub(crate) joined: Ms,
+    /// When it joined, on the monotonic clock: below 0 is before the clock began.
+    pub(crate) joined: i64,
     pub(crate) heard: Ms,
 }
 
@@ -43,6 +45,17 @@ impl Member {
 
     pub(super) fn said(&self, protocol: &str) -> Bytes {
         said(&self.protocols, protocol)
+    }
+
+    /// Bytes of what it says of itself.
+    pub(super) fn weigh(&self) -> usize {
+        let instance = self.instance.as_ref().map_or(0, String::len);
+        said_bytes(&self.protocols) + instance + self.client.len() + self.host.len()
+    }
+
+    /// When it joined, by the wall clock.
+    pub(crate) fn joined_ms(&self, now: Ms, wall: TimestampMs) -> TimestampMs {
+        wall.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(self.joined))
     }
 
     pub(super) fn alive(&mut self, now: Ms) {

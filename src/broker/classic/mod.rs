@@ -1,8 +1,9 @@
 //! Classic groups: the members agree among themselves who reads what, in rounds; the server counts them, and passes on what
 //! they say. Which rounds there are, [`machine`] knows; here are the waiting requests, the clock, and the group's name.
 //!
-//! Members live in memory only: after a restart they are unknown, and join again. What lasts are committed positions, which
-//! are those of every other group.
+//! What a completed round has come to is kept in the journal before anybody is told of it, in one event, so the members go on
+//! after a restart as if nothing had been: with their ids, places, generation and assignments, and with a session's time to be heard of. A
+//! round that is under way is forgotten then, and the one before holds.
 
 mod generations;
 mod machine;
@@ -17,9 +18,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName, limits};
+use crate::catalog::{Event, GroupEntry};
 
 use super::broker::lock;
 use super::queue::GroupMember;
@@ -39,6 +42,8 @@ pub(crate) struct Classics(
     Mutex<BTreeMap<GroupName, Arc<ClassicGroup>>>,
     /// Bytes of what all members say and were assigned.
     AtomicUsize,
+    /// Bytes of the rounds that are kept.
+    AtomicUsize,
 );
 
 struct ClassicGroup {
@@ -53,6 +58,8 @@ struct Inside {
     hold: Option<GroupHold>,
     tickets: Ticket,
     waiting: HashMap<Ticket, oneshot::Sender<Answer>>,
+    /// Bytes of its round that is kept, 0 if none is.
+    kept: usize,
 }
 
 /// What is not done for a member.
@@ -117,7 +124,70 @@ impl Drop for Waiting {
     }
 }
 
+impl Inside {
+    /// Says what is to be kept of the group, if that has changed; whether it did.
+    fn keep(&mut self, broker: &Broker) -> bool {
+        let (changed, over) = (self.machine.take_changed(), self.machine.is_over());
+        let Some(name) = self.hold.as_ref().map(GroupHold::name).filter(|_| changed || over && self.kept > 0) else {
+            return false;
+        };
+        let all = &broker.classics.2;
+        let bytes = if over { 0 } else { self.machine.kept_bytes() };
+        let others = all.load(Ordering::Relaxed).saturating_sub(self.kept);
+        let fits = bytes <= limits::CLASSIC_KEPT_GROUP_BYTES && others + bytes <= limits::CLASSIC_KEPT_BYTES;
+        if !fits {
+            let limit = limits::CLASSIC_KEPT_GROUP_BYTES;
+            tracing::info!(group = %name, bytes, limit, "not kept: after a restart its members join anew");
+        }
+        let kept = if fits { bytes } else { 0 };
+        if kept == 0 && self.kept == 0 {
+            return false;
+        }
+        all.fetch_add(kept, Ordering::Relaxed);
+        all.fetch_sub(std::mem::replace(&mut self.kept, kept), Ordering::Relaxed);
+        let (now, wall) = (broker.clock.monotonic_ms(), broker.clock.now_ms());
+        let entry = (kept > 0).then(|| self.machine.entry(now, wall));
+        broker.groups.pending.put([Event::ClassicSet { group: name.clone(), entry }]);
+        true
+    }
+}
+
+impl Classics {
+    /// Goes on with the rounds that were kept.
+    pub(crate) fn load(broker: &Arc<Broker>) -> Result<(), BrokerError> {
+        let (now, wall) = (broker.clock.monotonic_ms(), broker.clock.now_ms());
+        let kept: Vec<_> = {
+            let catalog = lock(&broker.catalog);
+            let round = |group: &GroupEntry| Some((group.name.clone(), catalog.classic(&group.name)?.clone()));
+            catalog.groups().filter_map(round).collect()
+        };
+        for (name, entry) in kept {
+            // Members of another protocol are there only if these had gone, and that was not kept any more.
+            let Ok(hold) = broker.groups.take(&name, GroupProtocol::Classic) else {
+                broker.groups.pending.put([Event::ClassicSet { group: name, entry: None }]);
+                broker.queues.keeper.note_pending();
+                continue;
+            };
+            let machine = Machine::load(entry, now, wall);
+            broker.classics.1.fetch_add(machine.bytes(), Ordering::Relaxed);
+            let bytes = machine.kept_bytes();
+            broker.classics.2.fetch_add(bytes, Ordering::Relaxed);
+            let group = ClassicGroup::new(machine, hold, bytes);
+            lock(&broker.classics.0).insert(name, Arc::clone(&group));
+            if Handle::try_current().is_ok() {
+                task::spawn("classic group", group.run(Arc::downgrade(broker)));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl ClassicGroup {
+    fn new(machine: Machine, hold: GroupHold, kept: usize) -> Arc<Self> {
+        let inside = Inside { machine, hold: Some(hold), tickets: 0, waiting: HashMap::new(), kept };
+        Arc::new(Self { inside: Mutex::new(inside), changed: Notify::new() })
+    }
+
     /// Does something, and sends the answers that follow from it. `None` if the group is over.
     fn with<R>(self: &Arc<Self>, broker: &Broker, act: impl FnOnce(&mut Inside) -> R) -> Option<R> {
         let mut inside = lock(&self.inside);
@@ -127,6 +197,8 @@ impl ClassicGroup {
             inside.machine.end();
         }
         let result = (!ended).then(|| act(&mut inside));
+        // Before the answers: who has heard one finds that it waits to be kept.
+        let said = inside.keep(broker);
         for (ticket, answer) in inside.machine.take_answers() {
             if let Some(waiting) = inside.waiting.remove(&ticket) {
                 // Who has stopped waiting has said so, or is about to.
@@ -141,6 +213,9 @@ impl ClassicGroup {
             broker.generations.keep(hold.name(), inside.machine.generation);
         }
         drop(inside);
+        if said {
+            broker.queues.keeper.note_pending();
+        }
         if let Some(hold) = over {
             let mut groups = lock(&broker.classics.0);
             if groups.get(hold.name()).is_some_and(|group| Arc::ptr_eq(group, self)) {
@@ -199,13 +274,8 @@ impl Broker {
         if let Some(group) = groups.get(name) {
             return Ok(Arc::clone(group));
         }
-        let inside = Inside {
-            machine: Machine::from_generation(self.generations.take(name)),
-            hold: Some(hold),
-            tickets: 0,
-            waiting: HashMap::new(),
-        };
-        let group = Arc::new(ClassicGroup { inside: Mutex::new(inside), changed: Notify::new() });
+        let machine = Machine::from_generation(self.generations.take(name));
+        let group = ClassicGroup::new(machine, hold, 0);
         groups.insert(name.clone(), Arc::clone(&group));
         task::spawn("classic group", Arc::clone(&group).run(Arc::downgrade(self)));
         Ok(group)
@@ -223,6 +293,18 @@ impl Broker {
         Some(Waiting { broker: Arc::clone(self), group: Arc::clone(group), ticket, answer })
     }
 
+    /// Returns when what members hear of a group's round is on the disk, so that no crash makes it another.
+    async fn round_kept(&self, name: &GroupName) -> Result<(), ClassicError> {
+        let key = Event::ClassicSet { group: name.clone(), entry: None }.key();
+        if !self.groups.pending.has(&key) {
+            return Ok(());
+        }
+        self.queues.keeper.kept().await.map_err(|error| {
+            tracing::warn!(group = %name, %error, "a round could not be kept");
+            ClassicError::NotKept
+        })
+    }
+
     /// Joins a group; answered at the end of the round.
     ///
     /// # Errors
@@ -232,7 +314,7 @@ impl Broker {
         name: &GroupName,
         join: ClassicJoin,
     ) -> Result<ClassicJoined, ClassicRefusal> {
-        // Members are in memory alone: a group that is not in use has none of this name, and is not made for it.
+        // A group that is not in use has no member of this name, and is not made for it.
         if !join.member.is_empty() && self.classic(name).is_none() {
             return Err(ClassicRefusal::Group(ClassicError::UnknownMember, join.member));
         }
@@ -258,7 +340,11 @@ impl Broker {
                 continue;
             };
             return match (&mut waiting.answer).await {
-                Ok(Answer::Joined(outcome)) => outcome.map_err(|(error, id)| ClassicRefusal::Group(error, id)),
+                Ok(Answer::Joined(Ok(joined))) => match self.round_kept(name).await {
+                    Ok(()) => Ok(joined),
+                    Err(error) => Err(ClassicRefusal::Group(error, joined.member)),
+                },
+                Ok(Answer::Joined(Err((error, id)))) => Err(ClassicRefusal::Group(error, id)),
                 _ => Err(ClassicRefusal::Group(ClassicError::UnknownMember, String::new())),
             };
         }
@@ -280,7 +366,8 @@ impl Broker {
         let waiting = self.wait_in(&group, |machine, ticket| machine.sync(ticket, voice, protocol, shares, now));
         let mut waiting = waiting.ok_or(ClassicError::UnknownMember)?;
         match (&mut waiting.answer).await {
-            Ok(Answer::Synced(outcome)) => outcome,
+            Ok(Answer::Synced(Ok(share))) => self.round_kept(name).await.map(|()| share),
+            Ok(Answer::Synced(Err(error))) => Err(error),
             _ => Err(ClassicError::UnknownMember),
         }
     }
@@ -369,7 +456,7 @@ impl Broker {
             host: member.host.clone(),
             said: machine.said(member),
             assignment: member.assignment.clone(),
-            joined_ms: at(member.joined),
+            joined_ms: member.joined_ms(now, wall),
             heard_ms: at(member.heard),
         });
         Some(ClassicLook {

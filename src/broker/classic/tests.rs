@@ -9,6 +9,9 @@ use crate::base::limits;
 use super::machine::{INITIAL_DELAY_MS, MEMBERS, Machine};
 use super::types::{Answer, ClassicError, ClassicJoin, ClassicJoined, ClassicVoice, Ms, Ticket};
 
+mod crash;
+mod kept;
+
 const SESSION: Ms = 10_000;
 const ROUND: Ms = 60_000;
 

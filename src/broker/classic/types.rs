@@ -31,6 +31,8 @@ pub enum ClassicError {
     TooLarge,
     /// The members of all groups say as much as the server keeps; it is to try again later.
     NoRoom,
+    /// What the round has come to could not be kept on the disk; it is to try again later.
+    NotKept,
 }
 
 /// A wish to be, or to stay, a member.
@@ -61,10 +63,14 @@ pub struct ClassicJoin {
 impl ClassicJoin {
     /// Bytes of what it says of itself.
     pub(crate) fn weight(&self) -> usize {
-        let said: usize = self.protocols.iter().map(|(name, said)| name.len() + said.len() + PER_PROTOCOL).sum();
         let instance = self.instance.as_ref().map_or(0, String::len);
-        said + instance + self.client.len() + self.host.len() + self.protocol_type.len()
+        said_bytes(&self.protocols) + instance + self.client.len() + self.host.len() + self.protocol_type.len()
     }
+}
+
+/// Bytes of what is said in each protocol.
+pub(super) fn said_bytes(protocols: &[(String, Bytes)]) -> usize {
+    protocols.iter().map(|(name, said)| name.len() + said.len() + PER_PROTOCOL).sum()
 }
 
 /// What a member is told at the end of a round.

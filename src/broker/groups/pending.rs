@@ -63,11 +63,16 @@ impl Pending {
         lock(&self.0).events.len()
     }
 
+    /// Whether a change of this key waits to be kept.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        lock(&self.0).events.contains_key(key)
+    }
+
     /// Whether there are changes of a group.
     pub(crate) fn is_of(&self, group: &GroupName) -> bool {
         lock(&self.0).events.values().any(|(_, event)| match event {
             Event::PositionSet { place, .. } | Event::ChunkSet { place, .. } => place.group == *group,
-            Event::MemberSet { group: of, .. } => of == group,
+            Event::MemberSet { group: of, .. } | Event::ClassicSet { group: of, .. } => of == group,
             _ => false,
         })
     }
@@ -98,7 +103,7 @@ impl Pending {
     pub(crate) fn forget(&self, group: &GroupName) {
         lock(&self.0).events.retain(|_, (_, event)| match event {
             Event::PositionSet { place, .. } => place.group != *group,
-            Event::MemberSet { group: of, .. } => of != group,
+            Event::MemberSet { group: of, .. } | Event::ClassicSet { group: of, .. } => of != group,
             _ => true,
         });
     }

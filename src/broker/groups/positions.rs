@@ -65,6 +65,8 @@ pub struct Commit {
     pub offset: Offset,
     /// What the member wants to remember with it.
     pub metadata: String,
+    /// The leader epoch of the last record before it, if the member says one.
+    pub leader_epoch: Option<u32>,
 }
 
 /// A position that a group has committed.
@@ -80,6 +82,8 @@ pub struct GroupPosition {
     pub metadata: String,
     /// When it was committed, in milliseconds since the Unix epoch.
     pub time_ms: TimestampMs,
+    /// The leader epoch that was said with it.
+    pub leader_epoch: Option<u32>,
 }
 
 impl Broker {
@@ -137,7 +141,8 @@ impl Broker {
         self.check_commit(&topic, &commit, terms)?;
         let at = (topic.entry.id, commit.partition);
         self.admit_position(group, at, commit.metadata.len())?;
-        let position = Position { offset: commit.offset, metadata: commit.metadata, time_ms: self.clock.now_ms() };
+        let Commit { offset, metadata, leader_epoch, .. } = commit;
+        let position = Position { offset, metadata, time_ms: self.clock.now_ms(), leader_epoch };
         let forward = |now: Option<Offset>| match now {
             Some(now) if now > position.offset && terms == Terms::Forward => (None, now),
             _ => (Some(position.clone()), position.offset),
@@ -197,7 +202,7 @@ impl Broker {
             return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
         }
         if terms == Terms::Forward {
-            let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.stable_end()));
+            let (start, end) = partition.log()?.with(|log| (log.start_offset(), log.written_end()));
             if commit.offset > end {
                 let message = format!(
                     "position {} in {}/{} is behind the partition's end, {end}",
@@ -271,6 +276,7 @@ impl Broker {
             offset: position.offset,
             metadata: position.metadata.clone(),
             time_ms: position.time_ms,
+            leader_epoch: position.leader_epoch,
         };
         let mut positions: Vec<GroupPosition> = match of {
             Some(named) => named

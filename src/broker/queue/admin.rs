@@ -182,6 +182,7 @@ impl Broker {
                 continue;
             }
             let number = partition.place.partition;
+            self.settled(partition.topic.as_str(), number).await?;
             let topic = self.topic(partition.topic.as_str())?;
             let (start, end) = topic.partition(number)?.log()?.with(|log| (log.start_offset(), log.committed_end()));
             let to = match reset.to {
@@ -227,7 +228,7 @@ impl Broker {
         let mut events = Vec::new();
         for (place, change) in changes {
             // Back first: whoever finds the position without the chunks gone only does again what it was to do again.
-            let position = Position { offset: change.to, metadata: String::new(), time_ms: now };
+            let position = Position { offset: change.to, metadata: String::new(), time_ms: now, leader_epoch: None };
             events.push(Event::PositionSet { place: place.clone(), position: Some(position) });
             let progress = catalog.progress(&place.group, (place.topic, place.partition));
             for &number in progress.into_iter().flat_map(|progress| progress.chunks.keys()) {
@@ -252,7 +253,7 @@ impl Broker {
 
 fn describe(topic: &Topic, partition: &QueuePartition) -> Result<GroupPartition, BrokerError> {
     let number = partition.place.partition;
-    let end = topic.partition(number)?.log().map(|log| log.with(|log| log.stable_end()));
+    let end = topic.partition(number)?.log().map(|log| log.with(|log| log.written_end()));
     let machine = lock(&partition.machine);
     let trouble = end.as_ref().err().map(ToString::to_string);
     let end = end.unwrap_or_else(|_| machine.cursor());

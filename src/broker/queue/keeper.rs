@@ -197,7 +197,8 @@ pub(super) fn event_of(place: &Place, change: &Keep, metadata: &str, now: Timest
     let place = place.clone();
     match change {
         Keep::Floor(offset) => {
-            let position = Position { offset: *offset, metadata: metadata.to_owned(), time_ms: now };
+            let position =
+                Position { offset: *offset, metadata: metadata.to_owned(), time_ms: now, leader_epoch: None };
             Event::PositionSet { place, position: Some(position) }
         }
         Keep::Chunk(number, chunk) => Event::ChunkSet { place, number: *number, chunk: chunk.clone() },

@@ -338,7 +338,10 @@ impl Broker {
         }
         let offset = position(&catalog, group, topic).map_or(0, |position| position.offset);
         let place = Place { group: group.clone(), topic, partition: 0 };
-        events.push(Event::PositionSet { place, position: Some(Position { offset, metadata, time_ms: now }) });
+        events.push(Event::PositionSet {
+            place,
+            position: Some(Position { offset, metadata, time_ms: now, leader_epoch: None }),
+        });
         Ok(catalog.commit_all(events, now)?)
     }
 
@@ -351,7 +354,8 @@ impl Broker {
             _ => None,
         });
         let offset = floor.or_else(|| position(&catalog, &of.group, of.topic).map(|position| position.offset));
-        let cleared = Position { offset: offset.unwrap_or(0), metadata: String::new(), time_ms: now };
+        let cleared =
+            Position { offset: offset.unwrap_or(0), metadata: String::new(), time_ms: now, leader_epoch: None };
         // Last: a crash in between leaves the intent, which is looked into again.
         let place = Place { partition: 0, ..of.clone() };
         events.push(Event::PositionSet { place, position: Some(cleared) });

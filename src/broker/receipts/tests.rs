@@ -486,7 +486,9 @@ async fn what_is_acked_is_told_though_group_and_topic_are_deleted_at_once() {
     broker.ask_receipts(&group("erp"), "http://crm/", &records, LONG).await.unwrap();
     let reader = group("reader");
     broker.ask_receipts(&reader, "http://crm/", &records, LONG).await.unwrap();
-    let commit = |offset| vec![Commit { topic: topic.clone(), partition: 0, offset, metadata: String::new() }];
+    let commit = |offset| {
+        vec![Commit { topic: topic.clone(), partition: 0, offset, metadata: String::new(), leader_epoch: None }]
+    };
     broker.commit_positions(&reader, Committer::Admin, commit(0), Terms::Forward, true).await.unwrap();
     let attached = async {
         while !lock(&broker.receipts.table).waiting(Which::Fresh(0)).is_empty() {

@@ -210,7 +210,8 @@ impl Durable {
         if let Some(group) = reader() {
             let place = Place { group, topic: replies, partition: 0 };
             let offset = self.read.load(Ordering::Acquire);
-            let position = Position { offset, metadata: String::new(), time_ms: broker.clock.now_ms() };
+            let position =
+                Position { offset, metadata: String::new(), time_ms: broker.clock.now_ms(), leader_epoch: None };
             events.push(Event::PositionSet { place, position: Some(position) });
         }
         broker.groups.pending.put(events);

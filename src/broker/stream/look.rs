@@ -104,11 +104,11 @@ impl Broker {
         places
     }
 
-    /// First offset and stable end, or why it cannot be read; `None` if there is no such partition.
+    /// First offset and the end of what is written, or why it cannot be read; `None` if there is no such partition.
     fn ends(&self, topic: &TopicName, partition: PartitionId) -> Option<Result<(Offset, Offset), BrokerError>> {
         let topic = self.topic_of(topic).ok()?;
         let log = topic.partition(partition).ok()?.log();
-        Some(log.map(|log| log.with(|log| (log.start_offset(), log.stable_end()))))
+        Some(log.map(|log| log.with(|log| (log.start_offset(), log.written_end()))))
     }
 
     /// The same with the end up to which members can read.
@@ -141,6 +141,7 @@ impl Broker {
             if !reset.topics.is_empty() && !reset.topics.iter().any(wanted) {
                 continue;
             }
+            self.settled(topic.as_str(), partition).await?;
             let Some((start, end)) = self.readable(&topic, partition) else { continue };
             let to = match reset.to {
                 ResetTo::At(at) => self.list_offset(topic.as_str(), partition, at).await?.0,
@@ -174,11 +175,12 @@ impl Broker {
             let (group, member) = (group.clone(), member.clone());
             Event::MemberSet { group, member, entry: None }
         });
-        let mut events: Vec<Event> = members.collect();
+        let round = catalog.classic(group).map(|_| Event::ClassicSet { group: group.clone(), entry: None });
+        let mut events: Vec<Event> = members.chain(round).collect();
         for change in changes {
             let Some(topic) = catalog.topic(&change.topic) else { continue };
             let place = Place { group: group.clone(), topic: topic.id, partition: change.partition };
-            let position = Position { offset: change.to, metadata: String::new(), time_ms: now };
+            let position = Position { offset: change.to, metadata: String::new(), time_ms: now, leader_epoch: None };
             events.push(Event::PositionSet { place, position: Some(position) });
         }
         let mut passed = Vec::new();

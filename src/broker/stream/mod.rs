@@ -342,9 +342,12 @@ impl Broker {
             }
             for partition in 0..topic.partitions {
                 if !has.contains(&(topic.name.clone(), partition)) {
-                    // One that is offline begins, should it come back, at its beginning.
-                    let at = self.list_offset(topic.name.as_str(), partition, start).await;
-                    starts.push(((topic.id, partition), at.map_or(0, |(offset, _)| offset)));
+                    let at = match self.list_offset(topic.name.as_str(), partition, start).await {
+                        Err(error) if error.kind() == ErrorKind::TimedOut => return Err(error),
+                        // One that is offline begins, should it come back, at its beginning.
+                        found => found.map_or(0, |(offset, _)| offset),
+                    };
+                    starts.push(((topic.id, partition), at));
                 }
             }
         }
@@ -354,7 +357,7 @@ impl Broker {
     /// The group begins here in a partition, unless it has a position there.
     fn begin_at(&self, group: &GroupName, at: (TopicId, PartitionId), offset: Offset) {
         let place = Place { group: group.clone(), topic: at.0, partition: at.1 };
-        let position = Position { offset, metadata: String::new(), time_ms: self.clock.now_ms() };
+        let position = Position { offset, metadata: String::new(), time_ms: self.clock.now_ms(), leader_epoch: None };
         let begin = |now: Option<Offset>| (now.is_none().then(|| position.clone()), ());
         self.change_position(&place, |change| Ok::<_, BrokerError>(change(&begin))).ok();
     }

@@ -317,7 +317,8 @@ impl Broker {
             broker.check_commit(&topic, &commit, Terms::AsSaid)?;
             let place = Place { group: name.clone(), topic: topic.entry.id, partition: commit.partition };
             broker.admit_position(&name, (place.topic, place.partition), commit.metadata.len())?;
-            Ok::<_, BrokerError>((place, Position { offset: commit.offset, metadata: commit.metadata, time_ms }))
+            let Commit { offset, metadata, leader_epoch, .. } = commit;
+            Ok::<_, BrokerError>((place, Position { offset, metadata, time_ms, leader_epoch }))
         };
         let checked = blocking(move || commits.into_iter().map(check).collect::<Vec<_>>()).await;
         let mut positions = Vec::new();

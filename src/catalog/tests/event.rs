@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 21] {
+fn examples() -> [(&'static str, Event); 24] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -31,6 +31,9 @@ fn examples() -> [(&'static str, Event); 21] {
         ("push-deleted", Event::PushDeleted { name: GroupName::new("erp/hook").unwrap() }),
         ("consumer-set", consumer("erp/billing", "5f3d")),
         ("transaction-of", transaction_of("copier/1")),
+        ("position-at", position_at("erp/billing", 7, 12_345)),
+        ("transaction-at", transaction_at("copier/1")),
+        ("classic-set", classic("erp/connect")),
     ]
 }
 
@@ -90,6 +93,7 @@ fn keys_read_what_they_write() {
         "transaction/",
         "push/",
         "producer-ids/1",
+        "classic/",
         "\u{0}view",
     ] {
         assert!(Key::parse(bad.as_bytes()).is_err(), "{bad:?}");

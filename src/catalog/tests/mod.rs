@@ -48,8 +48,13 @@ fn place(of: &str, topic: u128) -> Place {
 }
 
 fn position(of: &str, topic: u128, offset: u64) -> Event {
-    let position = Position { offset, metadata: "so far".into(), time_ms: NOW };
+    let position = Position { offset, metadata: "so far".into(), time_ms: NOW, leader_epoch: None };
     Event::PositionSet { place: place(of, topic), position: Some(position) }
+}
+
+fn position_at(of: &str, topic: u128, offset: u64) -> Event {
+    let Event::PositionSet { place, position: Some(position) } = position(of, topic, offset) else { unreachable!() };
+    Event::PositionSet { place, position: Some(Position { leader_epoch: Some(300), ..position }) }
 }
 
 fn chunk(of: &str, topic: u128, number: u64) -> Event {
@@ -153,6 +158,36 @@ fn transaction_of(id: &str) -> Event {
     let Event::TransactionSet { id, entry: Some(entry) } = transaction(id) else { unreachable!() };
     let client = TransactionClient { address: "192.0.2.7".to_owned(), name: "copier".to_owned() };
     Event::TransactionSet { id, entry: Some(TransactionEntry { client, open_ms: 2_500, ..entry }) }
+}
+
+fn transaction_at(id: &str) -> Event {
+    let Event::TransactionSet { id, entry: Some(mut entry) } = transaction_of(id) else { unreachable!() };
+    let (place, mut position) = entry.positions[0].clone();
+    position.leader_epoch = Some(7);
+    entry.positions.push((Place { partition: 301, ..place }, position));
+    Event::TransactionSet { id, entry: Some(entry) }
+}
+
+fn classic(of: &str) -> Event {
+    let member = |id: &str, instance: Option<&str>| ClassicMemberEntry {
+        id: id.into(),
+        instance: instance.map(Into::into),
+        client: "connect-1".into(),
+        host: "/192.0.2.7".into(),
+        session_ms: 10_000,
+        rebalance_ms: 60_000,
+        protocols: vec![("sessioned".into(), vec![0, 1, 255]), ("compatible".into(), Vec::new())],
+        assignment: vec![7; 300],
+        joined_ms: NOW,
+    };
+    let entry = ClassicEntry {
+        generation: 3,
+        protocol_type: "connect".into(),
+        protocol: "sessioned".into(),
+        leader: Some("connect-1-b".into()),
+        members: vec![member("connect-1-b", None), member("connect-1-a", Some("place"))],
+    };
+    Event::ClassicSet { group: GroupName::new(of).unwrap(), entry: Some(entry) }
 }
 
 fn push(of: &str) -> Event {

@@ -53,7 +53,7 @@ fn a_power_cut_in_a_large_commit_leaves_a_beginning_of_it() {
         let mut events = vec![created("a", 1), Event::GroupDeclared(group("g"))];
         let metadata = "m".repeat(300_000);
         events.extend((0..8).map(|partition| {
-            let position = Position { offset: 1, metadata: metadata.clone(), time_ms: NOW };
+            let position = Position { offset: 1, metadata: metadata.clone(), time_ms: NOW, leader_epoch: None };
             let place = Place { partition, ..place("g", 1) };
             Event::PositionSet { place, position: Some(position) }
         }));

@@ -12,6 +12,8 @@ fn every_setting_reads_what_it_writes() {
         ("durability", ["interval", "sync", "sync"]),
         ("max_message_bytes", ["1KiB", "64MiB", "8MiB"]),
         ("cleanup", ["compact", "delete,compact", "delete"]),
+        ("timestamp_type", ["append", "create", "create"]),
+        ("compression", ["zstd", "uncompressed", "producer"]),
         ("timestamp_before_max", ["0ms", "1h", "unlimited"]),
         ("timestamp_after_max", ["0ms", "1h", "unlimited"]),
         ("delete_retention", ["0ms", "1h", "36500d"]),
@@ -23,7 +25,7 @@ fn every_setting_reads_what_it_writes() {
             assert_eq!(settings.get(name).unwrap(), value, "{name}");
         }
     }
-    assert_eq!(SETTINGS.map(|setting| setting.name).len(), 13);
+    assert_eq!(SETTINGS.map(|setting| setting.name).len(), 15);
     for setting in SETTINGS {
         let value = settings.get(setting.name).unwrap();
         settings.set(setting.name, &value).unwrap();
@@ -35,7 +37,7 @@ fn defaults_are_as_stated() {
     let settings = TopicSettings::default();
     let values = SETTINGS.map(|setting| settings.get(setting.name).unwrap());
     let kept = ["unlimited", "unlimited", "256MiB", "7d", "skip", "sync", "8MiB"];
-    let expected = [&kept[..], &["unlimited", "1h", "delete", "1d", "0ms", "0.5"]].concat();
+    let expected = [&kept[..], &["create", "producer", "unlimited", "1h", "delete", "1d", "0ms", "0.5"]].concat();
     assert_eq!(values[..], expected);
     assert_eq!(settings.check(), Ok(()));
 }
@@ -52,6 +54,9 @@ fn values_out_of_bounds_are_refused_with_value_and_bounds() {
         ("segment_bytes", "unlimited", "is not a size"),
         ("segment_time", "0s", "less than 1ms"),
         ("durability", "fast", "no such durability"),
+        ("timestamp_type", "CreateTime", "no such time"),
+        ("compression", "none", "no such compression"),
+        ("compression", "brotli", "no such compression"),
         ("max_message_bytes", "1023", "less than 1KiB"),
         ("max_message_bytes", "65MiB", "more than 64MiB"),
         ("max_message_bytes", "-1", "is not a size"),
@@ -80,7 +85,7 @@ fn an_unknown_setting_is_answered_with_the_known_ones() {
     assert_eq!(
         error.to_string(),
         "unknown setting 'retention.ms'; known are retention_time, retention_bytes, segment_bytes, segment_time, \
-         expired, durability, max_message_bytes, timestamp_before_max, timestamp_after_max, cleanup, delete_retention, min_compaction_lag, min_dirty_ratio"
+         expired, durability, max_message_bytes, timestamp_type, compression, timestamp_before_max, timestamp_after_max, cleanup, delete_retention, min_compaction_lag, min_dirty_ratio"
     );
     assert_eq!(TopicSettings::default().get("x"), Err(SettingError::Unknown { name: "x".into() }));
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use tokio::time::Instant;
+
 use super::answer::Caller;
 use super::problem::Problem;
 use crate::base::{Isolation, Offset, PartitionId, StartAt, TimestampMs, TopicId, TopicName, limits};
-use crate::broker::{BrokerError, OffsetAt};
+use crate::broker::{BrokerError, OffsetAt, SETTLE};
 
 /// Partitions that one reader may read together: as many as a topic may have.
 const TOGETHER: usize = limits::PARTITIONS_PER_TOPIC as usize;
@@ -104,10 +106,11 @@ impl Cursor {
             Some(partition) => partition..partition.saturating_add(1),
             None => 0..metadata.partitions,
         };
+        let until = Instant::now() + SETTLE;
         let mut positions = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let offset = async |at| {
-                let found = broker.list_offset_as(topic.as_str(), partition, at, isolation).await;
+                let found = broker.list_offset_as(topic.as_str(), partition, at, isolation, until).await;
                 found.map(|(offset, _)| offset)
             };
             let begin = offset(OffsetAt::Beginning).await?;
@@ -115,7 +118,7 @@ impl Cursor {
                 StartAt::Beginning => begin,
                 StartAt::End => offset(OffsetAt::End).await?,
                 StartAt::Offset(offset) => {
-                    let end = broker.partition_ends(topic.as_str(), partition)?.stable;
+                    let end = broker.partition_ends(topic.as_str(), partition)?.written;
                     if !(begin..=end).contains(&offset) {
                         let message = format!(
                             "topic '{topic}' partition {partition}: offset {offset} is out of range: the log has {begin} to \

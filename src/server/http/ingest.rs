@@ -265,7 +265,10 @@ fn lines(done: &[Appended]) -> Result<Box<RawValue>, Problem> {
             let line = match produced.duplicate {
                 // When it was first appended is in the log.
                 true => json!({ "partition": partition, "offset": offset, "duplicate": true }),
-                false => json!({ "partition": partition, "offset": offset, "timestamp": timestamp }),
+                false => {
+                    let timestamp = produced.stamped.unwrap_or(*timestamp);
+                    json!({ "partition": partition, "offset": offset, "timestamp": timestamp })
+                }
             };
             lines.push((*at, line));
         }

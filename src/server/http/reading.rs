@@ -13,7 +13,7 @@ use super::answer::Caller;
 use super::cursor::{Cursor, ShortId};
 use super::problem::Problem;
 use crate::base::{ErrorKind, Isolation, Offset, PartitionId, TopicId, TopicName};
-use crate::broker::{FilterAt, Next, Opened, PartitionReader, Portion, Unreadable};
+use crate::broker::{FilterAt, Next, Opened, PartitionReader, Portion, SETTLE, Unreadable};
 use crate::expr::Filter;
 use crate::record::json::{RecordLine, Text};
 use crate::server::budget::Grant;
@@ -170,6 +170,14 @@ impl Reading {
     /// The broker's.
     pub async fn next(&mut self, caller: &Caller, max: usize, wait: Duration) -> Result<Piece, Problem> {
         let deadline = Instant::now() + wait;
+        if wait.is_zero() {
+            // Who does not wait gets all that was acknowledged to anyone.
+            let until = Instant::now() + SETTLE;
+            let reach = if self.filter.is_none() { max as Offset } else { Offset::MAX };
+            for (reader, (_, offset)) in self.readers.iter_mut().zip(&self.cursor.positions) {
+                reader.settle(offset.saturating_add(reach), until).await?;
+            }
+        }
         loop {
             if self.topics.has_changed().unwrap_or(false) {
                 self.topics.borrow_and_update();

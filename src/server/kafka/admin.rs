@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
@@ -22,6 +23,7 @@ use kafka_protocol::messages::{
     DescribeLogDirsResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
 };
 use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
 
 use super::configs::{self, Config};
 use super::groups::text;
@@ -35,6 +37,9 @@ use crate::broker::{BrokerError, TopicDescription};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+
+/// The longest time in which the records that are to be deleted may be synced.
+const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -285,12 +290,14 @@ pub async fn delete_records(
     _version: i16,
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
+    let until =
+        Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(MOST_PATIENCE);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let number = partition.partition_index;
-            let outcome = delete_below(&session, &topic.name, number, partition.offset).await;
+            let outcome = delete_below(&session, &topic.name, number, partition.offset, until).await;
             let result = DeleteRecordsPartitionResult::default().with_partition_index(number);
             partitions.push(match outcome {
                 Ok(log_start) => result.with_low_watermark(log_start),
@@ -302,7 +309,7 @@ pub async fn delete_records(
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-async fn delete_below(session: &Session, topic: &str, partition: i32, offset: i64) -> Result<i64, i16> {
+async fn delete_below(session: &Session, topic: &str, partition: i32, offset: i64, until: Instant) -> Result<i64, i16> {
     TopicName::new(topic).map_err(|_| errors::INVALID_TOPIC)?;
     let partition = u32::try_from(partition).map_err(|_| errors::UNKNOWN_TOPIC_OR_PARTITION)?;
     let below = match offset {
@@ -315,7 +322,8 @@ async fn delete_below(session: &Session, topic: &str, partition: i32, offset: i6
         // As in Kafka: of a topic that keeps the newest record of each key, an offset says nothing of what is out of date.
         return Err(errors::POLICY_VIOLATION);
     }
-    let deleted = session.broker().delete_records(topic, partition, below).await;
+    let patience = until.saturating_duration_since(Instant::now());
+    let deleted = session.broker().delete_records(topic, partition, below, patience).await;
     deleted.map(|log_start| log_start as i64).map_err(|error| errors::code(&error))
 }
 

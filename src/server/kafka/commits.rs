@@ -4,8 +4,8 @@ use super::{errors, said};
 use crate::base::TopicName;
 use crate::broker::{Broker, BrokerError, Commit};
 
-/// A partition as a request names it: topic, number, offset, metadata.
-pub type Named<'a> = (&'a str, i32, i64, Option<&'a str>);
+/// A partition as a request names it: topic, number, offset with its leader epoch (negative for none), metadata.
+pub type Named<'a> = (&'a str, i32, (i64, i32), Option<&'a str>);
 
 /// The commits of a request that can be, and for each partition that is named, in order, its place among them, or the code
 /// for why it cannot.
@@ -40,9 +40,10 @@ impl Commits {
     }
 }
 
-fn to_commit(broker: &Broker, (topic, partition, offset, metadata): Named<'_>) -> Result<Commit, i16> {
+fn to_commit(broker: &Broker, (topic, partition, (offset, epoch), metadata): Named<'_>) -> Result<Commit, i16> {
     let topic = TopicName::new(topic).map_err(|_| errors::INVALID_TOPIC)?;
     let partition = u32::try_from(partition).map_err(|_| errors::UNKNOWN_TOPIC_OR_PARTITION)?;
     let (offset, metadata) = said::keep(broker, (&topic, partition), offset, metadata.unwrap_or_default());
-    Ok(Commit { topic, partition, offset, metadata })
+    let leader_epoch = u32::try_from(epoch).ok();
+    Ok(Commit { topic, partition, offset, metadata, leader_epoch })
 }

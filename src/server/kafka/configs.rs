@@ -5,7 +5,7 @@ use super::errors;
 use super::topics::Refused;
 use crate::base::{Bytes, Millis};
 use crate::broker::TopicDescription;
-use crate::catalog::{HINTS, Hint, HintKind};
+use crate::catalog::{HINTS, Hint, HintKind, TopicSettings};
 
 /// Where a value comes from: it was set for this topic.
 pub const FROM_TOPIC: i8 = 1;
@@ -47,6 +47,8 @@ enum Unit {
     Millis,
     /// Bytes there, a size here.
     Bytes,
+    /// Other words there than here, in pairs.
+    Words(&'static [(&'static str, &'static str)]),
 }
 
 /// A setting that both sides have.
@@ -79,6 +81,8 @@ const LONGEST_MS: u64 = 36_500 * 86_400_000;
 /// The times that have an end here.
 const BOUNDED: [&str; 2] = ["delete_retention", "min_compaction_lag"];
 
+static TIMES: [(&str, &str); 2] = [("CreateTime", "create"), ("LogAppendTime", "append")];
+
 static SHARED: &[Shared] = &[
     shared("cleanup.policy", "cleanup", Unit::Same, "", LIST, "delete"),
     shared("retention.ms", "retention_time", Unit::Millis, "-1", LONG, "-1"),
@@ -86,6 +90,8 @@ static SHARED: &[Shared] = &[
     shared("segment.bytes", "segment_bytes", Unit::Bytes, "", INT, ""),
     shared("segment.ms", "segment_time", Unit::Millis, "9223372036854775807", LONG, ""),
     shared("max.message.bytes", "max_message_bytes", Unit::Bytes, "", INT, ""),
+    shared("compression.type", "compression", Unit::Same, "", STRING, "producer"),
+    shared("message.timestamp.type", "timestamp_type", Unit::Words(&TIMES), "", STRING, "CreateTime"),
     shared("message.timestamp.before.max.ms", "timestamp_before_max", Unit::Millis, FOREVER, LONG, FOREVER),
     shared("message.timestamp.after.max.ms", "timestamp_after_max", Unit::Millis, FOREVER, LONG, "3600000"),
     shared("delete.retention.ms", "delete_retention", Unit::Millis, "9223372036854775807", LONG, "86400000"),
@@ -96,8 +102,6 @@ static SHARED: &[Shared] = &[
 
 /// What holds for every topic. A request for the same is granted, one for anything else refused.
 static FACTS: &[(&str, &str, i8)] = &[
-    ("compression.type", "producer", STRING),
-    ("message.timestamp.type", "CreateTime", STRING),
     ("min.insync.replicas", "1", INT),
     ("unclean.leader.election.enable", "false", BOOLEAN),
     ("remote.storage.enable", "false", BOOLEAN),
@@ -154,6 +158,12 @@ pub fn of_topic(topic: &TopicDescription) -> Vec<Config> {
         })
     });
     shared.chain(facts).chain(hints).collect()
+}
+
+/// What settings of ours say of one of Kafka's.
+pub fn outward(kafka: &str, settings: &TopicSettings) -> String {
+    let shared = SHARED.iter().find(|shared| shared.kafka == kafka);
+    shared.map(|shared| shared.outward(&settings.get(shared.ours).unwrap_or_default())).unwrap_or_default()
 }
 
 /// A value that is as it is.
@@ -219,6 +229,10 @@ impl Shared {
             Unit::Same => return ours.to_owned(),
             Unit::Millis => ours.parse::<Millis>().map(|time| time.0),
             Unit::Bytes => ours.parse::<Bytes>().map(|size| size.0),
+            Unit::Words(words) => {
+                let found = words.iter().find(|(_, known)| *known == ours);
+                return found.map_or(ours, |(word, _)| word).to_owned();
+            }
         };
         number.map_or_else(|_| self.unlimited.to_owned(), |number| number.to_string())
     }
@@ -232,6 +246,14 @@ impl Shared {
                 let mut parts: Vec<&str> = value.split(',').map(str::trim).collect();
                 parts.sort_unstable_by(|one, other| other.cmp(one));
                 return Ok(parts.join(","));
+            }
+            Unit::Words(words) => {
+                let found = words.iter().find(|(word, _)| *word == value);
+                return found.map(|(_, known)| (*known).to_owned()).ok_or_else(|| {
+                    let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+                    let what = format!("{} = '{kafka}'; it is {} here", self.kafka, known.join(" or "));
+                    (errors::INVALID_CONFIG, what)
+                });
             }
             Unit::Millis => "ms",
             Unit::Bytes => "B",

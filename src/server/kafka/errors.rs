@@ -51,6 +51,7 @@ pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 pub const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
 pub const UNKNOWN_LEADER_EPOCH: i16 = 75;
 pub const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
+pub const OFFSET_NOT_AVAILABLE: i16 = 78;
 pub const MEMBER_ID_REQUIRED: i16 = 79;
 pub const GROUP_MAX_SIZE_REACHED: i16 = 81;
 pub const FENCED_INSTANCE_ID: i16 = 82;
@@ -162,7 +163,7 @@ pub fn group_code(error: ClassicError) -> i16 {
         ClassicError::IdRequired => MEMBER_ID_REQUIRED,
         ClassicError::Full => GROUP_MAX_SIZE_REACHED,
         ClassicError::TooLarge => INVALID_REQUEST,
-        ClassicError::NoRoom => COORDINATOR_NOT_AVAILABLE,
+        ClassicError::NoRoom | ClassicError::NotKept => COORDINATOR_NOT_AVAILABLE,
     }
 }
 

@@ -10,11 +10,12 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset,
 use kafka_protocol::messages::{
     ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
+use tokio::time::Instant;
 
 use super::errors;
 use super::session::Session;
-use crate::base::TopicName;
-use crate::broker::{Isolation, OffsetAt};
+use crate::base::{ErrorKind, TopicName};
+use crate::broker::{Isolation, OffsetAt, SETTLE};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -27,6 +28,7 @@ pub async fn list(session: Arc<Session>, version: i16, request: ListOffsetsReque
     let isolation = if request.isolation_level == 1 { Isolation::Committed } else { Isolation::Uncommitted };
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut named = HashSet::new();
+    let until = Instant::now() + SETTLE;
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
@@ -34,7 +36,7 @@ pub async fn list(session: Arc<Session>, version: i16, request: ListOffsetsReque
             let again = !named.insert((topic.name.clone(), partition.partition_index));
             partitions.push(match again {
                 true => refused(&partition, errors::INVALID_REQUEST),
-                false => list_one(&session, version, &topic.name, &partition, isolation).await,
+                false => list_one(&session, version, &topic.name, &partition, (isolation, until)).await,
             });
             tokio::task::consume_budget().await;
         }
@@ -56,7 +58,7 @@ async fn list_one(
     version: i16,
     topic: &str,
     partition: &ListOffsetsPartition,
-    isolation: Isolation,
+    (isolation, until): (Isolation, Instant),
 ) -> ListOffsetsPartitionResponse {
     // Older versions have no place for the epoch.
     let epoch = if version >= 4 { 0 } else { -1 };
@@ -81,17 +83,20 @@ async fn list_one(
         time @ 0.. => OffsetAt::Timestamp(time),
         _ => return refused(errors::INVALID_REQUEST),
     };
-    match session.broker().list_offset_as(topic, number, at, isolation).await {
+    match session.broker().list_offset_as(topic, number, at, isolation, until).await {
         // There is no such record: none is said, not the end.
         Ok((_, -1)) if matches!(at, OffsetAt::Timestamp(_) | OffsetAt::Newest) => answer,
         Ok((offset, time)) => {
             answer.with_offset(i64::try_from(offset).unwrap_or(-1)).with_timestamp(time).with_leader_epoch(epoch)
         }
+        // Clients then ask again: what they were told of as written cannot be read yet.
+        Err(error) if error.kind() == ErrorKind::TimedOut && version >= 5 => refused(errors::OFFSET_NOT_AVAILABLE),
         Err(error) => refused(errors::code(&error)),
     }
 }
 
-/// Answers OffsetForLeaderEpoch: the one epoch that there has ever been ends where the partition ends.
+/// Answers OffsetForLeaderEpoch: the one epoch that there has ever been ends where the partition ends, with what is written and
+/// not synced yet: nobody who stands there has lost anything.
 pub async fn for_leader_epoch(
     session: Arc<Session>,
     _version: i16,
@@ -109,7 +114,7 @@ pub async fn for_leader_epoch(
             }
             match session.broker().partition_ends(&topic.topic, number) {
                 Ok(_) if part.current_leader_epoch > 0 => answer.with_error_code(errors::UNKNOWN_LEADER_EPOCH),
-                Ok(ends) if part.leader_epoch == 0 => answer.with_leader_epoch(0).with_end_offset(ends.stable as i64),
+                Ok(ends) if part.leader_epoch == 0 => answer.with_leader_epoch(0).with_end_offset(ends.written as i64),
                 Ok(_) => answer,
                 Err(error) => answer.with_error_code(errors::code(&error)),
             }

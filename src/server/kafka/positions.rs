@@ -19,7 +19,7 @@ use super::once::{once, once_each};
 use super::session::Session;
 use super::{errors, said};
 use crate::base::{GroupName, PartitionId, TopicName};
-use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit, Epoch, GroupProtocol};
+use crate::broker::{BrokerError, ClassicRefusal, ClassicVoice, Commit, Epoch, GroupPosition, GroupProtocol};
 
 /// The version of OffsetCommit from which on clients know the epochs of members.
 const EPOCHS_SINCE: i16 = 9;
@@ -34,7 +34,8 @@ pub async fn commit(session: Arc<Session>, version: i16, request: OffsetCommitRe
     let named = request.topics.iter().flat_map(|topic| {
         topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref();
-            (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
+            let offset = (partition.committed_offset, partition.committed_leader_epoch);
+            (topic.name.as_str(), partition.partition_index, offset, metadata)
         })
     });
     let (named, commits) = Commits::of(session.broker(), named);
@@ -95,6 +96,11 @@ const NOWHERE: Told = (-1, -1, String::new(), errors::NONE);
 /// What is told of a partition in which a position waits for the end of a transaction, to who wants none that may change.
 const UNSTABLE: Told = (-1, -1, String::new(), errors::UNSTABLE_OFFSET_COMMIT);
 
+/// The leader epoch that was committed with a position, −1 if there was none.
+fn epoch_of(position: &GroupPosition) -> i32 {
+    position.leader_epoch.and_then(|epoch| i32::try_from(epoch).ok()).unwrap_or(-1)
+}
+
 /// The positions of a group, in partitions that are named, in their order, or in all.
 async fn positions_of(
     session: &Session,
@@ -109,7 +115,7 @@ async fn positions_of(
             let waits = stable && session.broker().is_position_staged(&name, &position.topic, position.partition);
             let told = match waits {
                 true => UNSTABLE,
-                false => (position.offset as i64, 0, position.metadata, errors::NONE),
+                false => (position.offset as i64, epoch_of(&position), position.metadata, errors::NONE),
             };
             let partition = i32::try_from(position.partition).unwrap_or(i32::MAX);
             match found.last_mut().filter(|(topic, _)| topic.as_str() == position.topic.as_str()) {
@@ -126,7 +132,7 @@ async fn positions_of(
         }
     }
     let held = said::told(session.broker().positions(&name, Some(named)).await);
-    let held: HashMap<(&str, i32), &crate::broker::GroupPosition> = held
+    let held: HashMap<(&str, i32), &GroupPosition> = held
         .iter()
         .filter_map(|position| Some(((position.topic.as_str(), i32::try_from(position.partition).ok()?), position)))
         .collect();
@@ -136,7 +142,7 @@ async fn positions_of(
     };
     let told = |topic: &KafkaName, number: i32| match held.get(&(topic.as_str(), number)) {
         _ if waits(topic, number) => UNSTABLE,
-        Some(position) => (position.offset as i64, 0, position.metadata.clone(), errors::NONE),
+        Some(position) => (position.offset as i64, epoch_of(position), position.metadata.clone(), errors::NONE),
         None => NOWHERE,
     };
     let topics = topics.into_iter().map(|(topic, partitions)| {

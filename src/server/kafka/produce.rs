@@ -14,7 +14,7 @@ use super::response::Asked;
 use super::session::{Hangup, Session};
 use super::transactions;
 use super::wire::{Reader, WireError};
-use crate::base::{ErrorKind, Offset, TopicName};
+use crate::base::{ErrorKind, TopicName};
 use crate::broker::{AckLevel, BadRecord, BrokerError, OffsetAt, Place, Produced};
 use crate::record::{self, BatchHeader, Compression};
 use crate::server::budget::Grant;
@@ -50,6 +50,8 @@ struct Answer {
     /// Records that are the reason.
     bad: Vec<BadRecord>,
     base_offset: i64,
+    /// The time that the server has given to the records, −1 if they have the producer's.
+    append_time: i64,
     log_start: i64,
 }
 
@@ -200,7 +202,7 @@ async fn settle(session: &Session, topics: ByPartition<Outcome>) -> ByPartition<
             let mut answer = match outcome {
                 Outcome::Refused(code, what) => refused(code, what),
                 Outcome::Under(produced) => match produced.await {
-                    Ok(Ok(produced)) => accepted(session, &topic, partition, produced.base_offset).await,
+                    Ok(Ok(produced)) => accepted(session, &topic, partition, produced).await,
                     Ok(Err((mut error, _grant))) => {
                         let bad = session.broker().bad_records(&session.work, &topic, &mut error).await;
                         Answer { bad, ..failed(&topic, &error) }
@@ -220,11 +222,17 @@ async fn settle(session: &Session, topics: ByPartition<Outcome>) -> ByPartition<
     answers
 }
 
-async fn accepted(session: &Session, topic: &str, partition: i32, base_offset: Offset) -> Answer {
+async fn accepted(session: &Session, topic: &str, partition: i32, produced: Produced) -> Answer {
+    let base_offset = produced.base_offset;
     let partition = u32::try_from(partition).unwrap_or(u32::MAX);
     let log_start = session.broker().list_offset(topic, partition, OffsetAt::Beginning).await;
     let log_start = log_start.map_or(-1, |(offset, _)| offset as i64);
-    Answer { error: errors::NONE, message: None, bad: Vec::new(), base_offset: base_offset as i64, log_start }
+    let append_time = match produced.duplicate {
+        true => session.broker().append_time(topic, partition, base_offset).await,
+        false => produced.stamped,
+    };
+    let (base_offset, append_time) = (base_offset as i64, append_time.unwrap_or(-1));
+    Answer { error: errors::NONE, message: None, bad: Vec::new(), base_offset, append_time, log_start }
 }
 
 fn failed(topic: &str, error: &BrokerError) -> Answer {
@@ -233,7 +241,7 @@ fn failed(topic: &str, error: &BrokerError) -> Answer {
 }
 
 fn refused(error: i16, message: String) -> Answer {
-    Answer { error, message: Some(message), bad: Vec::new(), base_offset: -1, log_start: -1 }
+    Answer { error, message: Some(message), bad: Vec::new(), base_offset: -1, append_time: -1, log_start: -1 }
 }
 
 fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Response {
@@ -246,8 +254,7 @@ fn encode(asked: Asked, answers: &ByPartition<Answer>) -> super::response::Respo
             writer.out.put_i32(*partition);
             writer.out.put_i16(answer.error);
             writer.out.put_i64(answer.base_offset);
-            // Records have the producer's time.
-            writer.out.put_i64(-1);
+            writer.out.put_i64(answer.append_time);
             if asked.version >= 5 {
                 writer.out.put_i64(answer.log_start);
             }

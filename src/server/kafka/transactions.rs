@@ -121,7 +121,8 @@ pub async fn commit_offsets(
     let named = request.topics.iter().flat_map(|topic| {
         topic.partitions.iter().map(|partition| {
             let metadata = partition.committed_metadata.as_deref();
-            (topic.name.as_str(), partition.partition_index, partition.committed_offset, metadata)
+            let offset = (partition.committed_offset, partition.committed_leader_epoch);
+            (topic.name.as_str(), partition.partition_index, offset, metadata)
         })
     });
     let (named, commits) = Commits::of(session.broker(), named);

@@ -69,6 +69,10 @@ pub async fn fetch(session: Arc<Session>, request: wire::Fetch) -> Result<Answer
         isolation: request.isolation,
         records: u64::MAX,
     };
+    // Who does not wait for more gets all that was acknowledged to anyone.
+    if max_wait.is_zero() {
+        session.shared.broker.settle(want.topic, want.partition, want.offset.saturating_add(1)).await?;
+    }
     loop {
         let (fetched, grant) = read(&session, want, filter.as_ref()).await?;
         if filter.is_some() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
@@ -14,7 +15,7 @@ use super::{
     watching,
 };
 use crate::base::{ErrorKind, limits};
-use crate::broker::Place;
+use crate::broker::{Place, SETTLE};
 use crate::protocol as wire;
 use crate::protocol::{Ack, Frame, Kind, Message, Request};
 use crate::server::budget::Grant;
@@ -347,7 +348,9 @@ async fn list_offsets(
     request: wire::ListOffsets,
 ) -> Result<Answer<wire::ListOffsetsOk>, Refusal> {
     let at = mapping::offset_at(request.at);
-    let (offset, timestamp) = session.shared.broker.list_offset_as(&request.topic, request.partition, at, request.isolation).await?;
+    let (place, until) = ((request.topic.as_str(), request.partition), Instant::now() + SETTLE);
+    let broker = &session.shared.broker;
+    let (offset, timestamp) = broker.list_offset_as(place.0, place.1, at, request.isolation, until).await?;
     Ok(wire::ListOffsetsOk { offset, timestamp }.into())
 }
 

@@ -78,7 +78,7 @@ pub async fn commit(
     joinable(&group)?;
     let commits = request.positions.into_iter().map(|of| {
         let topic = topic_name(&of.topic)?;
-        Ok(Commit { topic, partition: of.partition, offset: of.offset, metadata: of.metadata })
+        Ok(Commit { topic, partition: of.partition, offset: of.offset, metadata: of.metadata, leader_epoch: None })
     });
     let commits = commits.collect::<Result<Vec<_>, Refusal>>()?;
     let by = match &request.member {

@@ -112,13 +112,13 @@ fn begin(session: &Session, request: &Subscribe) -> Result<Begun, Refusal> {
     let filter = request.filter.as_deref().map(mapping::filter).transpose()?;
     let broker = &session.shared.broker;
     let ends = broker.partition_ends(&request.topic, request.partition)?;
-    let PartitionEnds { log_start, stable, .. } = ends;
-    if request.offset < log_start || request.offset > stable {
+    let PartitionEnds { log_start, written, .. } = ends;
+    if request.offset < log_start || request.offset > written {
         let message = format!(
-            "offset {} of {}/{} is out of range: the partition has {log_start} to {stable}",
+            "offset {} of {}/{} is out of range: the partition has {log_start} to {written}",
             request.offset, request.topic, request.partition
         );
-        let range = Some((log_start, stable));
+        let range = Some((log_start, written));
         return Err(Refusal { kind: ErrorKind::OffsetOutOfRange, message, range });
     }
     let limit = session.shared.config.max_subscriptions;

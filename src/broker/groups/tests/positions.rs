@@ -29,7 +29,7 @@ pub(super) async fn with_records(broker: &Arc<Broker>, records: u64) {
 }
 
 fn commit(offset: u64) -> Vec<Commit> {
-    vec![Commit { topic: topic(), partition: 0, offset, metadata: format!("at {offset}") }]
+    vec![Commit { topic: topic(), partition: 0, offset, metadata: format!("at {offset}"), leader_epoch: None }]
 }
 
 fn one(mut outcomes: Vec<Result<u64, BrokerError>>) -> Result<u64, ErrorKind> {

@@ -47,7 +47,8 @@ fn client(last: u8) -> Client {
 }
 
 async fn committed(broker: &Arc<Broker>, group: &str, metadata: &str) -> Result<u64, BrokerError> {
-    let commits = vec![Commit { topic: topic(), partition: 0, offset: 1, metadata: metadata.to_owned() }];
+    let commits =
+        vec![Commit { topic: topic(), partition: 0, offset: 1, metadata: metadata.to_owned(), leader_epoch: None }];
     let by = Committer::Admin;
     broker.commit_positions(&name(group), by, commits, Terms::AsSaid, true).await.and_then(|mut all| all.remove(0))
 }
@@ -192,7 +193,13 @@ async fn positions_and_their_metadata_have_limits_for_all_and_for_each_client() 
         holds.push(broker.hold_group(&name(group), GroupProtocol::Stream).await.unwrap());
     }
     let commit = async |group: usize, metadata: usize| {
-        let commits = vec![Commit { topic: topic(), partition: 0, offset: 1, metadata: "m".repeat(metadata) }];
+        let commits = vec![Commit {
+            topic: topic(),
+            partition: 0,
+            offset: 1,
+            metadata: "m".repeat(metadata),
+            leader_epoch: None,
+        }];
         let by = Committer::Holder(&holds[group]);
         let outcome = broker.commit_positions(holds[group].name(), by, commits, Terms::AsSaid, true).await;
         outcome.unwrap().remove(0).map_err(|error| error.to_string())

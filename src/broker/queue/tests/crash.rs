@@ -20,7 +20,7 @@ fn forget_the_last_step(broker: &Broker, group: &str, topic: &str, floor: Offset
     let progress = catalog.progress(&place.group, (place.topic, 0)).cloned().unwrap();
     let mut events = vec![Event::PositionSet {
         place: place.clone(),
-        position: Some(Position { offset: floor, metadata: intent.to_owned(), time_ms: 5 }),
+        position: Some(Position { offset: floor, metadata: intent.to_owned(), time_ms: 5, leader_epoch: None }),
     }];
     let gone = progress.chunks.keys().map(|&number| Event::ChunkSet { place: place.clone(), number, chunk: None });
     events.extend(gone);
@@ -67,7 +67,7 @@ async fn a_dead_letter_that_is_deleted_after_a_crash_is_not_written_twice() {
     let found = "group 'erp': 2 records had been written before a stop".to_owned();
     assert!(broker.startup().notes.contains(&found), "{:?}", broker.startup().notes);
     // Nobody has joined, and nothing is held any more.
-    assert_eq!(broker.delete_records("dead-letter.erp", 0, None).await.unwrap(), 2);
+    assert_eq!(broker.delete_records("dead-letter.erp", 0, None, SETTLE).await.unwrap(), 2);
     let member = broker.join_queue(join("orders", 100)).await.unwrap();
     let (handed, records) = next(&member).await;
     assert!(records.iter().all(|record| record.offset >= 2), "done is done");
@@ -104,7 +104,7 @@ async fn a_record_that_went_back_and_is_deleted_after_a_crash_does_not_go_back_t
     let broker = open(dir.path());
     let found = format!("group '{own}': 2 records had been written before a stop");
     assert!(broker.startup().notes.contains(&found), "{:?}", broker.startup().notes);
-    assert_eq!(broker.delete_records("orders", 0, None).await.unwrap(), 12);
+    assert_eq!(broker.delete_records("orders", 0, None, SETTLE).await.unwrap(), 12);
     assert_eq!(broker.redrive(&redrive).await.unwrap().records, []);
     assert_eq!(end_of(&broker, "orders"), 12);
     broker.shutdown().await;
@@ -122,15 +122,15 @@ async fn what_was_written_is_found_out_without_members_and_what_is_held_is_not_d
     forget_the_last_step(&broker, "erp", "orders", 0, intent);
     // As after a failure: in use, with an intent, and without members; found out all the same.
     broker.describe_group(&name()).await.unwrap();
-    assert_eq!(broker.delete_records("dead-letter.erp", 0, None).await.unwrap(), 2);
+    assert_eq!(broker.delete_records("dead-letter.erp", 0, None, SETTLE).await.unwrap(), 2);
     assert_eq!(broker.describe_group(&name()).await.unwrap().partitions[0].floor, 2);
     let held = broker.topic("dead-letter.erp").unwrap();
     let hold = super::super::Hold::of(held.partition(0).unwrap()).unwrap();
     produce(&broker, "dead-letter.erp", 0..1).await;
-    let refused = broker.delete_records("dead-letter.erp", 0, None).await.unwrap_err();
+    let refused = broker.delete_records("dead-letter.erp", 0, None, SETTLE).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Busy);
     drop(hold);
-    assert_eq!(broker.delete_records("dead-letter.erp", 0, None).await.unwrap(), 3);
+    assert_eq!(broker.delete_records("dead-letter.erp", 0, None, SETTLE).await.unwrap(), 3);
     broker.shutdown().await;
 }
 

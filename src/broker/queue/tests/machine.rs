@@ -19,7 +19,7 @@ fn keep(progress: &mut Progress, kept: Vec<Keep>) {
     for one in kept {
         match one {
             Keep::Floor(offset) => {
-                progress.position = Some(Position { offset, metadata: String::new(), time_ms: 0 });
+                progress.position = Some(Position { offset, metadata: String::new(), time_ms: 0, leader_epoch: None });
             }
             Keep::Chunk(number, Some(chunk)) => drop(progress.chunks.insert(number, chunk)),
             Keep::Chunk(number, None) => drop(progress.chunks.remove(&number)),

@@ -66,7 +66,7 @@ async fn read_on(broker: &Arc<Broker>, seen: &Seen) {
         }
         seen.stream.lock().unwrap().extend(records.iter().map(number));
         let topic = TopicName::new("orders").unwrap();
-        let commit = vec![Commit { topic, partition: 0, offset: end, metadata: String::new() }];
+        let commit = vec![Commit { topic, partition: 0, offset: end, metadata: String::new(), leader_epoch: None }];
         if broker.commit_positions(&reader(), Committer::Admin, commit, Terms::Forward, true).await.is_err() {
             return;
         }
@@ -189,7 +189,7 @@ async fn what_was_done_beyond_what_a_log_has_left_is_forgotten() {
     drop(broker);
     let broker = open(dir.path());
     let place = |topic: &str| Place { group: name(), topic: broker.topic(topic).unwrap().entry.id, partition: 0 };
-    let position = |offset| Some(Position { offset, metadata: String::new(), time_ms: 5 });
+    let position = |offset| Some(Position { offset, metadata: String::new(), time_ms: 5, leader_epoch: None });
     let failed = |at| Failed { at, deliveries: 1, due_ms: 5 };
     let chunk = Chunk { done: vec![(7, 1), (9, 4), (15, 2)], failed: vec![failed(8), failed(13)] };
     let events = vec![

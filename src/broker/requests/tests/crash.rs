@@ -68,7 +68,7 @@ async fn a_callback_that_is_deleted_after_a_crash_is_not_written_twice() {
     drop(broker);
     let broker = open(dir.path());
     // It waits until it is kept that it was written.
-    while broker.delete_records("done", 0, None).await.is_err() {}
+    while broker.delete_records("done", 0, None, SETTLE).await.is_err() {}
     done(&broker, &id).await;
     assert_eq!(ends(&broker), Some((1, 1)));
     broker.shutdown().await;

@@ -227,7 +227,7 @@ async fn records_that_were_deleted_while_a_route_paused_are_left_out_and_it_says
     for value in ["4", "6", "8", "10"] {
         produce(&broker, "in", &[value]).await;
     }
-    broker.delete_records("in", 0, Some(3)).await.unwrap();
+    broker.delete_records("in", 0, Some(3), SETTLE).await.unwrap();
     broker.pause_route(&name("sort"), false).await.unwrap();
     assert_eq!(values(&broker, "even", 3).await, ["2", "8", "10"]);
     let told = described(&broker, "sort", |route| route.summary.lag == 0).await;
@@ -281,7 +281,7 @@ async fn what_was_routed_and_is_deleted_after_a_crash_is_not_routed_twice() {
     drop(broker);
     let broker = open(dir.path());
     // It waits until it is kept that these were routed.
-    while broker.delete_records("even", 0, None).await.is_err() {}
+    while broker.delete_records("even", 0, None, SETTLE).await.is_err() {}
     described(&broker, "sort", |route| route.summary.lag == 0).await;
     produce(&broker, "in", &["6"]).await;
     let read = |offset| FetchRequest {

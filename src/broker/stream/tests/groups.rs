@@ -82,7 +82,7 @@ impl Member {
     }
 
     async fn commit(&self, broker: &Arc<Broker>, partition: u32, offset: u64) -> Result<u64, ErrorKind> {
-        let commit = Commit { topic: topic("t"), partition, offset, metadata: String::new() };
+        let commit = Commit { topic: topic("t"), partition, offset, metadata: String::new(), leader_epoch: None };
         let by = Committer::Member { id: &self.id, epoch: self.epoch };
         let outcomes = broker.commit_positions(&group(), by, vec![commit], Terms::Forward, true).await;
         outcomes.map_err(|error| error.kind())?.remove(0).map_err(|error| error.kind())

@@ -125,7 +125,7 @@ async fn transact(
     for partition in [0, 1] {
         broker.produce("t", partition, batch(&number.to_string(), sequence, identity), AckLevel::Durable).await?;
     }
-    let commit = Commit { topic: topic(), partition: 0, offset: number, metadata: String::new() };
+    let commit = Commit { topic: topic(), partition: 0, offset: number, metadata: String::new(), leader_epoch: None };
     for outcome in broker.stage_positions(who, &group(), vec![commit]).await? {
         outcome?;
     }
@@ -215,7 +215,7 @@ async fn a_position_in_a_transaction_does_not_hold_beyond_what_a_power_cut_left(
         let (producer, epoch) = broker.begin_transactional(wanted(&TransactionClient::default())).await.unwrap();
         let who = Producer { id: ID, producer, epoch };
         broker.add_group(who, &group()).await.unwrap();
-        let commit = Commit { topic: topic(), partition: 0, offset: 10, metadata: String::new() };
+        let commit = Commit { topic: topic(), partition: 0, offset: 10, metadata: String::new(), leader_epoch: None };
         broker.stage_positions(who, &group(), vec![commit]).await.unwrap();
         let before = sim.reboot();
         broker.shutdown().await;
@@ -242,7 +242,7 @@ async fn what_was_aborted_is_not_shown_to_who_reads_while_it_is_deleted() {
     let mut waiting = Box::pin(broker.fetch(request));
     let begun = futures_util::poll!(&mut waiting);
     assert!(begun.is_pending());
-    broker.delete_records("t", 0, None).await.unwrap();
+    broker.delete_records("t", 0, None, SETTLE).await.unwrap();
     let texts = waiting.await.map_or_else(|_| Vec::new(), |fetched| texts(fetched.bytes));
     assert_eq!(texts, [""; 0], "it was aborted");
     broker.shutdown().await;
@@ -285,7 +285,7 @@ async fn a_group_that_is_deleted_takes_along_what_a_transaction_has_for_it() {
     let (producer, epoch) = broker.begin_transactional(wanted(&TransactionClient::default())).await.unwrap();
     let who = Producer { id: ID, producer, epoch };
     broker.add_group(who, &group()).await.unwrap();
-    let commit = Commit { topic: topic(), partition: 0, offset: 0, metadata: String::new() };
+    let commit = Commit { topic: topic(), partition: 0, offset: 0, metadata: String::new(), leader_epoch: None };
     broker.stage_positions(who, &group(), vec![commit.clone()]).await.unwrap();
     broker.delete_group(&group(), false).await.unwrap();
     assert!(broker.stage_positions(who, &group(), vec![commit]).await.is_err(), "it is no part of it any more");

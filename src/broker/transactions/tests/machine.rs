@@ -37,7 +37,7 @@ fn place(partition: u32) -> Place {
 }
 
 fn position(offset: u64) -> Position {
-    Position { offset, metadata: String::new(), time_ms: 0 }
+    Position { offset, metadata: String::new(), time_ms: 0, leader_epoch: None }
 }
 
 /// What a transactional id is in the model.
@@ -321,7 +321,8 @@ fn a_transaction_has_its_limits() {
         Err(TransactionError::TooLarge)
     );
     machine.add(who, &partitions(limits::TRANSACTION_PARTITIONS), Some(&group()), at(0)).unwrap();
-    let large = Position { offset: 1, metadata: "m".repeat(limits::POSITION_METADATA_BYTES), time_ms: 0 };
+    let large =
+        Position { offset: 1, metadata: "m".repeat(limits::POSITION_METADATA_BYTES), time_ms: 0, leader_epoch: None };
     let positions = |count: u32| (0..count).map(|number| (place(number), large.clone())).collect::<Vec<_>>();
     machine.stage(who, &group(), positions(100), at(0)).unwrap();
     assert_eq!(machine.stage(who, &group(), positions(100), at(0)), Err(TransactionError::TooLarge));
@@ -347,7 +348,8 @@ fn the_last_epoch_of_all_is_given_to_nobody_so_that_it_can_supersede() {
 #[test]
 fn all_open_transactions_together_hold_no_more_than_a_limit_and_room_comes_back() {
     let mut machine = Machine::default();
-    let large = Position { offset: 1, metadata: "m".repeat(limits::POSITION_METADATA_BYTES), time_ms: 0 };
+    let large =
+        Position { offset: 1, metadata: "m".repeat(limits::POSITION_METADATA_BYTES), time_ms: 0, leader_epoch: None };
     let positions: Vec<_> = (0..100).map(|number| (place(number), large.clone())).collect();
     let mut staged = 0;
     let who = |id| Producer { id, producer: 0, epoch: 0 };

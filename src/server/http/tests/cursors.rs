@@ -121,7 +121,7 @@ async fn what_was_deleted_before_it_was_read_is_said_and_reading_goes_on() {
     let cursor = first["next"].as_str().unwrap();
     let mut events = Events::open(&bench, "/topics/t?from=beginning", None).await;
     assert_eq!(events.value().await, "a");
-    bench.server.shared.broker.delete_records("t", 0, Some(2)).await.unwrap();
+    bench.server.shared.broker.delete_records("t", 0, Some(2), PATIENCE).await.unwrap();
     let missed = json!([{ "reason": "deleted", "partition": 0, "from": 1, "to": 2 }]);
     let read = bench.get(&format!("/topics/t?cursor={cursor}")).await;
     assert!(read.head.contains("tidelog-missed: 0:1-2"), "{read:?}");
