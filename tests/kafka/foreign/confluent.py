@@ -122,7 +122,7 @@ assert "rd-group" in [group.group_id for group in admin.list_consumer_groups().r
 deleted = list(admin.delete_records([TopicPartition("rd", 0, 2)]).values())[0].result(PATIENCE)
 assert deleted.low_watermark == 2
 cluster = admin.describe_cluster().result(PATIENCE)
-assert [node.id for node in cluster.nodes] == [1]
+assert [node.id for node in cluster.nodes] == [0]
 done(admin.delete_consumer_groups(["rd-group"]))
 try:
     done(admin.create_topics([NewTopic("rd", 1, 1)]))

@@ -113,7 +113,7 @@ second.close()
 # Administration.
 assert "kp" in admin.list_topics()
 cluster = admin.describe_cluster()
-assert [node["broker_id"] for node in cluster["brokers"]] == [1], cluster
+assert [node["broker_id"] for node in cluster["brokers"]] == [0], cluster
 admin.create_partitions({"kp": NewPartitions(4)})
 assert len(admin.describe_topics(["kp"])[0]["partitions"]) == 4
 resource = lambda **configs: ConfigResource(ConfigResourceType.TOPIC, "kp", configs=configs or None)

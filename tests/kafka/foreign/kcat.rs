@@ -151,7 +151,7 @@ async fn kcat_asks_for_metadata_and_reads_from_one_time_to_another() {
     block_in_place(|| {
         let metadata: serde_json::Value = serde_json::from_str(&ask(&["-L", "-J", "-t", "t"])).unwrap();
         assert_eq!(metadata["brokers"].as_array().unwrap().len(), 1);
-        assert_eq!((&metadata["topics"][0]["topic"], &metadata["controllerid"]), (&"t".into(), &1.into()));
+        assert_eq!((&metadata["topics"][0]["topic"], &metadata["controllerid"]), (&"t".into(), &0.into()));
         assert_eq!(metadata["topics"][0]["partitions"].as_array().unwrap().len(), 2);
         for (time, offset) in [(0, 0), (1_050_000, 50), (1_050_001, 51), (9_000_000, -1)] {
             assert_eq!(ask(&["-Q", "-t", &format!("t:0:{time}")]), format!("t [0] offset {offset}\n"), "{time}");
