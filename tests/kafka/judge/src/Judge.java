@@ -1,0 +1,260 @@
+import com.fasterxml.jackson.databind.JsonNode;
+import java.io.PrintStream;
+import java.nio.ByteBuffer;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.TreeSet;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.apache.kafka.common.errors.UnsupportedVersionException;
+import org.apache.kafka.common.protocol.ApiKeys;
+import org.apache.kafka.common.protocol.ApiMessage;
+
+/**
+ * Sends the same requests to Apache Kafka and to Tidelog, each of them fresh, and compares the answers field by field.
+ *
+ * Arguments: address of Kafka, address of Tidelog, file of the allowed differences, file to write all differences to, and
+ * names of the parts to run (all where there are none). Ends with 1 where a difference is not allowed.
+ */
+public final class Judge {
+    /** An answer of each of the two. */
+    record Answers(JsonNode kafka, JsonNode tidelog) {}
+
+    /** Requests that are sent and not answered yet. */
+    record Pending(String label, String name, ApiKeys key, short version, int kafka, int tidelog) {}
+
+    /** A part of the requests. */
+    interface Part {
+        void run(Judge judge) throws Exception;
+    }
+
+    /** Requests after which Kafka's broker takes a moment to see what its controller has done. */
+    private static final Set<ApiKeys> SETTLING = Set.of(
+        ApiKeys.CREATE_TOPICS, ApiKeys.DELETE_TOPICS, ApiKeys.CREATE_PARTITIONS, ApiKeys.ALTER_CONFIGS,
+        ApiKeys.INCREMENTAL_ALTER_CONFIGS, ApiKeys.ALTER_CLIENT_QUOTAS, ApiKeys.ALTER_USER_SCRAM_CREDENTIALS,
+        ApiKeys.CREATE_ACLS, ApiKeys.DELETE_ACLS);
+
+    final Server kafka;
+    final Server tidelog;
+    /** What timestamps of records are counted from: far enough from now to be told from the clock. */
+    final long base = System.currentTimeMillis() - 3_600_000;
+    private final Differences differences;
+    private final Normal ofKafka;
+    private final Normal ofTidelog;
+    private final ExecutorService second = Executors.newSingleThreadExecutor(work -> {
+        Thread thread = new Thread(work, "tidelog");
+        thread.setDaemon(true);
+        return thread;
+    });
+    private final Map<ApiKeys, short[]> both = new TreeMap<>();
+    private final Set<String> compared = new LinkedHashSet<>();
+    private final Map<String, Set<String>> cases = new TreeMap<>();
+    private int answers;
+
+    private Judge(String kafka, String tidelog, Differences differences) {
+        this.kafka = new Server("kafka", kafka);
+        this.tidelog = new Server("tidelog", tidelog);
+        this.differences = differences;
+        ofKafka = new Normal(this.kafka);
+        ofTidelog = new Normal(this.tidelog);
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        long began = System.nanoTime();
+        Differences differences = new Differences(Path.of(arguments[2]));
+        Judge judge = new Judge(arguments[0], arguments[1], differences);
+        Set<String> wanted = new LinkedHashSet<>(List.of(arguments).subList(4, arguments.length));
+        Map<String, Part> parts = new TreeMap<>();
+        parts.put("1-versions", Versions::run);
+        parts.put("2-topics", Topics::run);
+        parts.put("3-configs", Configs::run);
+        parts.put("4-records", Records::run);
+        parts.put("5-fetches", Fetches::run);
+        parts.put("6-groups", Groups::run);
+        parts.put("7-offsets", Offsets::run);
+        parts.put("8-consumers", Consumers::run);
+        parts.put("9-transactions", Transactions::run);
+        Versions.learn(judge);
+        Setup.run(judge);
+        for (Map.Entry<String, Part> part : parts.entrySet()) {
+            if (wanted.isEmpty() || wanted.contains(part.getKey().substring(2))) {
+                long start = System.nanoTime();
+                try {
+                    part.getValue().run(judge);
+                } catch (Exception broken) {
+                    broken.printStackTrace();
+                    differences.add("*", 0, part.getKey(), "", "", "the part was not run to its end: " + broken);
+                }
+                System.out.printf("%s: %.1f s%n", part.getKey().substring(2), (System.nanoTime() - start) / 1e9);
+            }
+        }
+        try (PrintStream out = new PrintStream(arguments[3])) {
+            differences.write(out);
+        }
+        int cases = judge.cases.values().stream().mapToInt(Set::size).sum();
+        System.out.printf("%d APIs, %d APIs and versions, %d cases, %d answers compared in %.0f s%n",
+            judge.cases.size(), judge.compared.size(), cases, judge.answers, (System.nanoTime() - began) / 1e9);
+        boolean right = differences.verdict(System.out, wanted.isEmpty());
+        System.out.println(right ? "ok" : "differences that are not allowed: see " + arguments[3]);
+        System.out.flush();
+        Runtime.getRuntime().halt(right ? 0 : 1);
+    }
+
+    /** The versions that both servers answer. */
+    List<Short> versions(ApiKeys key) {
+        List<Short> versions = new ArrayList<>();
+        short[] range = both.get(key);
+        if (range != null) {
+            for (short version = range[0]; version <= range[1]; version++) {
+                versions.add(version);
+            }
+        }
+        return versions;
+    }
+
+    boolean has(ApiKeys key) {
+        return both.containsKey(key);
+    }
+
+    void range(ApiKeys key, int first, int last) {
+        both.put(key, new short[] {(short) first, (short) last});
+    }
+
+    /** Notes a difference that no single answer shows. */
+    void differ(ApiKeys key, int version, String name, String path, Object kafka, Object tidelog) {
+        differences.add(key.name, version, name, path, String.valueOf(kafka), String.valueOf(tidelog));
+    }
+
+    /**
+     * Sends a request to both and compares the answers. In the text "@" stands for the version, so that each version has
+     * names of its own. Null where the request cannot be said in this version.
+     */
+    Answers ask(String name, ApiKeys key, int version, String text) throws Exception {
+        return ask("main", name, key, version, text);
+    }
+
+    Answers ask(String label, String name, ApiKeys key, int version, String text) throws Exception {
+        Pending pending = begin(label, name, key, version, text);
+        return pending == null ? null : end(pending);
+    }
+
+    /** Asks in each version that both answer; the texts are pairs of a name and a request. */
+    void each(ApiKeys key, String... texts) throws Exception {
+        for (short version : versions(key)) {
+            for (int at = 0; at < texts.length; at += 2) {
+                ask(texts[at], key, version, texts[at + 1]);
+            }
+        }
+    }
+
+    /** Sends a request to both, whose answer may take its time. */
+    Pending begin(String label, String name, ApiKeys key, int version, String text) throws Exception {
+        String said = text.replace("@", "-v" + version);
+        try {
+            int first = kafka.send(label, key, (short) version, Requests.of(key, said, kafka.variables));
+            int second = tidelog.send(label, key, (short) version, Requests.of(key, said, tidelog.variables));
+            return new Pending(label, name, key, (short) version, first, second);
+        } catch (UnsupportedVersionException unsaid) {
+            return null;
+        }
+    }
+
+    Answers end(Pending pending) throws Exception {
+        Answers answers = receive(pending, Server.PATIENCE_MS);
+        compare(pending, answers);
+        return answers;
+    }
+
+    /** Sends a request to both without comparing: what a case needs first. */
+    Answers prepare(ApiKeys key, int version, String text) throws Exception {
+        return receive(begin("main", "", key, version, text), Server.PATIENCE_MS);
+    }
+
+    /** The same to one of the two, until its answer says what is wanted. */
+    static JsonNode until(Server server, ApiKeys key, int version, String text, java.util.function.Predicate<JsonNode> wanted)
+        throws Exception {
+        for (int tries = 0; ; tries++) {
+            int id = server.send("main", key, (short) version, Requests.of(key, text, server.variables));
+            JsonNode answer = server.answer("main", id, key, (short) version, Server.PATIENCE_MS);
+            if (wanted.test(answer)) {
+                return answer;
+            } else if (tries > 200) {
+                throw new IllegalStateException(server.name + " does not come to it: " + key + " " + text + ": " + answer);
+            }
+            Thread.sleep(50);
+        }
+    }
+
+    /** Sends bytes that are no request of Kafka's classes. */
+    void raw(String name, ApiKeys key, int version, int headerVersion, byte[] body, int patienceMs) throws Exception {
+        int first = kafka.send("raw", key.id, (short) version, (short) headerVersion, ByteBuffer.wrap(body));
+        int second = tidelog.send("raw", key.id, (short) version, (short) headerVersion, ByteBuffer.wrap(body));
+        Pending pending = new Pending("raw", name, key, (short) version, first, second);
+        compare(pending, receive(pending, patienceMs));
+        kafka.disconnect("raw");
+        tidelog.disconnect("raw");
+    }
+
+    private Answers receive(Pending pending, int patienceMs) throws Exception {
+        Future<JsonNode> other = second.submit(() ->
+            tidelog.answer(pending.label, pending.tidelog, pending.key, pending.version, patienceMs));
+        JsonNode one = kafka.answer(pending.label, pending.kafka, pending.key, pending.version, patienceMs);
+        Answers answers = new Answers(one, other.get());
+        if (SETTLING.contains(pending.key)) {
+            Thread.sleep(60);
+        }
+        return answers;
+    }
+
+    private void compare(Pending pending, Answers got) {
+        answers++;
+        compared.add(pending.key.name + " " + pending.version);
+        cases.computeIfAbsent(pending.key.name, key -> new TreeSet<>()).add(pending.name);
+        differences.compare(pending.key.name, pending.version, pending.name, ofKafka.of(got.kafka), ofTidelog.of(got.tidelog));
+    }
+
+    /** Keeps a field of both answers under a name, for later requests and in place of its value in answers. */
+    void save(String name, Answers answers, String pointer) {
+        save(kafka, name, answers.kafka, pointer);
+        save(tidelog, name, answers.tidelog, pointer);
+    }
+
+    private static void save(Server server, String name, JsonNode answer, String pointer) {
+        JsonNode found = answer.at(pointer);
+        String field = pointer.substring(pointer.lastIndexOf('/') + 1);
+        if (found.isIntegralNumber()) {
+            server.variables.put(name, found.asLong());
+            server.aliases.put(field + "=" + found.asLong(), "<" + name.replaceAll("-v\\d+$", "") + ">");
+        } else {
+            String text = found.isMissingNode() ? "none" : found.asText();
+            server.variables.put(name, text);
+            if (!text.isEmpty() && !text.equals("none")) {
+                server.aliases.put(text, "<" + name.replaceAll("-v\\d+$", "") + ">");
+            }
+        }
+    }
+
+    /** A variable that is the same for both. */
+    void variable(String name, Object value) {
+        kafka.variables.put(name, value);
+        tidelog.variables.put(name, value);
+    }
+
+    /** Creates a topic on both, waits until it is there, and keeps its id as "id:NAME". */
+    void topic(String name, int partitions, String configs) throws Exception {
+        prepare(ApiKeys.CREATE_TOPICS, 7, "{timeoutMs:10000, topics:[{name:'" + name + "', numPartitions:" + partitions
+            + ", replicationFactor:1, configs:[" + configs + "]}]}");
+        for (Server server : List.of(kafka, tidelog)) {
+            JsonNode answer = until(server, ApiKeys.METADATA, 12, "{topics:[{name:'" + name + "'}], allowAutoTopicCreation:false}", found ->
+                found.at("/topics/0/errorCode").asInt(-1) == 0 && found.at("/topics/0/partitions").size() == partitions
+                    && found.at("/topics/0/partitions/0/leaderId").asInt(-1) >= 0);
+            save(server, "id:" + name, answer, "/topics/0/topicId");
+        }
+    }
+}
