@@ -1,6 +1,6 @@
 # What the scripts of this folder share; to be sourced. `jars NAME` is a class path, `compiled NAME FOLDER` compiles what has changed.
 # The machine has two cores and much else to do.
-java=(java -Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel="${KAFKA_LOG:-error}")
+java=(java -Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel="${KAFKA_LOG:-off}")
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 installed=$root/target/foreign/java

@@ -208,14 +208,14 @@ final class Administration {
             Checks.that(!admin.describeConfigs(List.of(broker)).all().get().get(broker).entries().isEmpty(), "no settings");
         });
         checks.works("incrementalAlterConfigs", () -> {
-            for (AlterConfigOp op : List.of(new AlterConfigOp(new ConfigEntry("segment.bytes", "2097152"), AlterConfigOp.OpType.SET),
+            for (AlterConfigOp op : List.of(new AlterConfigOp(new ConfigEntry("delete.retention.ms", "2097152"), AlterConfigOp.OpType.SET),
                 new AlterConfigOp(new ConfigEntry("cleanup.policy", "compact"), AlterConfigOp.OpType.APPEND),
                 new AlterConfigOp(new ConfigEntry("cleanup.policy", "compact"), AlterConfigOp.OpType.SUBTRACT),
                 new AlterConfigOp(new ConfigEntry("retention.ms", null), AlterConfigOp.OpType.DELETE))) {
                 admin.incrementalAlterConfigs(Map.of(topic, List.of(op))).all().get();
             }
             Config config = admin.describeConfigs(List.of(topic)).all().get().get(topic);
-            Checks.equal(config.get("segment.bytes").value(), "2097152");
+            Checks.equal(config.get("delete.retention.ms").value(), "2097152");
             Checks.equal(config.get("cleanup.policy").value(), "delete");
         });
         checks.refuses("incrementalAlterConfigs, bad value", InvalidConfigurationException.class, () -> admin.incrementalAlterConfigs(Map.of(topic,

@@ -21,7 +21,7 @@ final class Consumers {
             "none", "{groupIds:[]}",
             "twice the same", "{groupIds:['share@','share@']}",
             "what may be done", "{includeAuthorizedOperations:true, groupIds:['share@']}",
-            "of a group of the classic kind", "{groupIds:['classic']}");
+            "of a group of the classic kind", "{groupIds:['classic-v0']}");
         judge.each(ApiKeys.SHARE_GROUP_HEARTBEAT, "unknown group", "{groupId:'', memberId:'AAAAAAAAAAAAAAAAAAAAAQ'}",
             "first", "{groupId:'sg@', memberId:'m', memberEpoch:0, subscribedTopicNames:['shared']}");
         judge.each(ApiKeys.SHARE_GROUP_DESCRIBE, "unknown", "{groupIds:['nowhere']}", "known", "{groupIds:['sg@']}");
@@ -74,13 +74,16 @@ final class Consumers {
     private static void second(Judge judge, short v, String g, String join, String at) throws Exception {
         Judge.Answers answers = judge.ask("second member joins", ApiKeys.CONSUMER_GROUP_HEARTBEAT, v, beat(g, v == 0 ? "" : "cm2-v" + v, 0, join));
         judge.save("cm2", answers, "/memberId");
+        judge.save("epoch2", answers, "/memberEpoch");
+        judge.kafka.aliases.keySet().removeIf(key -> key.startsWith("memberEpoch="));
+        judge.tidelog.aliases.keySet().removeIf(key -> key.startsWith("memberEpoch="));
         Judge.Answers told = judge.ask("first member is told to give one up", ApiKeys.CONSUMER_GROUP_HEARTBEAT, v, at + "}");
         judge.save("kept", told, "/assignment/topicPartitions/0/partitions/0");
         judge.kafka.aliases.keySet().removeIf(key -> key.startsWith("0="));
         judge.tidelog.aliases.keySet().removeIf(key -> key.startsWith("0="));
         Judge.Answers gave = judge.ask("first member has given one up", ApiKeys.CONSUMER_GROUP_HEARTBEAT, v,
             at + ", topicPartitions:[{topicId:'$id:shared',partitions:['$kept']}]}");
-        judge.ask("second member gets it", ApiKeys.CONSUMER_GROUP_HEARTBEAT, v, "{groupId:'" + g + "', memberId:'$cm2', memberEpoch:2}");
+        judge.ask("second member gets it", ApiKeys.CONSUMER_GROUP_HEARTBEAT, v, "{groupId:'" + g + "', memberId:'$cm2', memberEpoch:'$epoch2'}");
         judge.ask("of two members", ApiKeys.CONSUMER_GROUP_DESCRIBE, v, "{groupIds:['" + g + "']}");
         judge.ask("second member leaves", ApiKeys.CONSUMER_GROUP_HEARTBEAT, v, "{groupId:'" + g + "', memberId:'$cm2', memberEpoch:-1}");
         judge.ask("second member leaves again", ApiKeys.CONSUMER_GROUP_HEARTBEAT, v, "{groupId:'" + g + "', memberId:'$cm2', memberEpoch:-1}");
@@ -91,7 +94,7 @@ final class Consumers {
     private static void refused(Judge judge, short v) throws Exception {
         String join = ", rebalanceTimeoutMs:30000, subscribedTopicNames:['shared'], topicPartitions:[]";
         judge.prepare(ApiKeys.JOIN_GROUP, 3,
-            "{groupId:'classic', sessionTimeoutMs:30000, rebalanceTimeoutMs:30000, memberId:'', protocolType:'connect', protocols:[{name:'range',metadata:'m'}]}");
+            "{groupId:'classic-v" + v + "', sessionTimeoutMs:30000, rebalanceTimeoutMs:30000, memberId:'', protocolType:'connect', protocols:[{name:'range',metadata:'m'}]}");
         String[] asked = {
             "no group", beat("", "x", 0, join),
             "an empty group of one space", beat(" ", "x@", 0, join),
@@ -114,7 +117,7 @@ final class Consumers {
             "epoch -1 of an unknown group", beat("sr17@", "x@", -1, ""),
             "epoch -2 without an instance", beat("sr18@", "x@", -2, ""),
             "epoch 1 of an unknown group", beat("sr19@", "x@", 1, ""),
-            "a group of classic members of another kind", beat("classic", "x@", 0, join),
+            "a group of classic members of another kind", beat("classic@", "x@", 0, join),
             "rebalance time 0", beat("sr20@", "x@", 0, join.replace("30000", "0")),
             "a long member id", beat("sr21@", "x".repeat(40), 0, join),
         };

@@ -181,7 +181,15 @@ final class Groups {
     }
 
     private static void lists(Judge judge) throws Exception {
-        judge.each(ApiKeys.LIST_GROUPS,
+        judge.prepare(ApiKeys.OFFSET_COMMIT, 7, "{groupId:'listed1', generationIdOrMemberEpoch:-1, topics:[{name:'orders',partitions:[{partitionIndex:0,committedOffset:1}]}]}");
+        judge.save("x1", judge.prepare(ApiKeys.JOIN_GROUP, 3, join("listed2", "")), "/memberId");
+        judge.prepare(ApiKeys.SYNC_GROUP, 3, "{groupId:'listed2', generationId:1, memberId:'$x1', assignments:[{memberId:'$x1',assignment:'all'}]}");
+        judge.save("x2", judge.prepare(ApiKeys.JOIN_GROUP, 3, join("listed3", "")), "/memberId");
+        judge.save("x3", judge.prepare(ApiKeys.JOIN_GROUP, 3, join("listed4", "")), "/memberId");
+        judge.prepare(ApiKeys.LEAVE_GROUP, 2, "{groupId:'listed4', memberId:'$x3'}");
+        judge.prepare(ApiKeys.CONSUMER_GROUP_HEARTBEAT, 0,
+            "{groupId:'listed5', memberId:'', memberEpoch:0, rebalanceTimeoutMs:30000, subscribedTopicNames:['orders'], topicPartitions:[]}");
+        String[] asked = {
             "all", "{}",
             "empty ones", "{statesFilter:['Empty']}",
             "stable ones", "{statesFilter:['Stable']}",
@@ -191,7 +199,13 @@ final class Groups {
             "of type consumer", "{typesFilter:['consumer']}",
             "of type share", "{typesFilter:['share']}",
             "of an unknown type", "{typesFilter:['odd']}",
-            "by state and type", "{statesFilter:['Empty'],typesFilter:['classic']}");
+            "by state and type", "{statesFilter:['Empty'],typesFilter:['classic']}",
+        };
+        for (short v : judge.versions(ApiKeys.LIST_GROUPS)) {
+            for (int at = 0; at < asked.length; at += 2) {
+                judge.askOnly("listed\\d", asked[at], ApiKeys.LIST_GROUPS, v, asked[at + 1]);
+            }
+        }
     }
 
     private static void described(Judge judge) throws Exception {

@@ -55,14 +55,16 @@ public final class Judge {
     private final Map<ApiKeys, short[]> both = new TreeMap<>();
     private final Set<String> compared = new LinkedHashSet<>();
     private final Map<String, Set<String>> cases = new TreeMap<>();
+    private final Map<String, Long> waited = new java.util.concurrent.ConcurrentHashMap<>();
+    private java.util.regex.Pattern only;
     private int answers;
 
     private Judge(String kafka, String tidelog, Differences differences) {
         this.kafka = new Server("kafka", kafka);
         this.tidelog = new Server("tidelog", tidelog);
         this.differences = differences;
-        ofKafka = new Normal(this.kafka);
-        ofTidelog = new Normal(this.tidelog);
+        ofKafka = new Normal(this.kafka, base);
+        ofTidelog = new Normal(this.tidelog, base);
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -96,6 +98,10 @@ public final class Judge {
         }
         try (PrintStream out = new PrintStream(arguments[3])) {
             differences.write(out);
+        }
+        if (System.getenv("JUDGE_TIMES") != null) {
+            judge.waited.entrySet().stream().sorted(Map.Entry.<String, Long>comparingByValue().reversed()).limit(12)
+                .forEach(one -> System.out.printf("waited %.1f s for %s%n", one.getValue() / 1e9, one.getKey()));
         }
         int cases = judge.cases.values().stream().mapToInt(Set::size).sum();
         System.out.printf("%d APIs, %d APIs and versions, %d cases, %d answers compared in %.0f s%n",
@@ -142,6 +148,16 @@ public final class Judge {
     Answers ask(String label, String name, ApiKeys key, int version, String text) throws Exception {
         Pending pending = begin(label, name, key, version, text);
         return pending == null ? null : end(pending);
+    }
+
+    /** The same, of whose answers only what has such a name is compared: what else there is, other requests have left. */
+    Answers askOnly(String names, String name, ApiKeys key, int version, String text) throws Exception {
+        only = java.util.regex.Pattern.compile(names);
+        try {
+            return ask(name, key, version, text);
+        } finally {
+            only = null;
+        }
     }
 
     /** Asks in each version that both answer; the texts are pairs of a name and a request. */
@@ -202,10 +218,19 @@ public final class Judge {
     }
 
     private Answers receive(Pending pending, int patienceMs) throws Exception {
-        Future<JsonNode> other = second.submit(() ->
-            tidelog.answer(pending.label, pending.tidelog, pending.key, pending.version, patienceMs));
+        long began = System.nanoTime();
+        Future<JsonNode> other = second.submit(() -> {
+            JsonNode answer = tidelog.answer(pending.label, pending.tidelog, pending.key, pending.version, patienceMs);
+            waited.merge("tidelog " + pending.key, System.nanoTime() - began, Long::sum);
+            return answer;
+        });
         JsonNode one = kafka.answer(pending.label, pending.kafka, pending.key, pending.version, patienceMs);
+        waited.merge("kafka " + pending.key, System.nanoTime() - began, Long::sum);
         Answers answers = new Answers(one, other.get());
+        long millis = (System.nanoTime() - began) / 1_000_000;
+        if (millis > 400 && System.getenv("JUDGE_TIMES") != null) {
+            System.out.printf("%d ms: %s %d %s%n", millis, pending.key, pending.version, pending.name);
+        }
         if (SETTLING.contains(pending.key)) {
             Thread.sleep(60);
         }
@@ -216,7 +241,7 @@ public final class Judge {
         answers++;
         compared.add(pending.key.name + " " + pending.version);
         cases.computeIfAbsent(pending.key.name, key -> new TreeSet<>()).add(pending.name);
-        differences.compare(pending.key.name, pending.version, pending.name, ofKafka.of(got.kafka), ofTidelog.of(got.tidelog));
+        differences.compare(pending.key.name, pending.version, pending.name, ofKafka.of(got.kafka, only), ofTidelog.of(got.tidelog, only));
     }
 
     /** Keeps a field of both answers under a name, for later requests and in place of its value in answers. */
@@ -228,7 +253,9 @@ public final class Judge {
     private static void save(Server server, String name, JsonNode answer, String pointer) {
         JsonNode found = answer.at(pointer);
         String field = pointer.substring(pointer.lastIndexOf('/') + 1);
-        if (found.isIntegralNumber()) {
+        if (found.isIntegralNumber() && found.asLong() == 0 && field.equals("sessionId")) {
+            server.variables.put(name, 0L);
+        } else if (found.isIntegralNumber()) {
             server.variables.put(name, found.asLong());
             server.aliases.put(field + "=" + found.asLong(), "<" + name.replaceAll("-v\\d+$", "") + ">");
         } else {
@@ -246,15 +273,22 @@ public final class Judge {
         tidelog.variables.put(name, value);
     }
 
-    /** Creates a topic on both, waits until it is there, and keeps its id as "id:NAME". */
-    void topic(String name, int partitions, String configs) throws Exception {
-        prepare(ApiKeys.CREATE_TOPICS, 7, "{timeoutMs:10000, topics:[{name:'" + name + "', numPartitions:" + partitions
+    /** Creates a topic on both, waits until it is there, and keeps its id as "id:NAME". False where one of them refuses. */
+    boolean topic(String name, int partitions, String configs) throws Exception {
+        Answers answers = prepare(ApiKeys.CREATE_TOPICS, 7, "{timeoutMs:10000, topics:[{name:'" + name + "', numPartitions:" + partitions
             + ", replicationFactor:1, configs:[" + configs + "]}]}");
+        int one = answers.kafka.at("/topics/0/errorCode").asInt(-1);
+        int other = answers.tidelog.at("/topics/0/errorCode").asInt(-1);
+        if (one != 0 || other != 0) {
+            differ(ApiKeys.CREATE_TOPICS, 7, "for later: " + configs, "errorCode", one, other);
+            return false;
+        }
         for (Server server : List.of(kafka, tidelog)) {
             JsonNode answer = until(server, ApiKeys.METADATA, 12, "{topics:[{name:'" + name + "'}], allowAutoTopicCreation:false}", found ->
                 found.at("/topics/0/errorCode").asInt(-1) == 0 && found.at("/topics/0/partitions").size() == partitions
                     && found.at("/topics/0/partitions/0/leaderId").asInt(-1) >= 0);
             save(server, "id:" + name, answer, "/topics/0/topicId");
         }
+        return true;
     }
 }

@@ -18,15 +18,23 @@ import org.apache.kafka.common.record.internal.Record;
 final class Normal {
     private static final Pattern VERSION = Pattern.compile("-v\\d+(?![\\d.])");
     private static final JsonNodeFactory NODES = JsonNodeFactory.instance;
+    private static final Pattern UUID = Pattern.compile("\\p{XDigit}{8}(-\\p{XDigit}{4}){3}-\\p{XDigit}{12}");
+    private static final Pattern ID = Pattern.compile("[A-Za-z0-9_-]{22}|\\p{XDigit}{32}");
+    private static final Pattern LONG = Pattern.compile("(.)\\1{49,}");
     private static final long NEAR_MS = 600_000;
 
     private final Server server;
+    private final long base;
+    /** Where it is not null: of a list of everything, only what has such a name is compared. */
+    private Pattern only;
 
-    Normal(Server server) {
+    Normal(Server server, long base) {
         this.server = server;
+        this.base = base;
     }
 
-    JsonNode of(JsonNode node) {
+    JsonNode of(JsonNode node, Pattern only) {
+        this.only = only;
         return of("", node);
     }
 
@@ -48,14 +56,28 @@ final class Normal {
             for (JsonNode item : node) {
                 // Topics in which Kafka keeps its own state.
                 String called = item.path("name").asText(item.path("topic").asText(item.path("topicName").asText("")));
+                String id = item.path("groupId").asText(item.path("transactionalId").asText(called));
+                if (only != null && !id.isEmpty() && !only.matcher(id).matches()) {
+                    continue;
+                }
                 if (!called.equals("__consumer_offsets") && !called.equals("__transaction_state")
                     && !called.equals("__share_group_state")) {
                     made.add(of(name, item));
                 }
             }
-            return made;
+            return name.equals("partitions") || name.equals("partitionIndexes") ? sorted(made) : made;
         }
         return scalar(name, node);
+    }
+
+    /** Numbers of partitions, whose order says nothing. */
+    private static ArrayNode sorted(ArrayNode list) {
+        java.util.List<JsonNode> items = new java.util.ArrayList<>();
+        list.forEach(items::add);
+        if (items.stream().allMatch(JsonNode::isIntegralNumber)) {
+            items.sort(java.util.Comparator.comparingLong(JsonNode::asLong));
+        }
+        return NODES.arrayNode().addAll(items);
     }
 
     private JsonNode scalar(String name, JsonNode node) {
@@ -81,7 +103,14 @@ final class Normal {
                     return text(alias.getValue());
                 }
             }
-            return text(VERSION.matcher(value).replaceAll(""));
+            if (name.equals("memberId") || name.equals("topicId") || name.equals("leader")) {
+                boolean none = value.equals("AAAAAAAAAAAAAAAAAAAAAA") || value.equals("AAAAAAAAAAAAAAAAAAAAAQ");
+                value = UUID.matcher(value).replaceAll("(id)");
+                if (!none && ID.matcher(value).matches()) {
+                    return text("(id)");
+                }
+            }
+            return text(LONG.matcher(VERSION.matcher(value).replaceAll("")).replaceAll("$1*"));
         }
         if (node.isIntegralNumber()) {
             long value = node.asLong();
@@ -93,9 +122,11 @@ final class Normal {
                 return text(alias);
             }
             String lower = name.toLowerCase(java.util.Locale.ROOT);
-            boolean time = lower.endsWith("timestamp") || lower.endsWith("timems");
+            boolean time = lower.endsWith("timestamp") || lower.endsWith("timems") || lower.endsWith("timestampms");
             if (time && Math.abs(value - System.currentTimeMillis()) < NEAR_MS) {
                 return text("now");
+            } else if (time && Math.abs(value - base) < NEAR_MS) {
+                return text("the first time and " + (value - base));
             }
             boolean size = name.equals("partitionSize") || name.equals("totalBytes") || name.equals("usableBytes");
             if (size || name.equals("sessionId") || name.equals("cordonedBytes")) {
@@ -152,7 +183,7 @@ final class Normal {
 
     private JsonNode time(TimestampType type, long value) {
         boolean now = type == TimestampType.LOG_APPEND_TIME && Math.abs(value - System.currentTimeMillis()) < NEAR_MS;
-        return now ? text("now") : NODES.numberNode(value);
+        return now ? text("now") : Math.abs(value - base) < NEAR_MS ? text("the first time and " + (value - base)) : NODES.numberNode(value);
     }
 
     private static String bytes(ByteBuffer bytes) {

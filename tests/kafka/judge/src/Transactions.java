@@ -79,7 +79,7 @@ final class Transactions {
         judge.ask("positions", ApiKeys.TXN_OFFSET_COMMIT, commit, "{" + me + positions + "}");
         judge.ask("positions of a partition that is not there", ApiKeys.TXN_OFFSET_COMMIT, commit, "{" + me + positions.replace("partitionIndex:0", "partitionIndex:9") + "}");
         judge.ask("positions of an unknown topic", ApiKeys.TXN_OFFSET_COMMIT, commit, "{" + me + positions.replace("name:'" + t, "name:'nowhere") + "}");
-        judge.ask("a position of -1", ApiKeys.TXN_OFFSET_COMMIT, commit, "{" + me + positions.replace("committedOffset:2", "committedOffset:-1").replace("'g" + t, "'gm" + t) + "}");
+        judge.ask("a position of -1", ApiKeys.TXN_OFFSET_COMMIT, commit, "{" + me + positions.replace("partitionIndex:0,committedOffset:2", "partitionIndex:1,committedOffset:-1") + "}");
         if (commit >= 3) {
             judge.ask("positions of an unknown member", ApiKeys.TXN_OFFSET_COMMIT, commit, "{" + me + positions + ", memberId:'nobody', generationIdOrMemberEpoch:1}");
             judge.ask("positions of a wrong generation", ApiKeys.TXN_OFFSET_COMMIT, commit, "{" + me + positions + ", memberId:'', generationIdOrMemberEpoch:5}");
@@ -169,17 +169,29 @@ final class Transactions {
             "without a name", "{transactionalIds:['']}",
             "twice the same", "{transactionalIds:['refusedtxn','refusedtxn']}",
             "none", "{transactionalIds:[]}");
-        judge.each(ApiKeys.LIST_TRANSACTIONS,
+        judge.save("lp", judge.prepare(ApiKeys.INIT_PRODUCER_ID, 4, "{transactionalId:'listed1', transactionTimeoutMs:60000}"), "/producerId");
+        judge.save("lp2", judge.prepare(ApiKeys.INIT_PRODUCER_ID, 4, "{transactionalId:'listed2', transactionTimeoutMs:60000}"), "/producerId");
+        judge.prepare(ApiKeys.ADD_PARTITIONS_TO_TXN, 3, "{v3AndBelowTransactionalId:'listed2', v3AndBelowProducerId:'$lp2', v3AndBelowProducerEpoch:0,"
+            + " v3AndBelowTopics:[{name:'orders',partitions:[0]}]}");
+        String[] asked = {
             "all", "{}",
             "empty ones", "{stateFilters:['Empty']}",
+            "ongoing ones", "{stateFilters:['Ongoing']}",
             "in small letters", "{stateFilters:['empty']}",
             "of an unknown state", "{stateFilters:['Asleep','Empty']}",
             "of an unknown state only", "{stateFilters:['Asleep']}",
-            "of a producer", "{producerIdFilters:['$rp']}",
+            "of a producer", "{producerIdFilters:['$lp']}",
             "of an unknown producer", "{producerIdFilters:[777777]}",
             "longer than 0 ms", "{durationFilter:0}",
             "longer than an hour", "{durationFilter:3600000}",
-            "by an expression", "{transactionalIdPattern:'refused.*'}",
-            "by a bad expression", "{transactionalIdPattern:'('}");
+            "by an expression", "{transactionalIdPattern:'listed.*'}",
+            "by a bad expression", "{transactionalIdPattern:'('}",
+        };
+        for (short v : judge.versions(ApiKeys.LIST_TRANSACTIONS)) {
+            for (int at = 0; at < asked.length; at += 2) {
+                judge.askOnly("listed\\d", asked[at], ApiKeys.LIST_TRANSACTIONS, v, asked[at + 1]);
+            }
+        }
+        judge.prepare(ApiKeys.END_TXN, 3, "{transactionalId:'listed2', producerId:'$lp2', producerEpoch:0, committed:false}");
     }
 }
