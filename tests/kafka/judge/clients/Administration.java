@@ -114,6 +114,11 @@ final class Administration {
         }
     }
 
+    /** The number of the one node. */
+    private int node() throws Exception {
+        return admin.describeCluster().nodes().get().iterator().next().id();
+    }
+
     void run() {
         cluster();
         topics();
@@ -184,12 +189,12 @@ final class Administration {
         });
         checks.refuses("deleteTopics, unknown", UnknownTopicOrPartitionException.class, () -> admin.deleteTopics(List.of("nowhere")).all().get());
         checks.works("describeLogDirs", () -> {
-            int node = admin.describeCluster().nodes().get().iterator().next().id();
+            int node = node();
             Checks.that(admin.describeLogDirs(List.of(node)).allDescriptions().get().get(node).values().iterator().next().replicaInfos().containsKey(first),
                 "a1 is in no folder");
         });
         checks.works("describeReplicaLogDirs", () -> {
-            int node = admin.describeCluster().nodes().get().iterator().next().id();
+            int node = node();
             TopicPartitionReplica replica = new TopicPartitionReplica("a1", 0, node);
             Checks.that(admin.describeReplicaLogDirs(List.of(replica)).all().get().get(replica).getCurrentReplicaLogDir() != null, "no folder");
         });
@@ -297,9 +302,9 @@ final class Administration {
         AclBinding binding = new AclBinding(new ResourcePattern(ResourceType.TOPIC, "a1", PatternType.LITERAL),
             new AccessControlEntry("User:u", "*", AclOperation.READ, AclPermissionType.ALLOW));
         checks.clear("electLeaders", () -> admin.electLeaders(ElectionType.PREFERRED, Set.of(first)).all());
-        checks.clear("alterPartitionReassignments", () -> admin.alterPartitionReassignments(Map.of(first, Optional.of(new NewPartitionReassignment(List.of(1))))).all());
+        checks.clear("alterPartitionReassignments", () -> admin.alterPartitionReassignments(Map.of(first, Optional.of(new NewPartitionReassignment(List.of(node()))))).all());
         checks.clear("listPartitionReassignments", () -> admin.listPartitionReassignments().reassignments());
-        checks.clear("alterReplicaLogDirs", () -> admin.alterReplicaLogDirs(Map.of(new TopicPartitionReplica("a1", 0, 1), "/nowhere")).all());
+        checks.clear("alterReplicaLogDirs", () -> admin.alterReplicaLogDirs(Map.of(new TopicPartitionReplica("a1", 0, node()), "/nowhere")).all());
         checks.clear("createAcls", () -> admin.createAcls(List.of(binding)).all());
         checks.clear("describeAcls", () -> admin.describeAcls(AclBindingFilter.ANY).values());
         checks.clear("deleteAcls", () -> admin.deleteAcls(List.of(AclBindingFilter.ANY)).all());

@@ -27,6 +27,8 @@ final class Normal {
     private final long base;
     /** Where it is not null: of a list of everything, only what has such a name is compared. */
     private Pattern only;
+    /** The number of the one node of each server. */
+    String number = "";
 
     Normal(Server server, long base) {
         this.server = server;
@@ -56,6 +58,9 @@ final class Normal {
             for (JsonNode item : node) {
                 // Topics in which Kafka keeps its own state.
                 String called = item.path("name").asText(item.path("topic").asText(item.path("topicName").asText("")));
+                if (item.path("resourceType").asInt(2) == 2) {
+                    called = item.path("resourceName").asText(called);
+                }
                 String id = item.path("groupId").asText(item.path("transactionalId").asText(called));
                 if (only != null && !id.isEmpty() && !only.matcher(id).matches()) {
                     continue;
@@ -89,6 +94,9 @@ final class Normal {
             if (name.equals("errorMessage") || name.equals("batchIndexErrorMessage") || name.equals("assignmentError")) {
                 return text(value.isEmpty() ? "empty" : "a text");
             }
+            if (name.equals("resourceName") && value.equals(number)) {
+                return text("the node");
+            }
             if (name.equals("clusterId") && !value.isEmpty()) {
                 return text("an id");
             }
@@ -97,6 +105,9 @@ final class Normal {
             }
             if (name.equals("logDir") && !value.isEmpty()) {
                 return text("a folder");
+            }
+            if (name.equals("value")) {
+                value = value.replace(":" + server.port, ":(its port)");
             }
             for (Map.Entry<String, String> alias : server.aliases.entrySet()) {
                 if (value.equals(alias.getKey())) {

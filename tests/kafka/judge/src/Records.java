@@ -164,7 +164,7 @@ final class Records {
                 "of an unknown isolation", "{replicaId:-1, isolationLevel:7, topics:[{name:'timed', partitions:[{partitionIndex:0,timestamp:-1}]}]}",
                 "of the right epoch", "{replicaId:-1, topics:[{name:'timed', partitions:[{partitionIndex:0,currentLeaderEpoch:0,timestamp:-1}]}]}",
                 "of a newer epoch", "{replicaId:-1, topics:[{name:'timed', partitions:[{partitionIndex:0,currentLeaderEpoch:5,timestamp:-1}]}]}",
-                "of a replica", "{replicaId:1, topics:[{name:'timed', partitions:[{partitionIndex:0,timestamp:-1}]}]}",
+                "of a replica", "{replicaId:%, topics:[{name:'timed', partitions:[{partitionIndex:0,timestamp:-1}]}]}",
                 "of a debugger", "{replicaId:-2, topics:[{name:'timed', partitions:[{partitionIndex:0,timestamp:-1}]}]}",
             };
             for (int at = 0; at < more.length; at += 2) {
@@ -213,7 +213,7 @@ final class Records {
             "of a partition that is not there", "{replicaId:-1, topics:[{topic:'timed', partitions:[{partition:9,leaderEpoch:0}]}]}",
             "of an unknown topic", "{replicaId:-1, topics:[{topic:'nowhere', partitions:[{partition:0,leaderEpoch:0}]}]}",
             "twice the same", "{replicaId:-1, topics:[{topic:'timed', partitions:[{partition:0,leaderEpoch:0},{partition:0,leaderEpoch:5}]}]}",
-            "of a replica", "{replicaId:1, topics:[{topic:'timed', partitions:[{partition:0,leaderEpoch:0}]}]}",
+            "of a replica", "{replicaId:%, topics:[{topic:'timed', partitions:[{partition:0,leaderEpoch:0}]}]}",
             "no topic", "{replicaId:-1, topics:[]}");
         judge.each(ApiKeys.DESCRIBE_PRODUCERS,
             "none", "{topics:[{name:'timed', partitionIndexes:[0]}]}",

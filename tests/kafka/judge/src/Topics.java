@@ -46,13 +46,13 @@ final class Topics {
             "0 replicas", topic("name:'bare@', replicationFactor:0"),
             "-2 replicas", topic("name:'less@', replicationFactor:-2"),
             "3 replicas", topic("name:'three@', replicationFactor:3"),
-            "assigned", topic("name:'assigned@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[1]},{partitionIndex:1,brokerIds:[1]}]"),
-            "assigned, with a count", topic("name:'counted@', numPartitions:2, assignments:[{partitionIndex:0,brokerIds:[1]}]"),
+            "assigned", topic("name:'assigned@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[%]},{partitionIndex:1,brokerIds:[%]}]"),
+            "assigned, with a count", topic("name:'counted@', numPartitions:2, assignments:[{partitionIndex:0,brokerIds:[%]}]"),
             "assigned to a broker that is not there", topic("name:'there@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[77]}]"),
-            "assigned to one broker twice", topic("name:'again@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[1,1]}]"),
+            "assigned to one broker twice", topic("name:'again@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[%,%]}]"),
             "assigned to none", topic("name:'nobody@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[]}]"),
-            "assigned with a gap", topic("name:'gap@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[1]},{partitionIndex:2,brokerIds:[1]}]"),
-            "assigned from 1", topic("name:'late@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:1,brokerIds:[1]}]"),
+            "assigned with a gap", topic("name:'gap@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:0,brokerIds:[%]},{partitionIndex:2,brokerIds:[%]}]"),
+            "assigned from 1", topic("name:'late@', numPartitions:-1, replicationFactor:-1, assignments:[{partitionIndex:1,brokerIds:[%]}]"),
             "twice the same", "{timeoutMs:10000, topics:[{name:'twice@', numPartitions:1, replicationFactor:1},{name:'twice@', numPartitions:1, replicationFactor:1},{name:'beside@', numPartitions:1, replicationFactor:1}]}",
             "a setting that is not there", topic("name:'bad1@', configs:[{name:'no.such.setting',value:'1'}]"),
             "a setting that is no number", topic("name:'bad2@', configs:[{name:'retention.ms',value:'soon'}]"),
@@ -85,8 +85,8 @@ final class Topics {
             "of an unknown topic", more("name:'nowhere', count:3"),
             "of a bad name", more("name:'a b', count:3"),
             "without a name", more("name:'', count:3"),
-            "assigned", more("name:'grow@', count:5, assignments:[{brokerIds:[1]},{brokerIds:[1]}]"),
-            "assigned, too few", more("name:'grow@', count:7, assignments:[{brokerIds:[1]}]"),
+            "assigned", more("name:'grow@', count:5, assignments:[{brokerIds:[%]},{brokerIds:[%]}]"),
+            "assigned, too few", more("name:'grow@', count:7, assignments:[{brokerIds:[%]}]"),
             "assigned to a broker that is not there", more("name:'grow@', count:6, assignments:[{brokerIds:[77]}]"),
             "assigned to none", more("name:'grow@', count:6, assignments:[{brokerIds:[]}]"),
             "assigned, an empty list", more("name:'grow@', count:6, assignments:[]"),
@@ -115,6 +115,8 @@ final class Topics {
             judge.ask("created by being asked for", ApiKeys.METADATA, v, "{topics:[{name:'automatic@'}]}");
             if (v >= 10) {
                 judge.ask("by id", ApiKeys.METADATA, v, "{topics:[{name:null, topicId:'$id:described'}]}");
+                judge.ask("by id and no name, as Java asks", ApiKeys.METADATA, v, "{topics:[{name:'', topicId:'$id:described'}]}");
+                judge.ask("by an unknown id and no name, as Java asks", ApiKeys.METADATA, v, "{topics:[{name:'', topicId:'$none'}]}");
                 judge.ask("by an unknown id", ApiKeys.METADATA, v, "{topics:[{name:null, topicId:'$none'}]}");
                 judge.ask("by no id and no name", ApiKeys.METADATA, v, "{topics:[{name:null, topicId:'$zero'}]}");
                 judge.ask("by id and name", ApiKeys.METADATA, v, "{topics:[{name:'described', topicId:'$id:described'}]}");
@@ -169,15 +171,17 @@ final class Topics {
             "unclean", "{electionType:1, timeoutMs:5000, topicPartitions:[{topic:'orders',partitions:[0]}]}",
             "of an unknown kind", "{electionType:7, timeoutMs:5000, topicPartitions:[{topic:'orders',partitions:[0]}]}",
             "unknown", "{timeoutMs:5000, topicPartitions:[{topic:'nowhere',partitions:[0]},{topic:'orders',partitions:[9]}]}",
-            "no topic", "{timeoutMs:5000, topicPartitions:[]}",
-            "all", "{timeoutMs:5000, topicPartitions:null}");
+            "no topic", "{timeoutMs:5000, topicPartitions:[]}");
+        for (short v : judge.versions(ApiKeys.ELECT_LEADERS)) {
+            judge.askOnly(ALWAYS, "all", ApiKeys.ELECT_LEADERS, v, "{timeoutMs:5000, topicPartitions:null}");
+        }
         judge.each(ApiKeys.ALTER_PARTITION_REASSIGNMENTS,
-            "to where it is", "{timeoutMs:5000, topics:[{name:'orders',partitions:[{partitionIndex:0,replicas:[1]}]}]}",
+            "to where it is", "{timeoutMs:5000, topics:[{name:'orders',partitions:[{partitionIndex:0,replicas:[%]}]}]}",
             "to a broker that is not there", "{timeoutMs:5000, topics:[{name:'orders',partitions:[{partitionIndex:0,replicas:[77]}]}]}",
-            "to two", "{timeoutMs:5000, topics:[{name:'orders',partitions:[{partitionIndex:0,replicas:[1,1]}]}]}",
+            "to two", "{timeoutMs:5000, topics:[{name:'orders',partitions:[{partitionIndex:0,replicas:[%,%]}]}]}",
             "to none", "{timeoutMs:5000, topics:[{name:'orders',partitions:[{partitionIndex:0,replicas:[]}]}]}",
             "given up", "{timeoutMs:5000, topics:[{name:'orders',partitions:[{partitionIndex:0,replicas:null}]}]}",
-            "unknown", "{timeoutMs:5000, topics:[{name:'nowhere',partitions:[{partitionIndex:0,replicas:[1]}]},{name:'orders',partitions:[{partitionIndex:9,replicas:[1]}]}]}",
+            "unknown", "{timeoutMs:5000, topics:[{name:'nowhere',partitions:[{partitionIndex:0,replicas:[%]}]},{name:'orders',partitions:[{partitionIndex:9,replicas:[%]}]}]}",
             "no topic", "{timeoutMs:5000, topics:[]}");
         judge.each(ApiKeys.LIST_PARTITION_REASSIGNMENTS,
             "all", "{timeoutMs:5000, topics:null}",
@@ -189,7 +193,11 @@ final class Topics {
             "unknown", "{dirs:[{path:'/nowhere',topics:[{name:'nowhere',partitions:[0]}]}]}",
             "to a relative path", "{dirs:[{path:'nowhere',topics:[{name:'orders',partitions:[0]}]}]}",
             "none", "{dirs:[]}");
-        judge.each(ApiKeys.LIST_CONFIG_RESOURCES, "all", "{}", "topics", "{resourceTypes:[2]}", "groups", "{resourceTypes:[32]}",
+        for (short v : judge.versions(ApiKeys.LIST_CONFIG_RESOURCES)) {
+            judge.askOnly(ALWAYS, "all", ApiKeys.LIST_CONFIG_RESOURCES, v, "{}");
+            judge.askOnly(ALWAYS, "topics", ApiKeys.LIST_CONFIG_RESOURCES, v, "{resourceTypes:[2]}");
+        }
+        judge.each(ApiKeys.LIST_CONFIG_RESOURCES, "groups", "{resourceTypes:[32]}",
             "brokers", "{resourceTypes:[4]}", "of an unknown kind", "{resourceTypes:[99]}");
         judge.each(ApiKeys.GET_TELEMETRY_SUBSCRIPTIONS, "ordinary", "{clientInstanceId:'$none'}");
         judge.each(ApiKeys.DESCRIBE_CLIENT_QUOTAS, "all", "{components:[]}", "of a user", "{components:[{entityType:'user',matchType:0,match:'u'}]}",
@@ -224,6 +232,8 @@ final class Topics {
             judge.ask("no topic", ApiKeys.DELETE_TOPICS, v, "{timeoutMs:10000}");
             judge.ask("deleted and asked for", ApiKeys.METADATA, 12, "{allowAutoTopicCreation:false, topics:[{name:'gone1-v" + v + "'}]}");
             if (v >= 6) {
+                judge.ask("by id and no name, as Java asks", ApiKeys.METADATA, v, "{topics:[{name:'', topicId:'$id:described'}]}");
+                judge.ask("by an unknown id and no name, as Java asks", ApiKeys.METADATA, v, "{topics:[{name:'', topicId:'$none'}]}");
                 judge.ask("by an unknown id", ApiKeys.DELETE_TOPICS, v, "{timeoutMs:10000, topics:[{name:null,topicId:'$none'}]}");
                 judge.ask("by no id and no name", ApiKeys.DELETE_TOPICS, v, "{timeoutMs:10000, topics:[{name:null,topicId:'$zero'}]}");
                 judge.ask("by id and name", ApiKeys.DELETE_TOPICS, v, "{timeoutMs:10000, topics:[{name:'gone3@',topicId:'$id:gone3@'}]}");
