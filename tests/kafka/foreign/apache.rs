@@ -88,13 +88,16 @@ page is made from `tests/kafka/judge/allowed.json`.
 
 fn page(allowed: &[serde_json::Value]) -> String {
     let mut page = HEAD.to_owned();
-    for (pending, title, before) in [
+    let parts = [
         (false, "By design", "These are meant."),
         (true, "Not yet as Kafka", "These are faults, or parts that are missing so far."),
-    ] {
+    ];
+    for (pending, title, before) in parts {
         let mut rows: Vec<_> = allowed
             .iter()
             .filter(|one| one["pending"].as_bool().unwrap_or(false) == pending)
+            // In brackets is what only follows from another one.
+            .filter(|one| !one["what"].as_str().unwrap_or_default().starts_with('('))
             .map(|one| {
                 let field = |name: &str| one[name].as_str().unwrap_or_else(|| panic!("{name} is missing: {one}"));
                 (field("api"), field("what"), field("why"))

@@ -10,6 +10,8 @@ final class Consumers {
 
     static void run(Judge judge) throws Exception {
         judge.topic("shared", 2, "");
+        // Kafka's group coordinator hears of it a little later.
+        Thread.sleep(500);
         for (short v : judge.versions(ApiKeys.CONSUMER_GROUP_HEARTBEAT)) {
             life(judge, v);
             refused(judge, v);

@@ -94,7 +94,7 @@ final class Groups {
             second = second.replace("memberId:''", "memberId:'$m2'");
         }
         Judge.Pending waiting = judge.begin("c2", "second member in", ApiKeys.JOIN_GROUP, v, second);
-        Thread.sleep(150);
+        judge.both(ApiKeys.DESCRIBE_GROUPS, 5, "{groups:['" + g + "']}", answer -> answer.at("/groups/0/groupState").asText().equals("PreparingRebalance"));
         judge.ask("while others join", ApiKeys.HEARTBEAT, beat, "{groupId:'" + g + "', generationId:1, memberId:'$m1'}");
         judge.ask("while others join", ApiKeys.SYNC_GROUP, sync, "{groupId:'" + g + "', generationId:1, memberId:'$m1'" + with + "}");
         judge.ask("while others join", ApiKeys.DESCRIBE_GROUPS, 5, "{groups:['" + g + "']}");

@@ -58,9 +58,9 @@ final class Records {
 
     private static void produced(Judge judge, short v) throws Exception {
         String t = "produced-v" + v;
-        judge.topic(t, 40, "");
         String[] batches = {"good", "gzip", "snappy", "lz4", "zstd", "empty", "two", "damaged", "cut", "short", "magic1", "magic0",
             "magic9", "codec7", "wrongcodec", "append", "transactional", "control", "delta", "count", "nocount", "offset", "large", "future", "past", "negative"};
+        judge.topic(t, batches.length + 2, "");
         // Each to a partition of its own, so that one that only one of them takes does not move the others.
         StringBuilder ends = new StringBuilder();
         StringBuilder all = new StringBuilder();

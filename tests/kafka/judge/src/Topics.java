@@ -34,6 +34,8 @@ final class Topics {
             "without a name", topic("name:''"),
             "a dot", topic("name:'.'"),
             "two dots", topic("name:'..'"),
+            "a dot at the end of a topic", topic("name:'end@.'"),
+            "two dots in a row in a topic", topic("name:'row@..x'"),
             "a space in the name", topic("name:'a b'"),
             "a letter beyond ASCII", topic("name:'\u00e4'"),
             "a name too long", topic("name:'" + long250 + "'"),

@@ -92,7 +92,8 @@ final class Transactions {
         judge.ask("of a wrong epoch", ApiKeys.END_TXN, v, "{" + me.replace("producerEpoch:0", "producerEpoch:7") + ", committed:true}");
         judge.ask("of another producer", ApiKeys.END_TXN, v, "{" + me.replace("'$tp'", "777777") + ", committed:true}");
         judge.ask("committed", ApiKeys.END_TXN, v, "{" + me + ", committed:true}");
-        Thread.sleep(150);
+        judge.both(ApiKeys.DESCRIBE_TRANSACTIONS, 0, "{transactionalIds:['" + t + "']}",
+            answer -> answer.at("/transactionStates/0/transactionState").asText().matches("Complete.*|Empty"));
         judge.ask("committed again", ApiKeys.END_TXN, v, "{" + me + ", committed:true}");
         judge.ask("aborted after the commit", ApiKeys.END_TXN, v, "{" + me + ", committed:false}");
         look(judge, t, "when committed");
@@ -102,7 +103,8 @@ final class Transactions {
         records(judge, "txn", "tp", 0, 2);
         judge.ask("in the next transaction", ApiKeys.PRODUCE, produce, Records.produce(t, "txn", ", transactionalId:'" + t + "'"));
         judge.ask("aborted", ApiKeys.END_TXN, v, "{" + me + ", committed:false}");
-        Thread.sleep(150);
+        judge.both(ApiKeys.DESCRIBE_TRANSACTIONS, 0, "{transactionalIds:['" + t + "']}",
+            answer -> answer.at("/transactionStates/0/transactionState").asText().matches("Complete.*|Empty"));
         judge.ask("aborted again", ApiKeys.END_TXN, v, "{" + me + ", committed:false}");
         look(judge, t, "when aborted");
         // A third one, ended by a new instance.
