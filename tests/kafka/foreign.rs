@@ -13,6 +13,7 @@ use tokio::task::block_in_place;
 
 use super::client::Running;
 
+mod apache;
 mod crossing;
 mod kcat;
 

@@ -20,3 +20,4 @@ if ! command -v kcat >/dev/null; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq kcat
 fi
+tests/kafka/judge/install.sh

@@ -16,7 +16,7 @@ impl Machine {
     /// Goes on with a round that was kept: everybody is there, and its session begins anew.
     pub(crate) fn load(kept: ClassicEntry, now: Ms, wall: TimestampMs) -> Self {
         let ClassicEntry { generation, protocol_type, protocol, leader, members } = kept;
-        let mut machine = Self { generation, protocol_type, protocol, leader, ..Self::new() };
+        let mut machine = Self { generation, protocol_type, protocol, leader, ..Self::from_generation(generation) };
         for entry in members {
             machine.orders += 1;
             machine.members.insert(entry.id.clone(), Member::of(entry, machine.orders, now, wall));
