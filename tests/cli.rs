@@ -364,21 +364,22 @@ fn help_teaches_by_example() {
 }
 
 #[test]
-fn who_waits_for_a_group_that_will_not_come_is_told_why() {
+fn who_waits_for_a_group_that_will_not_come_is_told_so_before_anything_is_sent() {
     let server = Server::start();
     tidelog(&["topic", "create", "other", "--server", server.address()]).ok();
     tidelog(&["consume", "other", "--group", "erp", "--server", server.address()]).ok();
-    let waited = |group: &str| {
-        let args =
-            ["produce", "orders", "a", "--wait-for", group, "--wait-timeout", "8s", "--server", server.address()];
-        tidelog(&args).fails(1).stderr()
-    };
-    let (nobody, other) = std::thread::scope(|scope| {
-        let nobody = scope.spawn(|| waited("nobody"));
-        let other = waited("erp");
-        (nobody.join().unwrap(), other)
-    });
+    let produce = |more: &[&str]| tidelog(&[&["produce", "orders", "a", "--server", server.address()], more].concat());
+    let refused = "group 'erp' does not read topic 'orders', but other; nothing was sent";
+    for more in [&["--wait-for", "erp"][..], &["--receipt-of", "erp", "--receipt-to", "https://example.com/"]] {
+        let reason = produce(more).fails(1).reason();
+        assert!(reason.contains(refused), "{reason}");
+    }
+    let topics = tidelog(&["topic", "list", "--json", "--server", server.address()]).ok().stdout;
+    assert!(!String::from_utf8(topics).unwrap().contains("orders"), "nothing was sent");
+    // A group that is not there yet may come.
+    let nobody = produce(&["--wait-for", "nobody", "--wait-timeout", "3s"]).fails(1).stderr();
+    assert!(nobody.contains("there is no group 'nobody' yet;"), "{nobody}");
     assert!(nobody.contains("waiting until group 'nobody' has done 1 record; there is no such group yet"), "{nobody}");
-    assert!(other.contains("it does not read topic 'orders'"), "{other}");
-    assert!(other.contains("group 'erp' has not done 1 record of 1 within 8s"), "{other}");
+    let asked = produce(&["--receipt-of", "nobody", "--receipt-to", "https://example.com/"]).ok().stderr();
+    assert!(asked.contains("there is no group 'nobody' yet;"), "{asked}");
 }

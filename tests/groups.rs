@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Server, tidelog};
-use tidelog::client::{Client, Delivery, GroupReset, Message, QueueRules, ResetTo};
+use tidelog::base::ErrorKind;
+use tidelog::client::{Client, Delivery, GroupChange, GroupReset, Message, NewTopic, QueueRules, ResetTo};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -273,4 +274,110 @@ async fn a_command_is_run_for_each_record_and_decides_whether_it_is_done() {
     ended.await.unwrap();
     let dead = tidelog(&["consume", "dead-letter.erp", "--server", address]).ok();
     assert_eq!(String::from_utf8_lossy(&dead.stdout), "2\n");
+}
+
+/// Two systems with one group name: neither gets what the other asked for, and nothing flips with a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_stays_what_it_is_whoever_joins_and_whoever_comes_back_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut server = Server::start_on(&data, &[]);
+    let address = server.address().to_owned();
+    let client = Client::connect(&address).await.unwrap();
+    for topic in ["flip.a", "flip.b", "flip.c"] {
+        client.admin().create_topic(NewTopic::new(topic).partitions(1)).await.unwrap();
+    }
+    let mut queue = client.queue("flip").topic("flip.a").rules(quick()).join().await.unwrap();
+    let mut stream = client.group_consumer("bi").topic("flip.a").join().await.unwrap();
+    let refused = |group: &str, more: &[&str]| {
+        let args = [&["consume", "flip.b", "--group", group, "--server", address.as_str()][..], more].concat();
+        let reason = tidelog(&args).fails(1).reason();
+        let said = format!("group '{group}' is defined otherwise: its topics are flip.a, not flip.b");
+        assert!(reason.contains(&said) && reason.contains("--redefine"), "{reason}");
+    };
+    refused("flip", &[]);
+    refused("bi", &["--max", "1"]);
+    let other = client.queue("flip").topic("flip.b").join().await.err().unwrap();
+    assert_eq!(other.kind(), ErrorKind::AlreadyExists);
+
+    // Only who changes it on purpose does; and members that come back do not take that back.
+    for group in ["flip", "bi"] {
+        let change = GroupChange::new(group).topic("flip.a").topic("flip.b");
+        client.admin().alter_group(change).await.unwrap();
+    }
+    for _ in 0..2 {
+        server.kill();
+        server = Server::start_on(&data, &["--listen", &address]);
+        let producer = client.producer().build().await.unwrap();
+        for topic in ["flip.c", "flip.b"] {
+            producer.send_and_wait(Message::to(topic).value(topic)).await.unwrap();
+        }
+        let delivery = tokio::time::timeout(PATIENCE, queue.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(value(&delivery), "flip.b");
+        delivery.ack();
+        let record = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(&*record.topic, "flip.b");
+        for group in ["flip", "bi"] {
+            let described = client.admin().describe_group(group).await.unwrap();
+            assert_eq!(
+                (described.summary.topics, described.members.len()),
+                (vec!["flip.a".into(), "flip.b".into()], 1)
+            );
+        }
+    }
+    queue.close().await.unwrap();
+    stream.close().await.unwrap();
+}
+
+#[test]
+fn groups_are_made_shown_and_changed_from_the_command_line() {
+    let server = Server::start();
+    let run = |args: &[&str]| tidelog(&[args, &["--server", server.address()]].concat());
+    let described = |group: &str| {
+        let out = run(&["group", "describe", group, "--json"]).ok().stdout;
+        serde_json::from_slice::<serde_json::Value>(&out).unwrap()
+    };
+    for topic in ["a", "b"] {
+        run(&["produce", topic, topic]).ok();
+    }
+    assert!(run(&["consume", "--group", "erp"]).fails(1).reason().contains("there is no group 'erp'"));
+    let create = ["group", "create", "erp", "--topic", "a", "--filter", "key != 'x'", "--max-deliveries", "3"];
+    assert!(run(&create).ok().stderr().contains("group 'erp' is created"));
+    assert!(run(&create).ok().stderr().contains("was there already, and is the same"));
+    assert!(
+        run(&[&create[..], &["--lease", "5s"]].concat())
+            .fails(1)
+            .reason()
+            .contains("its lease is 30000 ms, not 5000 ms")
+    );
+    let shown = String::from_utf8(run(&["group", "describe", "erp"]).ok().stdout).unwrap();
+    assert!(shown.contains("key != 'x'") && shown.contains("at most 3"), "{shown}");
+
+    for (says, difference) in [
+        (&["a"][..], "its filter is 'key != 'x'', not none"),
+        (&["a", "--filter", "key != 'x'", "--max-deliveries", "5"], "its number of deliveries is 3, not 5"),
+        (&["b", "--max-deliveries", "3"], "its topics are a, not b"),
+    ] {
+        let reason = run(&[&["consume", "--group", "erp"][..], says].concat()).fails(1).reason();
+        assert!(reason.contains(difference), "{reason}");
+    }
+    assert_eq!(run(&["consume", "--group", "erp"]).ok().stdout, b"a\n");
+    run(&["consume", "--group", "erp", "--redefine"]).fails(2);
+    assert_eq!(run(&["consume", "b", "--group", "erp", "--redefine", "--max-deliveries", "5"]).ok().stdout, b"b\n");
+    let now = described("erp");
+    assert_eq!((&now["topics"], &now["filter"]), (&serde_json::json!(["b"]), &serde_json::Value::Null));
+    assert_eq!(now["rules"]["max_deliveries"], 5);
+    run(&["group", "alter", "erp"]).fails(2);
+    run(&["group", "alter", "erp", "--topic", "a", "--filter", "key == 'y'", "--ordered-by-key"]).ok();
+    let altered = run(&["group", "alter", "erp", "--no-filter", "--json"]).ok().stdout;
+    let altered: serde_json::Value = serde_json::from_slice(&altered).unwrap();
+    assert_eq!((&altered["topics"], &altered["filter"]), (&serde_json::json!(["a"]), &serde_json::Value::Null));
+    assert_eq!(altered["rules"]["ordered_by_key"], true);
+    run(&["group", "alter", "nobody", "--topic", "a"]).fails(1);
+
+    run(&["group", "create", "audit", "--topic", "a", "--group-kind", "stream", "--from", "end"]).ok();
+    run(&["group", "create", "other", "--topic", "a", "--group-kind", "stream", "--lease", "5s"]).fails(2);
+    assert!(run(&["consume", "--group", "audit", "--exec", "true"]).fails(2).reason().contains("is a stream group"));
+    assert!(run(&["consume", "--group", "audit"]).ok().stdout.is_empty(), "it begins at the end");
+    assert!(run(&["consume", "a", "--lease", "5s"]).fails(2).reason().contains("needs --group"));
 }

@@ -54,7 +54,9 @@ pub use classic::{
 pub use clients::Client;
 pub use error::BrokerError;
 pub use filtered::{FilterAt, Filtered};
-pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
+pub use groups::{
+    AlterGroup, Commit, Committer, GroupHold, GroupPosition, GroupProtocol, NewGroup, RulesChange, Terms,
+};
 pub use metrics::Metrics;
 pub(crate) use opened::{Next, Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};

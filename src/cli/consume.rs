@@ -1,17 +1,17 @@
 //! `tidelog consume`: records from any point of the log, once or for as long as they come.
 
 use std::cell::Cell;
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
 use futures_util::FutureExt;
 use tidelog::base::{Clock, Isolation, SystemClock, TopicPattern};
 use tidelog::client::{ConsumedRecord, Consumer, StartAt};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::connection::ServerArgs;
+use super::ending::Ending;
 use super::failure::Failure;
 use super::group_consume;
 use super::group_options::GroupOptions;
@@ -101,13 +101,15 @@ pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     if args.max == Some(0) {
         return Ok(());
     }
+    if let Some(option) = args.group.needs_group() {
+        return Err(Failure::Usage(format!("{option} needs --group")));
+    }
     // From here on an interrupt ends it in order, also while it connects.
-    let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| Failure::Failed(format!("cannot listen for signals: {error}")))?;
+    let ending = Ending::listen()?;
     let mut printer = Printer::new(&args);
     let worked = match &args.group.group {
-        Some(group) => group_consume::run(&args, group, &mut printer, &mut interrupt).await,
-        None => read(&args, &mut printer, &mut interrupt).await,
+        Some(group) => group_consume::run(&args, group, &mut printer, &ending).await,
+        None => read(&args, &mut printer, &ending).await,
     };
     // What was read before a failure is the user's all the same.
     let flushed = printer.flush();
@@ -121,10 +123,10 @@ pub async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn read(args: &ConsumeArgs, printer: &mut Printer, interrupt: &mut Signal) -> Result<(), Failure> {
+async fn read(args: &ConsumeArgs, printer: &mut Printer, ending: &Ending) -> Result<(), Failure> {
     let mut consumer = tokio::select! {
         consumer = open(args) => consumer?,
-        _ = interrupt.recv() => return Ok(()),
+        () = ending.asked() => return Ok(()),
     };
     if consumer.positions().next().is_none() && !args.quiet {
         printer.progress.complain(if args.follow { "no topic meets that yet" } else { "no topic meets that" });
@@ -138,7 +140,7 @@ async fn read(args: &ConsumeArgs, printer: &mut Printer, interrupt: &mut Signal)
                 printer.flush()?;
                 tokio::select! {
                     next = consumer.next() => next,
-                    _ = interrupt.recv() => return Ok(()),
+                    () = ending.asked() => return Ok(()),
                 }
             }
         };
@@ -151,7 +153,7 @@ async fn read(args: &ConsumeArgs, printer: &mut Printer, interrupt: &mut Signal)
                 printer.flush()?;
                 tokio::select! {
                     () = tokio::time::sleep_until(due) => {}
-                    _ = interrupt.recv() => return Ok(()),
+                    () = ending.asked() => return Ok(()),
                 }
             }
         }
@@ -159,7 +161,7 @@ async fn read(args: &ConsumeArgs, printer: &mut Printer, interrupt: &mut Signal)
         if args.max.is_some_and(|max| printer.records >= max) {
             return Ok(());
         }
-        if printer.records.is_multiple_of(1024) && interrupt.recv().now_or_never().is_some() {
+        if printer.records.is_multiple_of(1024) && ending.is_asked() {
             return Ok(());
         }
     }
@@ -189,9 +191,33 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
     Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).isolation(args.isolation).build().await?)
 }
 
+/// Where records are printed.
+enum Sink {
+    /// At once, as far as the buffer does not hold it.
+    Out(Out),
+    /// Not before somebody takes it: who has to know what is out writes it.
+    Held(Vec<u8>),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Out(out) => out.write(bytes),
+            Self::Held(held) => held.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Out(out) => out.flush(),
+            Self::Held(_) => Ok(()),
+        }
+    }
+}
+
 /// Prints records as the options say, and counts them.
 pub struct Printer {
-    out: Out,
+    out: Sink,
     template: Template,
     json: bool,
     records: u64,
@@ -204,7 +230,10 @@ pub struct Printer {
 impl Printer {
     fn new(args: &ConsumeArgs) -> Self {
         Self {
-            out: output::stdout(),
+            out: match args.group.group {
+                Some(_) => Sink::Held(Vec::new()),
+                None => Sink::Out(output::stdout()),
+            },
             template: args.format.clone().unwrap_or_else(Template::value_lines),
             json: args.json,
             records: 0,
@@ -219,7 +248,23 @@ impl Printer {
         self.records
     }
 
-    /// Nothing that was printed waits any more.
+    /// What was printed and not taken, of a member of a group.
+    pub fn take(&mut self) -> Vec<u8> {
+        match &mut self.out {
+            Sink::Held(held) => std::mem::take(held),
+            Sink::Out(_) => Vec::new(),
+        }
+    }
+
+    /// Bytes that wait to be taken.
+    pub fn held(&self) -> usize {
+        match &self.out {
+            Sink::Held(held) => held.len(),
+            Sink::Out(_) => 0,
+        }
+    }
+
+    /// Nothing that was printed waits any more, unless it is to be taken.
     ///
     /// # Errors
     /// Those of standard output.

@@ -1,4 +1,4 @@
-//! `tidelog group`: list, describe, reset, delete.
+//! `tidelog group`: create, list, describe, alter, reset, delete.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -7,23 +7,30 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tidelog::base::{Clock, SystemClock, TopicPattern};
-use tidelog::client::{Admin, GroupDescription, GroupReset, HeldPartition, ResetPartition, ResetTo, StartAt};
+use tidelog::client::{
+    Admin, GroupChange, GroupDescription, GroupReset, HeldPartition, NewGroup, QueueRules, ResetPartition, ResetTo,
+    StartAt,
+};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
+use super::group_options::{GroupKind, RuleOptions};
 use super::output::{self, grouped, table};
 use super::position::parse_from;
 use super::transaction;
 
 const EXAMPLES: &str = "\
 Examples:
+  tidelog group create erp --topic 'crm.>' --filter 'value.region == \"eu\"' --max-deliveries 5
   tidelog group list
-  tidelog group describe erp                          how far it is, who its members are, what waits
+  tidelog group describe erp                          what it is, how far it is, who its members are, what waits
+  tidelog group alter erp --topic 'crm.>' --topic orders    also while it has members
   tidelog group reset erp --to ago:1h --dry-run       what would change
   tidelog group reset erp --to beginning              replay everything to it
   tidelog group delete erp
 
-A group is made by its first member: tidelog consume orders --group erp";
+A group is defined once: by 'group create', or by its first member (tidelog consume orders --group erp). Its topics, its filter and
+its rules belong to it. A member that says otherwise is refused; one that says nothing of them joins the group as it is.";
 
 /// Options of `group`.
 #[derive(Debug, Args)]
@@ -40,13 +47,32 @@ pub struct GroupArgs {
 
 #[derive(Debug, Subcommand)]
 enum GroupCommand {
+    /// Makes a group without a member
+    #[command(after_help = "\
+Examples:
+  tidelog group create erp --topic 'crm.*.accounts' --topic 'erp.>' --filter 'value.region == \"eu\"'
+  tidelog group create erp --topic orders --max-deliveries 5 --backoff 2s --ordered-by-key
+  tidelog group create audit --topic 'crm.>' --group-kind stream --from end
+
+One that is there and is the same is fine; one that is another is refused.")]
+    Create(CreateArgs),
+    /// Changes what a group is: its topics, its filter, its rules. What is not said stays
+    #[command(after_help = "\
+Examples:
+  tidelog group alter erp --topic 'crm.>' --topic orders    these topics instead of those it had
+  tidelog group alter erp --filter 'value.total > 100'
+  tidelog group alter erp --no-filter --max-deliveries 3
+
+It holds for members that are there, too: from their next delivery on in a queue group. Records that the group has passed over
+stay passed over, and topics that come back go on where the group was.")]
+    Alter(AlterArgs),
     /// Lists all groups
     #[command(after_help = "\
 Examples:
   tidelog group list
   tidelog group list --json")]
     List,
-    /// Shows a group's rules, its members, and how far it is in each partition
+    /// Shows what a group is (topics, filter, rules), its members, and how far it is in each partition
     #[command(after_help = "\
 Examples:
   tidelog group describe erp
@@ -97,10 +123,118 @@ Examples:
     },
 }
 
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Its name
+    group: String,
+    /// A topic that it reads, or a pattern: crm.*.accounts, crm.> (repeatable)
+    #[arg(long, value_name = "TOPIC", required = true)]
+    topic: Vec<TopicPattern>,
+    /// Only records for which this CEL expression is true are the group's
+    #[arg(long, value_name = "CEL")]
+    filter: Option<String>,
+    /// How the members share the work
+    #[arg(long, value_name = "KIND", default_value = "queue")]
+    group_kind: GroupKind,
+    /// Where it begins in the partitions that there are: beginning, end, time:RFC3339 or ago:DURATION
+    #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from)]
+    from: StartAt,
+    #[command(flatten)]
+    rules: RuleOptions,
+}
+
+#[derive(Debug, Args)]
+struct AlterArgs {
+    /// Its name
+    group: String,
+    /// A topic that it reads from now on, or a pattern (repeatable): all of them, instead of those it had
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<TopicPattern>,
+    /// Its filter from now on
+    #[arg(long, value_name = "CEL", conflicts_with = "no_filter")]
+    filter: Option<String>,
+    /// No filter from now on
+    #[arg(long)]
+    no_filter: bool,
+    /// Where it begins in partitions of which it has done nothing yet: beginning, end, time:RFC3339 or ago:DURATION
+    #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from)]
+    from: StartAt,
+    #[command(flatten)]
+    rules: RuleOptions,
+}
+
+async fn create(admin: &Admin, args: CreateArgs, json: bool) -> Result<(), Failure> {
+    let name = args.group;
+    let mut group = match args.group_kind {
+        GroupKind::Queue => NewGroup::queue(&name).rules(args.rules.rules(QueueRules::default())),
+        GroupKind::Stream if args.rules.are_said() => {
+            return Err(Failure::Usage(
+                "a stream group has no rules: leave them out, or make a queue group".to_owned(),
+            ));
+        }
+        GroupKind::Stream => NewGroup::stream(&name),
+    };
+    group = group.from(args.from);
+    for topic in args.topic {
+        group = group.topic(topic.as_str());
+    }
+    if let Some(filter) = args.filter {
+        group = group.filter(filter);
+    }
+    let created = admin.create_group(group).await?;
+    if json {
+        return output::json_line(&mut io::stdout(), &json!({ "group": name, "created": created }));
+    }
+    output::complain(&match created {
+        true => format!("group '{name}' is created"),
+        false => format!("group '{name}' was there already, and is the same"),
+    });
+    Ok(())
+}
+
+async fn alter(admin: &Admin, args: AlterArgs, json: bool) -> Result<(), Failure> {
+    let name = args.group;
+    if args.topic.is_empty() && args.filter.is_none() && !args.no_filter && !args.rules.are_said() {
+        return Err(Failure::Usage(format!(
+            "what is to change of group '{name}'? --topic, --filter, --no-filter or rules"
+        )));
+    }
+    let mut change = args.rules.change(GroupChange::new(&name).from(args.from));
+    for topic in args.topic {
+        change = change.topic(topic.as_str());
+    }
+    if let Some(filter) = args.filter {
+        change = change.filter(filter);
+    }
+    if args.no_filter {
+        change = change.no_filter();
+    }
+    let (group, rules) = admin.alter_group(change).await?;
+    if json {
+        let line = json!({
+            "group": group.name, "kind": group.kind, "topics": group.topics, "filter": group.filter,
+            "rules": rules.as_ref().map(rules_json),
+        });
+        return output::json_line(&mut io::stdout(), &line);
+    }
+    let filter = group.filter.map_or_else(|| "no filter".to_owned(), |filter| format!("the filter {filter}"));
+    output::complain(&format!("group '{name}' now has the topics {} and {filter}", group.topics.join(" ")));
+    Ok(())
+}
+
+fn rules_json(rules: &QueueRules) -> Value {
+    json!({
+        "lease_ms": rules.lease_ms, "max_deliveries": rules.max_deliveries, "backoff_ms": rules.backoff_ms,
+        "backoff_max_ms": rules.backoff_max_ms, "ordered_by_key": rules.ordered_by_key,
+    })
+}
+
 /// Runs `group`.
 pub async fn run(args: GroupArgs) -> Result<(), Failure> {
     let admin = args.server.connect().await?.admin();
     match args.command {
+        GroupCommand::Create(create_args) => create(&admin, create_args, args.json).await,
+        GroupCommand::Alter(alter_args) => alter(&admin, alter_args, args.json).await,
         GroupCommand::List => list(&admin, args.json).await,
         GroupCommand::Describe { group } => {
             let group = admin.describe_group(group).await?;
@@ -201,12 +335,7 @@ fn as_json(group: &GroupDescription, held: &[HeldPartition]) -> Value {
             })
         })
         .collect();
-    let rules = group.rules.as_ref().map(|rules| {
-        json!({
-            "lease_ms": rules.lease_ms, "max_deliveries": rules.max_deliveries, "backoff_ms": rules.backoff_ms,
-            "backoff_max_ms": rules.backoff_max_ms, "ordered_by_key": rules.ordered_by_key,
-        })
-    });
+    let rules = group.rules.as_ref().map(rules_json);
     let summary = &group.summary;
     let lag: u64 = group.partitions.iter().map(|at| at.lag).sum();
     json!({
@@ -219,10 +348,13 @@ fn print(group: &GroupDescription, held: &[HeldPartition]) -> Result<(), Failure
     let mut out = output::stdout();
     let summary = &group.summary;
     writeln!(out, "{}  ({} group)\n", summary.name, summary.kind)?;
-    let mut facts = vec![vec!["topics".to_owned(), summary.topics.join(" ")]];
-    if let Some(filter) = &summary.filter {
-        facts.push(vec!["filter".to_owned(), filter.clone()]);
-    }
+    let topics = match summary.topics.is_empty() {
+        // Only Kafka's clients have used it.
+        true => "as each member says".to_owned(),
+        false => summary.topics.join(" "),
+    };
+    let filter = summary.filter.clone().unwrap_or_else(|| "none".to_owned());
+    let mut facts = vec![vec!["topics".to_owned(), topics], vec!["filter".to_owned(), filter]];
     if let Some(rules) = &group.rules {
         let span = |ms: u64| output::seconds(Duration::from_millis(ms));
         facts.push(vec!["lease".to_owned(), span(rules.lease_ms)]);

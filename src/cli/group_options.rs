@@ -2,12 +2,12 @@
 
 use clap::{Args, ValueEnum};
 use tidelog::base::{Millis, TopicName};
-use tidelog::client::QueueRules;
+use tidelog::client::{GroupChange, QueueRules};
 
 /// When a record counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AckMode {
-    /// Once it is printed
+    /// Once it is printed and out
     Auto,
     /// The same, and each ack is on the server's disk before the next record is printed
     Durable,
@@ -65,23 +65,35 @@ pub struct GroupOptions {
     /// Records that this member may have at a time
     #[arg(long, value_name = "N", requires = "group", default_value_t = 100)]
     pub prefetch: u32,
-    /// From now on, for the group: how long a record is its member's before it goes to another
-    #[arg(long, value_name = "DURATION", requires = "group")]
+    /// Change the group to what is said here (topics, filter, rules) before joining it
+    ///
+    /// Without this, a group is what its first member or `group create` has said, and a member that says otherwise is refused.
+    #[arg(long, requires = "group")]
+    pub redefine: bool,
+    #[command(flatten)]
+    pub rules: RuleOptions,
+}
+
+/// The rules of a queue group: those that are said.
+#[derive(Debug, Clone, Args)]
+pub struct RuleOptions {
+    /// Rule of the group: how long a record is its member's before it goes to another [default: 30s]
+    #[arg(long, value_name = "DURATION")]
     pub lease: Option<Millis>,
-    /// From now on, for the group: deliveries after which a record is a dead letter
-    #[arg(long, value_name = "N", requires = "group")]
+    /// Rule of the group: deliveries after which a record is a dead letter
+    #[arg(long, value_name = "N")]
     pub max_deliveries: Option<u32>,
-    /// From now on, for the group: the wait before a second delivery; it doubles each time
-    #[arg(long, value_name = "DURATION", requires = "group")]
+    /// Rule of the group: the wait before a second delivery; it doubles each time
+    #[arg(long, value_name = "DURATION")]
     pub backoff: Option<Millis>,
-    /// From now on, for the group: the longest wait between two deliveries
-    #[arg(long, value_name = "DURATION", requires = "group")]
+    /// Rule of the group: the longest wait between two deliveries
+    #[arg(long, value_name = "DURATION")]
     pub backoff_max: Option<Millis>,
-    /// From now on, for the group: the topic for dead letters, instead of dead-letter.GROUP
-    #[arg(long, value_name = "TOPIC", requires = "group")]
+    /// Rule of the group: the topic for dead letters, instead of dead-letter.GROUP
+    #[arg(long, value_name = "TOPIC")]
     pub dead_letter: Option<TopicName>,
-    /// From now on, for the group: the next record of a key comes only when the one before is done
-    #[arg(long, requires = "group", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    /// Rule of the group: the next record of a key comes only when the one before is done
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub ordered_by_key: Option<bool>,
 }
 
@@ -92,8 +104,8 @@ impl GroupOptions {
             Some("--exec")
         } else if self.ack_mode == AckMode::Nack {
             Some("--ack-mode nack")
-        } else if self.changes_rules() {
-            Some("a rule (--lease, --max-deliveries, --backoff, --dead-letter, --ordered-by-key)")
+        } else if self.rules.are_said() {
+            Some(RULES)
         } else {
             None
         }
@@ -105,8 +117,18 @@ impl GroupOptions {
         self.instance.as_ref().map(|_| "--instance").or(session)
     }
 
-    /// Whether something is said about the group's rules.
-    pub fn changes_rules(&self) -> bool {
+    /// An option that was given and makes sense only with a group.
+    pub fn needs_group(&self) -> Option<&'static str> {
+        (self.group.is_none() && self.rules.are_said()).then_some(RULES)
+    }
+}
+
+/// How the rules are named in messages.
+const RULES: &str = "a rule (--lease, --max-deliveries, --backoff, --dead-letter, --ordered-by-key)";
+
+impl RuleOptions {
+    /// Whether any is said.
+    pub fn are_said(&self) -> bool {
         self.lease.is_some()
             || self.max_deliveries.is_some()
             || self.backoff.is_some()
@@ -115,7 +137,7 @@ impl GroupOptions {
             || self.ordered_by_key.is_some()
     }
 
-    /// The rules as they are to be, from what they are.
+    /// The rules with those that are said, from what they are.
     pub fn rules(&self, mut rules: QueueRules) -> QueueRules {
         if let Some(lease) = self.lease {
             rules.lease_ms = lease.0;
@@ -137,5 +159,28 @@ impl GroupOptions {
             rules.ordered_by_key = ordered;
         }
         rules
+    }
+
+    /// The change of a group to what is said.
+    pub fn change(&self, mut change: GroupChange) -> GroupChange {
+        if let Some(lease) = self.lease {
+            change = change.lease(lease.as_duration());
+        }
+        if let Some(deliveries) = self.max_deliveries {
+            change = change.max_deliveries(deliveries);
+        }
+        if let Some(backoff) = self.backoff {
+            change = change.backoff(backoff.as_duration());
+        }
+        if let Some(longest) = self.backoff_max {
+            change = change.backoff_max(longest.as_duration());
+        }
+        if let Some(topic) = &self.dead_letter {
+            change = change.dead_letter(topic.as_str());
+        }
+        if let Some(ordered) = self.ordered_by_key {
+            change = change.ordered_by_key(ordered);
+        }
+        change
     }
 }

@@ -11,6 +11,7 @@ mod damage;
 mod dead_letter;
 mod demo;
 mod dump;
+mod ending;
 mod failure;
 mod group;
 mod group_consume;
@@ -32,6 +33,8 @@ mod request;
 mod requests;
 mod route;
 mod serve;
+mod shell;
+mod spout;
 mod stream_consume;
 mod template;
 mod topic;
@@ -96,7 +99,7 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Requests(requests::RequestsArgs),
     /// Creates, lists, describes, changes and deletes topics
     Topic(topic::TopicArgs),
-    /// Lists and describes groups, lets them go on elsewhere in the log, deletes them
+    /// Creates, lists, describes and changes groups, lets them go on elsewhere in the log, deletes them
     Group(group::GroupArgs),
     /// Lists and describes transactions of Kafka producers, aborts them, forgets their ids
     #[command(alias = "transactions")]

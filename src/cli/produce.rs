@@ -1,6 +1,6 @@
 //! `tidelog produce`: records from the command line, a file or stdin, one a line, streamed in constant memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::poll_fn;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -166,8 +166,12 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
         AckArg::Written => Ack::Written,
         AckArg::Durable => Ack::Durable,
     };
+    // What makes no sense is said before anything is sent.
+    let groups: BTreeSet<&String> = args.wait_for.iter().chain(&args.receipt_of).collect();
+    for group in groups {
+        wait_for::check(&client, group, &args.topic).await?;
+    }
     if let (Some(group), Some(url)) = (&args.receipt_of, &args.receipt_to) {
-        // What makes no sense is said before anything is sent.
         client.ask_receipts(group, url, [], args.receipt_timeout()).await?;
     }
     let producer = client.producer().ack(ack).compression(args.compression).build().await?;

@@ -1,6 +1,5 @@
 //! `tidelog reply`: answers each request on a topic with the output of a command.
 
-use std::process::Stdio;
 use std::sync::Arc;
 
 use clap::Args;
@@ -8,18 +7,18 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tidelog::base::TopicName;
 use tidelog::client::{ClientError, ErrorReply, Incoming, IncomingRequest};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::connection::ServerArgs;
+use super::ending::Ending;
 use super::failure::Failure;
 use super::output;
+use super::shell::{Output, Shell};
 
 /// Bytes of a command's output that make a reply.
-const REPLY_BYTES: u64 = 4 * 1024 * 1024;
+const REPLY_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of what it says on stderr that are sent with an error reply.
-const ERROR_BYTES: u64 = 1024;
+const ERROR_BYTES: usize = 1024;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,9 +53,7 @@ pub struct ReplyArgs {
 
 /// Runs `reply`.
 pub async fn run(args: ReplyArgs) -> Result<(), Failure> {
-    let cannot = |error| Failure::Failed(format!("cannot listen for signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let ending = Ending::listen()?;
     let client = args.server.connect().await?;
     let mut builder = client.responder(args.topic.as_str()).capacity(args.parallel);
     if args.ephemeral_only {
@@ -67,7 +64,7 @@ pub async fn run(args: ReplyArgs) -> Result<(), Failure> {
     let command: Arc<str> = args.exec.into();
     let (mut taken, mut working) = (0, FuturesUnordered::new());
     let max = args.max.unwrap_or(u64::MAX);
-    while taken < max || !working.is_empty() {
+    while (taken < max && !ending.is_asked()) || !working.is_empty() {
         tokio::select! {
             Some(replied) = working.next(), if !working.is_empty() => {
                 let replied: Result<(), ClientError> = replied;
@@ -75,67 +72,66 @@ pub async fn run(args: ReplyArgs) -> Result<(), Failure> {
                     output::complain(&format!("a reply could not be sent: {error}"));
                 }
             }
-            incoming = responder.next(), if taken < max => {
+            incoming = responder.next(), if taken < max && !ending.is_asked() => {
                 taken += 1;
-                working.push(answer(incoming?, Arc::clone(&command)));
+                working.push(answer(incoming?, Arc::clone(&command), ending.clone()));
             }
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            // Commands under way are told to end, and are waited for.
+            () = ending.asked(), if !ending.is_asked() => {}
         }
     }
-    // What is being answered is handed back or failed; what was answered is on its way or on the disk.
-    drop(working);
+    // What was not answered is handed back or failed; what was answered is on its way or on the disk.
     Ok(responder.close().await?)
 }
 
-async fn answer(incoming: Incoming, command: Arc<str>) -> Result<(), ClientError> {
+async fn answer(incoming: Incoming, command: Arc<str>, ending: Ending) -> Result<(), ClientError> {
     let request = incoming.request().clone();
-    match incoming.working_on(execute(&request, &command)).await {
-        Ok(output) => incoming.reply(output).await,
-        Err(error) => incoming.fail(error).await,
+    match incoming.working_on(execute(&request, &command, &ending)).await {
+        Some(Ok(output)) => incoming.reply(output).await,
+        Some(Err(error)) => incoming.fail(error).await,
+        None => {
+            incoming.release();
+            Ok(())
+        }
     }
 }
 
-async fn execute(request: &IncomingRequest, command: &str) -> Result<Vec<u8>, ErrorReply> {
+/// Runs the command; none if it was told to end and did not succeed, which says nothing of the request.
+async fn execute(request: &IncomingRequest, command: &str, ending: &Ending) -> Option<Result<Vec<u8>, ErrorReply>> {
     let failed = |error: std::io::Error| ErrorReply::new("exec", format!("cannot run the command: {error}"));
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(command).kill_on_drop(true);
-    shell.env("TIDELOG_TOPIC", &*request.topic).env("TIDELOG_STEP", request.step.to_string());
-    if let Some(id) = &request.id {
-        shell.env("TIDELOG_REQUEST_ID", id);
-    }
-    let mut child =
-        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let write = async {
-        if let Some(mut stdin) = stdin {
-            // A command need not read what it is asked.
-            let _ = stdin.write_all(&request.body).await;
+    let prepare = |shell: &mut Command| {
+        shell.env("TIDELOG_TOPIC", &*request.topic).env("TIDELOG_STEP", request.step.to_string());
+        if let Some(id) = &request.id {
+            shell.env("TIDELOG_REQUEST_ID", id);
         }
     };
-    let (mut output, mut said) = (Vec::new(), Vec::new());
-    let read = async {
-        if let Some(stdout) = stdout {
-            stdout.take(REPLY_BYTES + 1).read_to_end(&mut output).await.map_err(failed)?;
-        }
-        Ok::<_, ErrorReply>(())
+    let body = request.body.clone();
+    let mut shell = match Shell::start(command, prepare, body, Output::Kept(REPLY_BYTES + 1), ERROR_BYTES) {
+        Ok(shell) => shell,
+        Err(error) => return Some(Err(failed(error))),
     };
-    let listen = async {
-        if let Some(mut stderr) = stderr {
-            let _ = (&mut stderr).take(ERROR_BYTES).read_to_end(&mut said).await;
-            // The rest is read and thrown away, so that the command is not held up.
-            let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+    let mut is_told = false;
+    let ended = loop {
+        tokio::select! {
+            ended = shell.wait() => break ended,
+            () = ending.asked(), if !is_told => {
+                is_told = true;
+                shell.end();
+            }
         }
     };
-    let ((), read, ()) = tokio::join!(write, read, listen);
-    read?;
-    if output.len() as u64 > REPLY_BYTES {
-        return Err(ErrorReply::new("too_large", format!("the command wrote more than {REPLY_BYTES} bytes")));
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(error) => return Some(Err(failed(error))),
+    };
+    if ended.status.success() {
+        let fits = ended.stdout.len() <= REPLY_BYTES;
+        let too_large = || ErrorReply::new("too_large", format!("the command wrote more than {REPLY_BYTES} bytes"));
+        return Some(if fits { Ok(ended.stdout) } else { Err(too_large()) });
     }
-    let status = child.wait().await.map_err(failed)?;
-    if status.success() {
-        return Ok(output);
+    if is_told {
+        return None;
     }
-    let code = status.code().map_or_else(|| "killed".to_owned(), |code| format!("exit-{code}"));
-    Err(ErrorReply::new(code, String::from_utf8_lossy(&said).trim().to_owned()))
+    let code = ended.status.code().map_or_else(|| "killed".to_owned(), |code| format!("exit-{code}"));
+    Some(Err(ErrorReply::new(code, String::from_utf8_lossy(&ended.stderr).trim().to_owned())))
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tidelog::base::{ErrorKind, Millis};
+use tidelog::base::{ErrorKind, Millis, TopicName, TopicPattern};
 use tidelog::client::{Client, ReceiptOutcome, RecordAt};
 
 use super::failure::Failure;
@@ -17,6 +17,34 @@ const WAITED_FOR: usize = 10_000;
 
 /// How long nothing is said.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// Looks, before anything is sent, whether a group can ever process records of a topic. That there is no such group yet is said.
+///
+/// # Errors
+/// It does not read the topic; the server's.
+pub async fn check(client: &Client, group: &str, topic: &TopicName) -> Result<(), Failure> {
+    let described = match client.admin().describe_group(group).await {
+        Ok(described) => described,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            output::complain(&format!(
+                "there is no group '{group}' yet; its first member or 'tidelog group create' makes it"
+            ));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let topics = &described.summary.topics;
+    let is_wanted = topics.iter().filter_map(|of| TopicPattern::new(of).ok()).any(|pattern| pattern.matches(topic));
+    let is_own = described.dead_letter.as_deref() == Some(topic.as_str());
+    let is_read = described.partitions.iter().any(|at| at.topic == topic.as_str());
+    // The topics of a group that only Kafka's clients have used are its members' affair.
+    let may_be = described.summary.kind == "stream" && topics.is_empty();
+    if is_wanted && !is_own || is_read || may_be {
+        return Ok(());
+    }
+    let topics = topics.join(" ");
+    Err(Failure::Failed(format!("group '{group}' does not read topic '{topic}', but {topics}; nothing was sent")))
+}
 
 /// Waits for what becomes of the records in a group.
 pub async fn run(

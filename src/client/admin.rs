@@ -1,18 +1,20 @@
 //! Topics, offsets and facts about the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::base::{Isolation, Offset, PartitionId, TimestampMs};
+use crate::base::{Isolation, Offset, PartitionId, StartAt, TimestampMs};
 use crate::protocol::{
-    AcknowledgeDamage, AlterTopic, CancelReceipts, CancelRequest, ClockDoubt, CommitPosition, CommitPositions,
-    ConfirmClock, CreateTopic, DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic, DescribeClock, DescribeClockOk,
-    DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary, ListDamage, ListDeadLetters,
-    ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt, Positions, ReceiptAt,
-    ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk,
-    Setting, TopicDescription, TopicSummary,
+    AcknowledgeDamage, AlterGroup, AlterTopic, CancelReceipts, CancelRequest, ClockDoubt, CommitPosition,
+    CommitPositions, ConfirmClock, CreateGroup, CreateTopic, DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic,
+    DescribeClock, DescribeClockOk, DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary,
+    ListDamage, ListDeadLetters, ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt,
+    Positions, QueueRules, ReceiptAt, ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition,
+    ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
+use super::consumer::start_of_group;
 use super::link::{Again, Link};
 
 /// Administration; got from [`Client::admin`](super::Client::admin). Every method's error is the server's refusal, or that
@@ -29,6 +31,20 @@ pub struct NewTopic(CreateTopic);
 /// A change to a topic.
 #[derive(Debug, Clone)]
 pub struct TopicChange(AlterTopic);
+
+/// A group to be made.
+#[derive(Debug, Clone)]
+pub struct NewGroup {
+    request: CreateGroup,
+    start: StartAt,
+}
+
+/// A change of what a group is defined as. What is not said stays.
+#[derive(Debug, Clone)]
+pub struct GroupChange {
+    request: AlterGroup,
+    start: StartAt,
+}
 
 /// A wish that a group goes on elsewhere in the log.
 #[derive(Debug, Clone)]
@@ -82,6 +98,132 @@ impl TopicChange {
         self.0.unset.push(name.into());
         self
     }
+}
+
+impl NewGroup {
+    /// A queue group with the usual rules that reads nothing yet.
+    pub fn queue(name: impl Into<String>) -> Self {
+        Self::new(name.into(), Some(QueueRules::default()))
+    }
+
+    /// A stream group that reads nothing yet.
+    pub fn stream(name: impl Into<String>) -> Self {
+        Self::new(name.into(), None)
+    }
+
+    fn new(name: String, rules: Option<QueueRules>) -> Self {
+        let request = CreateGroup { name, rules, topics: Vec::new(), filter: None, start: OffsetAt::Beginning };
+        Self { request, start: StartAt::Beginning }
+    }
+
+    /// A topic that it reads, or a pattern (`crm.*.accounts`, `crm.>`); may be said for several.
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.request.topics.push(topic.into());
+        self
+    }
+
+    /// Only records for which this CEL expression is true are the group's.
+    pub fn filter(mut self, expression: impl Into<String>) -> Self {
+        self.request.filter = Some(expression.into());
+        self
+    }
+
+    /// The rules of a queue group; a stream group becomes one with this.
+    pub fn rules(mut self, rules: QueueRules) -> Self {
+        self.request.rules = Some(rules);
+        self
+    }
+
+    /// Where it begins in the partitions that there are: beginning, end, or a time. Default [`StartAt::Beginning`].
+    pub fn from(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+}
+
+impl GroupChange {
+    /// No change yet.
+    pub fn new(name: impl Into<String>) -> Self {
+        let request = AlterGroup {
+            name: name.into(),
+            topics: Vec::new(),
+            filter: None,
+            no_filter: false,
+            lease_ms: None,
+            max_deliveries: None,
+            backoff_ms: None,
+            backoff_max_ms: None,
+            dead_letter: None,
+            ordered_by_key: None,
+            start: OffsetAt::Beginning,
+        };
+        Self { request, start: StartAt::Beginning }
+    }
+
+    /// A topic that it reads from now on, or a pattern; may be said for several, and takes the place of those it had.
+    pub fn topic(mut self, topic: impl Into<String>) -> Self {
+        self.request.topics.push(topic.into());
+        self
+    }
+
+    /// Its filter from now on.
+    pub fn filter(mut self, expression: impl Into<String>) -> Self {
+        self.request.filter = Some(expression.into());
+        self
+    }
+
+    /// It has no filter from now on.
+    pub fn no_filter(mut self) -> Self {
+        self.request.no_filter = true;
+        self
+    }
+
+    /// How long a record is its member's; of a queue group, as all that follow.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.request.lease_ms = Some(millis(lease));
+        self
+    }
+
+    /// Deliveries of a record after which it is a dead letter.
+    pub fn max_deliveries(mut self, deliveries: u32) -> Self {
+        self.request.max_deliveries = Some(deliveries);
+        self
+    }
+
+    /// The wait before a second delivery; it doubles each time.
+    pub fn backoff(mut self, backoff: Duration) -> Self {
+        self.request.backoff_ms = Some(millis(backoff));
+        self
+    }
+
+    /// The longest wait between two deliveries.
+    pub fn backoff_max(mut self, longest: Duration) -> Self {
+        self.request.backoff_max_ms = Some(millis(longest));
+        self
+    }
+
+    /// The topic for dead letters.
+    pub fn dead_letter(mut self, topic: impl Into<String>) -> Self {
+        self.request.dead_letter = Some(topic.into());
+        self
+    }
+
+    /// Whether the next record of a key comes only when the one before is done.
+    pub fn ordered_by_key(mut self, ordered: bool) -> Self {
+        self.request.ordered_by_key = Some(ordered);
+        self
+    }
+
+    /// Where the group begins in partitions of which it has done nothing yet: beginning, end, or a time. Default
+    /// [`StartAt::Beginning`].
+    pub fn from(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl GroupReset {
@@ -208,6 +350,22 @@ impl Admin {
     /// One group: its rules, members, and how far it is in each partition.
     pub async fn describe_group(&self, name: impl Into<String>) -> Result<GroupDescription, ClientError> {
         Ok(self.link.ask(&DescribeGroup { name: name.into() }, Again::Yes).await?.group)
+    }
+
+    /// Makes a group without a member; one that is there and defined the same is fine. Whether it is new.
+    pub async fn create_group(&self, mut group: NewGroup) -> Result<bool, ClientError> {
+        group.request.start = start_of_group(group.start, self.link.now_ms())?;
+        Ok(self.link.ask(&group.request, Again::Yes).await?.created)
+    }
+
+    /// Changes what a group is defined as, also while it has members; what it is then, and of a queue group its rules.
+    pub async fn alter_group(
+        &self,
+        mut change: GroupChange,
+    ) -> Result<(GroupSummary, Option<QueueRules>), ClientError> {
+        change.request.start = start_of_group(change.start, self.link.now_ms())?;
+        let altered = self.link.ask(&change.request, Again::Yes).await?;
+        Ok((altered.summary, altered.rules))
     }
 
     /// Deletes a group and its progress; with `force` also while it has members.

@@ -335,6 +335,12 @@ impl Connection {
         self.open_feed(request, timeout, |opened| FeedId::Responder(opened.responder)).await
     }
 
+    /// Ends a membership, and waits until what the member still had went back.
+    pub(crate) async fn leave_group(self: &Arc<Self>, feed: Feed, timeout: Duration) -> Result<(), ClientError> {
+        self.shared.lock().feeds.remove(&feed.id);
+        self.ask(&LeaveGroup { member: feed.id() }, timeout).await.map(drop)
+    }
+
     /// Ends a responder, and waits until its replies are where they belong.
     pub(crate) async fn stop_responding(self: &Arc<Self>, feed: Feed, timeout: Duration) -> Result<(), ClientError> {
         self.shared.lock().feeds.remove(&feed.id);

@@ -37,7 +37,7 @@ mod transactions;
 mod write;
 
 pub use crate::base::StartAt;
-pub use admin::{Admin, GroupReset, NewTopic, TopicChange};
+pub use admin::{Admin, GroupChange, GroupReset, NewGroup, NewTopic, TopicChange};
 pub use consumer::{ConsumedRecord, Consumer, ConsumerBuilder, PartitionPosition, Pull, Pulled, SkippedRange};
 pub use error::ClientError;
 pub use group::{GroupConsumer, GroupConsumerBuilder, GroupEvent, WhenMissed};

@@ -273,6 +273,14 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<DescribeClock>(body);
             same::<DescribeClockOk>(body);
         }
+        Kind::CreateGroup => {
+            same::<CreateGroup>(body);
+            same::<CreateGroupOk>(body);
+        }
+        Kind::AlterGroup => {
+            same::<AlterGroup>(body);
+            same::<AlterGroupOk>(body);
+        }
         Kind::ConfirmClock => {
             same::<ConfirmClock>(body);
             same::<ConfirmClockOk>(body);

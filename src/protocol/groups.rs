@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::limits;
 
+use super::kind::request;
 use super::{Kind, Message, OffsetAt, Request};
 
 /// What a member says about records that it was handed.
@@ -24,16 +25,17 @@ pub enum Verdict {
     Extend,
 }
 
-/// Asks to be a member of a queue group, which is made if it is not there.
+/// Asks to be a member of a queue group, which is made if it is not there. The first member defines the group; one that says
+/// otherwise is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinGroup {
     /// The group.
     pub group: String,
-    /// The group's rules from now on, for all members; left as they are if not said.
+    /// The group's rules; whatever they are if not said.
     pub rules: Option<QueueRules>,
-    /// Topics or patterns that the group reads from now on; left as they are, with the filter, if empty.
+    /// Topics or patterns that the group reads; whatever they are, with the filter, if empty.
     pub topics: Vec<String>,
-    /// Only records for which this CEL expression is true are the group's.
+    /// Only records for which this CEL expression is true are the group's. With topics, none says that there is none.
     pub filter: Option<String>,
     /// Where the group begins in partitions that it knows nothing of yet.
     pub start: OffsetAt,
@@ -313,6 +315,68 @@ pub struct GroupPartition {
     /// Why the partition cannot be read; its end and the lag are not known then.
     pub trouble: Option<String>,
 }
+
+/// Makes a group without a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateGroup {
+    /// Its name.
+    pub name: String,
+    /// Its rules, which make it a queue group; a stream group has none.
+    pub rules: Option<QueueRules>,
+    /// Topics or patterns that it reads.
+    pub topics: Vec<String>,
+    /// Only records for which this CEL expression is true are the group's.
+    pub filter: Option<String>,
+    /// Where it begins in the partitions that there are.
+    pub start: OffsetAt,
+}
+
+/// The group is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateGroupOk {
+    /// It was not there before.
+    pub created: bool,
+}
+
+request!(CreateGroup, CreateGroupOk);
+
+/// Changes what a group is defined as. What is not said stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterGroup {
+    /// The group.
+    pub name: String,
+    /// Topics or patterns that it reads from now on; as they are if empty.
+    pub topics: Vec<String>,
+    /// Its filter from now on.
+    pub filter: Option<String>,
+    /// It has no filter from now on.
+    pub no_filter: bool,
+    /// How long a record is its member's, in milliseconds; of a queue group, as all that follow.
+    pub lease_ms: Option<u64>,
+    /// Deliveries of a record after which it is a dead letter.
+    pub max_deliveries: Option<u32>,
+    /// The wait before the second delivery, in milliseconds.
+    pub backoff_ms: Option<u64>,
+    /// The longest wait between two deliveries, in milliseconds.
+    pub backoff_max_ms: Option<u64>,
+    /// The topic for dead letters; empty for `dead-letter.GROUP`.
+    pub dead_letter: Option<String>,
+    /// Whether the next record of a key is delivered only when the one before is done.
+    pub ordered_by_key: Option<bool>,
+    /// Where the group begins in partitions of which it has done nothing yet.
+    pub start: OffsetAt,
+}
+
+/// What the group is defined as now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterGroupOk {
+    /// Its kind, topics and filter.
+    pub summary: GroupSummary,
+    /// Its rules, if it is a queue group.
+    pub rules: Option<QueueRules>,
+}
+
+request!(AlterGroup, AlterGroupOk);
 
 /// Deletes a group and its progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

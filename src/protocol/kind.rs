@@ -206,6 +206,10 @@ kinds! {
     120 DescribeClock "describe_clock";
     /// [`super::ConfirmClock`].
     121 ConfirmClock "confirm_clock";
+    /// [`super::CreateGroup`].
+    122 CreateGroup "create_group";
+    /// [`super::AlterGroup`].
+    123 AlterGroup "alter_group";
 }
 
 impl Kind {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{ErrorBody, Kind, Message, OffsetAt, Request, TopicPartition};
 
-/// Asks to be a member of a stream group, which is made if it is not there.
+/// Asks to be a member of a stream group, which is made if it is not there. The first member defines the group; one that says
+/// otherwise is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinStream {
     /// The group.
@@ -13,9 +14,9 @@ pub struct JoinStream {
     pub member: Option<String>,
     /// The name of the place that it fills.
     pub instance: Option<String>,
-    /// Topics or patterns that the member wants; those of the group, with its filter, if empty.
+    /// Topics or patterns that the group reads; whatever they are, with the filter, if empty.
     pub topics: Vec<String>,
-    /// Only records for which this CEL expression is true are the group's.
+    /// Only records for which this CEL expression is true are the group's. With topics, none says that there is none.
     pub filter: Option<String>,
     /// Where the group begins in partitions in which it has no position yet.
     pub start: OffsetAt,

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName, limits};
 use crate::catalog::{Event, GroupEntry};
 
-use super::broker::lock;
+use super::broker::{blocking, lock};
 use super::queue::GroupMember;
 use super::task;
 use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
@@ -270,6 +270,10 @@ impl Broker {
             return Ok(group);
         }
         let hold = self.hold_group(name, GroupProtocol::Classic).await?;
+        let (broker, of) = (Arc::clone(self), name.clone());
+        let allowed = blocking(move || broker.refuse_filter_of(&of)).await;
+        // Kafka's answer has no words; the log has.
+        allowed.inspect_err(|error| tracing::warn!(group = %name, %error, "join refused"))?;
         let mut groups = lock(&self.classics.0);
         if let Some(group) = groups.get(name) {
             return Ok(Arc::clone(group));

@@ -53,14 +53,15 @@ impl Broker {
     /// Makes a push subscription with its group. When this returns, both are durable, and where it begins.
     ///
     /// # Errors
-    /// There is one of that name; a part of it is refused; there are too many; the journal's.
+    /// There is one of that name, or a group of that name that is defined otherwise; a part of it is refused; there are too many;
+    /// the journal's.
     pub async fn create_push(self: &Arc<Self>, new: NewPush) -> Result<PushDescription, BrokerError> {
         let changing = self.pushes.changing.lock().await;
         let held = lock(&self.catalog).push(&new.name).cloned();
         check(&new)?;
         match &held {
             Some(_) if !new.replace => {
-                let message = format!("push '{}' already exists; --replace replaces it", new.name);
+                let message = format!("push '{}' already exists; use --replace to change it", new.name);
                 return Err(BrokerError::new(ErrorKind::AlreadyExists, message));
             }
             None if lock(&self.catalog).pushes().len() >= limits::PUSHES => {
@@ -72,8 +73,8 @@ impl Broker {
         if new.topics.is_empty() {
             return Err(refused(format!("push '{}' reads no topic", new.name)));
         }
-        // The group first, and where it begins: a push that is there has all of it.
-        self.declare_queue(JoinQueue {
+        // The group first, and where it begins: a push that is there has all of it. Only the group of a push is replaced with it.
+        let join = JoinQueue {
             group: new.name.clone(),
             settings: new.rules,
             topics: new.topics,
@@ -81,8 +82,11 @@ impl Broker {
             start: new.start,
             prefetch: 1,
             client: String::new(),
-        })
-        .await?;
+        };
+        match &held {
+            Some(_) => self.replace_queue(join).await?,
+            None => self.declare_queue(join).await?,
+        };
         self.queues.keeper.kept().await?;
         let now = self.clock.now_ms();
         let entry = PushEntry {

@@ -27,6 +27,7 @@ use crate::catalog::{Event, GroupEntry, GroupKind, QueueSettings};
 use crate::expr::Filter;
 
 use super::broker::{blocking, lock};
+use super::groups::{Said, distinct, refuse_other};
 use super::hold::Hold;
 use super::partition::Topic;
 use super::{Broker, BrokerError, OffsetAt};
@@ -64,16 +65,16 @@ pub(crate) struct Queues {
     pub(crate) declaring: Mutex<()>,
 }
 
-/// A wish to be a member.
+/// A wish to be a member. The first member of a group defines it; a later one that says otherwise is refused.
 #[derive(Debug, Clone)]
 pub struct JoinQueue {
     /// The group; it is made if it is not there.
     pub group: GroupName,
-    /// The group's rules from now on, for all members; as they are, if it is not said.
+    /// The group's rules; whatever they are, if it is not said.
     pub settings: Option<QueueSettings>,
-    /// The group's interest from now on, with the filter; as it is, if empty.
+    /// The topics that the group reads, with the filter; whatever they are, if empty.
     pub topics: Vec<TopicPattern>,
-    /// A CEL expression: records that it does not select are none of the group's.
+    /// A CEL expression: records that it does not select are none of the group's. With topics, none says that there is none.
     pub filter: Option<String>,
     /// Where a partition begins of which the group has done nothing yet.
     pub start: OffsetAt,
@@ -207,7 +208,7 @@ impl Broker {
     /// Makes a member of a queue group, and the group if need be.
     ///
     /// # Errors
-    /// The group is of another kind; its rules, filter or interest are refused; the journal's.
+    /// The group is of another kind or defined otherwise; its rules, filter or interest are refused; the journal's.
     pub async fn join_queue(self: &Arc<Self>, join: JoinQueue) -> Result<QueueMember, BrokerError> {
         self.join_queue_within(join, group::QUEUED_BYTES).await
     }
@@ -236,24 +237,42 @@ impl Broker {
         }
     }
 
-    /// Makes a group as the wish says, or makes it so.
+    /// The group of a wish, made if it is not there.
+    ///
+    /// # Errors
+    /// As of [`Broker::join_queue`].
     pub(crate) async fn declare_queue(self: &Arc<Self>, join: JoinQueue) -> Result<Arc<QueueGroup>, BrokerError> {
         let broker = Arc::clone(self);
         let runtime = tokio::runtime::Handle::current();
-        let starts = self.starts(&join).await?;
-        blocking(move || broker.declare(join, &starts, runtime)).await
+        let starts = self.starts_of(&join.topics, join.start).await?;
+        blocking(move || broker.declare(&join.group, |held, now| declared(&join, held, now), &starts, runtime)).await
     }
 
-    /// Where each partition begins by what the request says.
-    async fn starts(&self, join: &JoinQueue) -> Result<HashMap<(TopicId, PartitionId), Offset>, BrokerError> {
+    /// The same, whatever the group was defined as before: the push subscription that it is of is replaced.
+    ///
+    /// # Errors
+    /// As of [`Broker::join_queue`].
+    pub(crate) async fn replace_queue(self: &Arc<Self>, join: JoinQueue) -> Result<Arc<QueueGroup>, BrokerError> {
+        let broker = Arc::clone(self);
+        let runtime = tokio::runtime::Handle::current();
+        let starts = self.starts_of(&join.topics, join.start).await?;
+        blocking(move || broker.declare(&join.group, |held, now| replaced(&join, held, now), &starts, runtime)).await
+    }
+
+    /// Where each partition of these topics begins by what is asked for; at its beginning, if it is not named.
+    pub(crate) async fn starts_of(
+        &self,
+        topics: &[TopicPattern],
+        start: OffsetAt,
+    ) -> Result<HashMap<(TopicId, PartitionId), Offset>, BrokerError> {
         let mut starts = HashMap::new();
-        if join.start == OffsetAt::Beginning {
+        if start == OffsetAt::Beginning {
             return Ok(starts);
         }
         for topic in self.list_topics() {
-            if join.topics.iter().any(|pattern| pattern.matches(&topic.name)) {
+            if topics.iter().any(|pattern| pattern.matches(&topic.name)) {
                 for number in 0..topic.partitions {
-                    let (offset, _) = self.list_offset(topic.name.as_str(), number, join.start).await?;
+                    let (offset, _) = self.list_offset(topic.name.as_str(), number, start).await?;
                     starts.insert((topic.id, number), offset);
                 }
             }
@@ -261,21 +280,22 @@ impl Broker {
         Ok(starts)
     }
 
-    fn declare(
+    /// The group as `define` says, which is told what it is now. Blocks.
+    ///
+    /// # Errors
+    /// Those of `define`; the definition is refused; the journal's.
+    pub(crate) fn declare(
         self: &Arc<Self>,
-        join: JoinQueue,
+        name: &GroupName,
+        define: impl FnOnce(Option<&GroupEntry>, TimestampMs) -> Result<GroupEntry, BrokerError>,
         starts: &HashMap<(TopicId, PartitionId), Offset>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Arc<QueueGroup>, BrokerError> {
-        self.admit_group(&join.group)?;
+        self.admit_group(name)?;
         let _declaring = lock(&self.queues.declaring);
-        let held = lock(&self.catalog).group(&join.group).cloned();
-        let entry = declared(&join, held.as_ref(), self.clock.now_ms())?;
-        let filter = entry.filter.as_deref().map(Filter::compile).transpose();
-        let filter = filter.map_err(|error| refused(error.to_string()))?.map(Arc::new);
-        if let Some(QueueSettings { dead_letter: Some(topic), .. }) = &join.settings {
-            refuse_compacted(self, topic)?;
-        }
+        let held = lock(&self.catalog).group(name).cloned();
+        let entry = define(held.as_ref(), self.clock.now_ms())?;
+        let filter = self.check_definition(&entry, held.as_ref())?;
         if held.as_ref() != Some(&entry) {
             lock(&self.catalog).commit(Event::GroupDeclared(entry.clone()), self.clock.now_ms())?;
             tracing::info!(group = %entry.name, new = held.is_none(), "group declared");
@@ -289,7 +309,9 @@ impl Broker {
                 .entry(entry.name.clone())
                 .or_insert_with(|| Arc::new(QueueGroup::new(entry.clone(), filter.clone(), runtime))),
         );
-        group.redeclare(self, entry, filter);
+        if *lock(&group.entry) != entry {
+            group.redeclare(self, entry, filter);
+        }
         for topic in self.open_topics_of(&group) {
             group.add(self, &topic, |number| starts.get(&(topic.entry.id, number)).copied().unwrap_or(0));
         }
@@ -297,6 +319,29 @@ impl Broker {
         // Also without members: it may not be known what was written.
         group.dispatch(self);
         Ok(group)
+    }
+
+    /// What a queue group is defined as may be that; its filter.
+    fn check_definition(
+        &self,
+        entry: &GroupEntry,
+        held: Option<&GroupEntry>,
+    ) -> Result<Option<Arc<Filter>>, BrokerError> {
+        let GroupKind::Queue(rules) = &entry.kind else {
+            return Err(refused(format!("group '{}' is a stream group", entry.name)));
+        };
+        check_rules(rules)?;
+        group::dead_letters(&entry.name, rules)?;
+        if entry.topics.is_empty() || entry.topics.len() > PATTERNS {
+            let count = entry.topics.len();
+            return Err(refused(format!("group '{}' with {count} topics; allowed are 1 to {PATTERNS}", entry.name)));
+        }
+        let same = held.is_some_and(|held| held.kind == entry.kind);
+        if let Some(topic) = rules.dead_letter.as_ref().filter(|_| !same) {
+            refuse_compacted(self, topic)?;
+        }
+        let filter = entry.filter.as_deref().map(Filter::compile).transpose();
+        Ok(filter.map_err(|error| refused(error.to_string()))?.map(Arc::new))
     }
 
     fn open_topics_of(&self, group: &QueueGroup) -> Vec<Arc<Topic>> {
@@ -312,16 +357,8 @@ impl Broker {
         }
         let entry = lock(&self.catalog).group(name).cloned();
         let entry = entry.ok_or_else(|| no_group(name))?;
-        let join = JoinQueue {
-            group: entry.name,
-            settings: None,
-            topics: Vec::new(),
-            filter: None,
-            start: OffsetAt::Beginning,
-            prefetch: 1,
-            client: String::new(),
-        };
-        self.declare(join, &HashMap::new(), tokio::runtime::Handle::current())
+        let as_it_is = |held: Option<&GroupEntry>, _| held.cloned().ok_or_else(|| no_group(name));
+        self.declare(&entry.name, as_it_is, &HashMap::new(), tokio::runtime::Handle::current())
     }
 }
 
@@ -396,32 +433,44 @@ impl Drop for QueueMember {
     }
 }
 
-/// The group as it is from now on.
-fn declared(join: &JoinQueue, held: Option<&GroupEntry>, now: i64) -> Result<GroupEntry, BrokerError> {
-    let rules = match held.map(|entry| &entry.kind) {
-        Some(GroupKind::Stream) => {
-            let message = format!("group '{}' is a stream group", join.group);
-            return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
-        }
-        Some(GroupKind::Queue(rules)) => rules.clone(),
-        None => QueueSettings::default(),
-    };
-    let rules = join.settings.clone().unwrap_or(rules);
-    check_rules(&rules)?;
-    group::dead_letters(&join.group, &rules)?;
-    let (topics, filter) = match held {
-        Some(held) if join.topics.is_empty() => (held.topics.clone(), held.filter.clone()),
-        _ => (join.topics.clone(), join.filter.clone()),
-    };
-    if topics.is_empty() || topics.len() > PATTERNS {
-        return Err(refused(format!(
-            "group '{}' with {} topics; allowed are 1 to {PATTERNS}",
-            join.group,
-            topics.len()
-        )));
+/// What a group is defined as, by the wish of somebody who joins.
+///
+/// # Errors
+/// It is defined otherwise, or of another kind; it is not there, and no topics are named.
+fn declared(join: &JoinQueue, held: Option<&GroupEntry>, now: TimestampMs) -> Result<GroupEntry, BrokerError> {
+    if let Some(filter) = &join.filter {
+        Filter::compile(filter).map_err(|error| refused(error.to_string()))?;
     }
-    let created_ms = held.map_or(now, |held| held.created_ms);
-    Ok(GroupEntry { name: join.group.clone(), kind: GroupKind::Queue(rules), topics, filter, created_ms })
+    let Some(held) = held else {
+        if join.topics.is_empty() {
+            let message = format!("there is no group '{}': its first member names its topics", join.group);
+            return Err(BrokerError::new(ErrorKind::NotFound, message));
+        }
+        return Ok(GroupEntry {
+            name: join.group.clone(),
+            kind: GroupKind::Queue(join.settings.clone().unwrap_or_default()),
+            topics: distinct(&join.topics),
+            filter: join.filter.clone(),
+            created_ms: now,
+        });
+    };
+    if held.kind == GroupKind::Stream {
+        return Err(refused(format!("group '{}' is a stream group", join.group)));
+    }
+    refuse_other(held, Said { topics: &join.topics, filter: join.filter.as_deref(), rules: join.settings.as_ref() })?;
+    Ok(held.clone())
+}
+
+/// What the group of a push subscription is defined as, when that is replaced.
+fn replaced(join: &JoinQueue, held: Option<&GroupEntry>, now: TimestampMs) -> Result<GroupEntry, BrokerError> {
+    let mut entry = match held {
+        Some(held) => GroupEntry { topics: distinct(&join.topics), filter: join.filter.clone(), ..held.clone() },
+        None => return declared(join, None, now),
+    };
+    if let (GroupKind::Queue(rules), Some(settings)) = (&mut entry.kind, &join.settings) {
+        rules.clone_from(settings);
+    }
+    Ok(entry)
 }
 
 fn check_rules(rules: &QueueSettings) -> Result<(), BrokerError> {
@@ -450,6 +499,6 @@ fn refused(message: String) -> BrokerError {
     BrokerError::new(ErrorKind::InvalidRequest, message)
 }
 
-fn no_group(name: &GroupName) -> BrokerError {
+pub(crate) fn no_group(name: &GroupName) -> BrokerError {
     BrokerError::new(ErrorKind::NotFound, format!("there is no group '{name}'"))
 }

@@ -248,6 +248,10 @@ impl Broker {
         }
         // The same again needs no room.
         self.may_ask_receipts(0, timeout)?;
+        let topics: BTreeSet<&TopicName> = records.iter().map(|record| &record.topic).collect();
+        for topic in topics {
+            self.group_reads(group, topic).await?;
+        }
         let entries = self.receipts_of(group, url, records, timeout).await?;
         if self.receipts.is_stopped() {
             return refuse(ErrorKind::ShuttingDown, "the server is stopping".to_owned());

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::base::{GroupName, PartitionId, TopicId, TopicName, TopicPattern, TopicRegex};
-use crate::catalog::{Assignor, ConsumerEntry, Event};
+use crate::catalog::{Assignor, ConsumerEntry};
 
 use super::super::broker::{blocking, lock};
 use super::super::groups::GroupProtocol;
@@ -143,7 +143,7 @@ impl Broker {
     /// Makes a member of a group, and the group if need be. What the member is told is on the disk.
     ///
     /// # Errors
-    /// It is a group of another kind, has members of another protocol, or such with a filter; what it asks for is refused;
+    /// It is a group of another kind, has members of another protocol, or has a filter; what it asks for is refused;
     /// the journal's.
     pub async fn join_consumer(self: &Arc<Self>, join: ConsumerJoin) -> Result<ConsumerShare, BrokerError> {
         short("a member's id", &join.member)?;
@@ -158,7 +158,7 @@ impl Broker {
         let (broker, name) = (Arc::clone(self), join.group.clone());
         let joined = blocking(move || {
             let _declaring = lock(&broker.queues.declaring);
-            broker.without_filter(&join)?;
+            broker.refuse_filter_of(&join.group)?;
             let id: Id = join.member.into();
             let consumer =
                 ConsumerEntry { host: join.host, rack: join.rack, assignor: join.assignor, regex: join.regex };
@@ -180,25 +180,6 @@ impl Broker {
         self.queues.keeper.kept().await?;
         tracing::info!(group = %name, member = %id, epoch = share.epoch, "a member joined");
         Ok(told)
-    }
-
-    /// A filter that is left from before is none of this protocol's: its members read everything.
-    fn without_filter(&self, join: &ConsumerJoin) -> Result<(), BrokerError> {
-        let others = self
-            .streams
-            .get(&join.group)
-            .is_some_and(|group| group.with(self, |machine| machine.is_alone(Some(&join.member))) == Some(false));
-        let mut catalog = lock(&self.catalog);
-        let Some(mut entry) = catalog.group(&join.group).filter(|entry| entry.filter.is_some()).cloned() else {
-            return Ok(());
-        };
-        if others {
-            let message = format!("group '{}' has members with a filter, which this protocol has not", join.group);
-            return Err(refused(message));
-        }
-        entry.filter = None;
-        catalog.commit(Event::GroupDeclared(entry), self.clock.now_ms())?;
-        Ok(())
     }
 
     /// What is to be told of a share. There is no await between the share and this, so nothing newer is told than what was

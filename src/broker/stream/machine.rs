@@ -225,11 +225,6 @@ impl Machine {
         self.topics.contains_key(topic)
     }
 
-    /// Whether it has no members but this one.
-    pub(crate) fn is_alone(&self, id: Option<&str>) -> bool {
-        self.members.keys().all(|member| Some(member.as_ref()) == id)
-    }
-
     /// All that a member owns and is not to give up.
     pub(crate) fn owned(&self, id: &str) -> Vec<At> {
         self.members.get(id).into_iter().flat_map(|member| member.owns.keys().copied()).collect()
@@ -351,6 +346,19 @@ impl Machine {
             self.set_topics(all);
         }
         Ok(())
+    }
+
+    /// The group was defined anew. Members without subscriptions of their own have these topics from now on, or are sent away.
+    pub(crate) fn redefine(&mut self, topics: &[TopicPattern], send_away: bool, all: &Topics, now: Ms) {
+        let native = self.members.iter().filter(|(_, member)| member.consumer.is_none());
+        let native: Vec<Id> = native.map(|(id, _)| Arc::clone(id)).collect();
+        for id in native {
+            // Each of them is there.
+            let _ = match send_away {
+                true => self.leave(&id, false, now),
+                false => self.set_interest(&id, topics.to_vec(), all),
+            };
+        }
     }
 
     /// A member goes, with nothing left in its hands. With `keep`, what its instance had is kept for the next of that

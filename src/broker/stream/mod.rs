@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicId, TopicName, TopicPattern};
-use crate::catalog::{Event, GroupEntry, GroupKind, MemberEntry, Place, Position};
+use crate::catalog::{GroupEntry, GroupKind, MemberEntry, Place, Position};
 use crate::expr::Filter;
 
 use super::broker::{blocking, lock};
@@ -32,9 +32,8 @@ use machine::{Id, Joining, Machine, Ms, Share, Topics};
 /// Bounds of a session and of the time to give a partition up, in milliseconds.
 const SESSION_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
 const HANDOVER_MS: std::ops::RangeInclusive<u64> = 100..=24 * 3_600_000;
-/// Patterns of a member, and of all members together.
+/// Patterns of a group.
 const PATTERNS: usize = 100;
-const ALL_PATTERNS: usize = 1000;
 /// Characters of a member's id, its instance's name and its client's.
 const NAME_CHARS: usize = 249;
 
@@ -55,9 +54,10 @@ pub struct JoinStream {
     /// The name of the place that it fills: when a member leaves for a while, the next of this name goes on with what it
     /// had.
     pub instance: Option<String>,
-    /// The topics that the member wants; what the group has wanted so far, with its filter, if empty.
+    /// The topics that the group reads, with the filter; whatever they are, if empty. The first member defines the group, and one
+    /// that says otherwise is refused.
     pub topics: Vec<TopicPattern>,
-    /// A CEL expression: other records are none of the group's. One filter for all members.
+    /// A CEL expression: other records are none of the group's. With topics, none says that there is none.
     pub filter: Option<String>,
     /// Where the group begins in partitions of which it has no position yet; that is left open if none.
     pub start: Option<OffsetAt>,
@@ -229,17 +229,18 @@ impl Broker {
     /// Makes a member of a stream group, and the group if need be. What the member is told is on the disk.
     ///
     /// # Errors
-    /// It is a group of another kind, or has members of another protocol or with another filter; what it asks for is
-    /// refused; the journal's.
+    /// It is a group of another kind or defined otherwise, or has members of another protocol; what it asks for is refused; the
+    /// journal's.
     pub async fn join_stream(self: &Arc<Self>, join: JoinStream) -> Result<StreamJoined, BrokerError> {
         check(&join)?;
+        self.is_nameable(&join).await?;
         let hold = self.hold_group(&join.group, GroupProtocol::Stream).await?;
         let starts = self.stream_starts(&join).await?;
         let name = join.group.clone();
         let broker = Arc::clone(self);
         let joined = blocking(move || {
             let _declaring = lock(&broker.queues.declaring);
-            let (entry, topics) = broker.redeclare_stream(&join)?;
+            let entry = broker.define_stream(&join.group, &join.topics, join.filter.as_deref())?;
             for (at, offset) in starts {
                 broker.begin_at(&join.group, at, offset);
             }
@@ -248,7 +249,7 @@ impl Broker {
                 id: Arc::clone(&id),
                 instance: join.instance,
                 client: join.client,
-                topics,
+                topics: entry.topics.clone(),
                 session_ms: join.session_ms,
                 handover_ms: join.handover_ms,
                 joined_ms: broker.clock.now_ms(),
@@ -262,6 +263,19 @@ impl Broker {
         tracing::info!(group = %name, member = %id, epoch = share.epoch, "a member joined");
         let share = self.stream_share(&name, id.as_ref().to_owned(), share).await;
         Ok(StreamJoined { filter, share })
+    }
+
+    /// A group that is not there is made only for a member that says what it is to read.
+    async fn is_nameable(self: &Arc<Self>, join: &JoinStream) -> Result<(), BrokerError> {
+        if !join.topics.is_empty() {
+            return Ok(());
+        }
+        let (broker, name) = (Arc::clone(self), join.group.clone());
+        if blocking(move || lock(&broker.catalog).group(&name).is_some()).await {
+            return Ok(());
+        }
+        let message = format!("there is no group '{}': its first member names its topics", join.group);
+        Err(BrokerError::new(ErrorKind::NotFound, message))
     }
 
     fn join_machine(&self, name: &GroupName, joining: Joining, hold: super::GroupHold) -> Result<Share, BrokerError> {
@@ -288,41 +302,22 @@ impl Broker {
         }
     }
 
-    /// The group as it is from now on, and what the member wants.
-    fn redeclare_stream(&self, join: &JoinStream) -> Result<(GroupEntry, Vec<TopicPattern>), BrokerError> {
-        let others = self.streams.get(&join.group).is_some_and(|group| {
-            let alone = |machine: &mut Machine| machine.is_alone(join.member.as_deref());
-            group.with(self, alone) == Some(false)
-        });
-        let mut catalog = lock(&self.catalog);
-        let Some(held) = catalog.group(&join.group).cloned() else {
-            let message = format!("group '{}' was deleted just now", join.group);
-            return Err(BrokerError::new(ErrorKind::Busy, message));
-        };
-        let mut entry = held.clone();
-        let mut wanted = join.topics.clone();
-        if wanted.is_empty() {
-            wanted.clone_from(&entry.topics);
-        } else if others {
-            if join.filter != entry.filter {
-                let now = entry.filter.as_deref().unwrap_or("none");
-                let message = format!("group '{}' has members, whose filter is another one: {now}", join.group);
-                return Err(BrokerError::new(ErrorKind::InvalidRequest, message));
-            }
-            let more: Vec<_> = wanted.iter().filter(|topic| !entry.topics.contains(topic)).cloned().collect();
-            entry.topics.extend(more);
-        } else {
-            entry.topics.clone_from(&wanted);
-            entry.filter.clone_from(&join.filter);
-        }
-        if wanted.is_empty() || entry.topics.len() > ALL_PATTERNS {
-            let (count, limit) = (entry.topics.len(), ALL_PATTERNS);
-            return Err(refused(format!("group '{}' with {count} topics; allowed are 1 to {limit}", join.group)));
-        }
-        if entry != held {
-            catalog.commit(Event::GroupDeclared(entry.clone()), self.clock.now_ms())?;
-        }
-        Ok((entry, wanted))
+    /// Whether a group has members of Kafka's protocols, which have subscriptions of their own and no filter.
+    pub(crate) fn has_kafka_members(&self, name: &GroupName) -> bool {
+        let now = self.clock.monotonic_ms();
+        let group = self.streams.get(name);
+        let looks = group.and_then(|group| group.with(self, |machine| machine.look(now))).unwrap_or_default();
+        looks.iter().any(|look| look.consumer.is_some())
+            || self.classic_look(name).is_some_and(|look| !look.members.is_empty())
+    }
+
+    /// A group was defined anew: its native members have these topics, or are sent away to join again.
+    pub(crate) fn redefine_members(&self, entry: &GroupEntry, send_away: bool) {
+        let Some(group) = self.streams.get(&entry.name) else { return };
+        let now = self.clock.monotonic_ms();
+        let topics = self.topic_shapes();
+        group.with(self, |machine| machine.redefine(&entry.topics, send_away, &topics, now));
+        self.streams.tidy(&entry.name, &group);
     }
 
     /// Where the group begins in the partitions of which it has no position yet.
@@ -355,7 +350,7 @@ impl Broker {
     }
 
     /// The group begins here in a partition, unless it has a position there.
-    fn begin_at(&self, group: &GroupName, at: (TopicId, PartitionId), offset: Offset) {
+    pub(crate) fn begin_at(&self, group: &GroupName, at: (TopicId, PartitionId), offset: Offset) {
         let place = Place { group: group.clone(), topic: at.0, partition: at.1 };
         let position = Position { offset, metadata: String::new(), time_ms: self.clock.now_ms(), leader_epoch: None };
         let begin = |now: Option<Offset>| (now.is_none().then(|| position.clone()), ());
@@ -484,7 +479,7 @@ fn check(join: &JoinStream) -> Result<(), BrokerError> {
     check_topics(&join.topics)
 }
 
-fn check_topics(topics: &[TopicPattern]) -> Result<(), BrokerError> {
+pub(crate) fn check_topics(topics: &[TopicPattern]) -> Result<(), BrokerError> {
     if topics.len() > PATTERNS {
         return Err(refused(format!("a member with {} topics; the limit is {PATTERNS}", topics.len())));
     }

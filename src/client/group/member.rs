@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ pub(super) struct Member {
     released: Notify,
     /// Commits one after the other.
     committing: tokio::sync::Mutex<()>,
+    /// The group has been joined once: a member that joins again says nothing of what the group is.
+    joined: AtomicBool,
 }
 
 impl Member {
@@ -126,6 +129,7 @@ impl Member {
             notices,
             released: Notify::new(),
             committing: tokio::sync::Mutex::default(),
+            joined: AtomicBool::new(false),
         };
         (Arc::new(member), receiver)
     }
@@ -186,8 +190,7 @@ impl Member {
         let mut failures = 0;
         loop {
             let sent = Instant::now();
-            // Twice is no more than once: it begins with nothing.
-            let error = match self.link.ask(&self.request, Again::Yes).await {
+            let error = match self.join_once().await {
                 Ok(joined) => return Ok((sent, joined)),
                 Err(error) => error,
             };
@@ -198,6 +201,22 @@ impl Member {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Joins. Whoever joins again takes the group as it is by now: somebody may have changed it, and that is not taken back. Twice is
+    /// no more than once: a member begins with nothing.
+    async fn join_once(&self) -> Result<JoinStreamOk, ClientError> {
+        if self.joined.load(Ordering::Relaxed) {
+            let as_it_is = JoinStream { topics: Vec::new(), filter: None, ..self.request.clone() };
+            match self.link.ask(&as_it_is, Again::Yes).await {
+                // A server whose data are new has no group of that name yet.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                joined => return joined,
+            }
+        }
+        let joined = self.link.ask(&self.request, Again::Yes).await?;
+        self.joined.store(true, Ordering::Relaxed);
+        Ok(joined)
     }
 
     /// Runs until it fails for good or is aborted.

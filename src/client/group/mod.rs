@@ -91,8 +91,9 @@ impl GroupConsumerBuilder {
         }
     }
 
-    /// A topic that this member wants, or a pattern (`crm.*.accounts`, `crm.>`); may be said for several. If none is, it
-    /// wants what the group has wanted so far.
+    /// A topic that the group reads, or a pattern (`crm.*.accounts`, `crm.>`); may be said for several. The first member defines the
+    /// group; one that says otherwise is refused. If nothing is said, the member joins the group as it is. See
+    /// [`Admin::alter_group`](crate::client::Admin::alter_group).
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topics.push(topic.into());
         self
@@ -104,8 +105,8 @@ impl GroupConsumerBuilder {
         self
     }
 
-    /// Only records for which this CEL expression is true are the group's; it goes with the topics, and all members have
-    /// the same.
+    /// Only records for which this CEL expression is true are the group's. It belongs to the group as its topics do: topics without a
+    /// filter say that the group has none.
     pub fn filter(mut self, expression: impl Into<String>) -> Self {
         self.filter = Some(expression.into());
         self
@@ -173,7 +174,8 @@ impl GroupConsumerBuilder {
     /// Joins the group, which is made if it is not there.
     ///
     /// # Errors
-    /// The server refuses (a name, a filter, a bound), cannot be reached, or somebody fills the instance's place.
+    /// The server refuses (a name, a filter, a bound) or cannot be reached, the group is defined otherwise (`AlreadyExists`), or
+    /// somebody fills the instance's place.
     pub async fn join(self) -> Result<GroupConsumer, ClientError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let request = JoinStream {

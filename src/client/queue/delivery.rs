@@ -64,7 +64,7 @@ impl Delivery {
         self.say(Verdict::Nack { delay_ms: Some(delay_ms), reason: Some(reason.into()) });
     }
 
-    /// It was not looked at: somebody else may have it at once, and it was no delivery.
+    /// It was not handed on: somebody else may have it at once, before what comes behind it, and it was no delivery.
     pub fn release(mut self) {
         self.say(Verdict::Release);
     }

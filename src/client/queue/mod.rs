@@ -32,11 +32,13 @@ pub struct QueueConsumerBuilder {
 /// nacked or its lease ends. After a broken connection it joins again by itself; what it had then goes to others, or comes
 /// again.
 ///
-/// Dropping it leaves the group: what was not acked goes to others at once.
+/// Dropping it leaves the group: what was said of records is still sent, and those of which nothing was said go back. They come again
+/// at once, and have not been delivered. [`QueueConsumer::close`] waits for that.
 #[derive(Debug)]
 pub struct QueueConsumer {
     session: Arc<Session>,
-    task: tokio::task::JoinHandle<()>,
+    /// Ends when the group has been left.
+    task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl QueueConsumerBuilder {
@@ -53,14 +55,16 @@ impl QueueConsumerBuilder {
         }
     }
 
-    /// A topic that the group reads, or a pattern (`crm.*.accounts`, `crm.>`); may be said for several. What is said here
-    /// holds for the group from now on; if nothing is, the group reads what it read before.
+    /// A topic that the group reads, or a pattern (`crm.*.accounts`, `crm.>`); may be said for several. The first member defines the
+    /// group; one that says otherwise is refused. If nothing is said, the member joins the group as it is. See
+    /// [`Admin::alter_group`](super::Admin::alter_group).
     pub fn topic(mut self, topic: impl Into<String>) -> Self {
         self.topics.push(topic.into());
         self
     }
 
-    /// Only records for which this CEL expression is true are the group's; it goes with the topics.
+    /// Only records for which this CEL expression is true are the group's. It belongs to the group as its topics do: topics without a
+    /// filter say that the group has none.
     pub fn filter(mut self, expression: impl Into<String>) -> Self {
         self.filter = Some(expression.into());
         self
@@ -79,7 +83,7 @@ impl QueueConsumerBuilder {
         self
     }
 
-    /// The group's rules from now on, for all its members; if nothing is said, they stay as they are.
+    /// The group's rules, which belong to the group as its topics do. If nothing is said, they are what they are.
     pub fn rules(mut self, rules: QueueRules) -> Self {
         self.rules = Some(rules);
         self
@@ -94,7 +98,8 @@ impl QueueConsumerBuilder {
     /// Joins the group, which is made if it is not there.
     ///
     /// # Errors
-    /// The server refuses (a rule, a name, a filter) or cannot be reached.
+    /// The server refuses (a rule, a name, a filter), the group is defined otherwise (`AlreadyExists`), or the server cannot be
+    /// reached.
     pub async fn join(self) -> Result<QueueConsumer, ClientError> {
         let start = start_of_group(self.start, self.link.now_ms())?;
         let request = JoinGroup {
@@ -107,7 +112,7 @@ impl QueueConsumerBuilder {
         };
         let session = Session::new(self.link, request, self.retry_timeout);
         let opened = session.open().await?;
-        let task = tokio::spawn(Arc::clone(&session).run(opened));
+        let task = Some(tokio::spawn(Arc::clone(&session).run(opened)));
         Ok(QueueConsumer { session, task })
     }
 }
@@ -126,19 +131,26 @@ impl QueueConsumer {
         self.session.flush().await
     }
 
-    /// Leaves the group once everything that was acked is on the server's disk.
+    /// Leaves the group once everything that was acked is on the server's disk. What it was handed and has said nothing of goes
+    /// back before this returns: it comes again at once, and has not been delivered.
     ///
     /// # Errors
     /// As [`QueueConsumer::flush`].
-    pub async fn close(self) -> Result<(), ClientError> {
-        self.flush().await
+    pub async fn close(mut self) -> Result<(), ClientError> {
+        let flushed = self.flush().await;
+        self.session.leave();
+        if let Some(task) = self.task.take() {
+            // A panic in it has been reported.
+            let _ended = task.await;
+        }
+        flushed
     }
 }
 
 impl Drop for QueueConsumer {
     fn drop(&mut self) {
-        // With it goes the feed, and with that the membership.
-        self.task.abort();
-        self.session.close();
+        if self.task.is_some() {
+            self.session.leave();
+        }
     }
 }

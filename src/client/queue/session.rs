@@ -1,7 +1,7 @@
 //! What stands behind a member: joins, takes in what is handed over, sends what is said, joins again after a break.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +56,16 @@ struct Inside {
     acked: HashSet<(String, PartitionId, Offset)>,
     failed: Option<ClientError>,
     over: bool,
+    /// The member leaves as soon as what it said is answered.
+    leaving: bool,
+}
+
+/// How a membership has ended.
+enum Ended {
+    /// It broke, or the server ended it.
+    Broke(ClientError),
+    /// The member has left.
+    Left,
 }
 
 #[derive(Debug)]
@@ -71,8 +81,10 @@ pub(super) struct Session {
     more_durable: Notify,
     /// There is something to take, or nothing more to come.
     came: Notify,
-    /// What was under way has been answered.
+    /// What was under way has been answered, or the member is to leave.
     answered: Notify,
+    /// The group has been joined once: a member that joins again says nothing of what the group is.
+    joined: AtomicBool,
 }
 
 impl Session {
@@ -87,6 +99,7 @@ impl Session {
             more_durable: Notify::new(),
             came: Notify::new(),
             answered: Notify::new(),
+            joined: AtomicBool::new(false),
         })
     }
 
@@ -99,16 +112,29 @@ impl Session {
         Duration::from_millis(self.lease_ms.load(Ordering::Relaxed))
     }
 
-    /// Joins.
+    /// Joins. Whoever joins again takes the group as it is by now: somebody may have changed it, and that is not taken back.
     pub(super) async fn open(&self) -> Result<Opened, ClientError> {
+        if self.joined.load(Ordering::Relaxed) {
+            let as_it_is = JoinGroup { topics: Vec::new(), filter: None, rules: None, ..self.request.clone() };
+            match self.join(&as_it_is).await {
+                // A server whose data are new has no group of that name yet.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                joined => return joined,
+            }
+        }
+        self.join(&self.request).await
+    }
+
+    async fn join(&self, request: &JoinGroup) -> Result<Opened, ClientError> {
         let connection = self.link.connection().await?;
         let timeout = self.link.config().request_timeout;
-        let (answer, feed) = connection.join_group(&self.request, timeout).await?;
+        let (answer, feed) = connection.join_group(request, timeout).await?;
         self.lease_ms.store(answer.lease_ms, Ordering::Relaxed);
+        self.joined.store(true, Ordering::Relaxed);
         Ok(Opened { connection, feed })
     }
 
-    /// Runs until it fails for good or is aborted.
+    /// Runs until it fails for good, or the member leaves.
     pub(super) async fn run(self: Arc<Self>, opened: Opened) {
         let mut opened = Some(opened);
         let (mut failures, mut since) = (0, Instant::now());
@@ -116,34 +142,72 @@ impl Session {
             let error = match opened.take() {
                 Some(opened) => {
                     failures = 0;
-                    let error = self.serve(opened).await;
+                    let Ended::Broke(error) = self.serve(opened).await else { return };
                     since = Instant::now();
                     error
                 }
-                None => match self.open().await {
-                    Ok(again) => {
-                        opened = Some(again);
-                        continue;
+                None => {
+                    let again = tokio::select! {
+                        again = self.open() => again,
+                        () = self.leaving() => return,
+                    };
+                    match again {
+                        Ok(again) => {
+                            opened = Some(again);
+                            continue;
+                        }
+                        Err(error) => error,
                     }
-                    Err(error) => error,
-                },
+                }
             };
             failures += 1;
             let pause = error.retry_after().unwrap_or_default().max(pause(failures));
             if !error.is_retriable() || since.elapsed() + pause >= self.retry_timeout {
                 return self.fail(error);
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.leaving() => return,
+            }
+        }
+    }
+
+    /// The member leaves, as soon as all that it said is answered. What it has said nothing of it gives back.
+    pub(super) fn leave(&self) {
+        {
+            let mut inside = self.lock();
+            inside.over = true;
+            inside.leaving = true;
+            inside.buffer.clear();
+        }
+        self.came.notify_one();
+        self.answered.notify_waiters();
+    }
+
+    async fn leaving(&self) {
+        self.until(|inside| inside.leaving).await;
+    }
+
+    /// Waits until something holds that holds when an answer has come or the member is to leave.
+    async fn until(&self, holds: impl Fn(&Inside) -> bool) {
+        loop {
+            let answered = self.answered.notified();
+            if holds(&self.lock()) {
+                return;
+            }
+            answered.await;
         }
     }
 
     /// One membership, until it breaks.
-    async fn serve(self: &Arc<Self>, opened: Opened) -> ClientError {
+    async fn serve(self: &Arc<Self>, opened: Opened) -> Ended {
         let Opened { connection, mut feed } = opened;
         self.lock().remember_acked();
         let lease = self.lease();
         let member = feed.id();
         let mut sending = std::pin::pin!(self.send(&connection, member));
+        let mut left =
+            std::pin::pin!(self.until(|inside| inside.leaving && inside.said.is_empty() && inside.durable.is_empty()));
         let error = loop {
             let stale = self.lock().buffer.front().map(|first| first.received + lease / 2);
             tokio::select! {
@@ -159,12 +223,19 @@ impl Session {
                 },
                 // Why the membership is no more is known better by who ended it.
                 error = &mut sending => break told_why(&mut feed).await.unwrap_or(error),
+                () = &mut left => {
+                    // If it cannot be said, the connection is gone, and the membership with it.
+                    if let Err(error) = connection.leave_group(feed, self.link.config().request_timeout).await {
+                        tracing::debug!(%error, "the group was left without an answer");
+                    }
+                    return Ended::Left;
+                }
                 () = tokio::time::sleep_until(stale.unwrap_or_else(|| Instant::now() + lease)) => self.give_back(lease / 2),
             }
         };
         // What nobody has looked at is somebody else's now.
         self.lock().buffer.clear();
-        error
+        Ended::Broke(error)
     }
 
     /// What waits for so long that its lease might end is given back, so that it doesn't count as a delivery.
@@ -197,7 +268,11 @@ impl Session {
                 records.push(Buffered { record, attempt: handed.attempt, received });
             }
         }
-        self.lock().buffer.extend(records);
+        let mut inside = self.lock();
+        if !inside.leaving {
+            inside.buffer.extend(records);
+        }
+        drop(inside);
         self.came.notify_one();
         Ok(())
     }
@@ -263,17 +338,7 @@ impl Session {
 
     /// Waits until all that was said is on the disk.
     pub(super) async fn flush(&self) -> Result<(), ClientError> {
-        loop {
-            let answered = self.answered.notified();
-            let idle = {
-                let inside = self.lock();
-                inside.over || inside.said.is_empty()
-            };
-            if idle {
-                break;
-            }
-            answered.await;
-        }
+        self.until(|inside| inside.over || inside.said.is_empty()).await;
         self.durable(Vec::new()).await.map(drop)
     }
 
@@ -314,6 +379,7 @@ impl Session {
                         // Who no longer waits need not know.
                         let _ = told.send(Ok(answer));
                     }
+                    self.answered.notify_waiters();
                     Ok::<(), ClientError>(())
                 });
                 let outcomes = futures_util::future::join_all(asked).await;
@@ -377,15 +443,6 @@ impl Session {
         }
         self.came.notify_one();
         self.answered.notify_waiters();
-    }
-
-    /// The member is gone.
-    pub(super) fn close(&self) {
-        let mut inside = self.lock();
-        inside.over = true;
-        inside.buffer.clear();
-        inside.said.clear();
-        inside.durable.clear();
     }
 }
 

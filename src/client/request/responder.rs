@@ -30,7 +30,7 @@ pub struct ResponderBuilder {
 /// A responder on a topic. Responders of one topic share its requests; who has least to do gets the next one. After a
 /// broken connection it listens again by itself.
 ///
-/// Dropping it ends it: what it had and has not replied to has failed.
+/// Dropping it ends it: requests in memory that it had and has not replied to have failed; durable ones go back, and come again.
 #[derive(Debug)]
 pub struct Responder {
     link: Arc<Link>,
@@ -253,6 +253,12 @@ impl Incoming {
         self.done = true;
         let word = self.word(Some(ReplyError { code: error.code, text: error.text }), &Headers::new());
         self.connection.tell(&word, Bytes::new()).await
+    }
+
+    /// The responder ends, and has not answered it. A durable request goes back when the responder is closed, comes again at once, and
+    /// has not been delivered; another one has failed.
+    pub fn release(mut self) {
+        self.done = self.is_durable();
     }
 
     /// Sends a part of the reply; returns once the next one may be sent. The last word is said with [`Incoming::reply`],

@@ -56,11 +56,13 @@ pub async fn append(caller: &Arc<Caller>, topic: &str, request: Request<Incoming
         let headers = head.headers;
         caller.shared.broker.work(&caller.work, move |_| records::read(&headers, &query, bytes)).await??
     };
-    if let Some(wanted) = &wanted {
+    let mut wanted = wanted;
+    if let Some(wanted) = &mut wanted {
         let judged = caller.shared.calls.judge(&wanted.url);
         judged.map_err(|error| Problem::wrong(format!("receipt_to: {error}")))?;
         // Before anything is appended.
         caller.shared.broker.may_ask_receipts(new.len(), wanted.timeout)?;
+        wanted.group_is_there = caller.shared.broker.group_reads(&wanted.group, &topic).await?;
     }
     let metadata = caller.shared.broker.metadata(&topic, true).await?;
     let now = caller.shared.clock.stamp_ms();
@@ -174,17 +176,18 @@ async fn produce(
         Some(error) if done.is_empty() => Err(problem(error)),
         Some(error) => Err(problem(error).with("appended", appended())),
         None => {
+            let note = wanted.as_ref().and_then(Wanted::note);
             let asked = match wanted {
                 Some(wanted) => wanted.ask(broker, topic, &done).await,
                 None => Ok(()),
             };
             match (asked, &key) {
-                (Ok(()), _) => Ok(json(StatusCode::OK, &Told { receipts_error: None, records: &lines, topic })),
+                (Ok(()), _) => Ok(json(StatusCode::OK, &Told { receipts_error: None, receipts_note: note, records: &lines, topic })),
                 // Sent again, the records are known, and receipts are asked for.
                 (Err(error), Some(_)) => Err(problem(error).with("appended", appended())),
                 // Sent again, they would be there twice.
                 (Err(error), None) => {
-                    let said = Told { receipts_error: Some(error.to_string()), records: &lines, topic };
+                    let said = Told { receipts_error: Some(error.to_string()), receipts_note: None, records: &lines, topic };
                     Ok(json(StatusCode::OK, &said))
                 }
             }
@@ -197,6 +200,8 @@ struct Wanted {
     group: GroupName,
     url: Url,
     timeout: Duration,
+    /// The group was there when it was looked, and reads the topic.
+    group_is_there: bool,
 }
 
 impl Wanted {
@@ -213,7 +218,15 @@ impl Wanted {
         }
         let group = GroupName::new(group).map_err(|error| Problem::wrong(error.to_string()))?;
         let timeout: Millis = query.parse("receipt_timeout")?.unwrap_or(RECEIPT_TIMEOUT);
-        Ok(Some(Self { group, url, timeout: timeout.as_duration() }))
+        Ok(Some(Self { group, url, timeout: timeout.as_duration(), group_is_there: false }))
+    }
+
+    /// What whoever asks should know of a group that may be misspelt.
+    fn note(&self) -> Option<String> {
+        let Self { group, timeout, .. } = self;
+        let timeout = Millis(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let note = || format!("there is no group '{group}' yet; it has {timeout} to process the records");
+        (!self.group_is_there).then(note)
     }
 
     async fn ask(&self, broker: &Arc<Broker>, topic: &TopicName, done: &[Appended]) -> Result<(), BrokerError> {
@@ -240,6 +253,8 @@ const FEW: usize = 256;
 struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     receipts_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipts_note: Option<String>,
     records: &'a RawValue,
     topic: &'a TopicName,
 }

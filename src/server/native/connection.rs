@@ -145,7 +145,7 @@ async fn finish(
         // What it holds is let go before anybody is told: nothing in flight is waited for.
         reader.let_go();
         session.subscriptions.end_all(Duration::ZERO).await;
-        session.members.end_all();
+        session.members.end_all(&session);
         let refusal = Refusal::new(ErrorKind::Overloaded, evicted.to_string());
         session.goodbye_now(&refusal);
         drop(session);
@@ -157,7 +157,7 @@ async fn finish(
     let stopping = session.shared.is_stopping();
     let patience = if stopping { session.shared.config.shutdown_timeout.as_duration() } else { LAST_ANSWERS };
     let farewell = async {
-        session.members.end_all();
+        session.members.end_all(&session);
         session.subscriptions.end_all(LAST_PUSHES).await;
         if tokio::time::timeout(patience, session.drained()).await.is_err() {
             tracing::warn!("connection ends with requests still in flight");

@@ -81,7 +81,7 @@ impl DurableResponder {
             if let Some(refusal) = ended {
                 session.push_responder_end(this.responder, &refusal).await;
             }
-            session.exchange.remove(this.responder);
+            session.exchange.remove(&session, this.responder);
             Ok::<(), Refusal>(())
         });
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.abort_handle());
@@ -186,6 +186,11 @@ impl DurableResponder {
     pub async fn stored(&self) {
         // The sender is ours: this cannot fail.
         let _ = self.storing.subscribe().wait_for(|storing| *storing == 0).await;
+    }
+
+    /// Gives back what it has, as if it had not been delivered.
+    pub fn retire(&self) {
+        self.member.retire();
     }
 
     /// Ends it: what it had goes to others at once.

@@ -47,6 +47,14 @@ struct Responder {
 }
 
 impl Responder {
+    /// It goes with its connection. That the server stops says nothing of any request.
+    fn dismiss(&self, session: &Session) {
+        if let Some(durable) = self.durable.as_ref().filter(|_| session.shared.is_stopping()) {
+            durable.retire();
+        }
+        self.leave();
+    }
+
     fn leave(&self) {
         self.live.leave();
         if let Some(durable) = &self.durable {
@@ -81,15 +89,15 @@ impl Exchange {
             session.shared.broker.abandon_live(asker);
         }
         for responder in responders.into_values() {
-            responder.leave();
+            responder.dismiss(session);
         }
     }
 
     /// Takes a responder away that has ended by itself.
-    pub fn remove(&self, id: u64) {
+    pub fn remove(&self, session: &Session, id: u64) {
         let removed = self.lock().responders.remove(&id);
         if let Some(responder) = removed {
-            responder.leave();
+            responder.dismiss(session);
         }
     }
 }
@@ -297,6 +305,8 @@ pub async fn stop_responding(
     let responder = removed.ok_or_else(|| none(request.responder))?;
     if let Some(durable) = &responder.durable {
         durable.stored().await;
+        // A responder that says that it goes has said what failed. What it still has is nobody's failure.
+        durable.retire();
     }
     responder.leave();
     Ok(wire::StopRespondingOk {}.into())

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use super::mapping::{self, Refusal};
 use super::session::{Answer, Session};
 use crate::base::{ErrorKind, GroupName, TopicName, TopicPattern};
-use crate::broker::{self, JoinQueue, OffsetAt, QueueMember, ResetQueue, ResetTo};
-use crate::catalog::{GroupEntry, GroupKind, QueueSettings};
+use crate::broker::{self, JoinQueue, QueueMember};
+use crate::catalog::QueueSettings;
 use crate::protocol as wire;
 use crate::protocol::Kind;
 use crate::server::tasks;
@@ -43,13 +43,22 @@ impl Members {
     }
 
     /// Ends all: what they had goes to others at once.
-    pub fn end_all(&self) {
+    pub fn end_all(&self, session: &Session) {
         for joined in self.lock().drain().map(|(_, joined)| joined) {
-            joined.member.leave();
+            dismiss(session, &joined.member);
             if let Some(task) = joined.task {
                 task.abort();
             }
         }
+    }
+}
+
+/// A member goes with its connection. Of a connection that breaks, one record counts as delivered: it may be what broke the member.
+/// That the server stops says nothing of any record.
+fn dismiss(session: &Session, member: &QueueMember) {
+    match session.shared.is_stopping() {
+        true => member.retire(),
+        false => member.leave(),
     }
 }
 
@@ -80,7 +89,7 @@ pub async fn join(session: &Arc<Session>, correlation: u64, slot: OwnedSemaphore
                 () = session.closing() => None,
             };
             session.members.lock().remove(&id);
-            member.leave();
+            dismiss(&session, &member);
             if let Some(refusal) = ended {
                 session.push_member_end(id, &refusal).await;
             }
@@ -95,13 +104,12 @@ async fn begin(session: &Session, request: wire::JoinGroup) -> Result<QueueMembe
         let message = format!("this connection has {limit} memberships, which is the most");
         return Err(Refusal::new(ErrorKind::Overloaded, message));
     }
-    let topics: Result<Vec<_>, _> = request.topics.iter().map(|topic| TopicPattern::new(topic)).collect();
     let group = group_name(&request.group)?;
     joinable(&group)?;
     let join = JoinQueue {
         group,
         settings: request.rules.map(settings).transpose()?,
-        topics: topics?,
+        topics: patterns(&request.topics)?,
         filter: request.filter,
         start: mapping::offset_at(request.start),
         prefetch: request.prefetch,
@@ -140,7 +148,8 @@ pub async fn leave(session: Arc<Session>, request: wire::LeaveGroup) -> Result<A
         task.abort();
         let _ = task.await;
     }
-    joined.member.leave();
+    // A member that says that it goes has said what failed. What it still had it has not handed on.
+    joined.member.retire();
     Ok(wire::LeaveGroupOk {}.into())
 }
 
@@ -170,107 +179,6 @@ fn settlement(of: wire::Settlement) -> Result<broker::Settlement, Refusal> {
     })
 }
 
-/// All groups.
-pub async fn list(session: Arc<Session>, _: wire::ListGroups) -> Result<Answer<wire::ListGroupsOk>, Refusal> {
-    // It waits for the journal's lock, which is held during a sync.
-    let broker = session.shared.broker.clone();
-    let groups = tokio::task::spawn_blocking(move || broker.list_groups().iter().map(summary).collect());
-    let failed = |error| Refusal::new(ErrorKind::Internal, format!("the groups cannot be listed: {error}"));
-    Ok(wire::ListGroupsOk { groups: groups.await.map_err(failed)? }.into())
-}
-
-/// One group.
-pub async fn describe(session: Arc<Session>, request: wire::DescribeGroup) -> Result<Answer<wire::GroupOk>, Refusal> {
-    let group = session.shared.broker.describe_group(&group_name(&request.name)?).await?;
-    let partition = |of: broker::GroupPartition| wire::GroupPartition {
-        topic: of.topic.to_string(),
-        partition: of.partition,
-        floor: of.floor,
-        end: of.end,
-        lag: of.lag,
-        in_flight: of.in_flight,
-        waiting: of.waiting,
-        redeliveries: of.redeliveries,
-        oldest_ms: of.oldest_ms,
-        owner: of.owner,
-        trouble: of.trouble,
-    };
-    let member = |of: broker::GroupMember| wire::GroupMember {
-        id: of.id,
-        client: of.client,
-        in_flight: of.in_flight,
-        owns: of.owns.into_iter().map(|(topic, partition)| owned(&topic, partition)).collect(),
-        joined_ms: of.joined_ms,
-        heard_ms: of.heard_ms,
-    };
-    let rules = match &group.entry.kind {
-        GroupKind::Queue(rules) => Some(wire::QueueRules {
-            lease_ms: rules.lease_ms,
-            max_deliveries: rules.max_deliveries,
-            backoff_ms: rules.backoff_ms,
-            backoff_max_ms: rules.backoff_max_ms,
-            dead_letter: rules.dead_letter.as_ref().map(ToString::to_string),
-            ordered_by_key: rules.ordered_by_key,
-        }),
-        GroupKind::Stream => None,
-    };
-    let group = wire::GroupDescription {
-        summary: summary(&group.entry),
-        rules,
-        dead_letter: group.dead_letter.map(|topic| topic.to_string()),
-        members: group.members.into_iter().map(member).collect(),
-        partitions: group.partitions.into_iter().map(partition).collect(),
-    };
-    Ok(wire::GroupOk { group }.into())
-}
-
-/// Deletes a group.
-pub async fn delete(session: Arc<Session>, request: wire::DeleteGroup) -> Result<Answer<wire::DeleteGroupOk>, Refusal> {
-    session.shared.broker.delete_group(&group_name(&request.name)?, request.force).await?;
-    Ok(wire::DeleteGroupOk {}.into())
-}
-
-/// Lets a group go on elsewhere.
-pub async fn reset(session: Arc<Session>, request: wire::ResetGroup) -> Result<Answer<wire::ResetGroupOk>, Refusal> {
-    let topics: Result<Vec<_>, _> = request.topics.iter().map(|topic| TopicPattern::new(topic)).collect();
-    let reset = ResetQueue {
-        group: group_name(&request.name)?,
-        topics: topics?,
-        to: match request.to {
-            wire::ResetTo::Beginning => ResetTo::At(OffsetAt::Beginning),
-            wire::ResetTo::End => ResetTo::At(OffsetAt::End),
-            wire::ResetTo::Timestamp(time) => ResetTo::At(OffsetAt::Timestamp(time)),
-            wire::ResetTo::Offset(offset) => ResetTo::Offset(offset),
-            wire::ResetTo::Last(offsets) => ResetTo::Last(offsets),
-        },
-        dry_run: request.dry_run,
-        force: request.force,
-    };
-    let partition = |of: broker::ResetPartition| wire::ResetPartition {
-        topic: of.topic.to_string(),
-        partition: of.partition,
-        from: of.from,
-        to: of.to,
-        end: of.end,
-    };
-    let partitions = session.shared.broker.reset_queue(reset).await?;
-    Ok(wire::ResetGroupOk { partitions: partitions.into_iter().map(partition).collect() }.into())
-}
-
-fn owned(topic: &TopicName, partition: u32) -> wire::TopicPartition {
-    wire::TopicPartition { topic: topic.to_string(), partition }
-}
-
-fn summary(of: &GroupEntry) -> wire::GroupSummary {
-    wire::GroupSummary {
-        name: of.name.to_string(),
-        kind: if matches!(of.kind, GroupKind::Stream) { "stream" } else { "queue" }.to_owned(),
-        topics: of.topics.iter().map(|topic| topic.as_str().to_owned()).collect(),
-        filter: of.filter.clone(),
-        created_ms: of.created_ms,
-    }
-}
-
 /// A group's rules.
 ///
 /// # Errors
@@ -296,6 +204,14 @@ pub fn joinable(group: &GroupName) -> Result<(), Refusal> {
         return Err(Refusal::new(ErrorKind::InvalidRequest, message));
     }
     Ok(())
+}
+
+/// Topics or patterns.
+///
+/// # Errors
+/// A name that is none.
+pub fn patterns(topics: &[String]) -> Result<Vec<TopicPattern>, Refusal> {
+    Ok(topics.iter().map(|topic| TopicPattern::new(topic)).collect::<Result<_, _>>()?)
 }
 
 /// A checked name.

@@ -6,6 +6,7 @@ mod damage;
 mod durable;
 mod exchange;
 mod framing;
+mod groups;
 mod handshake;
 mod mapping;
 mod members;

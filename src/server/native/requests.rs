@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
 use super::{
-    clock, damage, durable, exchange, members, pushes, reading, receipts, routes, streams, subscriptions, transactions,
-    watching,
+    clock, damage, durable, exchange, groups, members, pushes, reading, receipts, routes, streams, subscriptions,
+    transactions, watching,
 };
 use crate::base::{ErrorKind, limits};
 use crate::broker::{Place, SETTLE};
@@ -142,10 +142,12 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::JoinGroup => join_group(session, frame, ticket).await,
         Kind::LeaveGroup => start(session, frame, ticket, members::leave).await,
         Kind::Settle => start(session, frame, ticket, members::settle).await,
-        Kind::ListGroups => start(session, frame, ticket, members::list).await,
-        Kind::DescribeGroup => start(session, frame, ticket, members::describe).await,
-        Kind::DeleteGroup => start(session, frame, ticket, members::delete).await,
-        Kind::ResetGroup => start(session, frame, ticket, members::reset).await,
+        Kind::ListGroups => start(session, frame, ticket, groups::list).await,
+        Kind::DescribeGroup => start(session, frame, ticket, groups::describe).await,
+        Kind::CreateGroup => start(session, frame, ticket, groups::create).await,
+        Kind::AlterGroup => start(session, frame, ticket, groups::alter).await,
+        Kind::DeleteGroup => start(session, frame, ticket, groups::delete).await,
+        Kind::ResetGroup => start(session, frame, ticket, groups::reset).await,
         Kind::ApplyRoutes => start(session, frame, ticket, routes::apply).await,
         Kind::ListRoutes => start(session, frame, ticket, routes::list).await,
         Kind::DescribeRoute => start(session, frame, ticket, routes::describe).await,

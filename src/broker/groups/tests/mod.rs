@@ -1,2 +1,3 @@
+mod definition;
 mod positions;
 mod table;
