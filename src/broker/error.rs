@@ -80,6 +80,7 @@ impl BrokerError {
         TopicName::new(topic).map_or_else(Self::from, |topic| Self::of_log(&topic, 0, error))
     }
 
+    /// A place in a log that is not there; `range` is what there is: the first offset, and the one behind the last.
     pub fn out_of_range(message: String, range: (Offset, Offset)) -> Self {
         Self { range: Some(range), ..Self::new(ErrorKind::OffsetOutOfRange, message) }
     }

@@ -204,10 +204,10 @@ enum Stored {
     ConsumerSet { group: GroupName, member: String, entry: MemberEntry, consumer: ConsumerEntry },
     ReceiptSet(ReceiptEntry),
     TransactionOf { entry: TransactionEntry, client: TransactionClient, open_ms: u64 },
-    RequestOf { entry: RequestEntry, content: [u8; 16] },
     PositionAt { place: Place, position: Position, leader_epoch: u32 },
     TransactionAt { entry: TransactionEntry, client: TransactionClient, open_ms: u64, epochs: Vec<Option<u32>> },
     ClassicSet { group: GroupName, entry: ClassicEntry },
+    RequestOf { entry: RequestEntry, content: [u8; 16] },
 }
 
 /// One key and what it now holds, `None` for nothing any more.

@@ -160,7 +160,7 @@ async fn partitions_go_over_when_they_were_given_up_and_everybody_is_told_all_of
     }
     let wanted = ListGroupsRequest::default().with_types_filter(vec![text("consumer")]);
     let listed = client.call(5, &wanted).await;
-    assert_eq!((listed.groups[0].group_type.as_str(), listed.groups[0].group_state.as_str()), ("Consumer", "Stable"));
+    assert_eq!((listed.groups[0].group_type.as_str(), listed.groups[0].group_state.as_str()), ("consumer", "Stable"));
 
     // One leaves, the other gets everything.
     let left = client.call(1, &beat("two", -1)).await;

@@ -20,12 +20,14 @@ use super::super::hold::Hold;
 use super::super::partition::Partition;
 use super::super::requests::RESPONDERS;
 use super::super::{Broker, BrokerError, NewTopic};
-use super::dispatch::{Dispatcher, PAUSE, READ_BYTES};
+use super::dispatch::{DELIVER_AT, Dispatcher, EXPIRES_AT, PAUSE, READ_BYTES};
 use super::graves::{headers, place};
 use super::machine::{BURIAL, CONDEMNED, Due};
 
 /// What the headers of a dead letter add to it, at most, in round numbers.
 const HEADER_BYTES: usize = 64 * 1024;
+/// Groups of which a record may have been a dead letter before.
+const LONGEST_PATH: usize = 3;
 /// Records that are written as dead letters with one intent, and their bytes.
 const AT_ONCE: usize = 500;
 const AT_ONCE_BYTES: usize = 4 * 1024 * 1024;
@@ -294,7 +296,31 @@ impl Dispatcher {
                 (failed, Some(reason)) => (failed, cut::reason(reason)),
                 (failed, None) => (failed, "it was not acked in time".to_owned()),
             };
-            record.headers.retain(|header| !headers::ALL.iter().any(|name| header.name == name.as_bytes()));
+            let group = self.group.name.as_str();
+            let passed = record.headers.iter().filter(|header| header.name == headers::PATH.as_bytes());
+            let path: Vec<Vec<u8>> = passed.filter_map(|header| header.value.map(<[u8]>::to_vec)).collect();
+            // Only where it lies says that it is one: a producer may have written the same headers elsewhere.
+            let last = path.last().and_then(|group| std::str::from_utf8(group).ok());
+            let is_one = last.is_some_and(|last| self.broker.queues.buries_in(last, &self.partition.topic));
+            let path = if is_one { path } else { Vec::new() };
+            if path.len() >= LONGEST_PATH || path.iter().any(|before| before == group.as_bytes()) {
+                // It would go round between groups that read each other's dead letters. It is in the topic already.
+                tracing::warn!(group, topic = %self.partition.topic, partition = number, offset, "a dead letter of this group fails again: it is not written once more");
+                there.push(offset);
+                continue;
+            }
+            // It is kept for people from here on: what it says of its time holds no more.
+            let expired = record.headers.get(EXPIRES_AT).map(<[u8]>::to_vec);
+            record.headers.retain(|header| {
+                let name = header.name;
+                let times = [EXPIRES_AT, DELIVER_AT].iter().any(|time| name == time.as_bytes());
+                let forged = !is_one && name == headers::PATH.as_bytes();
+                !times && !forged && !headers::ALL.iter().any(|own| name == own.as_bytes())
+            });
+            record.headers.push(headers::PATH, Some(group.as_bytes()));
+            if let Some(at) = &expired {
+                record.headers.push(headers::EXPIRED_AT, Some(at));
+            }
             let source = format!("{}/{number}/{offset}", self.partition.topic);
             let values = [source, id.to_string(), attempts.to_string(), reason, self.group.name.to_string()];
             record.headers.extend(headers::ALL.iter().zip(values).map(|(name, value)| (name, Some(value))));

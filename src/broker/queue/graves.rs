@@ -20,7 +20,11 @@ pub(crate) mod headers {
     pub(crate) const ERROR: &str = "tidelog-error";
     /// The group that gave up.
     pub(crate) const GROUP: &str = "tidelog-group";
-    /// All of them.
+    /// A group of which it has been a dead letter, this one included; as often as there were any, the first first.
+    pub(crate) const PATH: &str = "tidelog-dead-letter-of";
+    /// When it was to be done, of a record that expired.
+    pub(crate) const EXPIRED_AT: &str = "tidelog-expired-at";
+    /// All that come once.
     pub(crate) const ALL: [&str; 5] = [SOURCE, SOURCE_ID, ATTEMPTS, ERROR, GROUP];
 }
 

@@ -48,8 +48,10 @@ enum State {
     Waiting {
         due: TimestampMs,
     },
-    /// Behind another record of its key.
-    Blocked,
+    /// Behind another record of its key; when it may be delivered once that is done, if it says so.
+    Blocked {
+        due: Option<TimestampMs>,
+    },
 }
 
 /// Records in a row in the same state.
@@ -267,7 +269,7 @@ impl Machine {
             match self.keys.entry(key) {
                 std::collections::hash_map::Entry::Occupied(mut others) => {
                     others.get_mut().push_back(offset);
-                    state = State::Blocked;
+                    state = State::Blocked { due };
                 }
                 std::collections::hash_map::Entry::Vacant(vacant) => drop(vacant.insert(VecDeque::new())),
             }
@@ -473,7 +475,11 @@ impl Machine {
             None => drop(self.keys.remove(&key)),
             Some(next) => {
                 if let Some(span) = self.take(next) {
-                    self.put(next, Span { state: State::Waiting { due: now }, ..span });
+                    let due = match span.state {
+                        State::Blocked { due } => due.map_or(now, |due| due.max(now)),
+                        _ => now,
+                    };
+                    self.put(next, Span { state: State::Waiting { due }, ..span });
                 }
             }
         }
@@ -493,7 +499,7 @@ impl Machine {
                 self.deadlines.remove(&(deadline, from))
             }
             State::Waiting { due } => self.dues.remove(&(due, from)),
-            State::Blocked => true,
+            State::Blocked { .. } => true,
         };
         Some(span)
     }
@@ -513,7 +519,7 @@ impl Machine {
         match span.state {
             State::Leased { deadline, .. } => self.deadlines.insert((deadline, from)),
             State::Waiting { due } => self.dues.insert((due, from)),
-            State::Blocked => true,
+            State::Blocked { .. } => true,
         };
         self.spans.insert(from, span);
     }

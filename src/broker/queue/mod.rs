@@ -150,6 +150,15 @@ pub struct GroupPartition {
 }
 
 impl Queues {
+    /// Whether a topic is where this group writes its dead letters.
+    pub(crate) fn buries_in(&self, group: &str, topic: &TopicName) -> bool {
+        let known = GroupName::new(group).ok().and_then(|name| lock(&self.groups).get(&name).cloned());
+        match known {
+            Some(group) => group.dead_letters().is_ok_and(|dead| dead == *topic),
+            None => topic.as_str().strip_prefix("dead-letter.") == Some(group),
+        }
+    }
+
     /// A topic was created or has more partitions: groups whose interest it meets begin with it at its beginning.
     pub(crate) fn welcome(&self, broker: &Arc<Broker>, topic: &Topic) {
         let groups: Vec<_> = lock(&self.groups).values().cloned().collect();

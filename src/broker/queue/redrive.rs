@@ -271,7 +271,9 @@ impl Broker {
             None => partition.min(partitions - 1),
         };
         let from = (number, record.offset);
-        let own = |name: &[u8]| name == REDRIVEN.as_bytes() || headers::ALL.iter().any(|own| name == own.as_bytes());
+        // It begins anew: its way so far is forgotten, and an expiry does not come back.
+        let more = [REDRIVEN, headers::PATH, headers::EXPIRED_AT];
+        let own = |name: &[u8]| more.iter().chain(&headers::ALL).any(|own| name == own.as_bytes());
         record.headers.retain(|header| !own(header.name));
         let value = format!("{dead}/{number}/{}", record.offset);
         record.headers.push(REDRIVEN, Some(value.as_bytes()));

@@ -46,7 +46,7 @@ pub async fn list(session: Arc<Session>, version: i16, request: ListGroupsReques
     for entry in entries.into_iter().filter(|entry| entry.kind == GroupKind::Stream) {
         let (state, protocol_type) = facts(&session, &entry.name);
         let native = session.broker().group_protocol(&entry.name) == Some(GroupProtocol::Stream);
-        let kind = if native { "Consumer" } else { "Classic" };
+        let kind = if native { "consumer" } else { "classic" };
         if !has(&request.states_filter, state) || !has(&request.types_filter, kind) {
             continue;
         }

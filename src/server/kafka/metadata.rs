@@ -83,11 +83,13 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
 
 async fn named(session: &Session, version: i16, topic: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
     let refused = |code| {
-        // Topics without a name are answered since they can be asked for by their ids.
+        // That there is no name can be said only since later than topics can be asked for by their ids.
         let name = topic.name.clone().or_else(|| (version < IDS_SINCE).then(KafkaName::default));
         MetadataResponseTopic::default().with_error_code(code).with_name(name).with_topic_id(topic.topic_id)
     };
-    let Some(name) = &topic.name else {
+    // Kafka's own client says an empty name beside an id.
+    let by_name = topic.name.as_ref().filter(|name| !name.is_empty() || topic.topic_id.is_nil());
+    let Some(name) = by_name else {
         if version < IDS_SINCE {
             return refused(errors::INVALID_REQUEST);
         }

@@ -1,6 +1,6 @@
 //! Creating and deleting topics.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -141,7 +141,27 @@ pub async fn delete(session: Arc<Session>, version: i16, request: DeleteTopicsRe
         request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name))).collect()
     };
     let mut results = Vec::with_capacity(wanted.len());
+    // As Kafka does: what is named twice, or by two names of which one may be wrong, is not deleted.
+    let id_of = |topic: &DeleteTopicState| {
+        let by_name = topic.name.as_ref().and_then(|name| session.broker().handle(name.as_str()).ok());
+        by_name.map_or(topic.topic_id, |handle| uuid(handle.id()))
+    };
+    let mut named: HashMap<uuid::Uuid, usize> = HashMap::new();
+    for topic in &wanted {
+        *named.entry(id_of(topic)).or_default() += 1;
+    }
     for topic in wanted {
+        let id = id_of(&topic);
+        let twice = !id.is_nil() && named.get(&id).is_some_and(|times| *times > 1);
+        let both = topic.name.is_some() && !topic.topic_id.is_nil();
+        if twice || both {
+            let what = if both { "the topic is named and its id is given" } else { "the topic is named twice" };
+            let (name, id) = (topic.name.clone(), topic.topic_id);
+            let result = DeletableTopicResult::default().with_name(name).with_topic_id(id);
+            let message = Some(StrBytes::from_static_str(what));
+            results.push(result.with_error_code(errors::INVALID_REQUEST).with_error_message(message));
+            continue;
+        }
         results.push(delete_one(&session, topic).await);
     }
     DeleteTopicsResponse::default().with_responses(results)

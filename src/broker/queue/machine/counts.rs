@@ -12,7 +12,7 @@ impl Machine {
         for (from, span) in &self.spans {
             match span.state {
                 State::Leased { .. } => counts.leased += span.end - from,
-                State::Waiting { .. } | State::Blocked => counts.waiting += span.end - from,
+                State::Waiting { .. } | State::Blocked { .. } => counts.waiting += span.end - from,
             }
         }
         counts

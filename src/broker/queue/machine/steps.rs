@@ -32,7 +32,10 @@ impl Machine {
                     }
                     self.dues.insert((*due, *from));
                 }
-                State::Blocked => {}
+                State::Blocked { due: Some(due) } if span.failed > 0 && span.failed != CONDEMNED => {
+                    *due = due.saturating_add(step);
+                }
+                State::Blocked { .. } => {}
             }
         }
         for (_, due) in self.known_failed.values_mut() {

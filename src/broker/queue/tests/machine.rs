@@ -431,3 +431,18 @@ fn leases_and_back_offs_move_along_with_steps_of_the_clock_and_delays_do_not() {
         assert_eq!((later(at + 499), later(at + 500)), (false, step < 0), "the delay ends at its time");
     }
 }
+
+#[test]
+fn a_delay_holds_behind_another_record_of_the_key() {
+    let mut machine = Machine::new(QueueSettings { ordered_by_key: true, ..rules() }, None, 0);
+    let keyed = |offset, deliver_at| Seen { key: Some(7), deliver_at, ..seen(offset) };
+    assert!(machine.admit(keyed(0, None), A, 0));
+    assert!(!machine.admit(keyed(1, Some(8_000)), A, 0));
+    assert!(!machine.admit(keyed(2, Some(50)), A, 0));
+    machine.ack(A, 0, 1, 99);
+    assert_eq!(machine.due(7_999), None, "its delay is not over");
+    assert_eq!(redeliver(&mut machine, A, 8_000), Some((1, 2, 0)));
+    // One whose delay is over when its turn comes is due at once.
+    machine.ack(A, 1, 2, 8_001);
+    assert_eq!(redeliver(&mut machine, A, 8_001), Some((2, 3, 0)));
+}

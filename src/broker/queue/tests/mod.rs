@@ -1,6 +1,7 @@
 mod clock;
 mod crash;
 mod groups;
+mod loops;
 mod machine;
 mod power;
 mod unreadable;
