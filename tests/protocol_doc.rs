@@ -162,7 +162,8 @@ fn made() -> Made {
     made.frame("subscribe", 0, 6, &subscribe, &[]);
     let subscribed = SubscribeOk { subscription: 1, log_start: 0, stable_end: 1 };
     made.frame("subscribe-ok", flags::RESPONSE, 6, &subscribed, &[]);
-    let delivery = Delivery { subscription: 1, next_offset: 1, stable_end: 1, skipped: Vec::new(), unanswered: 0, reason: None };
+    let delivery =
+        Delivery { subscription: 1, next_offset: 1, stable_end: 1, skipped: Vec::new(), unanswered: 0, reason: None };
     made.frame("delivery", flags::PUSH, 1, &delivery, &batch());
     made.frame("credit", 0, 0, &Credit { subscription: 1, records: 1, bytes: batch().len() as u64 }, &[]);
     made.frame("fetch-beyond", 0, 7, &fetch(9), &[]);
@@ -183,7 +184,9 @@ fn made() -> Made {
     made.error("subscription-ended", Kind::SubscriptionEnded, flags::PUSH | flags::ERROR, 1, &stopping);
     made.error("goodbye", Kind::Goodbye, flags::PUSH | flags::ERROR, 0, &stopping);
     made.0.insert("batch", batch());
-    let at = |at| encode_body(&ListOffsets { topic: "t".to_owned(), partition: 2, at, isolation: Isolation::Committed }).unwrap();
+    let at = |at| {
+        encode_body(&ListOffsets { topic: "t".to_owned(), partition: 2, at, isolation: Isolation::Committed }).unwrap()
+    };
     made.0.insert("body-end", at(OffsetAt::End));
     made.0.insert("body-timestamp", at(OffsetAt::Timestamp(-2)));
     let settings = vec![Setting { name: "cleanup".to_owned(), value: "delete".to_owned() }];

@@ -37,7 +37,14 @@ fn a_file_is_tried_out_on_documents_without_a_server() {
     assert_eq!(lines[2]["outputs"][0]["rule"], "dead_letter");
     assert_eq!(lines[3]["failure"]["rule"], "split");
     let text = String::from_utf8(tidelog_with_input(&args, documents.as_bytes()).ok().stdout).unwrap();
-    for expected in ["document 1", "-> crm.banking  (industry)", "nobody wanted 1 part", "dead letter: rule 'split'", "2 documents", "crm.banking: 1 record"] {
+    for expected in [
+        "document 1",
+        "-> crm.banking  (industry)",
+        "nobody wanted 1 part",
+        "dead letter: rule 'split'",
+        "2 documents",
+        "crm.banking: 1 record",
+    ] {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
 }
@@ -68,7 +75,8 @@ fn what_a_route_writes_goes_on_to_those_that_read_it() {
         topic = "ones"
     "#;
     std::fs::write(&file, routes).unwrap();
-    let documents = "{\"lines\":[{\"n\":1},{\"n\":2}]}\n{\"lines\":[{\"n\":7}]}\n{\"lines\":[{\"n\":3},{\"n\":0}]}\n{\n";
+    let documents =
+        "{\"lines\":[{\"n\":1},{\"n\":2}]}\n{\"lines\":[{\"n\":7}]}\n{\"lines\":[{\"n\":3},{\"n\":0}]}\n{\n";
     let args = ["route", "test", file.to_str().unwrap(), "--input", "-", "--totals", "--json"];
     let lines = json_lines(&tidelog_with_input(&args, documents.as_bytes()).ok().stdout);
     assert_eq!(lines.len(), 1, "{lines:?}");
@@ -138,7 +146,8 @@ fn routes_are_applied_described_paused_reset_and_deleted() {
     let dry = at(&server, &["route", "reset", "r", "--to", "beginning", "--dry-run"]).ok();
     assert!(dry.stderr().contains("2 records would be routed again: "), "{}", dry.stderr());
     assert!(dry.stderr().contains("nothing was changed"), "{}", dry.stderr());
-    let told = &json_lines(&at(&server, &["route", "reset", "r", "--to", "beginning", "--dry-run", "--json"]).ok().stdout)[0];
+    let told =
+        &json_lines(&at(&server, &["route", "reset", "r", "--to", "beginning", "--dry-run", "--json"]).ok().stdout)[0];
     assert_eq!((&told["routed_again"], &told["done"]), (&Value::from(2), &Value::from(false)));
     let same = &json_lines(&at(&server, &["route", "describe", "r", "--json"]).ok().stdout)[0];
     assert_eq!(same["lag"], 2, "a dry run changes nothing");

@@ -62,6 +62,7 @@ pub(crate) use opened::{Next, Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};
 pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
 
+pub use crate::base::Isolation;
 pub use crate::catalog::Processed;
 pub use queue::{
     DELIVER_AT, DeadLetterTopic, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, Handed, JoinQueue,
@@ -77,8 +78,8 @@ pub use requests::{
     REQUEST_STATES, ReplyAddress, RequestFilter, STEP, STEP_TOPIC, callback_state, state_name,
 };
 pub use routes::{
-    Applied, ApplyOptions, Change, ChangeKind, ResetPoint, RouteDescription, RoutePartition, RouteSummary, StartPoint, Trace,
-    Trouble,
+    Applied, ApplyOptions, Change, ChangeKind, ResetPoint, RouteDescription, RoutePartition, RouteSummary, StartPoint,
+    Trace, Trouble,
 };
 pub use scrub::PartitionDamage;
 pub use settled::SETTLE;
@@ -87,10 +88,9 @@ pub use stream::{
     StreamBeat, StreamJoined, StreamPartition, StreamShare,
 };
 pub use transactions::{BeginTransactional, Held, Producer, ProducerLook, TransactionError, TransactionLook};
-pub use crate::base::Isolation;
 pub use types::{
-    AckLevel, BrokerConfig, FetchRequest, Fetched, Marked, NewTopic, OffsetAt, PartitionDescription,
-    PartitionEnds, Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary, Unanswered,
+    AckLevel, BrokerConfig, FetchRequest, Fetched, Marked, NewTopic, OffsetAt, PartitionDescription, PartitionEnds,
+    Produced, SettingValue, Skipped, Startup, TopicDescription, TopicMetadata, TopicSummary, Unanswered,
 };
 pub use work::{Portion, WorkKey};
 

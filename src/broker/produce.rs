@@ -13,8 +13,8 @@ use crate::base::{ErrorKind, Millis, PartitionId, TimestampMs, limits};
 use crate::catalog::{TimestampType, TopicSettings};
 use crate::log::{AppendRequest, WaitFor};
 use crate::record::{
-    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, Compression, Look, check_compressed, check_produced, repack,
-    set_append_time, set_max_timestamp,
+    BatchError, BatchHeader, Bounds, Checked, CheckedRecords, Compression, Look, check_compressed, check_produced,
+    repack, set_append_time, set_max_timestamp,
 };
 
 use super::work::WorkKey;

@@ -13,7 +13,7 @@ use crate::record::{BatchError, BatchHeader, Batches, gap_batches};
 use super::broker::blocking;
 use super::metrics::Metrics;
 use super::partition::{Partition, Stable, Topic};
-use super::{Unanswered, Broker, BrokerError, Fetched, Isolation, Marked, PartitionEnds, Skipped};
+use super::{Broker, BrokerError, Fetched, Isolation, Marked, PartitionEnds, Skipped, Unanswered};
 
 /// Reads one partition and is told of its changes. It never waits for time: a caller that wants to wait awaits
 /// [`PartitionReader::changed`] under its own deadline.
@@ -146,7 +146,15 @@ impl PartitionReader {
                 _ => Vec::new(),
             };
             self.metrics.bytes_out.inc_by(bytes.len() as u64);
-            let fetched = Fetched { bytes, next_offset, log_start: ends.log_start, stable_end: end, skipped, needs, unanswered: Unanswered::default() };
+            let fetched = Fetched {
+                bytes,
+                next_offset,
+                log_start: ends.log_start,
+                stable_end: end,
+                skipped,
+                needs,
+                unanswered: Unanswered::default(),
+            };
             return Ok(Marked { fetched, ends, aborted });
         }
     }

@@ -94,18 +94,17 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_room_is_known_to_those_who_hold_some() {
-        let rooms = Arc::new(Rooms::new(4 * UNIT));
+        let rooms = Rooms::new(4 * UNIT);
         let held = rooms.take(3 * UNIT - 1).await.unwrap();
         assert_eq!((held.bytes(), rooms.taken()), (3 * UNIT, 3 * UNIT));
-        let (of, told) = (Arc::clone(&rooms), Arc::clone(&rooms));
-        let holder = tokio::spawn(async move {
-            told.wanted().await;
+        let holder = async {
+            rooms.wanted().await;
             drop(held);
-        });
+        };
         // More than there is, is all of it.
-        let all = of.take(100 * UNIT).await.unwrap();
+        let (all, ()) = tokio::join!(rooms.take(100 * UNIT), holder);
+        let all = all.unwrap();
         assert_eq!((all.bytes(), rooms.taken()), (usize::MAX, 4 * UNIT));
-        holder.await.unwrap();
         drop(all);
         assert_eq!((rooms.taken(), rooms.waiting.load(Ordering::Acquire)), (0, 0));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::base::{Isolation, Bytes as ByteCount, Millis, Offset, TimestampMs, TopicId, TopicName, limits};
+use crate::base::{Bytes as ByteCount, Isolation, Millis, Offset, TimestampMs, TopicId, TopicName, limits};
 use crate::catalog::TopicSettings;
 use crate::log::Aborted;
 

@@ -188,7 +188,13 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
         Some(Until::Time(time)) => builder.until_time(time),
         Some(Until::Ago(span)) => builder.until_time(SystemClock::new().wall_ms() - span.as_i64()),
     };
-    Ok(builder.from(args.from).until_end(!args.follow).skip_damaged(args.skip_damaged).isolation(args.isolation).build().await?)
+    Ok(builder
+        .from(args.from)
+        .until_end(!args.follow)
+        .skip_damaged(args.skip_damaged)
+        .isolation(args.isolation)
+        .build()
+        .await?)
 }
 
 /// Where records are printed.
@@ -316,7 +322,8 @@ impl Printer {
         {
             let records = output::count(records, "record");
             let reason = reason.unwrap_or("no reason is known");
-            self.progress.complain(&format!("the filter had no answer for {records} so far, which are left out: {reason}"));
+            self.progress
+                .complain(&format!("the filter had no answer for {records} so far, which are left out: {reason}"));
         }
         for gap in consumer.skipped() {
             self.progress.complain(&format!(

@@ -150,7 +150,8 @@ impl Connection {
         let strange = |error: ClientError| error.context(format!("{} does not answer as Tidelog does", config.server));
         let frame = loop {
             if buffer.starts_with(b"HTTP/") {
-                let message = format!("{} speaks HTTP; the native listener is on port 7171 unless it was moved", config.server);
+                let message =
+                    format!("{} speaks HTTP; the native listener is on port 7171 unless it was moved", config.server);
                 return Err(ClientError::new(ErrorKind::Unsupported, message));
             }
             if let Some(frame) = decoder.decode(&mut buffer).map_err(|error| strange(error.into()))? {

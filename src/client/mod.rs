@@ -65,8 +65,8 @@ pub use crate::protocol::{
 };
 
 pub use crate::protocol::{
-    ApplyRoutesOk, ExplainedRoute, ResetPoint, RouteChange, RouteChangeKind, RouteDescription, RouteMistake, RoutePoint,
-    RouteSummary, RuleVerdict,
+    ApplyRoutesOk, ExplainedRoute, ResetPoint, RouteChange, RouteChangeKind, RouteDescription, RouteMistake,
+    RoutePoint, RouteSummary, RuleVerdict,
 };
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ async fn another_kind_of_server_is_recognized() {
         tokio::time::sleep(Duration::from_secs(5)).await;
     });
     let error = Client::connect(&address).await.unwrap_err();
-    assert!(error.to_string().contains("does not answer as Tidelog does"), "{error}");
+    assert!(error.to_string().contains("speaks HTTP"), "{error}");
 }
 
 #[tokio::test]

@@ -225,7 +225,9 @@ mod tests {
 
     #[test]
     fn what_no_double_and_no_string_holds_is_replaced_in_place() {
-        for same in [r#"{"a":1,"b":[1e308,-5.5,12345678901234567890123]}"#, r#""\ud83d\ude00 \\ud800 1e999""#, "", "-", "\"\\u"] {
+        for same in
+            [r#"{"a":1,"b":[1e308,-5.5,12345678901234567890123]}"#, r#""\ud83d\ude00 \\ud800 1e999""#, "", "-", "\"\\u"]
+        {
             assert_eq!(readable(same.as_bytes()), None, "{same}");
         }
         for (text, read) in [
@@ -244,20 +246,44 @@ mod tests {
 
     #[test]
     fn a_number_gets_its_text_back_where_a_double_is_another() {
-        for held in ["1", "-1", "18446744073709551615", "0.1", "1.10", "1e3", "123456789012345.5", "0.30000000000000004", "1e22", "0e999"] {
+        for held in [
+            "1",
+            "-1",
+            "18446744073709551615",
+            "0.1",
+            "1.10",
+            "1e3",
+            "123456789012345.5",
+            "0.30000000000000004",
+            "1e22",
+            "0e999",
+        ] {
             assert!(Exact::of(held.as_bytes()).literals.is_empty(), "{held}");
         }
-        for other in ["18446744073709551616", "-9223372036854775809", "0.12345678901234567890123", "100000000000000000000.5", "1e400", "1e-400"] {
+        for other in [
+            "18446744073709551616",
+            "-9223372036854775809",
+            "0.12345678901234567890123",
+            "100000000000000000000.5",
+            "1e400",
+            "1e-400",
+        ] {
             let exact = Exact::of(format!("[{other}]").as_bytes());
             let double: f64 = other.parse().unwrap();
             let seen = if double.is_finite() { double } else { 1e308 };
             // 2 to the power of 64 is a double, and is written with fewer digits.
             let text = exact.literal(seen).unwrap();
-            assert!(text == Some(other) || text.is_none() && Decimal::of(other) == Decimal::of(&format!("{double:e}")), "{other}");
+            assert!(
+                text == Some(other) || text.is_none() && Decimal::of(other) == Decimal::of(&format!("{double:e}")),
+                "{other}"
+            );
         }
         assert!(Exact::of(b"[100000000000000000000.5, 100000000000000000000.6]").literal(1e20).is_err());
         assert!(Exact::of(b"[100000000000000000000.5, 1e20]").literal(1e20).is_err());
-        assert_eq!(Exact::of(b"[100000000000000000000.5, 100000000000000000000.50]").literal(1e20).unwrap(), Some("100000000000000000000.5"));
+        assert_eq!(
+            Exact::of(b"[100000000000000000000.5, 100000000000000000000.50]").literal(1e20).unwrap(),
+            Some("100000000000000000000.5")
+        );
         assert_eq!(Exact::of(b"[\"100000000000000000000.5\"]").literal(1e20).unwrap(), None);
         let exact = Exact::of(br#"["\ud800"]"#);
         assert!(exact.check_text("a\u{fffd}").is_err() && exact.check_text("a").is_ok());

@@ -182,7 +182,8 @@ pub(super) fn write<'e>(
             out.push(b']');
         }
         Value::Map(map) => {
-            let sorted: BTreeMap<String, &Value> = map.map.iter().map(|(name, value)| (name.to_string(), value)).collect();
+            let sorted: BTreeMap<String, &Value> =
+                map.map.iter().map(|(name, value)| (name.to_string(), value)).collect();
             out.push(b'{');
             for (at, (name, value)) in sorted.into_iter().enumerate() {
                 if at > 0 {

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn expressions_choose_parts() {
-        let text = br#"{"l":[{"k":"eu-1"},{"k":"eu-12"},{"k":"x eu-1"},{"k":7},{"k":"a\rb"},{"k":"\u00e9t\u00e9"},{}]}"#;
+        let text =
+            br#"{"l":[{"k":"eu-1"},{"k":"eu-12"},{"k":"x eu-1"},{"k":7},{"k":"a\rb"},{"k":"\u00e9t\u00e9"},{}]}"#;
         let chosen = |path: &str| {
             let cut = Cut::parse(path, true).unwrap_or_else(|error| panic!("{path}: {}", error.message));
             cut.find(text).unwrap().len()

@@ -120,7 +120,17 @@ async fn a_half_closed_connection_gets_its_answers() {
     let topic = "a".to_owned();
     raw.send(
         99,
-        &Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false, filter: None, isolation: Isolation::Committed },
+        &Fetch {
+            topic,
+            partition: 0,
+            offset: 0,
+            max_bytes,
+            min_bytes,
+            max_wait_ms,
+            skip_damaged: false,
+            filter: None,
+            isolation: Isolation::Committed,
+        },
     )
     .await;
     raw.stream.shutdown().await.unwrap();

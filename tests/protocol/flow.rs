@@ -9,7 +9,17 @@ use crate::harness::{Running, answer, batch, frame};
 
 fn fetch(max_wait_ms: u32, min_bytes: u32) -> Fetch {
     let (topic, max_bytes) = ("a".to_owned(), 1 << 20);
-    Fetch { topic, partition: 0, offset: 0, max_bytes, min_bytes, max_wait_ms, skip_damaged: false, filter: None, isolation: Isolation::Committed }
+    Fetch {
+        topic,
+        partition: 0,
+        offset: 0,
+        max_bytes,
+        min_bytes,
+        max_wait_ms,
+        skip_damaged: false,
+        filter: None,
+        isolation: Isolation::Committed,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,7 +196,10 @@ impl Broker {
         }
         changes.sort_by(|(_, one), (_, other)| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
         if changes.is_empty() {
-            let message = format!("group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads", reset.group);
+            let message = format!(
+                "group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads",
+                reset.group
+            );
             return Err(BrokerError::new(ErrorKind::NotFound, message));
         }
         if !reset.dry_run {

@@ -240,7 +240,10 @@ pub(crate) fn reader() -> Option<GroupName> {
 }
 
 fn unknown(id: &RequestId) -> BrokerError {
-    BrokerError::new(ErrorKind::NotFound, format!("there is no request {id}, or it ended longer ago than request_retention"))
+    BrokerError::new(
+        ErrorKind::NotFound,
+        format!("there is no request {id}, or it ended longer ago than request_retention"),
+    )
 }
 
 fn invalid(message: String) -> BrokerError {

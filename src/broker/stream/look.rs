@@ -151,7 +151,10 @@ impl Broker {
             changes.push(ResetPartition { topic, partition, from: position.unwrap_or(start), to, end });
         }
         if changes.is_empty() {
-            let message = format!("group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads", reset.group);
+            let message = format!(
+                "group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads",
+                reset.group
+            );
             return Err(BrokerError::new(ErrorKind::NotFound, message));
         }
         if let Some(hold) = hold {

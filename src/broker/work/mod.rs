@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::base::{ErrorKind, guard, priority, limits};
+use crate::base::{ErrorKind, guard, limits, priority};
 
 use super::BrokerError;
 use super::broker::lock;

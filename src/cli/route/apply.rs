@@ -59,7 +59,9 @@ pub async fn run(args: ApplyArgs, json: bool, server: &ServerArgs) -> Result<(),
     }
     out.flush()?;
     for change in &applied.changes {
-        if let Some(note) = specs.iter().find(|spec| spec.name.as_str() == change.name).and_then(|spec| apart(spec, change)) {
+        if let Some(note) =
+            specs.iter().find(|spec| spec.name.as_str() == change.name).and_then(|spec| apart(spec, change))
+        {
             output::complain(&note);
         }
     }
@@ -154,7 +156,8 @@ pub fn print_reset(
         writeln!(out, "route {route} {goes} at offset {offset} of {topic} partition {partition} (it was at {before})")?;
     }
     if again > 0 {
-        let mut topics: Vec<&str> = writes.destinations.iter().filter(|to| to.records > 0).map(|to| to.topic.as_str()).collect();
+        let mut topics: Vec<&str> =
+            writes.destinations.iter().filter(|to| to.records > 0).map(|to| to.topic.as_str()).collect();
         topics.sort_unstable();
         topics.dedup();
         let where_to = if topics.is_empty() { "its destinations".to_owned() } else { topics.join(", ") };

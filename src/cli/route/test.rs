@@ -295,7 +295,11 @@ impl Test {
             writeln!(out, "  {route}: no rule matched {}", output::count(*records, "record or part"))?;
         }
         for (route, parts) in &totals.waiting {
-            writeln!(out, "  {route}: {} of incomplete wholes, which become dead letters in time", output::count(*parts, "part"))?;
+            writeln!(
+                out,
+                "  {route}: {} of incomplete wholes, which become dead letters in time",
+                output::count(*parts, "part")
+            )?;
         }
         Ok(())
     }

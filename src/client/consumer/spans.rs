@@ -63,12 +63,7 @@ pub(crate) async fn matching(link: &Arc<Link>, patterns: Vec<String>) -> Result<
     Ok(partitions.collect())
 }
 
-async fn offset(
-    link: &Arc<Link>,
-    found: &Found,
-    at: OffsetAt,
-    isolation: Isolation,
-) -> Result<Offset, ClientError> {
+async fn offset(link: &Arc<Link>, found: &Found, at: OffsetAt, isolation: Isolation) -> Result<Offset, ClientError> {
     let (topic, partition) = (found.topic.as_ref().to_owned(), found.partition);
     let request = ListOffsets { topic, partition, at, isolation };
     link.ask(&request, Again::Yes).await.map(|found| found.offset)
@@ -137,14 +132,15 @@ impl ConsumerBuilder {
             StartAt::End => end,
             StartAt::Offset(offset) if offset < begin || offset > end => {
                 let (topic, partition) = (&found.topic, found.partition);
-                let message =
-                    match end.checked_sub(1).filter(|last| *last >= begin) {
-                        Some(last) => format!(
-                            "offset {offset} of {topic}/{partition} is out of range: it has offsets {begin} to {last}, and the next is \
+                let message = match end.checked_sub(1).filter(|last| *last >= begin) {
+                    Some(last) => format!(
+                        "offset {offset} of {topic}/{partition} is out of range: it has offsets {begin} to {last}, and the next is \
                              {end}"
-                        ),
-                        None => format!("offset {offset} of {topic}/{partition} is out of range: it is empty, and the next is {end}"),
-                    };
+                    ),
+                    None => format!(
+                        "offset {offset} of {topic}/{partition} is out of range: it is empty, and the next is {end}"
+                    ),
+                };
                 return Err(ClientError::new(ErrorKind::OffsetOutOfRange, message).with_range((begin, end)));
             }
             StartAt::Offset(offset) => offset,

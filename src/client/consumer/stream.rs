@@ -119,7 +119,16 @@ impl Consumer {
         max_records: u64,
         skip_damaged: bool,
     ) -> Self {
-        Self { parts, events, following, current: None, skipped: Vec::new(), unanswered: (0, None), left: max_records, skip_damaged }
+        Self {
+            parts,
+            events,
+            following,
+            current: None,
+            skipped: Vec::new(),
+            unanswered: (0, None),
+            left: max_records,
+            skip_damaged,
+        }
     }
 
     /// The next record; `None` when there will be none. May be dropped while it waits.

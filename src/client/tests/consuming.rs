@@ -64,7 +64,8 @@ async fn every_way_to_begin_and_end() {
     for wrong in [4, 51] {
         let error = builder.clone().from(StartAt::Offset(wrong)).build().await.unwrap_err();
         assert_eq!((error.kind(), error.range()), (ErrorKind::OffsetOutOfRange, Some((5, 50))));
-        assert_eq!(error.to_string(), format!("offset {wrong} of t/0 is out of range: it holds 5 to 50"));
+        let says = format!("offset {wrong} of t/0 is out of range: it has offsets 5 to 49, and the next is 50");
+        assert_eq!(error.to_string(), says);
     }
     assert_eq!(client.consumer().topic("none").build().await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(client.consumer().build().await.is_err());

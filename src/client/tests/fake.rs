@@ -419,7 +419,14 @@ impl Fake {
                 }
             };
             position = next_offset;
-            let message = Delivery { subscription: id, next_offset, stable_end: end, skipped: vec![], unanswered: 0, reason: None };
+            let message = Delivery {
+                subscription: id,
+                next_offset,
+                stable_end: end,
+                skipped: vec![],
+                unanswered: 0,
+                reason: None,
+            };
             let head = encode_frame(Kind::Delivery.code(), flags::PUSH, id, &message, payload.len()).unwrap();
             if out.send([&head[..], &payload[..]].concat().into()).is_err() {
                 return;

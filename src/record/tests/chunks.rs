@@ -18,7 +18,7 @@ fn batch(rng: &mut fastrand::Rng, most: usize) -> BytesMut {
         };
         let value: Vec<u8> = (0..length).map(|_| rng.u8(b'a'..b'e')).collect();
         let headers: Vec<_> = (0..rng.usize(..4)).map(|_| ("name", rng.bool().then_some(&b"value"[..]))).collect();
-        builder.push(rng.i64(..100), rng.bool().then_some(b"key"), rng.bool().then_some(&value), &headers);
+        builder.push(rng.i64(..100).max(-1), rng.bool().then_some(b"key"), rng.bool().then_some(&value), &headers);
     }
     builder.build()
 }

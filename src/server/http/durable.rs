@@ -64,7 +64,8 @@ pub async fn ask(
     if timeout.0 == 0 || timeout > LONGEST {
         return Err(Problem::wrong(format!("timeout={timeout}: allowed are 1ms to {LONGEST}")));
     }
-    let callback = query.get("callback").map(|text| caller.shared.calls.callback(text)).transpose().map_err(Problem::wrong)?;
+    let callback =
+        query.get("callback").map(|text| caller.shared.calls.callback(text)).transpose().map_err(Problem::wrong)?;
     // Who is called back need not wait.
     let wait = wait(query)?.unwrap_or(if callback.is_some() { Millis(0) } else { timeout.min(LONGEST_WAIT) });
     let (head, body) = request.into_parts();

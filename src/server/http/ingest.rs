@@ -182,12 +182,16 @@ async fn produce(
                 None => Ok(()),
             };
             match (asked, &key) {
-                (Ok(()), _) => Ok(json(StatusCode::OK, &Told { receipts_error: None, receipts_note: note, records: &lines, topic })),
+                (Ok(()), _) => Ok(json(
+                    StatusCode::OK,
+                    &Told { receipts_error: None, receipts_note: note, records: &lines, topic },
+                )),
                 // Sent again, the records are known, and receipts are asked for.
                 (Err(error), Some(_)) => Err(problem(error).with("appended", appended())),
                 // Sent again, they would be there twice.
                 (Err(error), None) => {
-                    let said = Told { receipts_error: Some(error.to_string()), receipts_note: None, records: &lines, topic };
+                    let said =
+                        Told { receipts_error: Some(error.to_string()), receipts_note: None, records: &lines, topic };
                     Ok(json(StatusCode::OK, &said))
                 }
             }

@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 
 use super::answer::{Answer, Caller, Content, answer_with, content, granted};
 use super::cursor::Cursor;
-use super::reading::{Missed, Piece, Reading};
 use super::problem::Problem;
 use super::query::{Query, topic_name};
+use super::reading::{Missed, Piece, Reading};
 use super::records::NDJSON;
 use crate::base::{Isolation, Millis, PartitionId, StartAt};
 use crate::expr::Filter;

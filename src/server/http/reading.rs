@@ -135,7 +135,8 @@ impl Reading {
             }
         }
         cursor.topic = Some(id.into());
-        let readers = cursor.positions.iter().map(|(partition, _)| handle.reader(*partition)).collect::<Result<_, _>>()?;
+        let readers =
+            cursor.positions.iter().map(|(partition, _)| handle.reader(*partition)).collect::<Result<_, _>>()?;
         let mut reading = Self { topic, filter, isolation, cursor, id, readers, topics, missed };
         reading.take_in_partitions(caller)?;
         Ok(reading)

@@ -237,7 +237,10 @@ fn checked(session: &Session, ask: wire::Ask, body: Bytes, bytes: Grant) -> Resu
         return Ok(Checked::Live(asker, LiveRequest { topic, itinerary, timeout, content }));
     };
     let steps = std::iter::once(topic).chain(itinerary).collect();
-    let (id, callback) = (durable::id(&durable.id)?, durable.callback.as_deref().map(|text| durable::callback(session, text)).transpose()?);
+    let (id, callback) = (
+        durable::id(&durable.id)?,
+        durable.callback.as_deref().map(|text| durable::callback(session, text)).transpose()?,
+    );
     let requester = session.client.clone();
     Ok(Checked::Durable(DurableRequest { id, steps, timeout, callback, requester, content }))
 }

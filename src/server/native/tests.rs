@@ -50,7 +50,18 @@ fn fetched() -> (Fetched, usize) {
     }
     let batch = bytes.len() / 3;
     let bytes = bytes.freeze();
-    (Fetched { bytes, next_offset: 30, log_start: 0, stable_end: 30, skipped: Vec::new(), needs: None, unanswered: Default::default() }, batch)
+    (
+        Fetched {
+            bytes,
+            next_offset: 30,
+            log_start: 0,
+            stable_end: 30,
+            skipped: Vec::new(),
+            needs: None,
+            unanswered: Default::default(),
+        },
+        batch,
+    )
 }
 
 #[test]

@@ -224,7 +224,9 @@ impl Outgoing {
     /// Why not, and what would have to be configured.
     pub fn judge(&self, url: &Url) -> Result<(), String> {
         let host = url.0.host().unwrap_or_default();
-        self.config.policy.judge(host.trim_start_matches('[').trim_end_matches(']'), url.0.scheme_str() != Some("https"))
+        self.config
+            .policy
+            .judge(host.trim_start_matches('[').trim_end_matches(']'), url.0.scheme_str() != Some("https"))
     }
 
     /// A callback address: a topic, or a URL that may be called.

@@ -60,10 +60,22 @@ fn one_record_is_its_value_with_headers_and_signed() {
     }
     let signature = headers["webhook-signature"].to_str().unwrap();
     assert!(secret.verifies("00000000000000000000000000000007-2-41", 1_700_000_000, b"{}", signature));
-    let forged = [("tidelog-push", "other"), ("webhook-id", "mine"), ("tidelog-key", "x"), ("tidelog-header-a", "b"), ("a", "c")];
+    let forged = [
+        ("tidelog-push", "other"),
+        ("webhook-id", "mine"),
+        ("tidelog-key", "x"),
+        ("tidelog-header-a", "b"),
+        ("a", "c"),
+    ];
     let (headers, body) = single(sender, &item(42, None, &forged));
-    assert_eq!((&headers["tidelog-key"], &headers["tidelog-header-tidelog-key"]), (&"4711".parse().unwrap(), &"x".parse().unwrap()));
-    assert_eq!((&headers["tidelog-header-tidelog-header-a"], &headers["tidelog-header-a"]), (&"b".parse().unwrap(), &"c".parse().unwrap()));
+    assert_eq!(
+        (&headers["tidelog-key"], &headers["tidelog-header-tidelog-key"]),
+        (&"4711".parse().unwrap(), &"x".parse().unwrap())
+    );
+    assert_eq!(
+        (&headers["tidelog-header-tidelog-header-a"], &headers["tidelog-header-a"]),
+        (&"b".parse().unwrap(), &"c".parse().unwrap())
+    );
     assert_eq!((body.len(), headers["tidelog-tombstone"].to_str().unwrap()), (0, "true"));
     assert_eq!(
         (&headers["tidelog-push"], &headers["tidelog-header-webhook-id"]),
@@ -150,7 +162,8 @@ fn a_call_says_no_more_than_the_record_has_and_all_of_it() {
     let push = GroupName::new("hook").unwrap();
     let sender = Sender { push: &push, secret: None, now_ms: NOW };
     // Without key and with a value, whatever its headers say.
-    let mut bare = item(1, Some(b"x"), &[("Tidelog-Key", "k"), ("tidelog-tombstone", "true"), ("tidelog-key-base64", "eA==")]);
+    let mut bare =
+        item(1, Some(b"x"), &[("Tidelog-Key", "k"), ("tidelog-tombstone", "true"), ("tidelog-key-base64", "eA==")]);
     bare.record.key = None;
     let (headers, _) = single(sender, &bare);
     for name in ["tidelog-key", "tidelog-key-base64", "tidelog-tombstone", "ce-partitionkey"] {
@@ -163,13 +176,20 @@ fn a_call_says_no_more_than_the_record_has_and_all_of_it() {
     let values: Vec<_> = headers.get_all("tidelog-header-h").iter().collect();
     assert_eq!(values, ["1", "2"]);
     assert_eq!(headers["tidelog-correlation-id"], "7");
-    assert_eq!(events(&[item(1, Some(b"x"), &twice)])[0]["tidelogheaders"], r#"{"h":["1","2"],"tidelog-correlation-id":"7"}"#);
+    assert_eq!(
+        events(&[item(1, Some(b"x"), &twice)])[0]["tidelogheaders"],
+        r#"{"h":["1","2"],"tidelog-correlation-id":"7"}"#
+    );
     // Keys whole, attributes as CloudEvents writes them.
-    let mut key = item(1, Some(b"x"), &[("ce_specversion", "1.0"), ("ce_id", "i"), ("ce_subject", "Z\u{fc}rich 100% \"ok\"")]);
+    let mut key =
+        item(1, Some(b"x"), &[("ce_specversion", "1.0"), ("ce_id", "i"), ("ce_subject", "Z\u{fc}rich 100% \"ok\"")]);
     key.record.key = Some(Bytes::from_static("m\u{fc}ller".as_bytes()));
     let (headers, _) = single(sender, &key);
     assert_eq!(headers["ce-subject"], "Z%C3%BCrich%20100%25%20%22ok%22");
-    assert_eq!((&headers["ce-partitionkey"], &headers["tidelog-key-base64"]), (&"m%C3%BCller".parse().unwrap(), &"bcO8bGxlcg==".parse().unwrap()));
+    assert_eq!(
+        (&headers["ce-partitionkey"], &headers["tidelog-key-base64"]),
+        (&"m%C3%BCller".parse().unwrap(), &"bcO8bGxlcg==".parse().unwrap())
+    );
     assert!(!headers.contains_key("tidelog-key"));
     assert_eq!(crate::server::webhooks::attribute(b"Z%C3%BCrich%20100%25"), "Z\u{fc}rich 100%");
     assert_eq!(crate::server::webhooks::attribute(b"100%"), "100%");

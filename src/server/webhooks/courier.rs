@@ -95,8 +95,7 @@ pub async fn run<N: News>(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
         let now = Instant::now();
         for news in N::take(&shared.broker) {
             // One whose URL is none any more is given up like one that nobody takes.
-            let address =
-                news.url().parse().map_or_else(|_| String::new(), |url: Url| url.address());
+            let address = news.url().parse().map_or_else(|_| String::new(), |url: Url| url.address());
             lanes.put(&address, news, now);
         }
         while let Some((endpoint, turn)) = lanes.next(now) {

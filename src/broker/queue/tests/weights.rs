@@ -37,7 +37,8 @@ async fn a_batch_of_a_million_records_is_read_in_portions() {
         portions += 1;
     }
     assert!(at == count as u64 && portions >= count.div_ceil(4096), "{portions}");
-    assert_eq!(broker.metrics().reads.get() - reads, 1, "it is opened once");
+    // Once to find out how large it is, and once with room for it.
+    assert!(broker.metrics().reads.get() - reads <= 2, "it is not opened for each portion");
     assert!(broker.rooms.taken() <= 4 << 20, "{}", broker.rooms.taken());
     reading.close();
     assert_eq!(broker.rooms.taken(), 0);

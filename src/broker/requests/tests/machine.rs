@@ -48,7 +48,8 @@ fn an_id_that_asks_something_else_is_taken() {
     assert_eq!(again(RequestEntry { steps: vec![topic("other")], ..asked }), NotOpened::Taken);
     // An earlier version kept nothing to compare with.
     opened(&mut machine, entry(3, 1, 100));
-    let known = machine.open(RequestEntry { content: Some([2; 16]), ..entry(3, 1, 100) }, Client::Server, OPEN_REQUESTS);
+    let known =
+        machine.open(RequestEntry { content: Some([2; 16]), ..entry(3, 1, 100) }, Client::Server, OPEN_REQUESTS);
     assert!(matches!(known.unwrap_err(), NotOpened::Known(_)));
 }
 
