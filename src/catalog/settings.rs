@@ -14,6 +14,9 @@ const UNLIMITED: &str = "unlimited";
 
 /// A hundred years: what is longer is a slip, `unlimited` is meant.
 const LONGEST: Millis = Millis(100 * 365 * 86_400_000);
+/// Characters of a name or value: those that can be have some ten, and an error shows them.
+const CHARS: usize = 80;
+
 const SHORTEST: Millis = Millis(1000);
 const LARGEST: Bytes = Bytes(1 << 60);
 
@@ -285,10 +288,15 @@ impl TopicSettings {
     /// [`SettingError`] names the setting, the value and what is allowed; nothing has changed then.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-            return Err(SettingError::Unknown { name: name.to_owned() });
+            return Err(SettingError::Unknown { name: name.chars().take(CHARS).collect() });
         };
         let value = value.trim();
-        let wrong = |what: String| SettingError::Value { name: setting.name, value: value.to_owned(), what };
+        let shown = || value.chars().take(CHARS).collect();
+        let wrong = |what: String| SettingError::Value { name: setting.name, value: shown(), what };
+        let length = value.chars().count();
+        if length > CHARS {
+            return Err(wrong(format!("a value of {length} characters; the limit is {CHARS}")));
+        }
         match name {
             "retention_time" => self.retention_time = optional(value, SHORTEST..=LONGEST).map_err(wrong)?,
             "retention_bytes" => {
@@ -376,6 +384,19 @@ impl TopicSettings {
             "min_dirty_ratio" => self.min_dirty_ratio.to_string(),
             _ => return Err(SettingError::Unknown { name: name.to_owned() }),
         })
+    }
+
+    /// These values of settings as [`TopicSettings::get`] writes them, which is short whatever was said.
+    ///
+    /// # Errors
+    /// The first [`SettingError`].
+    pub fn canonical(values: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SettingError> {
+        let mut settings = Self::default();
+        let canonical = |(name, value): (&String, &String)| {
+            settings.set(name, value)?;
+            Ok((name.clone(), settings.get(name)?))
+        };
+        values.iter().map(canonical).collect()
     }
 
     /// Whether the settings agree with each other.

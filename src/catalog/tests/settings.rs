@@ -121,3 +121,18 @@ fn configuration_files_name_what_differs_from_the_defaults() {
     assert_eq!(serde_json::from_str::<TopicSettings>(&json).unwrap(), settings);
     assert!(toml::from_str::<TopicSettings>("colour = \"red\"").unwrap_err().to_string().contains("unknown setting"));
 }
+
+#[test]
+fn what_is_kept_and_shown_of_a_value_is_short_whatever_was_said() {
+    let said = |value: &str| [("retention_time".to_owned(), value.to_owned())].into();
+    let long = format!("{}168h{}", " ".repeat(100_000), " ".repeat(100_000));
+    assert_eq!(TopicSettings::canonical(&said(&long)).unwrap(), said("7d"));
+    let error = TopicSettings::canonical(&said(&"9".repeat(100_000))).unwrap_err().to_string();
+    assert!(error.contains("100000 characters; the limit is 80") && error.len() < 300, "{error}");
+    // It is what it was before.
+    for setting in SETTINGS {
+        let value = TopicSettings::default().get(setting.name).unwrap();
+        let one = [(setting.name.to_owned(), value)].into();
+        assert_eq!(TopicSettings::canonical(&one).unwrap(), one);
+    }
+}
