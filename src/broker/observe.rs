@@ -488,12 +488,13 @@ impl Broker {
             };
             SeenGroup { distances, entry, members, dead_letters }
         };
-        let all = self.list_groups();
+        let all = self.group_names();
         let (count, few) = (all.len(), all.len() <= limits::METRIC_GROUPS);
         let in_use: HashSet<GroupName> = self.groups.held().into_iter().chain(self.queues.with_members()).collect();
-        let (first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| in_use.contains(&entry.name));
+        let (first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|name| in_use.contains(name));
         let (mut listed, mut partitions) = (Vec::new(), 0);
-        for entry in first.into_iter().chain(others).take(limits::METRIC_GROUPS_LOOKED_AT) {
+        for name in first.into_iter().chain(others).take(limits::METRIC_GROUPS_LOOKED_AT) {
+            let Some(entry) = lock(&self.catalog).group(&name).cloned() else { continue };
             if listed.len() >= limits::METRIC_GROUPS || partitions >= limits::METRIC_GROUP_PARTITIONS {
                 break;
             }
@@ -512,6 +513,7 @@ impl Broker {
         let most = lock(&self.requests.machine).top_clients(TOP_CLIENTS);
         let tables = [
             ("groups", self.groups.table.top_clients(TOP_CLIENTS)),
+            ("classic_member_bytes", self.classics.top_clients(TOP_CLIENTS)),
             ("requests", most),
             ("receipts", self.receipts.top_clients(TOP_CLIENTS)),
         ];

@@ -15,6 +15,7 @@ mod data_dir;
 mod error;
 mod event;
 mod journal;
+mod places;
 mod progress;
 mod pushes;
 mod receipts;
@@ -30,9 +31,10 @@ mod view;
 pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
+pub use places::{KeptPosition, Progress};
 pub use progress::{
-    Assignor, CHUNK_OFFSETS, Chunk, ConsumerEntry, Failed, GroupEntry, GroupKind, MemberEntry, Owned, Place, Position,
-    QueueSettings,
+    Assignor, CHUNK_OFFSETS, Chunk, ConsumerEntry, Failed, GroupCounts, GroupEntry, GroupKind, MemberEntry, Owned,
+    Place, Position, QueueSettings,
 };
 pub use pushes::PushEntry;
 pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
@@ -40,7 +42,6 @@ pub use repair::{JournalRepair, repair_journal};
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};
 pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TopicSettings};
-pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode, compact_journal};
 pub use transactions::{TransactionClient, TransactionEntry, TransactionPhase};
 

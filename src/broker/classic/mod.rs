@@ -4,6 +4,7 @@
 //! Members live in memory only: after a restart they are unknown, and join again. What lasts are committed positions, which
 //! are those of every other group.
 
+mod accounts;
 mod machine;
 mod member;
 #[cfg(test)]
@@ -11,7 +12,6 @@ mod tests;
 mod types;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -21,9 +21,11 @@ use tokio::sync::{Notify, oneshot};
 use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName, limits};
 
 use super::broker::lock;
+use super::clients::Client;
 use super::queue::GroupMember;
 use super::task;
 use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
+use accounts::{Accounts, NoRoom};
 use machine::Machine;
 use types::{Answer, Ticket};
 pub use types::{ClassicError, ClassicJoin, ClassicJoined, ClassicShare, ClassicVoice};
@@ -33,11 +35,14 @@ const CONSUMER: &str = "consumer";
 
 /// The classic groups that have members.
 #[derive(Default)]
-pub(crate) struct Classics(
-    Mutex<BTreeMap<GroupName, Arc<ClassicGroup>>>,
-    /// Bytes of what all members say and were assigned.
-    AtomicUsize,
-);
+pub(crate) struct Classics(Mutex<BTreeMap<GroupName, Arc<ClassicGroup>>>, Mutex<Accounts>);
+
+impl Classics {
+    /// The clients whose members say and are assigned most bytes.
+    pub(crate) fn top_clients(&self, clients: usize) -> Vec<(Client, usize)> {
+        lock(&self.1).top(clients)
+    }
+}
 
 struct ClassicGroup {
     inside: Mutex<Inside>,
@@ -49,6 +54,8 @@ struct Inside {
     machine: Machine,
     /// `None` once it is over.
     hold: Option<GroupHold>,
+    /// What is counted of the members' bytes, and as of which [`Machine::weighed`].
+    counted: (u64, HashMap<Client, usize>),
     tickets: Ticket,
     waiting: HashMap<Ticket, oneshot::Sender<Answer>>,
 }
@@ -120,7 +127,6 @@ impl ClassicGroup {
     fn with<R>(self: &Arc<Self>, broker: &Broker, act: impl FnOnce(&mut Inside) -> R) -> Option<R> {
         let mut inside = lock(&self.inside);
         let ended = inside.hold.as_ref()?.is_ended();
-        let before = inside.machine.bytes();
         if ended {
             inside.machine.end();
         }
@@ -131,9 +137,11 @@ impl ClassicGroup {
                 let _ = waiting.send(answer);
             }
         }
-        let bytes = &broker.classics.1;
-        bytes.fetch_add(inside.machine.bytes(), Ordering::Relaxed);
-        bytes.fetch_sub(before, Ordering::Relaxed);
+        if inside.machine.weighed() != inside.counted.0 {
+            let now = inside.machine.bytes_of();
+            lock(&broker.classics.1).change(&inside.counted.1, &now);
+            inside.counted = (inside.machine.weighed(), now);
+        }
         let over = inside.machine.is_over().then(|| inside.hold.take()).flatten();
         drop(inside);
         if let Some(hold) = over {
@@ -174,9 +182,11 @@ impl ClassicGroup {
 }
 
 /// Kafka's answer has no words; the log has.
-fn refused(group: &GroupName, join: &ClassicJoin, what: &str, limit: usize) {
-    let (bytes, client) = (join.weight(), &join.client);
-    tracing::warn!(%group, ?client, bytes, limit, "join refused: what {what} may say of itself is limited in bytes");
+fn refused(group: &GroupName, what: &str, bytes: usize, NoRoom { who, held, limit }: NoRoom) {
+    tracing::warn!(
+        %group, client = %Client::current(), bytes, held, limit,
+        "{what} refused: what {who} may say of themselves and be assigned is limited in bytes"
+    );
 }
 
 impl Broker {
@@ -194,7 +204,13 @@ impl Broker {
         if let Some(group) = groups.get(name) {
             return Ok(Arc::clone(group));
         }
-        let inside = Inside { machine: Machine::new(), hold: Some(hold), tickets: 0, waiting: HashMap::new() };
+        let inside = Inside {
+            machine: Machine::new(),
+            hold: Some(hold),
+            counted: Default::default(),
+            tickets: 0,
+            waiting: HashMap::new(),
+        };
         let group = Arc::new(ClassicGroup { inside: Mutex::new(inside), changed: Notify::new() });
         groups.insert(name.clone(), Arc::clone(&group));
         task::spawn("classic group", Arc::clone(&group).run(Arc::downgrade(self)));
@@ -227,13 +243,19 @@ impl Broker {
             return Err(ClassicRefusal::Group(ClassicError::UnknownMember, join.member));
         }
         let weight = join.weight();
-        if self.classics.1.load(Ordering::Relaxed) + weight > limits::CLASSIC_BYTES {
-            refused(name, &join, "the members of all groups", limits::CLASSIC_BYTES);
-            return Err(ClassicRefusal::Group(ClassicError::NoRoom, join.member));
-        }
         if weight > limits::CLASSIC_MEMBER_BYTES {
-            refused(name, &join, "a member", limits::CLASSIC_MEMBER_BYTES);
+            let (who, limit) = (format!("one member ('{}')", join.client), limits::CLASSIC_MEMBER_BYTES);
+            refused(name, "join", weight, NoRoom { who, held: 0, limit });
             return Err(ClassicRefusal::Group(ClassicError::TooLarge, join.member));
+        }
+        // A member that is there says it anew.
+        let said =
+            |group: Arc<ClassicGroup>| lock(&group.inside).machine.said_bytes(&join.member, join.instance.as_deref());
+        let more = weight.saturating_sub(self.classic(name).map_or(0, said));
+        let admitted = lock(&self.classics.1).admit(join.from, more);
+        if let Err(why) = admitted {
+            refused(name, "join", more, why);
+            return Err(ClassicRefusal::Group(ClassicError::NoRoom, join.member));
         }
         loop {
             let group = self.classic_in_use(name).await.map_err(ClassicRefusal::Broker)?;
@@ -266,6 +288,13 @@ impl Broker {
         shares: Vec<(String, Bytes)>,
     ) -> Result<ClassicShare, ClassicError> {
         let group = self.classic(name).ok_or(ClassicError::UnknownMember)?;
+        // What was assigned in the round before is gone by now.
+        let bytes: usize = shares.iter().map(|(_, share)| share.len()).sum();
+        let admitted = lock(&self.classics.1).admit(Client::current(), bytes);
+        if let Err(why) = admitted {
+            refused(name, "assignment", bytes, why);
+            return Err(ClassicError::NoRoom);
+        }
         let now = self.clock.monotonic_ms();
         let waiting = self.wait_in(&group, |machine, ticket| machine.sync(ticket, voice, protocol, shares, now));
         let mut waiting = waiting.ok_or(ClassicError::UnknownMember)?;

@@ -265,10 +265,14 @@ impl Broker {
         starts: &HashMap<(TopicId, PartitionId), Offset>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Arc<QueueGroup>, BrokerError> {
+        let declare = || {
+            let held = lock(&self.catalog).group(&join.group).cloned();
+            declared(&join, held.as_ref(), self.clock.now_ms()).map(|entry| (held, entry))
+        };
         self.admit_group(&join.group)?;
+        self.admit_declaration(&join.group, Some(declare()?.1.weight()), None)?;
         let _declaring = lock(&self.queues.declaring);
-        let held = lock(&self.catalog).group(&join.group).cloned();
-        let entry = declared(&join, held.as_ref(), self.clock.now_ms())?;
+        let (held, entry) = declare()?;
         let filter = entry.filter.as_deref().map(Filter::compile).transpose();
         let filter = filter.map_err(|error| refused(error.to_string()))?.map(Arc::new);
         if let Some(QueueSettings { dead_letter: Some(topic), .. }) = &join.settings {

@@ -1,2 +1,3 @@
+mod declared;
 mod positions;
 mod table;
