@@ -21,6 +21,7 @@ mod filtered;
 mod groups;
 mod hold;
 mod lag;
+mod listing;
 mod metrics;
 mod observe;
 mod opened;
@@ -51,6 +52,7 @@ pub use classic::{
 pub use clients::Client;
 pub use error::BrokerError;
 pub use groups::{Commit, Committer, GroupHold, GroupPosition, GroupProtocol, Terms};
+pub use listing::{GroupLine, GroupTotals, Page, PageOf, TopicTotals};
 pub use metrics::Metrics;
 pub(crate) use opened::{Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};

@@ -18,6 +18,7 @@ mod group_options;
 mod info;
 mod input;
 mod json;
+mod list;
 mod output;
 mod own_server;
 mod position;

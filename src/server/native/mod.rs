@@ -7,6 +7,7 @@ mod durable;
 mod exchange;
 mod framing;
 mod handshake;
+mod lists;
 mod mapping;
 mod members;
 mod outbox;

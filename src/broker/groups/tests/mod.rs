@@ -1,3 +1,4 @@
 mod declared;
+mod listing;
 mod positions;
 mod table;
