@@ -231,6 +231,33 @@ fn topics_are_administered() {
 }
 
 #[test]
+fn lists_are_cut_by_prefix_and_number_and_say_what_fills_the_server() {
+    let server = Server::start();
+    for topic in ["a.x", "a.y", "b"] {
+        run(&server, &["topic", "create", topic, "--partitions", "2"]).ok();
+        run(&server, &["consume", topic, "--group", &format!("g-{topic}")]).ok();
+    }
+    let names = |what: &str, more: &[&str]| -> Vec<String> {
+        let args = [&[what, "list", "--json"], more].concat();
+        let lines = json_lines(&run(&server, &args).ok().stdout);
+        lines.iter().map(|line| line[what].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("topic", &[]), ["a.x", "a.y", "b"]);
+    assert_eq!(names("topic", &["--prefix", "a."]), ["a.x", "a.y"]);
+    assert_eq!(names("topic", &["--limit", "1"]), ["a.x"]);
+    assert_eq!(names("group", &[]), ["g-a.x", "g-a.y", "g-b"]);
+    assert_eq!(names("group", &["--prefix", "g-a.", "--limit", "1"]), ["g-a.x"]);
+    let summary = |what: &str| json_lines(&run(&server, &[what, "list", "--summary", "--json"]).ok().stdout).remove(0);
+    assert_eq!((&summary("topic")["topics"], &summary("topic")["partitions"]), (&3.into(), &6.into()));
+    assert_eq!((&summary("group")["groups"], &summary("group")["max_groups"]), (&3.into(), &100_000.into()));
+    let shown = run(&server, &["group", "list", "--prefix", "g-a."]).ok();
+    let note = shown.stderr();
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("MADE BY"));
+    assert!(note.contains("2 shown; 3 of at most 100,000 groups: 3 queue and 0 stream groups"), "{note}");
+    run(&server, &["group", "list", "--limit", "0"]).fails(2);
+}
+
+#[test]
 fn a_replay_copies_a_range_and_says_where_from() {
     let server = Server::start();
     run(&server, &["topic", "create", "source", "--partitions", "1"]).ok();

@@ -67,6 +67,12 @@ impl GroupName {
     }
 }
 
+impl std::borrow::Borrow<str> for GroupName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<String> for GroupName {
     type Error = GroupNameError;
     fn try_from(name: String) -> Result<Self, GroupNameError> {

@@ -56,6 +56,12 @@ impl fmt::Debug for TopicId {
 #[serde(try_from = "String", into = "String")]
 pub struct TopicName(Arc<str>);
 
+impl std::borrow::Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Why a name is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

@@ -56,6 +56,15 @@ pub const GROUP_POSITIONS: usize = 2_000_000;
 /// nothing: enough for all positions with 32 bytes each.
 pub const GROUP_METADATA_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Bytes of what all groups declare (rules, topics, filters) and of what their members say and own, in queue groups, stream groups
+/// and groups of Kafka's newer protocol. A member takes some 600 bytes, one with a regular expression 17 KB, a partition that
+/// it owns 100: honest are some MiB, and 100,000 members with ten partitions each at most.
+pub const GROUP_DECLARED_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Topics with series of their own in the metrics, three each: some 2 MB of text each time. Where there are more, the largest by
+/// bytes come first.
+pub const METRIC_TOPICS: usize = 10_000;
+
 /// Groups with series of their own in the metrics. Where there are more, those with members come first, then those with lag.
 pub const METRIC_GROUPS: usize = 1_000;
 

@@ -13,6 +13,10 @@ use super::TopicName;
 const CHARS: usize = 1000;
 /// Bytes that a compiled one may take, and again for what it remembers while it matches.
 const BYTES: usize = 256 * 1024;
+/// Smaller bounds that a compiled one is tried with, to know what it takes.
+const SMALLER: [usize; 3] = [4 * 1024, 16 * 1024, 64 * 1024];
+/// What an expression takes with what it remembers while it matches, as a multiple of its compiled form.
+const TIMES: usize = 4;
 
 /// A regular expression that stands for the topics whose whole name it matches: RE2's syntax, by bytes, in time linear in
 /// the name.
@@ -21,6 +25,7 @@ const BYTES: usize = 256 * 1024;
 pub struct TopicRegex {
     text: Arc<str>,
     regex: Regex,
+    weight: usize,
 }
 
 /// Why an expression is none.
@@ -53,16 +58,24 @@ impl TopicRegex {
             return Err(TopicRegexError::Long { length });
         }
         let plain = unquoted(text);
-        let build = |text: &str| {
-            RegexBuilder::new(text).unicode(false).size_limit(BYTES).dfa_size_limit(BYTES).build().map_err(|error| {
+        let build = |text: &str, size: usize| {
+            RegexBuilder::new(text).unicode(false).size_limit(size).dfa_size_limit(BYTES).build().map_err(|error| {
                 // The last line says it; the others show where.
                 let what = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
                 TopicRegexError::Syntax { text: plain.clone(), what }
             })
         };
         // For itself first: what is put around it must not make an expression of something that is none.
-        build(&plain)?;
-        Ok(Self { text: text.into(), regex: build(&format!(r"\A(?:{plain})\z"))? })
+        build(&plain, BYTES)?;
+        let whole = format!(r"\A(?:{plain})\z");
+        let small = SMALLER.into_iter().find_map(|size| Some((build(&whole, size).ok()?, size)));
+        let (regex, size) = small.map_or_else(|| Ok((build(&whole, BYTES)?, BYTES)), Ok)?;
+        Ok(Self { text: text.into(), regex, weight: size * TIMES })
+    }
+
+    /// Bytes that it takes in memory, at most, in round numbers: most expressions take 16 KiB.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// The expression.

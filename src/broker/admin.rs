@@ -179,7 +179,8 @@ impl Broker {
             name: new.name,
             id: TopicId::random(),
             partitions,
-            settings: new.settings.into_iter().collect(),
+            // What is kept is short, whatever was said.
+            settings: TopicSettings::canonical(&new.settings.into_iter().collect())?,
             created_ms: self.clock.now_ms(),
         };
         self.config.topic_defaults.with(&entry.settings)?;
@@ -239,7 +240,7 @@ impl Broker {
             topic.settings.get(&name)?;
             entry.settings.remove(&name);
         }
-        entry.settings.extend(set);
+        entry.settings.extend(TopicSettings::canonical(&set.into_iter().collect())?);
         let settings = self.config.topic_defaults.with(&entry.settings)?;
         if let Some(partitions) = partitions {
             check_partitions(partitions)?;
@@ -411,7 +412,7 @@ impl Broker {
     }
 }
 
-fn summary(topic: &Topic) -> TopicSummary {
+pub(super) fn summary(topic: &Topic) -> TopicSummary {
     let TopicEntry { ref name, id, partitions, .. } = topic.entry;
     TopicSummary { name: name.clone(), id, partitions }
 }

@@ -38,8 +38,7 @@ impl Broker {
 
     /// Of a queue group that nobody has taken into use: from what was kept of it.
     fn distances_kept(&self, entry: &GroupEntry, topics: &[Arc<Topic>]) -> Vec<Distance> {
-        let kept: BTreeMap<_, Progress> =
-            lock(&self.catalog).all_progress(&entry.name).map(|(at, progress)| (*at, progress.clone())).collect();
+        let kept: BTreeMap<_, Progress> = lock(&self.catalog).all_progress(&entry.name).collect();
         let mut distances = Vec::new();
         for topic in topics {
             let wanted = entry.topics.iter().any(|pattern| pattern.matches(&topic.entry.name));

@@ -21,6 +21,7 @@ mod filtered;
 mod groups;
 mod hold;
 mod lag;
+mod listing;
 mod metrics;
 mod observe;
 mod opened;
@@ -57,6 +58,7 @@ pub use filtered::{FilterAt, Filtered};
 pub use groups::{
     AlterGroup, Commit, Committer, GroupHold, GroupPosition, GroupProtocol, NewGroup, RulesChange, Terms,
 };
+pub use listing::{GroupLine, GroupTotals, Page, PageOf, TopicTotals};
 pub use metrics::Metrics;
 pub(crate) use opened::{Next, Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};

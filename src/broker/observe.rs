@@ -90,6 +90,7 @@ struct OfTopics {
     records: Family<TopicLabel, Gauge>,
     bytes: Family<TopicLabel, Gauge>,
     held: Family<TopicLabel, Gauge>,
+    unlisted: Gauge,
     segments: Gauge,
     keys: Gauge,
 }
@@ -221,7 +222,12 @@ impl OfDamage {
         self.places.clear();
         self.offsets.clear();
         let damage = damage_of(topics);
+        let mut listed = HashSet::new();
         for damage in &damage {
+            if listed.len() == limits::METRIC_TOPICS && !listed.contains(&damage.topic) {
+                continue;
+            }
+            listed.insert(&damage.topic);
             let label = TopicLabel { topic: damage.topic.to_string() };
             self.places.get_or_create(&label).inc();
             self.offsets.get_or_create(&label).inc_by(gauge(damage.known.offsets()));
@@ -304,6 +310,11 @@ impl OfTopics {
             "Offsets that open transactions keep from readers of what is committed",
             self.held.clone(),
         );
+        registry.register(
+            "topics_unlisted",
+            "Topics without series of their own, because there are too many",
+            self.unlisted.clone(),
+        );
         registry.register("segments", "Segment files of all topics", self.segments.clone());
         registry.register("idempotency_keys", "Idempotency keys remembered in all partitions", self.keys.clone());
     }
@@ -313,7 +324,9 @@ impl OfTopics {
         self.records.clear();
         self.bytes.clear();
         self.held.clear();
-        for topic in seen {
+        let listed = largest(seen, limits::METRIC_TOPICS);
+        self.unlisted.set((seen.len() - listed.len()) as i64);
+        for topic in listed {
             let label = TopicLabel { topic: topic.name.to_string() };
             self.records.get_or_create(&label).set(gauge(topic.records));
             self.bytes.get_or_create(&label).set(gauge(topic.bytes));
@@ -322,6 +335,16 @@ impl OfTopics {
         self.segments.set(seen.iter().map(|topic| topic.segments).sum());
         self.keys.set(seen.iter().map(|topic| topic.keys as i64).sum());
     }
+}
+
+/// So many of the topics, the largest by bytes if there are more.
+fn largest(seen: &[SeenTopic], most: usize) -> Vec<&SeenTopic> {
+    let mut listed: Vec<&SeenTopic> = seen.iter().collect();
+    if listed.len() > most {
+        listed.sort_by(|one, other| (other.bytes, &one.name).cmp(&(one.bytes, &other.name)));
+        listed.truncate(most);
+    }
+    listed
 }
 
 /// What was seen of a topic.
@@ -465,12 +488,13 @@ impl Broker {
             };
             SeenGroup { distances, entry, members, dead_letters }
         };
-        let all = self.list_groups();
+        let all = self.group_names();
         let (count, few) = (all.len(), all.len() <= limits::METRIC_GROUPS);
         let in_use: HashSet<GroupName> = self.groups.held().into_iter().chain(self.queues.with_members()).collect();
-        let (first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|entry| in_use.contains(&entry.name));
+        let (first, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|name| in_use.contains(name));
         let (mut listed, mut partitions) = (Vec::new(), 0);
-        for entry in first.into_iter().chain(others).take(limits::METRIC_GROUPS_LOOKED_AT) {
+        for name in first.into_iter().chain(others).take(limits::METRIC_GROUPS_LOOKED_AT) {
+            let Some(entry) = lock(&self.catalog).group(&name).cloned() else { continue };
             if listed.len() >= limits::METRIC_GROUPS || partitions >= limits::METRIC_GROUP_PARTITIONS {
                 break;
             }
@@ -489,6 +513,7 @@ impl Broker {
         let most = lock(&self.requests.machine).top_clients(TOP_CLIENTS);
         let tables = [
             ("groups", self.groups.table.top_clients(TOP_CLIENTS)),
+            ("classic_member_bytes", self.classics.top_clients(TOP_CLIENTS)),
             ("requests", most),
             ("receipts", self.receipts.top_clients(TOP_CLIENTS)),
         ];
@@ -526,4 +551,32 @@ fn broken(topics: &[Arc<Topic>]) -> i64 {
     let partitions = topics.iter().flat_map(|topic| &topic.partitions);
     let is_broken = |log: &LogHandle| log.with(|log| log.poisoned().is_some());
     partitions.filter(|partition| partition.log().map_or(true, is_broken)).count() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_topics_the_largest_have_series_of_their_own() {
+        let of = |name: &str, bytes| SeenTopic {
+            name: TopicName::new(name).unwrap(),
+            records: 0,
+            bytes,
+            held: 0,
+            segments: 1,
+            keys: 0,
+        };
+        let seen = [of("a", 1), of("b", 3), of("c", 2), of("d", 3)];
+        let names = |most| largest(&seen, most).iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>();
+        assert_eq!(names(4), ["a", "b", "c", "d"]);
+        assert_eq!(names(3), ["b", "d", "c"]);
+        let topics = OfTopics::default();
+        topics.set(&seen);
+        assert_eq!((topics.unlisted.get(), topics.segments.get()), (0, 4));
+        // One that is gone has no series any more.
+        topics.set(&seen[..1]);
+        let label = |topic: &str| TopicLabel { topic: topic.to_owned() };
+        assert!(topics.bytes.get(&label("a")).is_some() && topics.bytes.get(&label("b")).is_none());
+    }
 }

@@ -331,7 +331,7 @@ async fn topics_and_the_journal_are_compacted_by_themselves_and_are_the_same_aft
             crate::disk::Disk::remove_dir_all(&RealDisk, &dir.path().join("view")).unwrap();
         }
         let broker = start();
-        let progress = super::broker::lock(&broker.catalog).progress(&group, (id, 0)).cloned().unwrap();
+        let progress = super::broker::lock(&broker.catalog).progress(&group, (id, 0)).unwrap();
         assert_eq!(progress.position.unwrap().offset, 799);
         let mut offset = 0;
         let mut newest = std::collections::HashMap::new();

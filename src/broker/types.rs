@@ -42,6 +42,8 @@ pub struct BrokerConfig {
     pub max_group_positions: usize,
     /// Bytes of the metadata of all positions.
     pub max_group_metadata: crate::base::Bytes,
+    /// Bytes of what all groups and their members declare.
+    pub max_group_declarations: crate::base::Bytes,
     /// How often compaction looks for what may be compacted.
     pub compaction_check: Millis,
     /// Bytes of sealed segments that are read again in a second, to find damage; 0 for none.
@@ -82,6 +84,7 @@ impl Default for BrokerConfig {
             max_groups: limits::GROUPS,
             max_group_positions: limits::GROUP_POSITIONS,
             max_group_metadata: crate::base::Bytes(limits::GROUP_METADATA_BYTES),
+            max_group_declarations: crate::base::Bytes(limits::GROUP_DECLARED_BYTES),
             compaction_check: Millis(15_000),
             scrub_rate: crate::base::Bytes(8 * 1024 * 1024),
             scrub_interval: Millis(7 * 24 * 3_600_000),

@@ -17,6 +17,14 @@ use super::{CatalogError, DataDir};
 /// Bytes read at a time when replaying.
 const REPLAY_BYTES: usize = 1024 * 1024;
 
+/// What a replay meets.
+pub(super) enum Replayed<'a> {
+    /// Key and value of a record.
+    Change(&'a [u8], Option<&'a [u8]>),
+    /// The records of this batch were before.
+    Batch(&'a BatchHeader),
+}
+
 pub(super) struct Journal {
     log: PartitionLog,
 }
@@ -115,13 +123,11 @@ impl Journal {
         self.log.close(now_ms)
     }
 
-    /// Hands key and value of every record from `from` to the end to `take`; after those of one batch, its header to
-    /// `done`.
+    /// Hands every record from `from` to the end to `take`, and each batch after its records.
     pub(super) fn replay(
         &self,
         from: Offset,
-        mut take: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), EventError>,
-        mut done: impl FnMut(&BatchHeader),
+        mut take: impl FnMut(Replayed<'_>) -> Result<(), EventError>,
     ) -> Result<(), CatalogError> {
         let malformed = |offset, what: String| CatalogError::Event { offset, source: EventError::malformed(what) };
         let mut at = from;
@@ -139,10 +145,10 @@ impl Journal {
                     if record.offset < from {
                         continue;
                     }
-                    take(record.key.as_deref().unwrap_or_default(), record.value.as_deref())
+                    take(Replayed::Change(record.key.as_deref().unwrap_or_default(), record.value.as_deref()))
                         .map_err(|source| CatalogError::Event { offset: record.offset, source })?;
                 }
-                done(&header);
+                take(Replayed::Batch(&header)).map_err(|source| CatalogError::Event { offset: base, source })?;
             }
             at = chunk.next_offset;
         }

@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod hints;
 mod journal;
+mod places;
 mod progress;
 mod pushes;
 mod receipts;
@@ -32,9 +33,10 @@ pub use data_dir::DataDir;
 pub use error::CatalogError;
 pub use event::{Event, EventError, Tombstone, TopicEntry};
 pub use hints::{HINT_PREFIX, HINTS, Hint, HintKind};
+pub use places::{KeptPosition, Progress};
 pub use progress::{
-    Assignor, CHUNK_OFFSETS, Chunk, ClassicEntry, ClassicMemberEntry, ConsumerEntry, Failed, GroupEntry, GroupKind,
-    MemberEntry, Owned, Place, Position, QueueSettings,
+    Assignor, CHUNK_OFFSETS, Chunk, ClassicEntry, ClassicMemberEntry, ConsumerEntry, Failed, GroupCounts, GroupEntry,
+    GroupKind, MemberEntry, Owned, Place, Position, QueueSettings,
 };
 pub use pushes::PushEntry;
 pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
@@ -44,7 +46,6 @@ pub use routing::{RouteCounts, RouteEntry, RoutePlace, RouteProgress};
 pub use settings::{
     Cleanup, Durability, Expired, Ratio, SETTINGS, Setting, SettingError, TimestampType, TopicSettings,
 };
-pub use state::Progress;
 pub use store::{Catalog, CatalogStartup, ViewMode, compact_journal};
 pub use transactions::{TransactionClient, TransactionEntry, TransactionPhase};
 

@@ -25,6 +25,86 @@ pub struct GroupEntry {
     pub created_ms: TimestampMs,
 }
 
+/// Bytes of a pattern in memory beside its text.
+const PATTERN_BYTES: usize = 48;
+/// What a filter takes once it is compiled, as a multiple of its text.
+const FILTER_TIMES: usize = 32;
+/// Bytes of a queue group's rules, and of a member beside what it says, in the catalog and in use.
+const RULES_BYTES: usize = 128;
+const MEMBER_BYTES: usize = 512;
+/// Bytes of a partition that a member owns, in the same places.
+const OWNED_BYTES: usize = 96;
+
+fn weight_of(topics: &[TopicPattern]) -> usize {
+    topics.iter().map(|pattern| pattern.as_str().len() + PATTERN_BYTES).sum()
+}
+
+impl GroupEntry {
+    /// Bytes of what the group declares (rules, topics, a filter), as far as that takes memory while it is in use, in round
+    /// numbers. 0 for a group that declares nothing.
+    pub fn weight(&self) -> usize {
+        let rules = match &self.kind {
+            GroupKind::Stream => 0,
+            GroupKind::Queue(rules) => RULES_BYTES + rules.dead_letter.as_ref().map_or(0, |topic| topic.as_str().len()),
+        };
+        rules + weight_of(&self.topics) + self.filter.as_ref().map_or(0, |filter| filter.len() * FILTER_TIMES)
+    }
+}
+
+impl MemberEntry {
+    /// Bytes of what the member says of itself and owns, in the catalog and in use, in round numbers.
+    pub fn weight(&self) -> usize {
+        self.said() + OWNED_BYTES * self.owns.len()
+    }
+
+    /// The same without what it owns.
+    pub fn said(&self) -> usize {
+        Self::said_weight(&self.client, self.instance.as_deref(), &self.topics, self.consumer.as_ref())
+    }
+
+    /// [`MemberEntry::said`] of one that says this.
+    pub fn said_weight(
+        client: &str,
+        instance: Option<&str>,
+        topics: &[TopicPattern],
+        consumer: Option<&ConsumerEntry>,
+    ) -> usize {
+        let consumer = consumer.map_or(0, |consumer| {
+            let rack = consumer.rack.as_ref().map_or(0, String::len);
+            2 * (consumer.host.len() + rack) + consumer.regex.as_ref().map_or(0, TopicRegex::weight)
+        });
+        MEMBER_BYTES + 2 * (client.len() + instance.map_or(0, str::len)) + weight_of(topics) + consumer
+    }
+}
+
+/// What groups hold that has limits of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupCounts {
+    /// Positions.
+    pub positions: usize,
+    /// Bytes of their metadata.
+    pub metadata: usize,
+    /// Bytes of what the groups and their members declare: [`GroupEntry::weight`], [`MemberEntry::weight`].
+    pub declared: usize,
+}
+
+impl std::ops::AddAssign for GroupCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.positions += more.positions;
+        self.metadata += more.metadata;
+        self.declared += more.declared;
+    }
+}
+
+impl std::ops::SubAssign for GroupCounts {
+    /// Never below zero.
+    fn sub_assign(&mut self, less: Self) {
+        self.positions = self.positions.saturating_sub(less.positions);
+        self.metadata = self.metadata.saturating_sub(less.metadata);
+        self.declared = self.declared.saturating_sub(less.declared);
+    }
+}
+
 /// How the members of a group share the work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupKind {

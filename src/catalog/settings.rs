@@ -16,6 +16,9 @@ const UNLIMITED: &str = "unlimited";
 
 /// A hundred years: what is longer is a slip, `unlimited` is meant.
 const LONGEST: Millis = Millis(100 * 365 * 86_400_000);
+/// Characters of a name or value: those that can be have some ten, and an error shows them.
+const CHARS: usize = 80;
+
 const SHORTEST: Millis = Millis(1);
 const LARGEST: Bytes = Bytes(1 << 60);
 
@@ -326,9 +329,14 @@ impl TopicSettings {
             return Ok(());
         }
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-            return Err(SettingError::Unknown { name: name.to_owned() });
+            return Err(SettingError::Unknown { name: name.chars().take(CHARS).collect() });
         };
-        let wrong = |what: String| SettingError::Value { name: setting.name, value: value.to_owned(), what };
+        let shown = || value.chars().take(CHARS).collect();
+        let wrong = |what: String| SettingError::Value { name: setting.name, value: shown(), what };
+        let length = value.chars().count();
+        if length > CHARS {
+            return Err(wrong(format!("a value of {length} characters; the limit is {CHARS}")));
+        }
         match name {
             "retention_time" => self.retention_time = optional(value, SHORTEST..=LONGEST).map_err(wrong)?,
             "retention_bytes" => {
@@ -445,6 +453,19 @@ impl TopicSettings {
                 set.or(hint.default).unwrap_or_default().to_owned()
             }
         })
+    }
+
+    /// These values of settings as [`TopicSettings::get`] writes them, which is short whatever was said.
+    ///
+    /// # Errors
+    /// The first [`SettingError`].
+    pub fn canonical(values: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SettingError> {
+        let mut settings = Self::default();
+        let canonical = |(name, value): (&String, &String)| {
+            settings.set(name, value)?;
+            Ok((name.clone(), settings.get(name)?))
+        };
+        values.iter().map(canonical).collect()
     }
 
     /// Whether the settings agree with each other.

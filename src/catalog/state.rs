@@ -1,12 +1,14 @@
 //! What exists, in memory. Pure: events in, no time, no files.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use crate::base::{GroupName, PartitionId, RequestId, TopicId, TopicName, limits};
 
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
-use super::progress::{Chunk, ClassicEntry, GroupEntry, MemberEntry, Place, Position};
+use super::places::{Kept, Places};
+use super::progress::{Chunk, ClassicEntry, GroupCounts, GroupEntry, MemberEntry, Place, Position};
 use super::pushes::PushEntry;
 use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
@@ -22,10 +24,10 @@ pub(super) struct State {
     tombstones: BTreeMap<TopicId, Tombstone>,
     /// Producer ids below this may be in use.
     producer_ids: i64,
-    groups: BTreeMap<GroupName, GroupState>,
-    /// Positions in `groups`, and bytes of their metadata.
-    positions: usize,
-    metadata_bytes: usize,
+    /// Boxed, since a tree has room for twice as many values as it holds.
+    groups: BTreeMap<GroupName, Box<GroupState>>,
+    /// Of all `groups`.
+    counts: GroupCounts,
     routing: Routing,
     requests: BTreeMap<RequestId, RequestEntry>,
     transactions: BTreeMap<String, TransactionEntry>,
@@ -38,29 +40,27 @@ pub(super) struct State {
 struct GroupState {
     /// `None` while only its progress was read, which the view holds before the group itself.
     entry: Option<GroupEntry>,
-    progress: BTreeMap<(TopicId, PartitionId), Progress>,
-    members: BTreeMap<String, MemberEntry>,
-    classic: Option<ClassicEntry>,
-}
-
-/// How far a group has come in a partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Its position: for a queue group, the floor.
-    pub position: Option<Position>,
-    /// What a queue group has done above it, by chunk number.
-    pub chunks: BTreeMap<u64, Chunk>,
+    progress: Places,
+    /// `None` if it has none.
+    members: Option<Box<BTreeMap<String, MemberEntry>>>,
+    classic: Option<Box<ClassicEntry>>,
 }
 
 impl GroupState {
-    /// How many positions it has, and bytes of their metadata.
-    fn weight(&self) -> (usize, usize) {
-        let positions = self.progress.values().filter_map(|progress| progress.position.as_ref());
-        positions.fold((0, 0), |(count, bytes), position| (count + 1, bytes + position.metadata.len()))
+    fn counts(&self) -> GroupCounts {
+        let members = self.members.iter().flat_map(|members| members.values());
+        let declared =
+            members.map(MemberEntry::weight).sum::<usize>() + self.entry.as_ref().map_or(0, GroupEntry::weight);
+        let positions = self.progress.iter().filter_map(|(_, kept)| kept.position());
+        positions.fold(GroupCounts { declared, ..GroupCounts::default() }, |sum, position| GroupCounts {
+            positions: sum.positions + 1,
+            metadata: sum.metadata + position.metadata.len(),
+            ..sum
+        })
     }
 
     fn is_nothing(&self) -> bool {
-        self.entry.is_none() && self.progress.is_empty() && self.members.is_empty() && self.classic.is_none()
+        self.entry.is_none() && self.progress.is_empty() && self.members.is_none() && self.classic.is_none()
     }
 }
 
@@ -89,12 +89,38 @@ impl State {
         self.groups.values().filter_map(|group| group.entry.as_ref())
     }
 
+    pub(super) fn groups_from(&self, start: Bound<&str>) -> impl Iterator<Item = &GroupEntry> {
+        let groups = self.groups.range::<str, _>((start, Bound::Unbounded));
+        groups.filter_map(|(_, group)| group.entry.as_ref())
+    }
+
     pub(super) fn group_count(&self) -> usize {
         self.groups.len()
     }
 
-    pub(super) fn position_counts(&self) -> (usize, usize) {
-        (self.positions, self.metadata_bytes)
+    pub(super) fn counts(&self) -> GroupCounts {
+        self.counts
+    }
+
+    /// How many keys the journal holds of it, without those of routes and chunks, which are few.
+    pub(super) fn entries(&self) -> usize {
+        let members = self.groups.values().filter_map(|group| group.members.as_ref());
+        let lists = [
+            self.topics.len(),
+            self.tombstones.len(),
+            self.groups.len(),
+            self.counts.positions,
+            members.map(|members| members.len()).sum(),
+            self.requests.len(),
+            self.transactions.len(),
+            self.pushes.len(),
+            self.receipts.len(),
+        ];
+        lists.into_iter().sum()
+    }
+
+    pub(super) fn counts_of(&self, group: &GroupName) -> GroupCounts {
+        self.groups.get(group).map(|group| group.counts()).unwrap_or_default()
     }
 
     pub(super) fn requests(&self) -> impl Iterator<Item = &RequestEntry> {
@@ -124,20 +150,24 @@ impl State {
     pub(super) fn progress(
         &self,
         group: &GroupName,
-    ) -> impl Iterator<Item = (&(TopicId, PartitionId), &Progress)> + use<'_> {
-        self.groups.get(group).into_iter().flat_map(|group| &group.progress)
+    ) -> impl Iterator<Item = ((TopicId, PartitionId), &Kept)> + use<'_> {
+        self.groups.get(group).into_iter().flat_map(|group| group.progress.iter())
     }
 
-    pub(super) fn progress_at(&self, group: &GroupName, at: (TopicId, PartitionId)) -> Option<&Progress> {
-        self.groups.get(group)?.progress.get(&at)
+    pub(super) fn progress_at(&self, group: &GroupName, at: (TopicId, PartitionId)) -> Option<&Kept> {
+        self.groups.get(group)?.progress.get(at)
     }
 
     pub(super) fn members(&self, group: &GroupName) -> impl Iterator<Item = (&String, &MemberEntry)> + use<'_> {
-        self.groups.get(group).into_iter().flat_map(|group| &group.members)
+        self.groups.get(group).and_then(|group| group.members.as_deref()).into_iter().flatten()
+    }
+
+    pub(super) fn member(&self, group: &GroupName, id: &str) -> Option<&MemberEntry> {
+        self.groups.get(group)?.members.as_ref()?.get(id)
     }
 
     pub(super) fn classic(&self, group: &GroupName) -> Option<&ClassicEntry> {
-        self.groups.get(group)?.classic.as_ref()
+        self.groups.get(group)?.classic.as_deref()
     }
 
     pub(super) fn routing(&self) -> &Routing {
@@ -176,17 +206,17 @@ impl State {
     /// then still known to be somebody's.
     pub(super) fn changes_of(&self, event: &Event) -> Result<Vec<KeyChange>, EventError> {
         let mut changes = Vec::new();
-        let mut remove = |group: &GroupName, (topic, partition): (TopicId, PartitionId), progress: &Progress| {
+        let mut remove = |group: &GroupName, (topic, partition): (TopicId, PartitionId), kept: &Kept| {
             let place = Place { group: group.clone(), topic, partition };
-            if progress.position.is_some() {
+            if kept.position().is_some() {
                 changes.push((Key::Position(place.clone()).to_string(), None));
             }
-            changes.extend(progress.chunks.keys().map(|at| (Key::Chunk(place.clone(), *at).to_string(), None)));
+            changes.extend(kept.chunks().map(|(at, _)| (Key::Chunk(place.clone(), *at).to_string(), None)));
         };
         match event {
             Event::GroupDeleted { name } => {
-                for (at, progress) in self.progress(name) {
-                    remove(name, *at, progress);
+                for (at, kept) in self.progress(name) {
+                    remove(name, at, kept);
                 }
                 let member = |(member, _): (&String, _)| (Key::Member(name.clone(), member.clone()).to_string(), None);
                 changes.extend(self.members(name).map(member));
@@ -194,8 +224,8 @@ impl State {
             }
             Event::TopicPurged { id } => {
                 for (name, group) in &self.groups {
-                    for (at, progress) in group.progress.range((*id, 0)..=(*id, PartitionId::MAX)) {
-                        remove(name, *at, progress);
+                    for (at, kept) in group.progress.iter().filter(|((topic, _), _)| topic == id) {
+                        remove(name, at, kept);
                     }
                 }
                 changes.extend(self.routing.keys_in(*id));
@@ -207,43 +237,58 @@ impl State {
         Ok(changes)
     }
 
-    fn progress_mut(&mut self, place: &Place) -> &mut Progress {
-        let group = self.groups.entry(place.group.clone()).or_default();
-        group.progress.entry((place.topic, place.partition)).or_default()
-    }
-
     fn set_position(&mut self, place: &Place, position: Option<Position>) {
-        let weight = |position: &Position| position.metadata.len();
-        let now = (usize::from(position.is_some()), position.as_ref().map_or(0, weight));
-        let before = std::mem::replace(&mut self.progress_mut(place).position, position);
-        self.positions = self.positions + now.0 - usize::from(before.is_some());
-        self.metadata_bytes = self.metadata_bytes + now.1 - before.as_ref().map_or(0, weight);
-        self.tidy(place);
+        let at = (place.topic, place.partition);
+        let of = |metadata: usize| GroupCounts { positions: 1, metadata, declared: 0 };
+        let before = self.progress_at(&place.group, at).and_then(Kept::position);
+        self.counts -= before.map(|position| of(position.metadata.len())).unwrap_or_default();
+        self.counts += position.as_ref().map(|position| of(position.metadata.len())).unwrap_or_default();
+        self.change_group(&place.group, |group| group.progress.set_position(at, position));
     }
 
     fn set_chunk(&mut self, place: &Place, number: u64, chunk: Option<Chunk>) {
-        let chunks = &mut self.progress_mut(place).chunks;
-        match chunk {
-            Some(chunk) => drop(chunks.insert(number, chunk)),
-            None => drop(chunks.remove(&number)),
-        }
-        self.tidy(place);
+        let at = (place.topic, place.partition);
+        self.change_group(&place.group, |group| group.progress.set_chunk(at, number, chunk));
     }
 
-    fn set_member(&mut self, name: GroupName, member: String, entry: Option<MemberEntry>) {
-        let group = self.groups.entry(name.clone()).or_default();
-        match entry {
-            Some(entry) => drop(group.members.insert(member, entry)),
-            None => drop(group.members.remove(&member)),
-        }
+    fn declare(&mut self, entry: GroupEntry) {
+        let before = self.group(&entry.name).map_or(0, GroupEntry::weight);
+        self.counts.declared = self.counts.declared - before + entry.weight();
+        let group = self.groups.entry(entry.name.clone()).or_default();
+        group.entry = Some(entry);
+    }
+
+    fn set_member(&mut self, name: &GroupName, member: String, entry: Option<MemberEntry>) {
+        let members = self.groups.get(name).and_then(|group| group.members.as_deref());
+        let before = members.and_then(|members| members.get(&member)).map_or(0, MemberEntry::weight);
+        self.counts.declared = self.counts.declared - before + entry.as_ref().map_or(0, MemberEntry::weight);
+        self.change_group(name, |group| {
+            let members = group.members.get_or_insert_default();
+            match entry {
+                Some(entry) => drop(members.insert(member, entry)),
+                None => drop(members.remove(&member)),
+            }
+            if members.is_empty() {
+                group.members = None;
+            }
+        });
+    }
+
+    /// Changes a group, which is forgotten if nothing is left of it.
+    fn change_group(&mut self, name: &GroupName, change: impl FnOnce(&mut GroupState)) {
+        let group = match self.groups.get_mut(name) {
+            Some(group) => group,
+            None => self.groups.entry(name.clone()).or_default(),
+        };
+        change(group);
         if group.is_nothing() {
-            self.groups.remove(&name);
+            self.groups.remove(name);
         }
     }
 
     fn set_classic(&mut self, name: GroupName, entry: Option<ClassicEntry>) {
         let group = self.groups.entry(name.clone()).or_default();
-        group.classic = entry;
+        group.classic = entry.map(Box::new);
         if group.is_nothing() {
             self.groups.remove(&name);
         }
@@ -251,21 +296,7 @@ impl State {
 
     fn remove_group(&mut self, name: &GroupName) {
         if let Some(group) = self.groups.remove(name) {
-            let (positions, metadata) = group.weight();
-            self.positions -= positions;
-            self.metadata_bytes -= metadata;
-        }
-    }
-
-    /// Forgets a place where nothing is left.
-    fn tidy(&mut self, place: &Place) {
-        let Some(group) = self.groups.get_mut(&place.group) else { return };
-        let at = (place.topic, place.partition);
-        if group.progress.get(&at) == Some(&Progress::default()) {
-            group.progress.remove(&at);
-        }
-        if group.is_nothing() {
-            self.groups.remove(&place.group);
+            self.counts -= group.counts();
         }
     }
 
@@ -338,22 +369,20 @@ impl State {
                 self.tombstones.remove(&id);
                 self.routing.purge(id);
                 self.groups.retain(|_, group| {
-                    group.progress.retain(|(topic, _), _| *topic != id);
+                    group.progress.forget_topic(id);
                     !group.is_nothing()
                 });
-                let weights = self.groups.values().map(GroupState::weight);
-                (self.positions, self.metadata_bytes) =
-                    weights.fold((0, 0), |(count, bytes), (more, metadata)| (count + more, bytes + metadata));
+                self.counts = GroupCounts::default();
+                for group in self.groups.values() {
+                    self.counts += group.counts();
+                }
             }
             Event::ProducerIdsReserved { up_to } => self.producer_ids = up_to,
-            Event::GroupDeclared(entry) => {
-                let name = entry.name.clone();
-                self.groups.entry(name).or_default().entry = Some(entry);
-            }
+            Event::GroupDeclared(entry) => self.declare(entry),
             Event::GroupDeleted { name } => self.remove_group(&name),
             Event::PositionSet { place, position } => self.set_position(&place, position),
             Event::ChunkSet { place, number, chunk } => self.set_chunk(&place, number, chunk),
-            Event::MemberSet { group, member, entry } => self.set_member(group, member, entry),
+            Event::MemberSet { group, member, entry } => self.set_member(&group, member, entry),
             Event::ClassicSet { group, entry } => self.set_classic(group, entry),
             Event::RouteSet(entry) => self.routing.set(entry),
             Event::RouteDeleted { name } => self.routing.remove(&name),
@@ -388,7 +417,7 @@ impl State {
                 Key::Group(name) => self.remove_group(&name),
                 Key::Position(place) => self.set_position(&place, None),
                 Key::Chunk(place, number) => self.set_chunk(&place, number, None),
-                Key::Member(group, member) => self.set_member(group, member, None),
+                Key::Member(group, member) => self.set_member(&group, member, None),
                 Key::Classic(group) => self.set_classic(group, None),
                 Key::Route(name) => self.routing.remove(&name),
                 Key::RoutePosition(place) => self.routing.moved(&place, None),
@@ -408,57 +437,69 @@ impl State {
         Ok(())
     }
 
-    /// Everything that exists, as changes from nothing.
-    pub(super) fn changes(&self) -> Result<Vec<KeyChange>, EventError> {
-        let mut changes = Vec::new();
+    /// Everything that exists, as changes from nothing, one event's after the other's. Nobody needs all of them at once.
+    pub(super) fn each_change<E: From<EventError>>(
+        &self,
+        mut take: impl FnMut(Vec<KeyChange>) -> Result<(), E>,
+    ) -> Result<(), E> {
         for entry in self.topics.values() {
-            changes.extend(Event::TopicAltered(entry.clone()).changes()?);
+            take(Event::TopicAltered(entry.clone()).changes()?)?;
         }
         for Tombstone { name, id, partitions } in self.tombstones.values() {
             let deleted = Event::TopicDeleted { name: name.clone(), id: *id, partitions: *partitions };
             // Of the two, only what is there now: the name may be in use again.
-            changes.extend(deleted.changes()?.into_iter().filter(|(_, value)| value.is_some()));
+            take(deleted.changes()?.into_iter().filter(|(_, value)| value.is_some()).collect())?;
         }
         if self.producer_ids != 0 {
-            changes.extend(Event::ProducerIdsReserved { up_to: self.producer_ids }.changes()?);
+            take(Event::ProducerIdsReserved { up_to: self.producer_ids }.changes()?)?;
         }
-        changes.extend(self.routing.changes()?);
+        take(self.routing.changes()?)?;
         for (name, group) in &self.groups {
             if let Some(entry) = &group.entry {
-                changes.extend(Event::GroupDeclared(entry.clone()).changes()?);
+                take(Event::GroupDeclared(entry.clone()).changes()?)?;
             }
-            for (member, entry) in &group.members {
+            for (member, entry) in group.members.iter().flat_map(|members| &**members) {
                 let (group, member, entry) = (name.clone(), member.clone(), Some(entry.clone()));
-                changes.extend(Event::MemberSet { group, member, entry }.changes()?);
+                take(Event::MemberSet { group, member, entry }.changes()?)?;
             }
-            if let Some(entry) = group.classic.clone() {
-                changes.extend(Event::ClassicSet { group: name.clone(), entry: Some(entry) }.changes()?);
+            if let Some(entry) = group.classic.as_deref().cloned() {
+                take(Event::ClassicSet { group: name.clone(), entry: Some(entry) }.changes()?)?;
             }
-            for ((topic, partition), progress) in &group.progress {
-                let place = Place { group: name.clone(), topic: *topic, partition: *partition };
-                if let Some(position) = &progress.position {
-                    let event = Event::PositionSet { place: place.clone(), position: Some(position.clone()) };
-                    changes.extend(event.changes()?);
+            for ((topic, partition), kept) in group.progress.iter() {
+                let place = Place { group: name.clone(), topic, partition };
+                if let Some(position) = kept.position() {
+                    let event = Event::PositionSet { place: place.clone(), position: Some(position.into()) };
+                    take(event.changes()?)?;
                 }
-                for (number, chunk) in &progress.chunks {
+                for (number, chunk) in kept.chunks() {
                     let (place, chunk) = (place.clone(), Some(chunk.clone()));
-                    changes.extend(Event::ChunkSet { place, number: *number, chunk }.changes()?);
+                    take(Event::ChunkSet { place, number: *number, chunk }.changes()?)?;
                 }
             }
         }
         for entry in self.requests.values() {
-            changes.extend(Event::RequestSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?);
+            take(Event::RequestSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?)?;
         }
         for entry in self.transactions.values() {
-            changes.extend(Event::TransactionSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?);
+            take(Event::TransactionSet { id: entry.id.clone(), entry: Some(entry.clone()) }.changes()?)?;
         }
         for entry in self.pushes.values() {
-            changes.extend(Event::PushSet(entry.clone()).changes()?);
+            take(Event::PushSet(entry.clone()).changes()?)?;
         }
         for entry in self.receipts.values() {
-            changes.extend(Event::ReceiptSet { place: entry.place.clone(), entry: Some(entry.clone()) }.changes()?);
+            take(Event::ReceiptSet { place: entry.place.clone(), entry: Some(entry.clone()) }.changes()?)?;
         }
-        Ok(changes)
+        Ok(())
+    }
+
+    /// [`State::each_change`], all at once.
+    pub(super) fn changes(&self) -> Result<Vec<KeyChange>, EventError> {
+        let mut all = Vec::new();
+        self.each_change(|changes| {
+            all.extend(changes);
+            Ok::<_, EventError>(())
+        })?;
+        Ok(all)
     }
 }
 

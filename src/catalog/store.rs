@@ -1,6 +1,8 @@
 //! What exists, durably: journal first, then memory, then the view.
 
-use std::ops::Range;
+mod opening;
+
+use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +15,16 @@ use crate::disk::Disk;
 use crate::log::{CleanLimits, Cleaned, Damage, KnownDamage, LogError, PartitionLog, ScrubPlan, SharedLog, clean};
 
 use super::event::{self, Event, KeyChange, Tombstone, TopicEntry};
-use super::journal::Journal;
-use super::progress::{ClassicEntry, GroupEntry, MemberEntry};
+use super::journal::{Journal, Replayed};
+use super::places::{Kept, KeptPosition, Progress};
+use super::progress::{ClassicEntry, GroupCounts, GroupEntry, MemberEntry};
 use super::pushes::PushEntry;
 use super::receipts::ReceiptEntry;
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RouteProgress};
-use super::state::{Progress, State};
+use super::state::State;
 use super::transactions::TransactionEntry;
-use super::view::{Position, Unusable, View};
+use super::view::{Position, View};
 use super::{CatalogError, DataDir};
 
 /// Producer ids reserved with one event.
@@ -113,7 +116,7 @@ impl Catalog {
         };
         match mode {
             ViewMode::Sled => catalog.open_view(dir, &mut startup)?,
-            ViewMode::Off => catalog.read_journal(|_, _| ())?,
+            ViewMode::Off => catalog.read_journal()?,
         }
         // What was left of the last block may have been handed out.
         catalog.next_producer_id = catalog.state.producer_ids();
@@ -125,92 +128,9 @@ impl Catalog {
         Some(self.journal.newest_ms()).filter(|at| *at > 0)
     }
 
-    fn open_view(&mut self, dir: &DataDir, startup: &mut CatalogStartup) -> Result<(), CatalogError> {
-        let opened =
-            View::open(&self.view_dir, dir.server_id).and_then(|(view, state, position)| match self.misfit(position) {
-                None => Ok((view, state, position)),
-                Some(what) => Err(Unusable::Broken(what)),
-            });
-        let what = match opened {
-            Ok((view, state, position)) => {
-                (self.state, self.applied, self.view) = (state, position.offset, Some(view));
-                let mut changes = Vec::new();
-                self.read_journal(|key, value| changes.push(change(key, value)))?;
-                self.update_view(changes);
-                return Ok(());
-            }
-            Err(unusable) => unusable,
-        };
-        self.read_journal(|_, _| ())?;
-        remove_view(self.disk.as_ref(), &self.view_dir);
-        let (reason, rebuild) = match what {
-            Unusable::Missing => ("there was none".to_owned(), true),
-            Unusable::Broken(reason) => (reason, true),
-            Unusable::Hung => ("opening it did not end".to_owned(), false),
-        };
-        if rebuild {
-            match self.build_view(dir) {
-                Ok(view) => self.view = Some(view),
-                Err(error) => startup.notes.push(format!("view: running without it: {error}")),
-            }
-        }
-        if self.applied > self.journal.start() || reason != "there was none" {
-            startup.view_rebuilt = self.view.is_some();
-            startup.notes.push(format!("view: read {} topics from the journal instead: {reason}", self.topics().len()));
-        }
-        Ok(())
-    }
-
-    /// Why a view with this position is not one of this journal.
-    fn misfit(&self, position: Position) -> Option<String> {
-        let (start, end) = (self.journal.start(), self.journal.end());
-        if position.offset > end {
-            return Some(format!("it goes up to offset {}, the journal to {end}", position.offset));
-        }
-        if position.offset < start {
-            return Some(format!("it goes up to offset {}, the journal begins at {start}", position.offset));
-        }
-        let compacted = self.journal.compacted_end();
-        if position.offset < compacted {
-            // What was deleted since then may be gone from the journal without a trace.
-            let what = format!(
-                "it goes up to offset {}, and the journal has been compacted up to {compacted}",
-                position.offset
-            );
-            return Some(what);
-        }
-        // If the journal's batch cannot be read, the view is what there is to go by.
-        let journal = self.journal.checksum_before(position.offset);
-        journal
-            .is_some_and(|checksum| checksum != position.checksum)
-            .then(|| format!("it comes from another run: the journal differs before offset {}", position.offset))
-    }
-
-    fn build_view(&self, dir: &DataDir) -> Result<View, String> {
-        let changes = self.state.changes().map_err(|error| error.to_string())?;
-        View::create(&self.view_dir, dir.server_id, changes, self.position()).map_err(|unusable| match unusable {
-            Unusable::Broken(reason) => reason,
-            Unusable::Missing | Unusable::Hung => "making it did not end".to_owned(),
-        })
-    }
-
     fn position(&self) -> Position {
         let checksum = self.journal.checksum_before(self.applied).unwrap_or(0);
         Position { offset: self.applied, checksum }
-    }
-
-    /// At the start: takes in what the journal has beyond what was applied, and shows it. After an error the catalog is of no
-    /// use; so there is no copy of the state, which may be large.
-    fn read_journal(&mut self, mut show: impl FnMut(&[u8], Option<&[u8]>)) -> Result<(), CatalogError> {
-        let (state, mut applied) = (&mut self.state, self.applied);
-        let take = |key: &[u8], value: Option<&[u8]>| {
-            state.apply_change(key, value)?;
-            show(key, value);
-            Ok(())
-        };
-        self.journal.replay(self.applied, take, |header| applied = header.next_offset())?;
-        self.applied = applied;
-        Ok(())
     }
 
     /// Takes in what the journal has beyond what was applied; returns it.
@@ -219,12 +139,16 @@ impl Catalog {
         let mut state = self.state.clone();
         let mut applied = self.applied;
         let mut changes = Vec::new();
-        let take = |key: &[u8], value: Option<&[u8]>| {
-            state.apply_change(key, value)?;
-            changes.push(change(key, value));
+        self.journal.replay(self.applied, |replayed| {
+            match replayed {
+                Replayed::Change(key, value) => {
+                    state.apply_change(key, value)?;
+                    changes.push(change(key, value));
+                }
+                Replayed::Batch(header) => applied = header.next_offset(),
+            }
             Ok(())
-        };
-        self.journal.replay(self.applied, take, |header| applied = header.next_offset())?;
+        })?;
         (self.state, self.applied) = (state, applied);
         Ok(changes)
     }
@@ -290,6 +214,11 @@ impl Catalog {
         self.state.groups()
     }
 
+    /// Groups from a name on.
+    pub fn groups_from(&self, start: Bound<&str>) -> impl Iterator<Item = &GroupEntry> {
+        self.state.groups_from(start)
+    }
+
     /// Every durable request that is not forgotten, by id.
     pub fn requests(&self) -> impl Iterator<Item = &RequestEntry> {
         self.state.requests()
@@ -325,22 +254,45 @@ impl Catalog {
         self.state.group_count()
     }
 
-    /// How many positions all groups have, and bytes of metadata with them.
-    pub fn position_counts(&self) -> (usize, usize) {
-        self.state.position_counts()
+    /// What all groups hold.
+    pub fn group_counts(&self) -> GroupCounts {
+        self.state.counts()
     }
 
-    /// How far a group has come in a partition.
-    pub fn progress(&self, group: &GroupName, at: (TopicId, PartitionId)) -> Option<&Progress> {
-        self.state.progress_at(group, at)
+    /// What a group holds.
+    pub fn counts_of(&self, group: &GroupName) -> GroupCounts {
+        self.state.counts_of(group)
     }
 
-    /// How far a group has come, by topic and partition.
+    /// How far a group has come in a partition, as a copy.
+    pub fn progress(&self, group: &GroupName, at: (TopicId, PartitionId)) -> Option<Progress> {
+        self.state.progress_at(group, at).map(Kept::progress)
+    }
+
+    /// How far a group has come, by topic and partition, as a copy.
     pub fn all_progress(
         &self,
         group: &GroupName,
-    ) -> impl Iterator<Item = (&(TopicId, PartitionId), &Progress)> + use<'_> {
-        self.state.progress(group)
+    ) -> impl Iterator<Item = ((TopicId, PartitionId), Progress)> + use<'_> {
+        self.state.progress(group).map(|(at, kept)| (at, kept.progress()))
+    }
+
+    /// Whether a group has come anywhere.
+    pub fn has_progress(&self, group: &GroupName) -> bool {
+        self.state.progress(group).next().is_some()
+    }
+
+    /// A group's position in a partition.
+    pub fn position_of(&self, group: &GroupName, at: (TopicId, PartitionId)) -> Option<KeptPosition<'_>> {
+        self.state.progress_at(group, at)?.position()
+    }
+
+    /// A group's positions, by topic and partition.
+    pub fn positions(
+        &self,
+        group: &GroupName,
+    ) -> impl Iterator<Item = ((TopicId, PartitionId), KeptPosition<'_>)> + use<'_> {
+        self.state.progress(group).filter_map(|(at, kept)| Some((at, kept.position()?)))
     }
 
     /// The members of a stream group, by id.
@@ -351,6 +303,11 @@ impl Catalog {
     /// What the last completed round of a classic group has come to, if it has members.
     pub fn classic(&self, group: &GroupName) -> Option<&ClassicEntry> {
         self.state.classic(group)
+    }
+
+    /// A member of a stream group.
+    pub fn member(&self, group: &GroupName, id: &str) -> Option<&MemberEntry> {
+        self.state.member(group, id)
     }
 
     /// Every route, by name.
@@ -470,13 +427,27 @@ impl Catalog {
         let position = self.position();
         let Some(view) = &mut self.view else { return };
         if let Err(error) = view.apply(changes, position) {
-            tracing::warn!(
-                folder = %self.view_dir.display(), error,
-                "cannot write the view; going on without it, it will be built anew at the next start"
-            );
+            self.give_view_up(&error);
+        }
+        self.fit_view();
+    }
+
+    /// Goes on without a view that is larger than is worth its memory.
+    fn fit_view(&mut self) {
+        if self.view.as_ref().is_some_and(View::is_too_large) {
+            tracing::info!(folder = %self.view_dir.display(), "the view is removed: a state as large is read from the journal");
             self.drop_view();
             remove_view(self.disk.as_ref(), &self.view_dir);
         }
+    }
+
+    fn give_view_up(&mut self, error: &str) {
+        tracing::warn!(
+            folder = %self.view_dir.display(), error,
+            "cannot write the view; going on without it, it will be built anew at the next start"
+        );
+        self.drop_view();
+        remove_view(self.disk.as_ref(), &self.view_dir);
     }
 
     fn drop_view(&mut self) {

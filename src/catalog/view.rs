@@ -30,6 +30,10 @@ const MARK_BYTES: usize = 1 + 16 + 8 + 4 + 8 + 8 + 4;
 /// All of it is in memory as [`State`] anyway; sled's cache only has to hold what is being written.
 const CACHE_BYTES: u64 = 1024 * 1024;
 
+/// Entries from which on no view is kept. sled takes 250 bytes of memory for each whatever its cache is to be (its smallest cache
+/// is of 16,384 pages of up to 16 entries), five times what the state takes, and reading as many from the journal is as fast.
+pub(super) const MOST_ENTRIES: usize = 50_000;
+
 /// sled allocates buffers of its segment size. Events are small.
 const SLED_SEGMENT_BYTES: usize = 64 * 1024;
 
@@ -90,21 +94,39 @@ impl View {
         })
     }
 
-    /// Makes a new view of this state in a folder that is not there.
-    pub(super) fn create(
-        path: &Path,
-        server_id: u128,
-        state: Vec<KeyChange>,
-        position: Position,
-    ) -> Result<Self, Unusable> {
+    /// Makes a new view in a folder that is not there. It is of use once it was filled, and changes were applied after that.
+    pub(super) fn create(path: &Path, server_id: u128) -> Result<Self, Unusable> {
         let path = path.to_owned();
         in_thread(move || {
             let db = open_db(&path)?;
-            let mut view = Self { db, server_id, entries: 0, sum: 0, unflushed: 0 };
-            view.write(state, position)?;
-            view.db.flush().map_err(|error| error.to_string())?;
-            Ok(view)
+            // What is applied next is flushed.
+            Ok(Self { db, server_id, entries: 0, sum: 0, unflushed: FLUSH_AFTER })
         })
+    }
+
+    /// Puts a part of the state into a new view, each key once. Until [`View::apply`] it has no mark, and is not believed.
+    ///
+    /// # Errors
+    /// What sled said. The view is not to be used any more.
+    pub(super) fn fill(&mut self, changes: Vec<KeyChange>) -> Result<(), String> {
+        guarded(|| {
+            for part in changes.chunks(BATCH_CHANGES) {
+                let mut batch = sled::Batch::default();
+                for (key, value) in part {
+                    let Some(value) = value else { continue };
+                    self.entries += 1;
+                    self.sum = self.sum.wrapping_add(checksum(key.as_bytes(), value));
+                    batch.insert(key.as_bytes(), value.as_slice());
+                }
+                self.db.apply_batch(batch).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether it has become larger than is worth its memory.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.entries > MOST_ENTRIES as u64
     }
 
     fn load(&mut self) -> Result<(State, Position), String> {

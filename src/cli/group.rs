@@ -15,6 +15,7 @@ use tidelog::client::{
 use super::connection::ServerArgs;
 use super::failure::Failure;
 use super::group_options::{GroupKind, RuleOptions};
+use super::list::{self, ListArgs};
 use super::output::{self, grouped, table};
 use super::position::parse_from;
 use super::transaction;
@@ -70,8 +71,13 @@ stay passed over, and topics that come back go on where the group was.")]
     #[command(after_help = "\
 Examples:
   tidelog group list
-  tidelog group list --json")]
-    List,
+  tidelog group list --prefix console- --limit 100
+  tidelog group list --summary                        what groups take of the server's limits
+  tidelog group list --json
+
+The members of a group, its positions, and when it was used last say what fills the server's tables; 'made by' is the client
+that has made it since the server started.")]
+    List(ListArgs),
     /// Shows what a group is (topics, filter, rules), its members, and how far it is in each partition
     #[command(after_help = "\
 Examples:
@@ -235,7 +241,7 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
     match args.command {
         GroupCommand::Create(create_args) => create(&admin, create_args, args.json).await,
         GroupCommand::Alter(alter_args) => alter(&admin, alter_args, args.json).await,
-        GroupCommand::List => list(&admin, args.json).await,
+        GroupCommand::List(list) => list::groups(&admin, &list, args.json).await,
         GroupCommand::Describe { group } => {
             let group = admin.describe_group(group).await?;
             let topics: BTreeSet<String> = group.partitions.iter().map(|at| at.topic.clone()).collect();
@@ -279,28 +285,6 @@ fn position(to: StartAt) -> ResetTo {
             ResetTo::Timestamp(SystemClock::new().wall_ms().saturating_sub(span))
         }
     }
-}
-
-async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
-    let groups = admin.list_groups().await?;
-    let mut out = output::stdout();
-    if json {
-        for group in &groups {
-            let line = json!({
-                "group": group.name, "kind": group.kind, "topics": group.topics, "filter": group.filter,
-                "created": group.created_ms,
-            });
-            output::json_line(&mut out, &line)?;
-        }
-    } else if groups.is_empty() {
-        output::complain("there is no group yet; its first member makes one: tidelog consume TOPIC --group NAME");
-    } else {
-        let rows = groups.into_iter().map(|group| {
-            vec![group.name, group.kind, group.topics.join(" "), group.filter.unwrap_or_else(|| "-".to_owned())]
-        });
-        writeln!(out, "{}", table(&["group", "kind", "topics", "filter"], &[], rows.collect()))?;
-    }
-    Ok(out.flush()?)
 }
 
 fn describe(group: &GroupDescription, held: &[HeldPartition], json: bool) -> Result<(), Failure> {

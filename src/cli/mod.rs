@@ -19,6 +19,7 @@ mod group_options;
 mod info;
 mod input;
 mod json;
+mod list;
 mod output;
 mod own_server;
 mod position;

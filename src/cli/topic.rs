@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use tidelog::base::TopicName;
-use tidelog::client::{Admin, HeldPartition, NewTopic, TopicChange, TopicDescription};
+use tidelog::client::{HeldPartition, NewTopic, TopicChange, TopicDescription};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
+use super::list::{self, ListArgs};
 use super::output::{self, grouped, rfc3339, table};
 use super::position::parse_pair;
 use super::transaction;
@@ -58,8 +59,10 @@ Examples:
     #[command(after_help = "\
 Examples:
   tidelog topic list
+  tidelog topic list --prefix crm. --limit 100
+  tidelog topic list --summary                        how many there are, with how many partitions
   tidelog topic list --json")]
-    List,
+    List(ListArgs),
     /// Shows a topic's settings and partitions
     #[command(after_help = "\
 Examples:
@@ -129,7 +132,7 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
             let topic = admin.create_topic(new).await?;
             done(args.json, "is there", &topic)
         }
-        TopicCommand::List => list(&admin, args.json).await,
+        TopicCommand::List(list) => list::topics(&admin, &list, args.json).await,
         TopicCommand::Describe { topic } => {
             let topic = admin.describe_topic(topic.as_str()).await?;
             let held = transaction::held(&admin, vec![topic.name.clone()]).await?;
@@ -168,23 +171,6 @@ fn confirm(topic: &TopicName) -> Result<(), Failure> {
         &format!("deleting '{topic}' deletes its data; say --yes"),
         &format!("topic '{topic}' is not deleted"),
     )
-}
-
-async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
-    let topics = admin.list_topics().await?;
-    let mut out = output::stdout();
-    if json {
-        for topic in &topics {
-            let line = json!({ "topic": topic.name, "id": topic.id, "partitions": topic.partitions });
-            output::json_line(&mut out, &line)?;
-        }
-    } else if topics.is_empty() {
-        output::complain("there is no topic yet; 'tidelog topic create' or the first produce makes one");
-    } else {
-        let rows = topics.into_iter().map(|topic| vec![topic.name, topic.partitions.to_string(), topic.id]);
-        writeln!(out, "{}", table(&["topic", "partitions", "id"], &[1], rows.collect()))?;
-    }
-    Ok(out.flush()?)
 }
 
 fn done(json: bool, what: &str, topic: &TopicDescription) -> Result<(), Failure> {

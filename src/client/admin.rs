@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Isolation, Offset, PartitionId, StartAt, TimestampMs};
+use crate::base::{ErrorKind, Isolation, Offset, PartitionId, StartAt, TimestampMs};
 use crate::protocol::{
     AcknowledgeDamage, AlterGroup, AlterTopic, CancelReceipts, CancelRequest, ClockDoubt, CommitPosition,
     CommitPositions, ConfirmClock, CreateGroup, CreateTopic, DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic,
     DescribeClock, DescribeClockOk, DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary,
-    ListDamage, ListDeadLetters, ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopics, Metrics, OffsetAt,
-    Positions, QueueRules, ReceiptAt, ReceiptInfo, Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition,
-    ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription, TopicSummary,
+    ListDamage, ListDeadLetters, ListGroupPage, ListGroupPageOk, ListGroups, ListOffsets, ListReceipts, ListRequests,
+    ListTopicPage, ListTopicPageOk, ListTopics, Metrics, OffsetAt, Positions, QueueRules, ReceiptAt, ReceiptInfo,
+    Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting,
+    TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -322,7 +323,28 @@ impl Admin {
 
     /// All topics, by name.
     pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, ClientError> {
-        Ok(self.link.ask(&ListTopics {}, Again::Yes).await?.topics)
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = match self.topic_page("", &after, u32::MAX).await {
+                // A server that knows no pages has few topics.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    return Ok(self.link.ask(&ListTopics {}, Again::Yes).await?.topics);
+                }
+                page => page?,
+            };
+            all.extend(page.topics);
+            match all.last() {
+                Some(last) if page.more => after.clone_from(&last.name),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// A page of the topics whose names begin with a prefix, by name: those behind a name, from the first if it is empty. The
+    /// server gives no more than 1,000 at a time, and what all topics take of their limit with the first page.
+    pub async fn topic_page(&self, prefix: &str, after: &str, limit: u32) -> Result<ListTopicPageOk, ClientError> {
+        let page = ListTopicPage { prefix: prefix.to_owned(), after: after.to_owned(), limit };
+        self.link.ask(&page, Again::Yes).await
     }
 
     /// One topic, its settings and partitions.
@@ -344,7 +366,28 @@ impl Admin {
 
     /// All groups, by name.
     pub async fn list_groups(&self) -> Result<Vec<GroupSummary>, ClientError> {
-        Ok(self.link.ask(&ListGroups {}, Again::Yes).await?.groups)
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let page = match self.group_page("", &after, u32::MAX).await {
+                // A server that knows no pages has few groups.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    return Ok(self.link.ask(&ListGroups {}, Again::Yes).await?.groups);
+                }
+                page => page?,
+            };
+            all.extend(page.groups.into_iter().map(|line| line.summary));
+            match all.last() {
+                Some(last) if page.more => after.clone_from(&last.name),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// A page of the groups whose names begin with a prefix, by name: those behind a name, from the first if it is empty. The
+    /// server gives no more than 1,000 at a time, and what all groups take of their limits with the first page.
+    pub async fn group_page(&self, prefix: &str, after: &str, limit: u32) -> Result<ListGroupPageOk, ClientError> {
+        let page = ListGroupPage { prefix: prefix.to_owned(), after: after.to_owned(), limit };
+        self.link.ask(&page, Again::Yes).await
     }
 
     /// One group: its rules, members, and how far it is in each partition.

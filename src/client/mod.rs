@@ -53,10 +53,10 @@ pub use request::{
 
 pub use crate::protocol::{
     Ack, ClockDoubt, CommitPosition, DamageInfo, DeadLetterAt, DeadLetterTopic, DescribeClockOk, GroupDescription,
-    GroupMember, GroupPartition, GroupPosition, GroupSummary, ListPushes, ListReceipts, ListRequests, OffsetAt,
-    PartitionDescription, PushDescription, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive,
-    RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
-    TopicPartition, TopicSummary,
+    GroupLine, GroupMember, GroupPartition, GroupPosition, GroupSummary, GroupTotals, ListGroupPageOk, ListPushes,
+    ListReceipts, ListRequests, ListTopicPageOk, OffsetAt, PartitionDescription, PushDescription, QueueRules,
+    ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition,
+    ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary, TopicTotals,
 };
 pub use crate::record::{Compression, Header, HeaderIter, Headers};
 

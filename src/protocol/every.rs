@@ -269,6 +269,14 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<ListHeld>(body);
             same::<ListHeldOk>(body);
         }
+        Kind::ListGroupPage => {
+            same::<ListGroupPage>(body);
+            same::<ListGroupPageOk>(body);
+        }
+        Kind::ListTopicPage => {
+            same::<ListTopicPage>(body);
+            same::<ListTopicPageOk>(body);
+        }
         Kind::DescribeClock => {
             same::<DescribeClock>(body);
             same::<DescribeClockOk>(body);

@@ -202,6 +202,10 @@ kinds! {
     113 ForgetTransaction "forget_transaction";
     /// [`super::ListHeld`].
     114 ListHeld "list_held";
+    /// [`super::ListGroupPage`].
+    115 ListGroupPage "list_group_page";
+    /// [`super::ListTopicPage`].
+    116 ListTopicPage "list_topic_page";
     /// [`super::DescribeClock`].
     120 DescribeClock "describe_clock";
     /// [`super::ConfirmClock`].

@@ -1,6 +1,8 @@
 //! A classic group as a state machine: events and the time in, answers and the next deadline out. What members say of
 //! themselves and assign to each other is opaque. The rules are those of Kafka's group coordinator.
 
+mod weight;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -53,6 +55,8 @@ pub(crate) struct Machine {
     orders: u64,
     /// What is to be kept of it has changed since that was last asked.
     changed: bool,
+    /// Counts the changes of what members say and are assigned.
+    weighed: u64,
     answers: Vec<(Ticket, Answer)>,
 }
 
@@ -70,6 +74,7 @@ impl Machine {
             fresh: false,
             orders: 0,
             changed: false,
+            weighed: 0,
             answers: Vec::new(),
         }
     }
@@ -82,11 +87,6 @@ impl Machine {
     /// Nobody is there, and nobody is expected.
     pub(crate) fn is_over(&self) -> bool {
         self.members.is_empty() && self.pending.is_empty()
-    }
-
-    /// Bytes of what the members say and were assigned.
-    pub(crate) fn bytes(&self) -> usize {
-        self.members.values().map(|member| member.weight + member.assignment.len()).sum()
     }
 
     /// Kafka's word for the state.
@@ -188,11 +188,12 @@ impl Machine {
         }
         self.orders += 1;
         let (weight, knows_id) = (join.weight(), !join.member.is_empty() || join.instance.is_some());
-        let ClassicJoin { instance, client, host, session_ms, rebalance_ms, protocols, .. } = join;
+        let ClassicJoin { instance, client, host, from, session_ms, rebalance_ms, protocols, .. } = join;
         let member = Member {
             instance,
             client,
             host,
+            from,
             session_ms,
             rebalance_ms,
             protocols,
@@ -207,6 +208,7 @@ impl Machine {
             joined: i64::try_from(now).unwrap_or(i64::MAX),
             heard: now,
         };
+        self.weighed += 1;
         self.members.insert(id.clone(), member);
         self.leader.get_or_insert(id);
         self.fresh = true;
@@ -221,6 +223,7 @@ impl Machine {
         let same = member.protocols == join.protocols;
         let id = join.member.clone();
         let old = member.update(ticket, join, now);
+        self.weighed += 1;
         self.supersede(old, &id);
         match self.state {
             State::Preparing { .. } => {}
@@ -308,6 +311,7 @@ impl Machine {
 
     fn complete(&mut self, now: Ms) {
         // A place that has a name is kept for whoever comes back to it.
+        self.weighed += 1;
         self.members.retain(|_, member| member.joining.is_some() || member.instance.is_some());
         if self.members.is_empty() {
             self.generation = self.generation.wrapping_add(1).max(1);
@@ -411,6 +415,7 @@ impl Machine {
                 if self.leader.as_deref() != Some(voice.member) {
                     return Ok(());
                 }
+                self.weighed += 1;
                 for (id, share) in shares {
                     if let Some(member) = self.members.get_mut(&id) {
                         member.assignment = share;
@@ -486,6 +491,7 @@ impl Machine {
     /// Whether there was such a member.
     fn remove(&mut self, id: &str, now: Ms) -> bool {
         let Some(member) = self.members.remove(id) else { return false };
+        self.weighed += 1;
         if let Some(ticket) = member.joining {
             self.answers.push((ticket, Answer::Joined(Err((ClassicError::UnknownMember, id.to_owned())))));
         }

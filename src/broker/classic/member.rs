@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::super::clients::Client;
 use super::types::{ClassicJoin, Ms, Ticket, said_bytes};
 use crate::base::TimestampMs;
 
@@ -11,6 +12,7 @@ pub(crate) struct Member {
     pub(crate) instance: Option<String>,
     pub(crate) client: String,
     pub(crate) host: String,
+    pub(super) from: Client,
     pub(super) session_ms: Ms,
     pub(super) rebalance_ms: Ms,
     pub(super) protocols: Vec<(String, Bytes)>,
@@ -73,6 +75,7 @@ impl Member {
         self.weight = join.weight();
         self.client = join.client;
         self.host = join.host;
+        self.from = join.from;
         self.session_ms = join.session_ms;
         self.rebalance_ms = join.rebalance_ms;
         self.protocols = join.protocols;

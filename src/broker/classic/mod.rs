@@ -5,6 +5,7 @@
 //! after a restart as if nothing had been: with their ids, places, generation and assignments, and with a session's time to be heard of. A
 //! round that is under way is forgotten then, and the one before holds.
 
+mod accounts;
 mod generations;
 mod machine;
 mod member;
@@ -13,7 +14,6 @@ mod tests;
 mod types;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -25,9 +25,11 @@ use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicName, lim
 use crate::catalog::{Event, GroupEntry};
 
 use super::broker::{blocking, lock};
+use super::clients::Client;
 use super::queue::GroupMember;
 use super::task;
 use super::{Broker, BrokerError, Commit, Committer, GroupHold, GroupProtocol, Terms};
+use accounts::{Accounts, NoRoom};
 pub(crate) use generations::Generations;
 use machine::Machine;
 use types::{Answer, Ticket};
@@ -41,7 +43,7 @@ const CONSUMER: &str = "consumer";
 pub(crate) struct Classics(
     Mutex<BTreeMap<GroupName, Arc<ClassicGroup>>>,
     /// Bytes of what all members say and were assigned.
-    AtomicUsize,
+    Mutex<Accounts>,
     /// Bytes of the rounds that are kept.
     AtomicUsize,
 );
@@ -56,6 +58,8 @@ struct Inside {
     machine: Machine,
     /// `None` once it is over.
     hold: Option<GroupHold>,
+    /// What is counted of the members' bytes, and as of which [`Machine::weighed`].
+    counted: (u64, HashMap<Client, usize>),
     tickets: Ticket,
     waiting: HashMap<Ticket, oneshot::Sender<Answer>>,
     /// Bytes of its round that is kept, 0 if none is.
@@ -153,6 +157,11 @@ impl Inside {
 }
 
 impl Classics {
+    /// The clients whose members say and are assigned most bytes.
+    pub(crate) fn top_clients(&self, clients: usize) -> Vec<(Client, usize)> {
+        lock(&self.1).top(clients)
+    }
+
     /// Goes on with the rounds that were kept.
     pub(crate) fn load(broker: &Arc<Broker>) -> Result<(), BrokerError> {
         let (now, wall) = (broker.clock.monotonic_ms(), broker.clock.now_ms());
@@ -169,7 +178,8 @@ impl Classics {
                 continue;
             };
             let machine = Machine::load(entry, now, wall);
-            broker.classics.1.fetch_add(machine.bytes(), Ordering::Relaxed);
+            let counted = machine.bytes_of();
+            lock(&broker.classics.1).change(&HashMap::new(), &counted);
             let bytes = machine.kept_bytes();
             broker.classics.2.fetch_add(bytes, Ordering::Relaxed);
             let group = ClassicGroup::new(machine, hold, bytes);
@@ -184,7 +194,8 @@ impl Classics {
 
 impl ClassicGroup {
     fn new(machine: Machine, hold: GroupHold, kept: usize) -> Arc<Self> {
-        let inside = Inside { machine, hold: Some(hold), tickets: 0, waiting: HashMap::new(), kept };
+        let counted = (machine.weighed(), machine.bytes_of());
+        let inside = Inside { machine, hold: Some(hold), counted, tickets: 0, waiting: HashMap::new(), kept };
         Arc::new(Self { inside: Mutex::new(inside), changed: Notify::new() })
     }
 
@@ -192,7 +203,6 @@ impl ClassicGroup {
     fn with<R>(self: &Arc<Self>, broker: &Broker, act: impl FnOnce(&mut Inside) -> R) -> Option<R> {
         let mut inside = lock(&self.inside);
         let ended = inside.hold.as_ref()?.is_ended();
-        let before = inside.machine.bytes();
         if ended {
             inside.machine.end();
         }
@@ -205,9 +215,11 @@ impl ClassicGroup {
                 let _ = waiting.send(answer);
             }
         }
-        let bytes = &broker.classics.1;
-        bytes.fetch_add(inside.machine.bytes(), Ordering::Relaxed);
-        bytes.fetch_sub(before, Ordering::Relaxed);
+        if inside.machine.weighed() != inside.counted.0 {
+            let now = inside.machine.bytes_of();
+            lock(&broker.classics.1).change(&inside.counted.1, &now);
+            inside.counted = (inside.machine.weighed(), now);
+        }
         let over = inside.machine.is_over().then(|| inside.hold.take()).flatten();
         if let Some(hold) = over.as_ref().filter(|hold| !hold.is_ended()) {
             broker.generations.keep(hold.name(), inside.machine.generation);
@@ -254,9 +266,11 @@ impl ClassicGroup {
 }
 
 /// Kafka's answer has no words; the log has.
-fn refused(group: &GroupName, join: &ClassicJoin, what: &str, limit: usize) {
-    let (bytes, client) = (join.weight(), &join.client);
-    tracing::warn!(%group, ?client, bytes, limit, "join refused: what {what} may say of itself is limited in bytes");
+fn refused(group: &GroupName, what: &str, bytes: usize, NoRoom { who, held, limit }: NoRoom) {
+    tracing::warn!(
+        %group, client = %Client::current(), bytes, held, limit,
+        "{what} refused: what {who} may say of themselves and be assigned is limited in bytes"
+    );
 }
 
 impl Broker {
@@ -323,13 +337,19 @@ impl Broker {
             return Err(ClassicRefusal::Group(ClassicError::UnknownMember, join.member));
         }
         let weight = join.weight();
-        if self.classics.1.load(Ordering::Relaxed) + weight > limits::CLASSIC_BYTES {
-            refused(name, &join, "the members of all groups", limits::CLASSIC_BYTES);
-            return Err(ClassicRefusal::Group(ClassicError::NoRoom, join.member));
-        }
         if weight > limits::CLASSIC_MEMBER_BYTES {
-            refused(name, &join, "a member", limits::CLASSIC_MEMBER_BYTES);
+            let (who, limit) = (format!("one member ('{}')", join.client), limits::CLASSIC_MEMBER_BYTES);
+            refused(name, "join", weight, NoRoom { who, held: 0, limit });
             return Err(ClassicRefusal::Group(ClassicError::TooLarge, join.member));
+        }
+        // A member that is there says it anew.
+        let said =
+            |group: Arc<ClassicGroup>| lock(&group.inside).machine.said_bytes(&join.member, join.instance.as_deref());
+        let more = weight.saturating_sub(self.classic(name).map_or(0, said));
+        let admitted = lock(&self.classics.1).admit(join.from, more);
+        if let Err(why) = admitted {
+            refused(name, "join", more, why);
+            return Err(ClassicRefusal::Group(ClassicError::NoRoom, join.member));
         }
         loop {
             let group = self.classic_in_use(name).await.map_err(ClassicRefusal::Broker)?;
@@ -366,6 +386,13 @@ impl Broker {
         shares: Vec<(String, Bytes)>,
     ) -> Result<ClassicShare, ClassicError> {
         let group = self.classic(name).ok_or(ClassicError::UnknownMember)?;
+        // What was assigned in the round before is gone by now.
+        let bytes: usize = shares.iter().map(|(_, share)| share.len()).sum();
+        let admitted = lock(&self.classics.1).admit(Client::current(), bytes);
+        if let Err(why) = admitted {
+            refused(name, "assignment", bytes, why);
+            return Err(ClassicError::NoRoom);
+        }
         let now = self.clock.monotonic_ms();
         let waiting = self.wait_in(&group, |machine, ticket| machine.sync(ticket, voice, protocol, shares, now));
         let mut waiting = waiting.ok_or(ClassicError::UnknownMember)?;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::base::limits;
 
+use super::super::clients::Client;
 use super::machine::{INITIAL_DELAY_MS, MEMBERS, Machine};
 use super::types::{Answer, ClassicError, ClassicJoin, ClassicJoined, ClassicVoice, Ms, Ticket};
 
@@ -21,6 +22,7 @@ fn wish(member: &str) -> ClassicJoin {
         instance: None,
         client: "c".to_owned(),
         host: "h".to_owned(),
+        from: Client::Server,
         session_ms: SESSION,
         rebalance_ms: ROUND,
         protocol_type: "consumer".to_owned(),
@@ -49,12 +51,13 @@ fn what_members_say_of_themselves_has_limits_and_goes_with_who_never_heard_its_i
     assert!(group.answers.is_empty());
     let beyond = group.join(weighing(large), "beyond");
     assert_eq!(group.answers.remove(&beyond), Some(Answer::Joined(Err((ClassicError::Full, String::new())))));
-    assert!(group.machine.bytes() > fit * large);
+    let bytes = |group: &Group| group.machine.bytes_of().values().sum::<usize>();
+    assert!(bytes(&group) > fit * large);
     for ticket in tickets {
         // The connection has gone before the round was over.
         group.machine.abandon(ticket, group.now);
     }
-    assert_eq!(group.machine.bytes(), 0);
+    assert_eq!(bytes(&group), 0);
     assert!(group.machine.is_over());
 }
 
@@ -397,12 +400,14 @@ fn whatever_members_do_rounds_end_and_nobody_is_forgotten() {
         let mut waiting: BTreeMap<Ticket, Ms> = BTreeMap::new();
         let mut leaders: BTreeMap<i32, (String, String)> = BTreeMap::new();
         let mut known: BTreeSet<String> = BTreeSet::new();
+        let mut weighed = (0, Default::default());
         for step in 0..300 {
             let id = known.iter().nth(rng.usize(0..known.len().max(1))).cloned().unwrap_or_default();
             let generation = group.machine.generation - i32::from(rng.u8(0..6) == 0);
             match rng.u32(0..10) {
                 0 | 1 => {
                     let mut join = wish("");
+                    join.from = Client::of([10, 0, 0, rng.u8(0..3)].into());
                     join.takes_id_first = rng.bool();
                     join.may_skip = rng.bool();
                     if rng.u8(0..3) == 0 {
@@ -412,12 +417,19 @@ fn whatever_members_do_rounds_end_and_nobody_is_forgotten() {
                     known.insert(format!("m{step}"));
                     waiting.insert(ticket, group.now);
                 }
-                2..=4 => _ = waiting.insert(group.join(wish(&id), &format!("u{step}")), group.now),
+                2..=4 => {
+                    let mut join = wish(&id);
+                    join.from = Client::of([10, 0, 0, rng.u8(0..3)].into());
+                    waiting.insert(group.join(join, &format!("u{step}")), group.now);
+                }
                 5 | 6 => _ = waiting.insert(group.sync(&id, generation, &[("m1", "x")]), group.now),
                 7 => _ = group.beat(&id, generation),
                 8 => _ = group.leave(&id),
                 _ => _ = group.pass(rng.u64(0..SESSION)),
             }
+            let counted = (group.machine.weighed(), group.machine.bytes_of());
+            assert!(counted.0 > weighed.0 || counted.1 == weighed.1, "seed {seed} round {round}: uncounted bytes");
+            weighed = counted;
             for (ticket, answer) in std::mem::take(&mut group.answers) {
                 assert!(waiting.remove(&ticket).is_some(), "seed {seed} round {round}: {ticket} waited for nothing");
                 if let Answer::Joined(Ok(joined)) = answer {

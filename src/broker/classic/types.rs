@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::super::clients::Client;
+
 /// Milliseconds of the monotonic clock.
 pub(crate) type Ms = u64;
 /// Names a request that waits for its answer.
@@ -29,7 +31,7 @@ pub enum ClassicError {
     Full,
     /// It says more of itself than a member may.
     TooLarge,
-    /// The members of all groups say as much as the server keeps; it is to try again later.
+    /// The members of all groups, or those of its client, say as much as the server keeps; it is to try again later.
     NoRoom,
     /// What the round has come to could not be kept on the disk; it is to try again later.
     NotKept,
@@ -46,6 +48,8 @@ pub struct ClassicJoin {
     pub client: String,
     /// Where it is, for people.
     pub host: String,
+    /// For whom its bytes count.
+    pub from: Client,
     /// How long it is a member without a heartbeat.
     pub session_ms: u64,
     /// How long it may take to join again.

@@ -247,7 +247,8 @@ impl Broker {
         let now = self.clock.now_ms();
         match catalog.group(name) {
             Some(held) if held.kind == GroupKind::Stream => {
-                self.groups.table.touch(name, now);
+                // The catalog's name is there anyway.
+                self.groups.table.touch(&held.name, now);
                 return Ok(held.clone());
             }
             Some(_) => {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, limits};
-use crate::catalog::{CHUNK_OFFSETS, Catalog, Event, GroupKind, Place, Position};
+use crate::catalog::{CHUNK_OFFSETS, Catalog, Event, GroupKind, KeptPosition, Place, Position};
 
 use super::super::broker::{blocking, lock};
 use super::super::partition::Topic;
@@ -222,7 +222,7 @@ impl Broker {
         let mut catalog = lock(&self.catalog);
         let (mut events, mut notes) = (Vec::new(), Vec::new());
         for entry in catalog.groups() {
-            for (&(id, partition), progress) in catalog.all_progress(&entry.name) {
+            for ((id, partition), progress) in catalog.all_progress(&entry.name) {
                 let end = catalog.topic_by_id(id).and_then(|topic| {
                     let log = topics.get(&topic.name)?.partition(partition).ok()?.log().ok()?;
                     Some((&topic.name, log.with(|log| log.written_end())))
@@ -236,7 +236,7 @@ impl Broker {
                     events.push(Event::PositionSet { place: place.clone(), position: Some(position) });
                 }
                 let mut forgotten = 0;
-                for (&number, chunk) in &progress.chunks {
+                for (number, chunk) in progress.chunks {
                     let Some((left, lost)) = chunk.cut(end.saturating_sub(number * CHUNK_OFFSETS)) else { continue };
                     let chunk = (!left.is_empty()).then_some(left);
                     events.push(Event::ChunkSet { place: place.clone(), number, chunk });
@@ -270,11 +270,11 @@ impl Broker {
         of: Option<&[(TopicName, PartitionId)]>,
     ) -> Vec<GroupPosition> {
         let catalog = lock(&self.catalog);
-        let found = |topic: &TopicName, partition, position: &Position| GroupPosition {
+        let found = |topic: &TopicName, partition, position: KeptPosition<'_>| GroupPosition {
             topic: topic.clone(),
             partition,
             offset: position.offset,
-            metadata: position.metadata.clone(),
+            metadata: position.metadata.to_owned(),
             time_ms: position.time_ms,
             leader_epoch: position.leader_epoch,
         };
@@ -282,15 +282,14 @@ impl Broker {
             Some(named) => named
                 .iter()
                 .filter_map(|(topic, partition)| {
-                    let progress = catalog.progress(group, (catalog.topic(topic)?.id, *partition))?;
-                    Some(found(topic, *partition, progress.position.as_ref()?))
+                    let position = catalog.position_of(group, (catalog.topic(topic)?.id, *partition))?;
+                    Some(found(topic, *partition, position))
                 })
                 .collect(),
             None => catalog
-                .all_progress(group)
-                .filter_map(|((topic, partition), progress)| {
-                    let topic = catalog.topic_by_id(*topic)?;
-                    Some(found(&topic.name, *partition, progress.position.as_ref()?))
+                .positions(group)
+                .filter_map(|((topic, partition), position)| {
+                    Some(found(&catalog.topic_by_id(topic)?.name, partition, position))
                 })
                 .collect(),
         };
@@ -355,6 +354,5 @@ fn taken_away(group: &GroupName) -> BrokerError {
 }
 
 fn position_of(catalog: &Catalog, place: &Place) -> Option<Offset> {
-    let progress = catalog.progress(&place.group, (place.topic, place.partition))?;
-    progress.position.as_ref().map(|position| position.offset)
+    catalog.position_of(&place.group, (place.topic, place.partition)).map(|position| position.offset)
 }

@@ -11,7 +11,8 @@
 //!
 //! Above the limits (`max_groups`, `max_group_positions`, `max_group_metadata`) the same groups go before anybody is refused:
 //! those without positions first, since nothing is lost with them, then the one that is idle longest. One client may make half of
-//! all groups; above that, groups of that client go, so that no client pushes out the groups of others.
+//! all groups; above that, groups of that client go, so that no client pushes out the groups of others. What groups and their
+//! members declare has a limit, too (`max_group_declarations`); it is that of groups that stay, so nobody goes for it.
 //!
 //! When a group was in use last is in memory, beside the times of its positions. So for a day after a start nothing expires
 //! ([`GRACE_MS`]): members have to come back first.
@@ -20,7 +21,9 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use crate::base::{ErrorKind, GroupName, PartitionId, TimestampMs, TopicId, limits};
-use crate::catalog::{Catalog, Event, GroupEntry, GroupKind, QueueSettings, TransactionPhase};
+use crate::catalog::{
+    Catalog, Event, GroupCounts, GroupEntry, GroupKind, MemberEntry, QueueSettings, TransactionPhase,
+};
 
 use super::super::broker::lock;
 use super::super::clients::{Client, Shares, share_of};
@@ -57,8 +60,9 @@ struct Inside {
     /// Expired groups that are to go.
     expired: VecDeque<Idle>,
     candidates: HashMap<Option<Client>, Candidates>,
-    /// Positions and bytes of metadata by who has committed them, as of the last look and since.
-    used: HashMap<Client, Used>,
+    /// What groups hold by who has made them, as of the last count; what came since then, by who it came from.
+    used: HashMap<Client, GroupCounts>,
+    counted_ms: Option<u64>,
     told_ms: Option<u64>,
 }
 
@@ -66,23 +70,6 @@ struct Inside {
 struct Candidates {
     groups: VecDeque<Idle>,
     looked_ms: Option<u64>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Used {
-    positions: usize,
-    metadata: usize,
-}
-
-impl Used {
-    /// What a group holds.
-    fn of(catalog: &Catalog, name: &GroupName) -> Self {
-        let positions = catalog.all_progress(name).filter_map(|(_, progress)| progress.position.as_ref());
-        positions.fold(Self::default(), |sum, position| Self {
-            positions: sum.positions + 1,
-            metadata: sum.metadata + position.metadata.len(),
-        })
-    }
 }
 
 /// A group that could go.
@@ -112,14 +99,13 @@ impl Table {
     }
 
     /// What a group held is free again for the client that had made it.
-    fn freed(&self, name: &GroupName, held: Used) {
+    fn freed(&self, name: &GroupName, held: GroupCounts) {
         let mut inside = lock(&self.0);
         let maker = inside.made.maker(name);
         if let Some(maker) = maker
             && let Some(used) = inside.used.get_mut(&maker)
         {
-            used.positions = used.positions.saturating_sub(held.positions);
-            used.metadata = used.metadata.saturating_sub(held.metadata);
+            *used -= held;
         }
     }
 
@@ -130,24 +116,62 @@ impl Table {
         inside.seen_ms.remove(name);
     }
 
+    /// When a group was used last, and who has made it.
+    pub(crate) fn seen(&self, catalog: &Catalog, entry: &GroupEntry) -> (TimestampMs, Option<Client>) {
+        (self.used_ms(catalog, entry).1, lock(&self.0).made.maker(&entry.name))
+    }
+
     /// Whether a group has progress anywhere, and when it was used last.
     fn used_ms(&self, catalog: &Catalog, entry: &GroupEntry) -> (bool, TimestampMs) {
         let seen = lock(&self.0).seen_ms.get(&entry.name).copied().unwrap_or(TimestampMs::MIN);
-        let mut used = (false, entry.created_ms.max(seen));
-        for (_, progress) in catalog.all_progress(&entry.name) {
-            used.0 = true;
-            used.1 = used.1.max(progress.position.as_ref().map_or(TimestampMs::MIN, |position| position.time_ms));
+        let positions = catalog.positions(&entry.name).map(|(_, position)| position.time_ms);
+        (catalog.has_progress(&entry.name), positions.fold(entry.created_ms.max(seen), TimestampMs::max))
+    }
+}
+
+/// A limit of what groups hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    Positions,
+    Metadata,
+    Declared,
+}
+
+/// The first limit that these and `more` exceed. What does not grow is not looked at.
+fn beyond(held: &[GroupCounts], more: GroupCounts, most: GroupCounts) -> Option<Limit> {
+    let mut sum = more;
+    held.iter().for_each(|held| sum += *held);
+    let limits = [
+        (Limit::Positions, more.positions, sum.positions, most.positions),
+        (Limit::Metadata, more.metadata, sum.metadata, most.metadata),
+        (Limit::Declared, more.declared, sum.declared, most.declared),
+    ];
+    limits.into_iter().find(|(_, more, sum, most)| *more > 0 && sum > most).map(|(limit, ..)| limit)
+}
+
+impl Limit {
+    fn refusal(self, who: &str, held: GroupCounts, most: GroupCounts, of: &str) -> String {
+        match self {
+            Self::Positions => format!(
+                "{who} hold {} positions; the limit is {of}{} (max_group_positions)",
+                held.positions, most.positions
+            ),
+            Self::Metadata => format!(
+                "{who} hold {} bytes of metadata with positions; the limit is {of}{} (max_group_metadata)",
+                held.metadata, most.metadata
+            ),
+            Self::Declared => format!(
+                "{who} and their members declare {} bytes of rules, topics, expressions, filters and owned partitions; the limit \
+                 is {of}{} (max_group_declarations)",
+                held.declared, most.declared
+            ),
         }
-        used
     }
 }
 
 /// Whether what is kept of a group says that it stays.
 fn stays(catalog: &Catalog, entry: &GroupEntry) -> bool {
-    let intent = |entry: &GroupEntry| {
-        let mut positions = catalog.all_progress(&entry.name).filter_map(|(_, progress)| progress.position.as_ref());
-        positions.any(|position| !position.metadata.is_empty())
-    };
+    let intent = |entry: &GroupEntry| catalog.positions(&entry.name).any(|(_, position)| !position.metadata.is_empty());
     let of_its_own = match &entry.kind {
         GroupKind::Stream => false,
         GroupKind::Queue(rules) => *rules != QueueSettings::default() || entry.filter.is_some() || intent(entry),
@@ -209,43 +233,82 @@ impl Broker {
         at: (TopicId, PartitionId),
         metadata: usize,
     ) -> Result<(), BrokerError> {
+        self.admit_held(|catalog| {
+            let held = catalog.position_of(group, at);
+            let more = metadata.saturating_sub(held.map_or(0, |position| position.metadata.len()));
+            GroupCounts { positions: usize::from(held.is_none()), metadata: more, declared: 0 }
+        })
+    }
+
+    /// Lets a group declare what weighs so much ([`GroupEntry::weight`]), and a member of it say of itself what weighs so much
+    /// ([`MemberEntry::said`]), each in place of what is there.
+    ///
+    /// # Errors
+    /// All that groups declare would be too much.
+    pub(crate) fn admit_declaration(
+        &self,
+        group: &GroupName,
+        weight: Option<usize>,
+        member: Option<(&str, usize)>,
+    ) -> Result<(), BrokerError> {
+        self.admit_held(|catalog| {
+            let of_group =
+                weight.map_or(0, |weight| weight.saturating_sub(catalog.group(group).map_or(0, GroupEntry::weight)));
+            let of_member = member
+                .map_or(0, |(id, said)| said.saturating_sub(catalog.member(group, id).map_or(0, MemberEntry::said)));
+            GroupCounts { declared: of_group + of_member, ..GroupCounts::default() }
+        })
+    }
+
+    /// Lets groups hold more than they do, by what the catalog says.
+    fn admit_held(&self, more: impl Fn(&Catalog) -> GroupCounts) -> Result<(), BrokerError> {
         let client = Client::current();
-        let (most, most_bytes) = (self.config.max_group_positions, self.config.max_group_metadata.as_usize());
+        let most = GroupCounts {
+            positions: self.config.max_group_positions,
+            metadata: self.config.max_group_metadata.as_usize(),
+            declared: self.config.max_group_declarations.as_usize(),
+        };
+        let of_one = GroupCounts {
+            positions: share_of(most.positions),
+            metadata: share_of(most.metadata),
+            declared: share_of(most.declared),
+        };
         loop {
-            let (positions, bytes, new, more) = {
+            let (all, more) = {
                 let catalog = lock(&self.catalog);
-                let held = catalog.progress(group, at).and_then(|progress| progress.position.as_ref());
-                let more = metadata.saturating_sub(held.map_or(0, |position| position.metadata.len()));
-                let (positions, bytes) = catalog.position_counts();
-                (positions, bytes, usize::from(held.is_none()), more)
+                (catalog.group_counts(), more(&catalog))
             };
-            if new == 0 && more == 0 {
+            if more == GroupCounts::default() {
                 return Ok(());
             }
             // What is pending is not counted yet.
-            let waiting = self.groups.pending.len();
-            let full = positions + waiting + new > most || bytes + more > most_bytes;
+            let waiting = GroupCounts { positions: self.groups.pending.len(), ..GroupCounts::default() };
+            let full = beyond(&[all, waiting], more, most);
+            let now = self.clock.monotonic_ms();
             let mut table = lock(&self.groups.table.0);
             let used = table.used.entry(client).or_default();
-            let beyond = client != Client::Server
-                && (used.positions + new > share_of(most) || used.metadata + more > share_of(most_bytes));
-            if !full && !beyond {
-                used.positions += new;
-                used.metadata += more;
+            let own = beyond(&[*used], more, of_one).filter(|_| client != Client::Server);
+            if full.is_none() && own.is_none() {
+                *used += more;
                 return Ok(());
             }
             let held = *used;
+            let stale = table.counted_ms.is_none_or(|at| now.saturating_sub(at) >= LOOK_AGAIN_MS);
             drop(table);
-            let whose = beyond.then_some(client);
-            if !self.give_way(whose)? {
-                let (who, positions, bytes, of) = match whose {
-                    Some(client) => (client.to_string(), held.positions, held.metadata, "half of "),
-                    None => ("all clients".to_owned(), positions, bytes, ""),
+            if own == Some(Limit::Declared) && stale {
+                // Members that have gone since then are counted still.
+                self.count_by_client();
+                continue;
+            }
+            let whose = own.map(|_| client);
+            let Some(what) = own.or(full) else { return Ok(()) };
+            // Groups that may go declare next to nothing.
+            if what == Limit::Declared || !self.give_way(whose)? {
+                let (who, held, of) = match whose {
+                    Some(client) => (format!("groups in use of {client}"), held, "half of "),
+                    None => ("groups in use".to_owned(), all, ""),
                 };
-                return Err(self.no_room(format!(
-                    "groups in use of {who} hold {positions} positions and {bytes} bytes of their metadata; the limits are \
-                     {of}{most} (max_group_positions) and {of}{most_bytes} (max_group_metadata)"
-                )));
+                return Err(self.no_room(what.refusal(&who, held, most, of)));
             }
         }
     }
@@ -360,7 +423,7 @@ impl Broker {
             if stays(&catalog, entry) || self.groups.table.used_ms(&catalog, entry).1 > idle.used_ms {
                 return Ok(false);
             }
-            let used = Used::of(&catalog, name);
+            let used = catalog.counts_of(name);
             catalog.commit(Event::GroupDeleted { name: name.clone() }, self.clock.now_ms())?;
             // Or whoever makes room for a position would go on removing groups until they are counted anew.
             self.groups.table.freed(name, used);
@@ -391,14 +454,12 @@ impl Broker {
         // Locks are taken in this order everywhere.
         let catalog = lock(&self.catalog);
         let mut table = lock(&self.groups.table.0);
-        let mut used: HashMap<Client, Used> = HashMap::new();
+        let mut used: HashMap<Client, GroupCounts> = HashMap::new();
         for (name, client) in table.made.iter() {
-            let of = used.entry(client).or_default();
-            let held = Used::of(&catalog, name);
-            of.positions += held.positions;
-            of.metadata += held.metadata;
+            *used.entry(client).or_default() += catalog.counts_of(name);
         }
         table.used = used;
+        table.counted_ms = Some(self.clock.monotonic_ms());
     }
 
     /// Removes some of the groups that have expired.

@@ -59,6 +59,12 @@ impl Broker {
         lock(&self.catalog).groups().filter(|entry| !entry.name.is_internal()).cloned().collect()
     }
 
+    /// The names of all groups.
+    pub(crate) fn group_names(&self) -> Vec<GroupName> {
+        let catalog = lock(&self.catalog);
+        catalog.groups().map(|entry| &entry.name).filter(|name| !name.is_internal()).cloned().collect()
+    }
+
     /// One group in full.
     ///
     /// # Errors
@@ -234,7 +240,7 @@ impl Broker {
             let position = Position { offset: change.to, metadata: String::new(), time_ms: now, leader_epoch: None };
             events.push(Event::PositionSet { place: place.clone(), position: Some(position) });
             let progress = catalog.progress(&place.group, (place.topic, place.partition));
-            for &number in progress.into_iter().flat_map(|progress| progress.chunks.keys()) {
+            for number in progress.into_iter().flat_map(|progress| progress.chunks.into_keys()) {
                 events.push(Event::ChunkSet { place: place.clone(), number, chunk: None });
             }
         }

@@ -260,9 +260,9 @@ impl QueueGroup {
             let (machine, intent) = {
                 let catalog = lock(&broker.catalog);
                 let progress = catalog.progress(&self.name, at);
-                let position = progress.and_then(|progress| progress.position.as_ref());
+                let position = progress.as_ref().and_then(|progress| progress.position.as_ref());
                 let intent = position.map(|position| position.metadata.clone()).unwrap_or_default();
-                (Machine::new(rules.clone(), progress, start(number)), intent)
+                (Machine::new(rules.clone(), progress.as_ref(), start(number)), intent)
             };
             let dirty = machine.is_dirty();
             // What cannot be held is offline, and nothing is deleted from it.

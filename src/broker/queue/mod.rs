@@ -296,14 +296,18 @@ impl Broker {
     pub(crate) fn declare(
         self: &Arc<Self>,
         name: &GroupName,
-        define: impl FnOnce(Option<&GroupEntry>, TimestampMs) -> Result<GroupEntry, BrokerError>,
+        define: impl Fn(Option<&GroupEntry>, TimestampMs) -> Result<GroupEntry, BrokerError>,
         starts: &HashMap<(TopicId, PartitionId), Offset>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Arc<QueueGroup>, BrokerError> {
+        let declare = || {
+            let held = lock(&self.catalog).group(name).cloned();
+            define(held.as_ref(), self.clock.now_ms()).map(|entry| (held, entry))
+        };
         self.admit_group(name)?;
+        self.admit_declaration(name, Some(declare()?.1.weight()), None)?;
         let _declaring = lock(&self.queues.declaring);
-        let held = lock(&self.catalog).group(name).cloned();
-        let entry = define(held.as_ref(), self.clock.now_ms())?;
+        let (held, entry) = declare()?;
         let filter = self.check_definition(&entry, held.as_ref())?;
         if held.as_ref() != Some(&entry) {
             lock(&self.catalog).commit(Event::GroupDeclared(entry.clone()), self.clock.now_ms())?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
-use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position, QueueSettings};
+use crate::catalog::{Event, GroupEntry, GroupKind, KeptPosition, Place, Position, QueueSettings};
 use crate::expr::Filter;
 use crate::record::{BatchBuilder, BatchOptions, Record, partition_for_key};
 
@@ -123,7 +123,7 @@ impl Broker {
                 let Some(group) = &group else { continue };
                 let catalog = lock(&self.catalog);
                 let progress = catalog.progress(group, (topic.id, partition.number));
-                let machine = Machine::new(QueueSettings::default(), progress, 0);
+                let machine = Machine::new(QueueSettings::default(), progress.as_ref(), 0);
                 drop(catalog);
                 redriven += machine.floor().max(start) - start + machine.known_done_below(end);
             }
@@ -251,7 +251,8 @@ impl Broker {
     ) -> Result<Part, BrokerError> {
         let (start, end) =
             self.topic(topic.as_str())?.partition(number)?.log()?.with(|log| (log.start_offset(), log.committed_end()));
-        let mut machine = Machine::new(QueueSettings::default(), lock(&self.catalog).progress(group, (id, number)), 0);
+        let progress = lock(&self.catalog).progress(group, (id, number));
+        let mut machine = Machine::new(QueueSettings::default(), progress.as_ref(), 0);
         machine.forget_below(start, 0);
         let place = Place { group: group.clone(), topic: id, partition: number };
         Ok(Part { place, machine, end })
@@ -402,7 +403,7 @@ impl Broker {
     }
 
     fn redrive_intent(&self, topic: &TopicName, id: TopicId, group: &GroupName) -> Result<Option<Intent>, BrokerError> {
-        let metadata = position(&lock(&self.catalog), group, id).map(|position| position.metadata.clone());
+        let metadata = position(&lock(&self.catalog), group, id).map(|position| position.metadata.to_owned());
         let Some(metadata) = metadata.filter(|metadata| !metadata.is_empty()) else { return Ok(None) };
         serde_json::from_str(&metadata).map(Some).map_err(|error| {
             BrokerError::new(ErrorKind::Damaged, format!("what was being sent back from '{topic}' is unknown: {error}"))
@@ -460,8 +461,8 @@ pub(super) fn topic_of(group: &GroupName) -> Option<TopicName> {
     TopicName::new(group.as_str().strip_prefix(OWN)?).ok()
 }
 
-fn position<'a>(catalog: &'a crate::catalog::Catalog, group: &GroupName, topic: TopicId) -> Option<&'a Position> {
-    catalog.progress(group, (topic, 0))?.position.as_ref()
+fn position<'a>(catalog: &'a crate::catalog::Catalog, group: &GroupName, topic: TopicId) -> Option<KeptPosition<'a>> {
+    catalog.position_of(group, (topic, 0))
 }
 
 /// The internal group whose progress is what went back.

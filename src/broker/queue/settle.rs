@@ -45,8 +45,8 @@ impl Broker {
             let catalog = lock(&self.catalog);
             for entry in catalog.groups() {
                 let GroupKind::Queue(rules) = &entry.kind else { continue };
-                for (&(topic, partition), progress) in catalog.all_progress(&entry.name) {
-                    if progress.position.as_ref().is_some_and(|position| !position.metadata.is_empty()) {
+                for ((topic, partition), position) in catalog.positions(&entry.name) {
+                    if !position.metadata.is_empty() {
                         open.push((Place { group: entry.name.clone(), topic, partition }, rules.clone()));
                     }
                 }
@@ -136,8 +136,8 @@ impl Broker {
 
     fn intent_of(&self, place: &Place) -> Result<Option<Intent>, BrokerError> {
         let catalog = lock(&self.catalog);
-        let progress = catalog.progress(&place.group, (place.topic, place.partition));
-        let text = progress.and_then(|progress| progress.position.as_ref()).map(|position| position.metadata.clone());
+        let position = catalog.position_of(&place.group, (place.topic, place.partition));
+        let text = position.map(|position| position.metadata.to_owned());
         let Some(topic) = catalog.topic_by_id(place.topic) else { return Ok(None) };
         Intent::read(&text.unwrap_or_default(), &topic.name, place.partition)
     }
@@ -157,7 +157,7 @@ impl Broker {
         let mut catalog = lock(&self.catalog);
         let Some(topic) = catalog.topic_by_id(place.topic).map(|topic| topic.name.clone()) else { return Ok(0) };
         let progress = catalog.progress(&place.group, (place.topic, place.partition));
-        let mut machine = Machine::new(rules.clone(), progress, 0);
+        let mut machine = Machine::new(rules.clone(), progress.as_ref(), 0);
         for (offset, record) in &found {
             machine.mark_buried(*offset, now);
             if is_request(&place.group, &topic, record) {

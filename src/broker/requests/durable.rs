@@ -102,8 +102,8 @@ impl Durable {
     /// Takes over what was kept, before anything else happens.
     pub(crate) fn restore(catalog: &Catalog) -> Self {
         let replies = TopicName::new(REPLIES).ok().and_then(|name| catalog.topic(&name));
-        let progress = replies.and_then(|topic| catalog.progress(&reader()?, (topic.id, 0)));
-        let read = progress.and_then(|progress| progress.position.as_ref()).map_or(0, |position| position.offset);
+        let position = replies.and_then(|topic| catalog.position_of(&reader()?, (topic.id, 0)));
+        let read = position.map_or(0, |position| position.offset);
         Self {
             machine: Mutex::new(Machine::restore(catalog.requests().cloned())),
             read: AtomicU64::new(read),

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::base::{GroupName, PartitionId, TopicId, TopicName, TopicPattern, TopicRegex};
-use crate::catalog::{Assignor, ConsumerEntry};
+use crate::catalog::{Assignor, ConsumerEntry, MemberEntry};
 
 use super::super::broker::{blocking, lock};
 use super::super::groups::GroupProtocol;
@@ -157,11 +157,13 @@ impl Broker {
         let hold = self.hold_group(&join.group, GroupProtocol::Stream).await?;
         let (broker, name) = (Arc::clone(self), join.group.clone());
         let joined = blocking(move || {
+            let consumer =
+                ConsumerEntry { host: join.host, rack: join.rack, assignor: join.assignor, regex: join.regex };
+            let said = MemberEntry::said_weight(&join.client, join.instance.as_deref(), &topics, Some(&consumer));
+            broker.admit_declaration(&join.group, None, Some((&join.member, said)))?;
             let _declaring = lock(&broker.queues.declaring);
             broker.refuse_filter_of(&join.group)?;
             let id: Id = join.member.into();
-            let consumer =
-                ConsumerEntry { host: join.host, rack: join.rack, assignor: join.assignor, regex: join.regex };
             let joining = Joining {
                 id: Arc::clone(&id),
                 instance: join.instance,
@@ -209,6 +211,13 @@ impl Broker {
         };
         if let Some(rack) = &change.rack {
             short("a rack's name", rack)?;
+        }
+        if change.topics.is_some() || change.regex.is_some() {
+            let consumer = ConsumerEntry { regex: change.regex.clone().flatten(), ..ConsumerEntry::default() };
+            let topics = change.topics.as_deref().unwrap_or_default();
+            let said = MemberEntry::said_weight("", None, topics, Some(&consumer));
+            let (broker, group, member) = (Arc::clone(self), name.clone(), member.clone());
+            blocking(move || broker.admit_declaration(&group, None, Some((&member, said)))).await?;
         }
         let said = owned.is_some();
         let (owned, now, all) = (owned.map(BTreeSet::from_iter), self.clock.monotonic_ms(), self.topic_shapes());

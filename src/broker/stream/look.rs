@@ -11,7 +11,7 @@ use super::super::broker::{blocking, lock};
 use super::super::lag::Distance;
 use super::super::queue::{GroupDescription, GroupMember, GroupPartition, ResetPartition, ResetQueue, ResetTo};
 use super::super::{Broker, BrokerError};
-use super::machine::{At, Id, Look};
+use super::machine::{At, Id, Look, Topics};
 
 /// A group's partitions, with its position in each if it has one.
 type Places = BTreeMap<(TopicName, PartitionId), Option<Offset>>;
@@ -94,7 +94,9 @@ impl Broker {
     /// The partitions that the group has a position in or wants.
     fn stream_places(&self, entry: &GroupEntry) -> Places {
         let mut places = Places::new();
-        for (topic, (_, partitions)) in self.topic_shapes() {
+        // Most idle groups want nothing, and all topics are many.
+        let shapes = if entry.topics.is_empty() { Topics::new() } else { self.topic_shapes() };
+        for (topic, (_, partitions)) in shapes {
             if entry.topics.iter().any(|pattern| pattern.matches(&topic)) {
                 places.extend((0..partitions).map(|partition| ((topic.clone(), partition), None)));
             }
@@ -189,8 +191,7 @@ impl Broker {
         let mut passed = Vec::new();
         for event in &events {
             if let Event::PositionSet { place, position: Some(to) } = event {
-                let progress = catalog.progress(group, (place.topic, place.partition));
-                let was = progress.and_then(|progress| progress.position.as_ref()).map_or(0, |was| was.offset);
+                let was = catalog.position_of(group, (place.topic, place.partition)).map_or(0, |was| was.offset);
                 let ending = |offset| (offset < was).then_some(Processed::Acked);
                 passed.extend(self.receipts.skip(place, to.offset, ending, now));
             }

@@ -239,6 +239,7 @@ impl Broker {
         let name = join.group.clone();
         let broker = Arc::clone(self);
         let joined = blocking(move || {
+            broker.admit_stream(&join)?;
             let _declaring = lock(&broker.queues.declaring);
             let entry = broker.define_stream(&join.group, &join.topics, join.filter.as_deref())?;
             for (at, offset) in starts {
@@ -276,6 +277,19 @@ impl Broker {
         }
         let message = format!("there is no group '{}': its first member names its topics", join.group);
         Err(BrokerError::new(ErrorKind::NotFound, message))
+    }
+
+    /// Lets the group declare what the member wants beside what it declares, and the member say it.
+    fn admit_stream(&self, join: &JoinStream) -> Result<(), BrokerError> {
+        let held = lock(&self.catalog).group(&join.group).cloned();
+        let Some(mut entry) = held else { return Ok(()) };
+        let more: Vec<_> = join.topics.iter().filter(|topic| !entry.topics.contains(topic)).cloned().collect();
+        entry.topics.extend(more);
+        entry.filter = join.filter.clone().or(entry.filter);
+        let topics = if join.topics.is_empty() { &entry.topics } else { &join.topics };
+        let said = MemberEntry::said_weight(&join.client, join.instance.as_deref(), topics, None);
+        let member = (join.member.as_deref().unwrap_or_default(), said);
+        self.admit_declaration(&join.group, Some(entry.weight()), Some(member))
     }
 
     fn join_machine(&self, name: &GroupName, joining: Joining, hold: super::GroupHold) -> Result<Share, BrokerError> {
@@ -369,6 +383,9 @@ impl Broker {
         let mut changed = group.watch();
         if let Some(topics) = topics {
             check_topics(&topics)?;
+            let said = MemberEntry::said_weight("", None, &topics, None);
+            let (broker, of, id) = (Arc::clone(self), name.clone(), member.clone());
+            blocking(move || broker.admit_declaration(&of, None, Some((&id, said)))).await?;
             let set = |machine: &mut Machine| machine.set_interest(&member, topics, &self.topic_shapes());
             group.with(self, set).ok_or_else(unknown)??;
         }
@@ -406,8 +423,7 @@ impl Broker {
             let catalog = lock(&broker.catalog);
             let known = granted.into_iter().filter_map(|(id, partition)| {
                 let topic = catalog.topic_by_id(id)?.name.clone();
-                let position =
-                    catalog.progress(&group, (id, partition)).and_then(|of| Some(of.position.as_ref()?.offset));
+                let position = catalog.position_of(&group, (id, partition)).map(|position| position.offset);
                 Some((topic, id, partition, position))
             });
             let known: Vec<_> = known.collect();

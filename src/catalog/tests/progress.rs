@@ -69,7 +69,7 @@ fn a_power_cut_in_a_large_commit_leaves_a_beginning_of_it() {
         let disk = disk_of(&sim.reboot());
         let (_, mut catalog, _) = open(&disk, Path::new("/data")).unwrap();
         let found: Vec<u32> =
-            catalog.all_progress(&GroupName::new("g").unwrap()).map(|((_, partition), _)| *partition).collect();
+            catalog.all_progress(&GroupName::new("g").unwrap()).map(|((_, partition), _)| partition).collect();
         assert_eq!(found, (0..found.len() as u32).collect::<Vec<_>>(), "cut {cut}");
         if made {
             assert_eq!(found.len(), 8, "cut {cut}");

@@ -165,3 +165,18 @@ fn what_means_something_to_kafka_alone_is_checked_and_kept() {
         assert!(settings.set(name, value).is_err(), "{name} = {value}");
     }
 }
+
+#[test]
+fn what_is_kept_and_shown_of_a_value_is_short_whatever_was_said() {
+    let said = |value: &str| [("retention_time".to_owned(), value.to_owned())].into();
+    let long = format!("{}168h{}", " ".repeat(100_000), " ".repeat(100_000));
+    assert_eq!(TopicSettings::canonical(&said(&long)).unwrap(), said("7d"));
+    let error = TopicSettings::canonical(&said(&"9".repeat(100_000))).unwrap_err().to_string();
+    assert!(error.contains("100000 characters; the limit is 80") && error.len() < 300, "{error}");
+    // It is what it was before.
+    for setting in SETTINGS {
+        let value = TopicSettings::default().get(setting.name).unwrap();
+        let one = [(setting.name.to_owned(), value)].into();
+        assert_eq!(TopicSettings::canonical(&one).unwrap(), one);
+    }
+}

@@ -213,6 +213,14 @@ pub static FIELDS: &[Field] = &[
         |c| Slot::Bytes(&mut c.max_group_metadata),
     ),
     field(
+        "max_group_declarations",
+        "bytes of the rules, topics and filters of all groups and of what their members say; one address may have half of them",
+        "size",
+        8 * 1024,
+        ANY,
+        |c| Slot::Bytes(&mut c.max_group_declarations),
+    ),
+    field(
         "callback_give_up_after",
         "how long the POST of a callback is tried before it becomes a dead letter",
         "duration",

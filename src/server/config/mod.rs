@@ -101,6 +101,8 @@ pub struct ServerConfig {
     pub max_group_positions: usize,
     /// Bytes of the metadata of all positions.
     pub max_group_metadata: Bytes,
+    /// Bytes of what all groups and their members declare.
+    pub max_group_declarations: Bytes,
     /// How long the POST of a callback is tried.
     pub callback_give_up_after: Millis,
     /// How long a wall clock that has leapt is doubted.
@@ -238,6 +240,7 @@ impl Default for ServerConfig {
             max_groups: broker.max_groups,
             max_group_positions: broker.max_group_positions,
             max_group_metadata: broker.max_group_metadata,
+            max_group_declarations: broker.max_group_declarations,
             callback_give_up_after: Millis(24 * 3_600_000),
             clock_quarantine: broker.clock_quarantine,
             retention_check: broker.retention_check,
@@ -480,6 +483,7 @@ impl ServerConfig {
             max_groups: self.max_groups,
             max_group_positions: self.max_group_positions,
             max_group_metadata: self.max_group_metadata,
+            max_group_declarations: self.max_group_declarations,
             retention_check: self.retention_check,
             compaction_check: self.compaction_check,
             scrub_rate: self.scrub_rate,

@@ -16,7 +16,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::errors;
 use super::session::Session;
 use crate::base::GroupName;
-use crate::broker::{ClassicJoin, ClassicJoined, ClassicRefusal, ClassicVoice};
+use crate::broker::{ClassicJoin, ClassicJoined, ClassicRefusal, ClassicVoice, Client};
 
 /// The longest round, in milliseconds.
 const LONGEST_ROUND_MS: u64 = 24 * 3_600_000;
@@ -103,6 +103,7 @@ pub async fn join(session: Arc<Session>, version: i16, request: JoinGroupRequest
         instance: request.group_instance_id.as_ref().map(ToString::to_string),
         client,
         host: format!("/{}", session.peer.ip().to_canonical()),
+        from: Client::current(),
         session_ms,
         rebalance_ms: rebalance_ms.unwrap_or(session_ms).min(LONGEST_ROUND_MS),
         protocol_type: request.protocol_type.to_string(),

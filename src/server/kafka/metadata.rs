@@ -39,7 +39,8 @@ pub fn kafka_name(name: &str) -> KafkaName {
     KafkaName(StrBytes::from_string(name.to_owned()))
 }
 
-/// Answers Metadata: named topics, all, or none. Topics that are named are created, if the request and the server allow it.
+/// Answers Metadata: named topics, all, or none. Topics that are named are created, if the request and the server allow it, as fast
+/// as a client may have them created (`broker/creations.rs`), and as long as its connection lasts.
 pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequest) -> MetadataResponse {
     let create = version < 4 || request.allow_auto_topic_creation;
     let mut topics = match request.topics {
@@ -48,7 +49,7 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
             once(&mut topics, |topic| (topic.name.clone(), topic.topic_id));
             let mut found = Vec::with_capacity(topics.len());
             for topic in topics {
-                found.push(named(&session, version, topic, create).await);
+                found.push(named(&session, version, topic, create && !session.is_closing()).await);
                 tokio::task::consume_budget().await;
             }
             found

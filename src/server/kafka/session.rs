@@ -132,6 +132,11 @@ impl Session {
         self.closing.send_replace(true);
     }
 
+    /// Whether the connection is about to end: nobody waits for what has not begun.
+    pub fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     /// Returns when the connection is about to end.
     pub async fn closing(&self) {
         // The sender is ours: this cannot fail.

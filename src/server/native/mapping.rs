@@ -144,7 +144,8 @@ pub fn match_topics_ok(topics: Vec<broker::TopicSummary>) -> wire::MatchTopicsOk
     wire::MatchTopicsOk { topics: topics.into_iter().map(summary).collect() }
 }
 
-fn summary(topic: broker::TopicSummary) -> wire::TopicSummary {
+/// A topic in a list.
+pub fn summary(topic: broker::TopicSummary) -> wire::TopicSummary {
     wire::TopicSummary { name: topic.name.to_string(), id: topic.id.to_string(), partitions: topic.partitions }
 }
 

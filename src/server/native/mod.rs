@@ -8,6 +8,7 @@ mod exchange;
 mod framing;
 mod groups;
 mod handshake;
+mod lists;
 mod mapping;
 mod members;
 mod outbox;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
 use super::{
-    clock, damage, durable, exchange, groups, members, pushes, reading, receipts, routes, streams, subscriptions,
+    clock, damage, durable, exchange, groups, lists, members, pushes, reading, receipts, routes, streams, subscriptions,
     transactions, watching,
 };
 use crate::base::{ErrorKind, limits};
@@ -168,6 +168,8 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::CancelReceipts => start(session, frame, ticket, receipts::cancel).await,
         Kind::ListDamage => start(session, frame, ticket, damage::list).await,
         Kind::AcknowledgeDamage => start(session, frame, ticket, damage::acknowledge).await,
+        Kind::ListGroupPage => start(session, frame, ticket, lists::groups).await,
+        Kind::ListTopicPage => start(session, frame, ticket, lists::topics).await,
         Kind::DescribeClock => start(session, frame, ticket, clock::describe).await,
         Kind::ConfirmClock => start(session, frame, ticket, clock::confirm).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,

@@ -61,6 +61,8 @@ impl Member {
             instance,
             client,
             host,
+            // Who it was is known when it joins anew.
+            from: Client::Server,
             session_ms,
             rebalance_ms,
             protocols,

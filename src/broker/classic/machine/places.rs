@@ -18,6 +18,7 @@ impl Machine {
             self.answers.push((syncing, Answer::Synced(Err(ClassicError::Fenced))));
         }
         member.update(ticket, join, now);
+        self.weighed += 1;
         self.members.insert(new_id.clone(), member);
         let led = self.leader.as_deref() == Some(old);
         if led {

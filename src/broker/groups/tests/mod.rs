@@ -1,3 +1,5 @@
+mod declared;
 mod definition;
+mod listing;
 mod positions;
 mod table;

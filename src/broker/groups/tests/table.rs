@@ -9,14 +9,14 @@ use crate::disk::RealDisk;
 
 const DAY: u32 = 86_400_000;
 
-struct Bench {
+pub(super) struct Bench {
     dir: tempfile::TempDir,
-    clock: Arc<ManualClock>,
+    pub(super) clock: Arc<ManualClock>,
     config: BrokerConfig,
 }
 
 impl Bench {
-    fn new(change: impl FnOnce(&mut BrokerConfig)) -> (Self, Arc<Broker>) {
+    pub(super) fn new(change: impl FnOnce(&mut BrokerConfig)) -> (Self, Arc<Broker>) {
         let dir = tempfile::tempdir().unwrap();
         let mut config = BrokerConfig { data_dir: dir.path().to_owned(), ..BrokerConfig::default() };
         change(&mut config);
@@ -42,18 +42,18 @@ impl Bench {
     }
 }
 
-fn client(last: u8) -> Client {
+pub(super) fn client(last: u8) -> Client {
     Client::of([10, 0, 0, last].into())
 }
 
-async fn committed(broker: &Arc<Broker>, group: &str, metadata: &str) -> Result<u64, BrokerError> {
+pub(super) async fn committed(broker: &Arc<Broker>, group: &str, metadata: &str) -> Result<u64, BrokerError> {
     let commits =
         vec![Commit { topic: topic(), partition: 0, offset: 1, metadata: metadata.to_owned(), leader_epoch: None }];
     let by = Committer::Admin;
     broker.commit_positions(&name(group), by, commits, Terms::AsSaid, true).await.and_then(|mut all| all.remove(0))
 }
 
-fn queue(group: &str, topic: &str, settings: Option<QueueSettings>) -> JoinQueue {
+pub(super) fn queue(group: &str, topic: &str, settings: Option<QueueSettings>) -> JoinQueue {
     JoinQueue {
         group: name(group),
         settings,
@@ -216,7 +216,7 @@ async fn positions_and_their_metadata_have_limits_for_all_and_for_each_client() 
     client(2).scope(commit(3, 0)).await.unwrap();
     bench.clock.advance(1_000);
     let error = client(3).scope(commit(4, 0)).await.unwrap_err();
-    assert!(error.starts_with("groups in use of all clients hold 4 positions and 100 bytes"), "{error}");
+    assert!(error.starts_with("groups in use hold 4 positions; the limit is 4 (max_group_positions)"), "{error}");
     // What is there is committed on.
     client(3).scope(commit(2, 50)).await.unwrap();
     drop(holds);

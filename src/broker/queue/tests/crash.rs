@@ -17,7 +17,7 @@ fn forget_the_last_step(broker: &Broker, group: &str, topic: &str, floor: Offset
         partition: 0,
     };
     let mut catalog = lock(&broker.catalog);
-    let progress = catalog.progress(&place.group, (place.topic, 0)).cloned().unwrap();
+    let progress = catalog.progress(&place.group, (place.topic, 0)).unwrap();
     let mut events = vec![Event::PositionSet {
         place: place.clone(),
         position: Some(Position { offset: floor, metadata: intent.to_owned(), time_ms: 5, leader_epoch: None }),

@@ -4,6 +4,7 @@
 mod fetching;
 mod maker;
 mod mutants;
+mod naming;
 
 use std::sync::Arc;
 use std::time::Duration;
