@@ -273,7 +273,12 @@ mod tests {
                 let there = next(4) < if grows { 3 } else { 1 };
                 if next(3) > 0 {
                     let metadata = if next(3) == 0 { "m".repeat(next(5) as usize) } else { String::new() };
-                    let position = Position { offset: next(9), metadata, time_ms: next(9) as i64 - 4, leader_epoch: (next(2) == 0).then_some(3) };
+                    let position = Position {
+                        offset: next(9),
+                        metadata,
+                        time_ms: next(9) as i64 - 4,
+                        leader_epoch: (next(2) == 0).then_some(3),
+                    };
                     let position = there.then_some(position);
                     places.set_position(at, position.clone());
                     model.entry(at).or_default().position = position;

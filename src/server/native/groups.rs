@@ -126,7 +126,8 @@ fn owned(topic: &TopicName, partition: u32) -> wire::TopicPartition {
     wire::TopicPartition { topic: topic.to_string(), partition }
 }
 
-fn summary(of: &GroupEntry) -> wire::GroupSummary {
+/// A group in a list.
+pub fn summary(of: &GroupEntry) -> wire::GroupSummary {
     wire::GroupSummary {
         name: of.name.to_string(),
         kind: if matches!(of.kind, GroupKind::Stream) { "stream" } else { "queue" }.to_owned(),

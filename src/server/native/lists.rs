@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::groups::summary;
 use super::mapping::{self, Refusal};
-use super::members::summary;
 use super::session::{Answer, Session};
 use crate::base::ErrorKind;
 use crate::broker::{self, Broker, PageOf};

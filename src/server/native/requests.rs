@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
 use super::{
-    clock, damage, durable, exchange, groups, lists, members, pushes, reading, receipts, routes, streams, subscriptions,
-    transactions, watching,
+    clock, damage, durable, exchange, groups, lists, members, pushes, reading, receipts, routes, streams,
+    subscriptions, transactions, watching,
 };
 use crate::base::{ErrorKind, limits};
 use crate::broker::{Place, SETTLE};

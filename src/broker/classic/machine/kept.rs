@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::base::TimestampMs;
 use crate::catalog::{ClassicEntry, ClassicMemberEntry};
 
+use super::super::super::clients::Client;
 use super::{Machine, Member, Ms, State};
 
 /// What a member takes beside its words.
