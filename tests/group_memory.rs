@@ -42,7 +42,7 @@ fn fill(catalog: &mut Catalog, groups: usize, positions: u32) {
             let (name, kind, topics) = (group(*number), GroupKind::Stream, Vec::new());
             events.push(Event::GroupDeclared(GroupEntry { name, kind, topics, filter: None, created_ms: NOW }));
             events.extend((0..positions).map(|partition| {
-                let position = Position { offset: 7, metadata: String::new(), time_ms: NOW };
+                let position = Position { offset: 7, leader_epoch: None, metadata: String::new(), time_ms: NOW };
                 let place = Place { group: group(*number), topic: TOPIC, partition };
                 Event::PositionSet { place, position: Some(position) }
             }));
