@@ -102,6 +102,12 @@ async fn an_endpoint_that_behaves_badly_costs_the_others_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let flags = ["--outgoing-allow", "127.0.0.0/8", "--outgoing-timeout", "2s", "--outgoing-connect-timeout", "1s"];
     let flags = [&flags[..], &["--callback-give-up-after", "1s"]].concat();
+    // The metadata service, which was allowed once.
+    let metadata = "http://169.254.169.254/latest";
+    let once = Server::start_on(&dir.path().join("data"), &["--outgoing-allow", "169.254.0.0/16"]);
+    let client = Client::connect(once.address()).await.unwrap();
+    client.request("load", "x", LONG).callback(metadata).id("metadata").submit().await.unwrap();
+    once.terminate();
     let server = Server::start_on(&dir.path().join("data"), &flags);
     let client = Client::connect(server.address()).await.unwrap();
     let responder = tokio::spawn(respond(Client::connect(server.address()).await.unwrap()));
@@ -116,9 +122,9 @@ async fn an_endpoint_that_behaves_badly_costs_the_others_nothing() {
         client.request("load", "x", LONG).callback(bad.url(path)).id(&id).submit().await.unwrap();
     }
     client.request("load", "x", LONG).callback(&nobody).id("nobody").submit().await.unwrap();
-    // The metadata service is not called, however it is named.
-    let metadata = "http://169.254.169.254/latest";
-    client.request("load", "x", LONG).callback(metadata).id("metadata").submit().await.unwrap();
+    // It is not called, and refused from now on.
+    let refused = client.request("load", "x", LONG).callback(metadata).submit().await.unwrap_err();
+    assert!(refused.to_string().contains("a link-local address"), "{refused}");
     for number in 0..50 {
         client
             .request("load", "y", LONG)

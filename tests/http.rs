@@ -131,7 +131,7 @@ fn a_durable_request_is_answered_once_whoever_asks_how_often_and_through_a_kill(
     assert_eq!(ask_at(&server, "GET /requests/one?wait=60s", ""), (200, json!("ACC-1")));
     assert_eq!(ask_at(&server, one, "acc-1"), (200, json!("ACC-1")), "asked again it is the same");
     let other = ask_at(&server, "POST /requests/bad?durable=true&id=one", "acc-1");
-    assert_eq!((other.0, &other.1["kind"]), (409, &json!("already_exists")));
+    assert_eq!((other.0, &other.1["kind"]), (422, &json!("already_exists")));
     assert_eq!(ask_at(&server, "POST /requests/crm?durable=true&timeout=1h", "acc-2"), (200, json!("ACC-2")));
     let (status, failed) = ask_at(&server, "POST /requests/bad?durable=true&timeout=1h&id=two", "acc-3");
     assert_eq!((status, &failed["outcome"], &failed["id"]), (422, &json!("failed"), &json!("two")), "{failed}");

@@ -142,10 +142,16 @@ async fn a_healthy_endpoint_gets_every_record_that_is_wanted_signed_and_the_grou
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_behaves_badly_gets_dead_letters_and_costs_the_others_nothing() {
     let dir = tempfile::tempdir().unwrap();
+    // The metadata service, which was allowed once.
+    let metadata = || NewPush::new("metadata", "http://169.254.169.254/latest").topic("bad").rules(rules(1));
+    let once = Server::start_on(&dir.path().join("data"), &["--outgoing-allow", "169.254.0.0/16"]);
+    let client = Client::connect(once.address()).await.unwrap();
+    client.admin().create_topic(NewTopic::new("bad")).await.unwrap();
+    client.admin().create_push(metadata()).await.unwrap();
+    once.terminate();
     let server = server(dir.path(), &["--outgoing-pause", "20ms"]);
     let client = Client::connect(server.address()).await.unwrap();
     let (good, bad) = (endpoint().await, endpoint().await);
-    client.admin().create_topic(NewTopic::new("bad")).await.unwrap();
     client.admin().create_topic(NewTopic::new("good")).await.unwrap();
     let before = server.resident_kib();
     let paths = ["never", "hang", "drip", "elsewhere", "flood"];
@@ -156,9 +162,9 @@ async fn an_endpoint_that_behaves_badly_gets_dead_letters_and_costs_the_others_n
         let push = if silent { push.timeout(Duration::from_millis(400)) } else { push };
         client.admin().create_push(push).await.unwrap();
     }
-    // The metadata service is not called; that is no delivery.
-    let metadata = NewPush::new("metadata", "http://169.254.169.254/latest").topic("bad").rules(rules(1));
-    client.admin().create_push(metadata).await.unwrap();
+    // It is not called; that is no delivery. Nor is it taken as an endpoint.
+    let refused = client.admin().create_push(metadata().replace(true)).await.unwrap_err();
+    assert!(refused.to_string().contains("a link-local address"), "{refused}");
     let push = NewPush::new("good", good.url("/ok")).topic("good").rules(rules(1));
     client.admin().create_push(push).await.unwrap();
     produce(&client, "bad", (0..3).map(|number| number.to_string())).await;

@@ -135,6 +135,7 @@ impl Kept {
 #[derive(Clone)]
 pub(super) enum Places {
     Few(Vec<(At, Kept)>),
+    #[expect(clippy::box_collection, reason = "few groups have so many, and all have room for it")]
     Many(Box<BTreeMap<At, Kept>>),
 }
 

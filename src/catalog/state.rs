@@ -42,6 +42,7 @@ struct GroupState {
     entry: Option<GroupEntry>,
     progress: Places,
     /// `None` if it has none.
+    #[expect(clippy::box_collection, reason = "most groups have none, and all have room for it")]
     members: Option<Box<BTreeMap<String, MemberEntry>>>,
     classic: Option<Box<ClassicEntry>>,
 }

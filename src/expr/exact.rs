@@ -173,7 +173,7 @@ impl<'t> Tokens<'t> {
         Self { text, at: 0, in_string: false }
     }
 
-    /// The code unit of an escape `\uXXXX` that begins here.
+    /// The code unit of an escape `\uNNNN` that begins here.
     fn unit(&self, at: usize) -> Option<u16> {
         let escape = self.text.get(at..at + 6)?.strip_prefix(b"\\u")?;
         u16::from_str_radix(std::str::from_utf8(escape).ok()?, 16).ok()

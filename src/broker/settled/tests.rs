@@ -11,9 +11,9 @@ use crate::broker::*;
 use crate::disk::{Fault, OpKind, SimDisk, SimOptions};
 use crate::record::{BatchBuilder, BatchOptions};
 
-fn batch() -> bytes::BytesMut {
+fn batch(time: i64) -> bytes::BytesMut {
     let mut builder = BatchBuilder::new(BatchOptions::default());
-    builder.push(5, None, Some(b"v"), &[]);
+    builder.push(time, None, Some(b"v"), &[]);
     builder.build()
 }
 
@@ -23,9 +23,9 @@ async fn bench() -> (Arc<Broker>, SimDisk) {
     let config = BrokerConfig { data_dir: Path::new("/data").to_owned(), ..BrokerConfig::default() };
     let broker = Broker::open(config, Arc::new(disk.clone()), Arc::new(SystemClock::new())).unwrap();
     broker.metadata(&TopicName::new("t").unwrap(), true).await.unwrap();
-    broker.produce("t", 0, batch(), AckLevel::Durable).await.unwrap();
+    broker.produce("t", 0, batch(5), AckLevel::Durable).await.unwrap();
     disk.inject(OpKind::Sync, "/data/topics/", Fault::Hang, 1_000);
-    assert_eq!(broker.produce("t", 0, batch(), AckLevel::Written).await.unwrap().base_offset, 1);
+    assert_eq!(broker.produce("t", 0, batch(7), AckLevel::Written).await.unwrap().base_offset, 1);
     (broker, disk)
 }
 
@@ -71,7 +71,7 @@ async fn what_was_acknowledged_as_written_counts_for_whoever_asks_for_the_end() 
             disk.heal();
         }
     );
-    assert_eq!((ends, healed), ((2, (0, 5), 2, 2), ()));
+    assert_eq!((ends, healed), ((2, (1, 7), 1, 2), ()));
     assert_eq!(broker.delete_records("t", 0, None, SETTLE).await.unwrap(), 2);
     broker.shutdown().await;
 }
@@ -106,7 +106,7 @@ async fn a_partition_whose_sync_failed_is_read_up_to_what_is_durable() {
     reader.settle(2, Instant::now() + SETTLE).await.unwrap();
     disk.inject(OpKind::Sync, "/data/topics/", Fault::Error, 1_000);
     disk.inject(OpKind::Read, "/data/topics/", Fault::Error, 1_000);
-    broker.produce("t", 0, batch(), AckLevel::Durable).await.unwrap_err();
+    broker.produce("t", 0, batch(9), AckLevel::Durable).await.unwrap_err();
     let end = broker.list_offset("t", 0, OffsetAt::End).await.unwrap().0;
     assert_eq!(end, 2, "what cannot be verified is not waited for");
     disk.heal();

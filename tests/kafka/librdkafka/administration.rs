@@ -51,7 +51,7 @@ async fn topics_are_created_described_changed_and_deleted() {
     let wrong = AlterConfig::new(made).set("retention.ms", "-7").set("max.message.bytes", "3000000");
     admin.alter_configs(&[wrong], &options).await.unwrap();
     let described = admin
-        .describe_configs(&[made, ResourceSpecifier::Broker(1), ResourceSpecifier::Topic("none")], &options)
+        .describe_configs(&[made, ResourceSpecifier::Broker(0), ResourceSpecifier::Topic("none")], &options)
         .await
         .unwrap();
     let topic = described[0].as_ref().unwrap();
