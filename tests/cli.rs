@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::{Outcome, Server, tidelog, tidelog_with_input};
@@ -173,7 +174,7 @@ fn errors_are_one_line_and_have_their_status() {
     for args in [&["consume", "a"][..], &["produce", "a", "x"], &["topic", "list"], &["info"], &["metrics"]] {
         let mut args = args.to_vec();
         args.extend_from_slice(&["--server", &nobody]);
-        let failed = tidelog(&args).fails(1);
+        let failed = tidelog(&args).fails(6);
         assert!(failed.reason().contains(&nobody), "{}", failed.reason());
         assert_eq!(failed.stderr().lines().count(), 1, "{}", failed.stderr());
     }
@@ -195,7 +196,7 @@ fn errors_are_one_line_and_have_their_status() {
         tidelog(args).fails(2);
     }
     let server = Server::start();
-    let missing = run(&server, &["consume", "never.made"]).fails(1);
+    let missing = run(&server, &["consume", "never.made"]).fails(3);
     assert!(missing.reason().contains("never.made"), "{}", missing.reason());
     run(&server, &["produce", "short", "x"]).ok();
     let beyond = run(&server, &["consume", "short", "--partition", "0", "--from", "offset:99"]);
@@ -206,7 +207,7 @@ fn errors_are_one_line_and_have_their_status() {
 fn topics_are_administered() {
     let server = Server::start();
     run(&server, &["topic", "create", "a", "--partitions", "2", "--set", "retention_time=7d"]).ok();
-    run(&server, &["topic", "create", "a"]).fails(1);
+    run(&server, &["topic", "create", "a"]).fails(4);
     run(&server, &["topic", "create", "a", "--if-not-exists"]).ok();
     run(&server, &["topic", "create", "b", "--set", "nonsense=1"]).fails(1);
     let listed = json_lines(&run(&server, &["topic", "list", "--json"]).ok().stdout);
@@ -226,8 +227,140 @@ fn topics_are_administered() {
     assert!(String::from_utf8(text.stdout).unwrap().contains("retention_time"));
     assert!(String::from_utf8(run(&server, &["topic", "list"]).ok().stdout).unwrap().contains("PARTITIONS"));
     run(&server, &["topic", "delete", "a", "--yes"]).ok();
-    run(&server, &["topic", "describe", "a"]).fails(1);
+    run(&server, &["topic", "describe", "a"]).fails(3);
     assert!(run(&server, &["topic", "list", "--json"]).ok().stdout.is_empty());
+}
+
+#[test]
+fn topics_are_listed_with_what_is_in_them_and_trimmed() {
+    let server = Server::start();
+    run(&server, &["topic", "create", "a", "--partitions", "2"]).ok();
+    let line = |server| json_lines(&run(server, &["topic", "list", "--json"]).ok().stdout).remove(0);
+    assert_eq!((&line(&server)["records"], &line(&server)["newest_timestamp"]), (&Value::from(0), &Value::from(-1)));
+    for partition in ["0", "1"] {
+        run(&server, &["produce", "a", "--partition", partition, "1", "2", "3"]).ok();
+    }
+    let listed = line(&server);
+    assert_eq!((&listed["records"], &listed["troubled_partitions"]), (&Value::from(6), &Value::from(0)));
+    assert!(listed["bytes"].as_u64().unwrap() > 0 && listed["newest_timestamp"].as_i64().unwrap() > 0, "{listed}");
+
+    let trim = |more: &[&str]| run(&server, &[&["topic", "trim", "a"][..], more].concat());
+    // The order of the partitions is not told.
+    let values = || {
+        let all = String::from_utf8(run(&server, &["consume", "a"]).ok().stdout).unwrap();
+        let mut lines: Vec<String> = all.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines.concat()
+    };
+    assert!(trim(&["--before", "offset:1"]).fails(2).reason().contains("2 records"));
+    let dry = json_lines(&trim(&["--before", "offset:1", "--dry-run", "--json"]).ok().stdout);
+    assert_eq!((dry.len(), &dry[0]["records"], &dry[0]["done"]), (2, &Value::from(1), &Value::from(false)));
+    // In the future there is nothing newer.
+    let all = json_lines(&trim(&["--before", "time:2099-01-01T00:00:00Z", "--dry-run", "--json"]).ok().stdout);
+    assert_eq!(all[1]["records"], 3);
+    assert_eq!(json_lines(&trim(&["--before", "ago:1h", "--dry-run", "--json"]).ok().stdout)[0]["records"], 0);
+    assert_eq!(values(), "112233");
+    trim(&["--before", "offset:2", "--partition", "1", "--yes"]).ok();
+    assert_eq!(values(), "1233");
+    trim(&["--before", "end", "--yes"]).ok();
+    assert_eq!((values(), line(&server)["records"].clone()), (String::new(), Value::from(0)));
+    run(&server, &["produce", "a", "--partition", "0", "4", "--json"]).ok();
+    assert_eq!(json_lines(&run(&server, &["consume", "a", "--json"]).ok().stdout)[0]["offset"], 3);
+    assert!(trim(&["--before", "end", "--partition", "7"]).fails(1).reason().contains("no partition 7"));
+
+    run(&server, &["topic", "create", "state", "--set", "cleanup=compact"]).ok();
+    run(&server, &["produce", "state", "--key", "k", "v"]).ok();
+    run(&server, &["produce", "state", "--tombstone", "k"]).ok();
+    let records = json_lines(&run(&server, &["consume", "state", "--json"]).ok().stdout);
+    assert_eq!((&records[1]["key"], &records[1]["value"]), (&Value::from("k"), &Value::Null));
+    let refused = run(&server, &["topic", "trim", "state", "--before", "end", "--yes"]).fails(1);
+    assert!(refused.reason().contains("compacted"), "{}", refused.reason());
+}
+
+#[test]
+fn who_would_miss_a_topic_is_said_before_it_is_deleted() {
+    let server = Server::start();
+    for topic in ["crm.eu", "crm.us", "alone"] {
+        run(&server, &["produce", topic, "x"]).ok();
+    }
+    run(&server, &["group", "create", "erp", "--topic", "crm.*"]).ok();
+    let routes = server.path().join("routes.toml");
+    std::fs::write(&routes, "[[route]]\nname = 'r'\nfrom = 'crm.us'\n[[route.to]]\ntopic = 'crm.eu'\n").unwrap();
+    run(&server, &["route", "apply", routes.to_str().unwrap()]).ok();
+    let deleted = run(&server, &["topic", "delete", "crm.eu", "--yes"]).ok();
+    let expected = "topic 'crm.eu' is in use: group 'erp' reads it, route 'r' writes to it";
+    assert!(deleted.stderr().contains(expected), "{}", deleted.stderr());
+    let deleted = run(&server, &["topic", "delete", "crm.us", "--yes"]).ok();
+    assert!(deleted.stderr().contains("group 'erp' reads it, route 'r' reads it"), "{}", deleted.stderr());
+    run(&server, &["produce", "dead-letter.erp", "x"]).ok();
+    let deleted = run(&server, &["topic", "delete", "dead-letter.erp", "--yes"]).ok();
+    assert!(deleted.stderr().contains("group 'erp' has its dead letters in it"), "{}", deleted.stderr());
+    let deleted = run(&server, &["topic", "delete", "alone", "--yes"]).ok();
+    assert!(!deleted.stderr().contains("is in use"), "{}", deleted.stderr());
+}
+
+#[test]
+fn connections_are_listed_and_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--http-listen", "127.0.0.1:0"];
+    let server = Server::start_on(&folder.path().join("data"), &flags);
+    run(&server, &["topic", "create", "live"]).ok();
+    let follow = ["consume", "live", "--follow", "--client-name", "billing", "--server", server.address()];
+    let follower = common::spawn(&follow);
+    let listed = || json_lines(&run(&server, &["connections", "list", "--json"]).ok().stdout);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let of = |client: &str| listed().into_iter().find(|one| one["client"] == client);
+    let first = loop {
+        if let Some(found) = of("billing") {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "the follower does not connect");
+    };
+    assert_eq!(first["door"], "native");
+    assert!(first["peer"].as_str().unwrap().starts_with("127.0.0.1:") && first["since"].as_i64().unwrap() > 0);
+    let mut stream = std::net::TcpStream::connect(server.http_address()).unwrap();
+    let head = "GET /topics/live HTTP/1.1\r\nhost: localhost\r\nuser-agent: crm/2\r\naccept: text/event-stream\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let http = loop {
+        if let Some(found) = of("crm/2") {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "the stream is not there");
+    };
+    for one in [&first, &http] {
+        run(&server, &["connections", "close", &one["id"].to_string()]).ok();
+    }
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut rest).unwrap();
+    run(&server, &["connections", "close", &http["id"].to_string()]).fails(3);
+    // The follower connects again, and misses nothing.
+    run(&server, &["produce", "live", "seen"]).ok();
+    while of("billing").is_none_or(|found| found["id"] == first["id"]) {
+        assert!(Instant::now() < deadline, "the follower does not come back");
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    follower.signal("INT");
+    assert_eq!(follower.finish(Duration::from_secs(20)).stdout, b"seen\n");
+}
+
+#[test]
+fn the_exit_status_says_what_kind_of_failure_it_was() {
+    let server = Server::start();
+    run(&server, &["group", "create", "g", "--topic", "a"]).ok();
+    run(&server, &["group", "create", "g", "--topic", "b"]).fails(4);
+    run(&server, &["group", "describe", "none"]).fails(3);
+    run(&server, &["request", "nobody", "x", "--timeout", "1s"]).fails(3);
+    run(&server, &["produce", "a", "x", "--wait-for", "g", "--wait-timeout", "100ms"]).fails(5);
+    let responder = common::spawn(&["reply", "bad", "--exec", "exit 3", "--server", server.address()]);
+    let asked = |_| run(&server, &["request", "bad", "x", "--durable", "--timeout", "60s"]);
+    asked(()).fails(7);
+    drop(responder);
+    let address = server.address().to_owned();
+    drop(server);
+    tidelog(&["topic", "list", "--server", &address]).fails(6);
+    let help = String::from_utf8(tidelog(&["help", "topic", "trim"]).ok().stdout).unwrap();
+    assert!(help.contains("tidelog topic trim orders"), "{help}");
+    assert!(String::from_utf8(tidelog(&["help"]).ok().stdout).unwrap().contains("Exit status:"));
 }
 
 #[test]
@@ -252,7 +385,7 @@ fn lists_are_cut_by_prefix_and_number_and_say_what_fills_the_server() {
     assert_eq!((&summary("group")["groups"], &summary("group")["max_groups"]), (&3.into(), &100_000.into()));
     let shown = run(&server, &["group", "list", "--prefix", "g-a."]).ok();
     let note = shown.stderr();
-    assert!(String::from_utf8(shown.stdout).unwrap().contains("MADE BY"));
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("MADE_BY"));
     assert!(note.contains("2 shown; 3 of at most 100,000 groups: 3 queue and 0 stream groups"), "{note}");
     run(&server, &["group", "list", "--limit", "0"]).fails(2);
 }
@@ -404,7 +537,7 @@ fn who_waits_for_a_group_that_will_not_come_is_told_so_before_anything_is_sent()
     let topics = tidelog(&["topic", "list", "--json", "--server", server.address()]).ok().stdout;
     assert!(!String::from_utf8(topics).unwrap().contains("orders"), "nothing was sent");
     // A group that is not there yet may come.
-    let nobody = produce(&["--wait-for", "nobody", "--wait-timeout", "3s"]).fails(1).stderr();
+    let nobody = produce(&["--wait-for", "nobody", "--wait-timeout", "3s"]).fails(5).stderr();
     assert!(nobody.contains("there is no group 'nobody' yet;"), "{nobody}");
     assert!(nobody.contains("waiting until group 'nobody' has done 1 record; there is no such group yet"), "{nobody}");
     let asked = produce(&["--receipt-of", "nobody", "--receipt-to", "https://example.com/"]).ok().stderr();

@@ -160,7 +160,7 @@ fn the_commands_ask_answer_and_show() {
     let server = Server::start();
     let run = |args: &[&str]| tidelog(&[args, &["--server", server.address()]].concat());
     let text = |outcome: common::Outcome| String::from_utf8(outcome.stdout).unwrap();
-    let nobody = run(&["request", "upper", "abc"]).fails(1);
+    let nobody = run(&["request", "upper", "abc"]).fails(3);
     assert!(nobody.reason().contains("topic 'upper': nobody is listening"), "{}", nobody.reason());
     let command =
         "read word; if [ \"$word\" = bad ]; then echo no such word >&2; exit 3; fi; echo \"$word\" | tr a-z A-Z";
@@ -176,7 +176,7 @@ fn the_commands_ask_answer_and_show() {
         std::thread::sleep(Duration::from_millis(50));
     };
     assert_eq!(first, "ABC\n");
-    let failed = run(&["request", "upper", "bad", "--timeout", "60s"]).fails(1);
+    let failed = run(&["request", "upper", "bad", "--timeout", "60s"]).fails(7);
     assert!(failed.reason().contains("error reply 'exit-3': no such word"), "{}", failed.reason());
     assert_eq!(text(run(&["request", "upper", "def", "--durable", "--timeout", "60s"]).ok()), "DEF\n");
     let id = text(run(&["request", "upper", "ghi", "--callback", "answers", "--timeout", "60s"]).ok());
@@ -190,7 +190,7 @@ fn the_commands_ask_answer_and_show() {
     assert!(text(run(&["requests", "show", id]).ok()).contains("open"));
     assert!(text(run(&["requests", "cancel", id]).ok()).contains("cancelled"));
     assert!(text(run(&["requests", "list", "--state", "cancelled"]).ok()).contains(id));
-    let unknown = run(&["requests", "show", "nobody"]).fails(1);
+    let unknown = run(&["requests", "show", "nobody"]).fails(3);
     assert!(unknown.reason().contains("there is no request nobody"), "{}", unknown.reason());
     run(&["request", "upper"]).fails(2);
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::ops::Bound;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use crate::base::{GroupName, TimestampMs};
 use crate::catalog::{GroupCounts, GroupEntry, GroupKind};
 
 use super::admin::summary;
 use super::broker::lock;
+use super::partition::Topic;
 use super::{Broker, Client, TopicSummary};
 
 /// Lines of a page at most.
@@ -62,6 +63,41 @@ pub struct GroupLine {
     pub used_ms: TimestampMs,
     /// Who has made it, if that was since the start.
     pub made_by: Option<Client>,
+}
+
+/// A topic in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicLine {
+    /// What it is.
+    pub summary: TopicSummary,
+    /// Offsets between the start and the end of its partitions.
+    pub records: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// The newest timestamp of a record; −1 if there is none.
+    pub newest_timestamp: TimestampMs,
+    /// Partitions that are offline, take no writes or are damaged.
+    pub troubled: u32,
+}
+
+impl TopicLine {
+    fn of(topic: &Topic) -> Self {
+        let mut line = Self { summary: summary(topic), records: 0, bytes: 0, newest_timestamp: -1, troubled: 0 };
+        for partition in &topic.partitions {
+            let Ok(log) = partition.log() else {
+                line.troubled += 1;
+                continue;
+            };
+            log.with(|log| {
+                let stats = log.stats();
+                line.records += log.committed_end().saturating_sub(log.start_offset());
+                line.bytes += stats.bytes;
+                line.newest_timestamp = line.newest_timestamp.max(stats.newest_timestamp);
+                line.troubled += u32::from(log.poisoned().is_some() || log.damage().next().is_some());
+            });
+        }
+        line
+    }
 }
 
 /// What all groups take of their limits.
@@ -129,13 +165,15 @@ impl Broker {
     }
 
     /// A page of the topics.
-    pub fn topic_page(&self, of: &PageOf) -> Page<TopicSummary> {
-        let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
-        let rest = topics.range::<str, _>((of.start(), Bound::Unbounded));
-        let mut rest =
-            rest.map(|(_, topic)| topic).take_while(|topic| topic.entry.name.as_str().starts_with(&of.prefix));
-        let lines = rest.by_ref().take(of.lines()).map(|topic| summary(topic)).collect();
-        Page { lines, more: rest.next().is_some() }
+    pub fn topic_page(&self, of: &PageOf) -> Page<TopicLine> {
+        let (found, more): (Vec<Arc<Topic>>, bool) = {
+            let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+            let rest = topics.range::<str, _>((of.start(), Bound::Unbounded));
+            let mut rest =
+                rest.map(|(_, topic)| topic).take_while(|topic| topic.entry.name.as_str().starts_with(&of.prefix));
+            (rest.by_ref().take(of.lines()).cloned().collect(), rest.next().is_some())
+        };
+        Page { lines: found.iter().map(|topic| TopicLine::of(topic)).collect(), more }
     }
 
     /// What all topics take of their limits.

@@ -15,6 +15,7 @@ mod clock;
 mod compaction;
 mod creations;
 mod cut;
+mod dependents;
 mod error;
 mod fetch;
 mod filtered;
@@ -53,12 +54,13 @@ pub use classic::{
     ClassicError, ClassicJoin, ClassicJoined, ClassicLook, ClassicMember, ClassicRefusal, ClassicShare, ClassicVoice,
 };
 pub use clients::Client;
+pub use dependents::{Dependent, DependentHow, DependentKind};
 pub use error::BrokerError;
 pub use filtered::{FilterAt, Filtered};
 pub use groups::{
     AlterGroup, Commit, Committer, GroupHold, GroupPosition, GroupProtocol, NewGroup, RulesChange, Terms,
 };
-pub use listing::{GroupLine, GroupTotals, Page, PageOf, TopicTotals};
+pub use listing::{GroupLine, GroupTotals, Page, PageOf, TopicLine, TopicTotals};
 pub use metrics::Metrics;
 pub(crate) use opened::{Next, Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};

@@ -14,6 +14,9 @@ pub struct ServerArgs {
     /// Server to talk to: HOST:PORT, or HOST for port 7171
     #[arg(long, value_name = "ADDR", env = "TIDELOG_SERVER", default_value = "127.0.0.1:7171", global = true, value_parser = with_port)]
     pub server: String,
+    /// Who this client says it is, in 'connections list' and in the server's log
+    #[arg(long, value_name = "NAME", env = "TIDELOG_CLIENT_NAME", default_value = "tidelog-cli", global = true)]
+    pub client_name: String,
 }
 
 /// An address with its port.
@@ -34,7 +37,7 @@ impl ServerArgs {
     pub async fn connect(&self) -> Result<Client, ClientError> {
         Client::builder()
             .server(self.server.as_str())
-            .name("tidelog-cli")
+            .name(self.client_name.as_str())
             .connect_timeout(Duration::from_secs(5))
             .build()
             .await

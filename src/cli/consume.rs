@@ -24,7 +24,7 @@ use super::template::{self, Parts, Template};
 
 const EXAMPLES: &str = "\
 Examples:
-  tidelog consume orders                              everything there is, oldest first, then stop
+  tidelog consume orders                              everything there is, oldest first in each partition
   tidelog consume orders --from end --follow          what comes from now on, until Ctrl-C
   tidelog consume orders --from ago:15m --json        the last quarter of an hour, one JSON object a line
   tidelog consume orders --filter 'value.total > 100 && headers.region == \"eu\"'
@@ -51,9 +51,9 @@ pub struct ConsumeArgs {
     /// Topics to read, or patterns of their names: crm.*.accounts, crm.>
     #[arg(value_name = "TOPIC", required_unless_present = "group")]
     pub topics: Vec<TopicPattern>,
-    /// Where to start
-    #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from, allow_hyphen_values = true)]
-    pub from: StartAt,
+    /// Where to start [default: beginning]; a group that is there goes on where it was
+    #[arg(long, value_name = "POSITION", value_parser = parse_from, allow_hyphen_values = true)]
+    from: Option<StartAt>,
     /// Wait for more at the end, until Ctrl-C
     #[arg(long, short, conflicts_with = "until_end")]
     pub follow: bool,
@@ -94,6 +94,23 @@ pub struct ConsumeArgs {
     pub group: GroupOptions,
     #[command(flatten)]
     pub server: ServerArgs,
+}
+
+impl ConsumeArgs {
+    /// Where to start.
+    pub fn start(&self) -> StartAt {
+        self.from.unwrap_or(StartAt::Beginning)
+    }
+
+    /// Says that `--from` counts for nothing, if it was said.
+    pub fn from_is_ignored(&self, group: &str) {
+        if self.from.is_some() && !self.quiet {
+            output::complain(&format!(
+                "group '{group}' is there already: --from counts only for partitions that are new to it ('tidelog group reset' \
+                 moves it)"
+            ));
+        }
+    }
 }
 
 /// Runs `consume`.
@@ -189,7 +206,7 @@ async fn open(args: &ConsumeArgs) -> Result<Consumer, Failure> {
         Some(Until::Ago(span)) => builder.until_time(SystemClock::new().wall_ms() - span.as_i64()),
     };
     Ok(builder
-        .from(args.from)
+        .from(args.start())
         .until_end(!args.follow)
         .skip_damaged(args.skip_damaged)
         .isolation(args.isolation)

@@ -112,7 +112,7 @@ async fn redefine(args: &ConsumeArgs, group: &str, client: &Client) -> Result<bo
             "--redefine changes the group to what is said: topics, --filter or rules".to_owned(),
         ));
     }
-    let mut change = args.group.rules.change(GroupChange::new(group).from(args.from));
+    let mut change = args.group.rules.change(GroupChange::new(group).from(args.start()));
     for topic in &args.topics {
         change = change.topic(topic.as_str());
     }
@@ -129,7 +129,7 @@ async fn redefine(args: &ConsumeArgs, group: &str, client: &Client) -> Result<bo
 }
 
 async fn join(args: &ConsumeArgs, group: &str, client: &Client, as_it_is: bool) -> Result<QueueConsumer, Failure> {
-    let mut builder = client.queue(group).from(args.from).prefetch(args.group.prefetch);
+    let mut builder = client.queue(group).from(args.start()).prefetch(args.group.prefetch);
     if as_it_is {
         return Ok(builder.join().await?);
     }

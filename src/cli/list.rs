@@ -5,7 +5,7 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
-use tidelog::client::{Admin, GroupLine, GroupTotals, TopicTotals};
+use tidelog::client::{Admin, GroupLine, GroupTotals, TopicLine, TopicTotals};
 
 use super::failure::Failure;
 use super::output::{self, grouped, rfc3339, table};
@@ -154,14 +154,25 @@ pub async fn topics(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
         totals = totals.or(page.totals);
         count += page.topics.len();
         if let Some(last) = page.topics.last() {
-            after.clone_from(&last.name);
+            after.clone_from(&last.summary.name);
         }
         for topic in page.topics {
+            let TopicLine { summary, records, bytes, newest_timestamp, troubled } = topic;
             if json {
-                let line = json!({ "topic": topic.name, "id": topic.id, "partitions": topic.partitions });
+                let line = json!({
+                    "topic": summary.name, "id": summary.id, "partitions": summary.partitions, "records": records,
+                    "bytes": bytes, "newest_timestamp": newest_timestamp, "troubled_partitions": troubled,
+                });
                 output::json_line(&mut out, &line)?;
             } else {
-                rows.push(vec![topic.name, topic.partitions.to_string(), topic.id]);
+                rows.push(vec![
+                    summary.name,
+                    summary.partitions.to_string(),
+                    grouped(records),
+                    output::size(bytes),
+                    rfc3339(newest_timestamp),
+                    if troubled == 0 { "ok".to_owned() } else { format!("trouble in {troubled}") },
+                ]);
             }
         }
         if !page.more {
@@ -175,7 +186,7 @@ pub async fn topics(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
         output::complain("there is no topic yet; 'tidelog topic create' or the first produce makes one");
         return Ok(());
     }
-    writeln!(out, "{}", table(&["topic", "partitions", "id"], &[1], rows))?;
+    writeln!(out, "{}", table(&["topic", "partitions", "records", "size", "newest", "state"], &[1, 2, 3], rows))?;
     out.flush()?;
     if let Some(totals) = totals {
         output::complain(&format!("{} shown; {}", grouped(count as u64), topic_totals(&totals)));

@@ -1,11 +1,11 @@
 //! Floor 6: the command line, one file a command.
 //!
-//! Data goes to stdout, everything else to stderr. Exit status: 0 done; 1 failed, reason on stderr in one line; 2 wrong
-//! usage. A closed stdout (`tidelog consume a | head`) is a reader that has enough, not a failure.
+//! Data goes to stdout, everything else to stderr, the reason of a failure in one line. Exit status: [`failure::STATUSES`]. A closed stdout (`tidelog consume a | head`) is a reader that has enough, not a failure.
 
 mod bench;
 mod clock;
 mod connection;
+mod connections;
 mod consume;
 mod damage;
 mod dead_letter;
@@ -39,6 +39,7 @@ mod spout;
 mod stream_consume;
 mod template;
 mod topic;
+mod topic_trim;
 mod transaction;
 mod verify;
 mod wait_for;
@@ -52,21 +53,22 @@ use clap::{Parser, Subcommand};
 
 use failure::Failure;
 
-/// A durable message queue on a persistent log: acknowledged means on disk.
-#[derive(Debug, Parser)]
-#[command(
-    name = "tidelog",
-    version,
-    max_term_width = 120,
-    disable_help_subcommand = true,
-    after_help = "\
+const START: &str = "\
 Start here:
   tidelog demo                                        see it work, with a kill -9 in the middle
   tidelog serve --data-dir ./data                     run a server on 127.0.0.1:7171
   echo '{\"total\":12}' | tidelog produce orders        send a record; it is on disk when the command returns
   tidelog consume orders --from beginning             read it back
 
-'tidelog COMMAND --help' teaches each command by example."
+'tidelog COMMAND --help' teaches each command by example.";
+
+/// A durable message queue on a persistent log: acknowledged means on disk.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidelog",
+    version,
+    max_term_width = 120,
+    after_help = format!("{START}\n\n{}", failure::STATUSES)
 )]
 struct Cli {
     #[command(subcommand)]
@@ -98,7 +100,7 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Reply(reply::ReplyArgs),
     /// Lists, shows and cancels durable requests
     Requests(requests::RequestsArgs),
-    /// Creates, lists, describes, changes and deletes topics
+    /// Creates, lists, describes, changes, trims and deletes topics
     Topic(topic::TopicArgs),
     /// Creates, lists, describes and changes groups, lets them go on elsewhere in the log, deletes them
     Group(group::GroupArgs),
@@ -125,6 +127,9 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Bench(bench::BenchArgs),
     /// Shows what the server believes of its wall clock, and confirms it
     Clock(clock::ClockArgs),
+    /// Lists and ends the connections that clients have open
+    #[command(alias = "connection")]
+    Connections(connections::ConnectionsArgs),
     /// Prints facts about the server
     Info(info::InfoArgs),
     /// Prints the server's metrics (Prometheus text format)
@@ -147,6 +152,10 @@ pub fn main() -> ExitCode {
         Err(Failure::Failed(message)) => {
             output::complain(&message);
             ExitCode::from(1)
+        }
+        Err(Failure::As(status, message)) => {
+            output::complain(&message);
+            ExitCode::from(status as u8)
         }
         Err(Failure::Usage(message)) => {
             output::complain(&message);
@@ -202,6 +211,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Dump(args) => dump::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Clock(args) => block_on(clock::run(args)),
+        Command::Connections(args) => block_on(connections::run(args)),
         Command::Info(args) => block_on(info::run(args)),
         Command::Metrics(args) => block_on(info::run_metrics(args)),
     }

@@ -81,12 +81,52 @@ pub fn confirm(question: &str, alone: &str, refused: &str) -> Result<(), Failure
     }
 }
 
-/// A table without lines, right-aligned in the columns given.
+/// A table without lines, right-aligned in the columns given. On a terminal that is too narrow for it, it has no column `meaning`, or
+/// is written row by row, a line for each column.
 pub fn table(header: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
+    let width = if io::stdout().is_terminal() { Table::new().width() } else { None };
+    fitted(header, right, &rows, width.map(usize::from))
+}
+
+/// The table as it fits into so many columns of text; as it is, if it does not matter.
+pub(super) fn fitted(header: &[&str], right: &[usize], rows: &[Vec<String>], width: Option<usize>) -> String {
+    let whole = grid(header, right, rows);
+    let fits = |text: &str| width.is_none_or(|width| text.lines().all(|line| line.trim_end().chars().count() <= width));
+    // Names with values: their lines are as long as they are.
+    if fits(&whole) || header.is_empty() {
+        return whole;
+    }
+    if let Some((&"meaning", rest)) = header.split_last() {
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row[..rest.len()].to_vec()).collect();
+        let less = grid(rest, right, &rows);
+        if fits(&less) {
+            return less;
+        }
+    }
+    let names: Vec<String> = header.iter().map(|name| title(name)).collect();
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+    let mut text = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        if at > 0 {
+            text.push_str("\n\n");
+        }
+        let lines =
+            names.iter().zip(row).map(|(name, value)| format!("{name:longest$}  {value}").trim_end().to_owned());
+        text.push_str(&lines.collect::<Vec<_>>().join("\n"));
+    }
+    text
+}
+
+/// A column's name: one word, so that columns can be counted.
+fn title(name: &str) -> String {
+    name.to_uppercase().replace(' ', "_")
+}
+
+fn grid(header: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if !header.is_empty() {
-        table.set_header(header.iter().map(|name| name.to_uppercase()));
+        table.set_header(header.iter().map(|name| title(name)));
     }
     for row in rows {
         table.add_row(row);

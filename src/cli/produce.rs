@@ -48,6 +48,7 @@ Examples:
   tidelog produce orders 'hello' --receipt-of erp --receipt-to https://crm.example/receipts
   tidelog produce orders 'later' --delay 1h --expires-in 2h
   printf 'k1:a\\nk2:b\\n' | tidelog produce users --key-separator : --header source=crm --json
+  tidelog produce crm.state --tombstone acc-1         a record of this key without a value: forgotten when compacted
   tidelog produce orders --explain 'hello'             where the routes send it, and why
 
 A topic that does not exist is created. Every byte of a line but its '\\n' is part of the record.";
@@ -87,6 +88,9 @@ pub struct ProduceArgs {
     /// Key of every record
     #[arg(long, short, conflicts_with = "key_separator")]
     key: Option<String>,
+    /// Each MESSAGE or line is a key; its record has no value, so that a compacted topic forgets the key
+    #[arg(long, conflicts_with_all = ["key", "key_separator"])]
+    tombstone: bool,
     /// What stands between the key and the value in each line
     #[arg(long, value_name = "SEP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     key_separator: Option<String>,
@@ -114,7 +118,7 @@ pub struct ProduceArgs {
     /// The records are of no use to queue groups after this time
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<Millis>,
-    /// Wait until this group has acked every record; status 1 if it gives one up or passes it over
+    /// Wait until this group has acked every record; status 7 if it gives one up or passes it over
     #[arg(long, value_name = "GROUP")]
     wait_for: Option<String>,
     /// Wait at most so long for the group
@@ -343,6 +347,7 @@ impl Sending {
                 let at = at.ok_or_else(|| "there is no key separator in it".to_owned())?;
                 message = message.key(line.slice(..at)).value(line.slice(at + separator.len()..));
             }
+            None if self.args.tombstone => message = message.key(line),
             None => message = message.value(line),
         }
         if let Some(key) = &self.args.key {

@@ -9,7 +9,7 @@ use tidelog::base::{Millis, TopicName};
 use tidelog::client::{Client, ErrorReply, Outcome, Reply, ReplyEvent, RequestBuilder, Step};
 
 use super::connection::ServerArgs;
-use super::failure::Failure;
+use super::failure::{Failure, Status};
 use super::json::Text;
 use super::output;
 use super::position::parse_pair;
@@ -191,10 +191,10 @@ fn print(outcome: &Outcome, json: bool) -> Result<(), Failure> {
     match outcome {
         Outcome::Reply(_) => Ok(()),
         Outcome::Error(ErrorReply { code, text, step }) => {
-            Err(Failure::Failed(format!("{}: error reply '{code}': {text}", at(step))))
+            Err(Failure::As(Status::Refused, format!("{}: error reply '{code}': {text}", at(step))))
         }
-        Outcome::NoResponder(step) => Err(Failure::Failed(format!("{}: nobody is listening", at(step)))),
-        Outcome::TimedOut(step) => Err(Failure::Failed(format!("{}: no reply in time", at(step)))),
+        Outcome::NoResponder(step) => Err(Failure::As(Status::NotThere, format!("{}: nobody is listening", at(step)))),
+        Outcome::TimedOut(step) => Err(Failure::As(Status::TimedOut, format!("{}: no reply in time", at(step)))),
         Outcome::Cancelled => Err(Failure::Failed("the request was cancelled".to_owned())),
     }
 }

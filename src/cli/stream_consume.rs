@@ -32,6 +32,9 @@ pub async fn kind(args: &ConsumeArgs, group: &str, client: &Client) -> Result<Gr
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error.into()),
     };
+    if held.is_some() {
+        args.from_is_ignored(group);
+    }
     match (args.group.group_kind, held) {
         (Some(said), Some(held)) if said != held => {
             Err(Failure::Failed(format!("group '{group}' is a {} group", held.name())))
@@ -53,7 +56,7 @@ pub async fn run(
     ending: &Ending,
 ) -> Result<(), Failure> {
     // Committed is what is out, and nothing else: by hand.
-    let mut builder = client.group_consumer(group).from(args.from).commit_by_hand();
+    let mut builder = client.group_consumer(group).from(args.start()).commit_by_hand();
     if !as_it_is {
         builder = builder.topics(args.topics.iter().map(|topic| topic.as_str()));
         if let Some(filter) = &args.filter {

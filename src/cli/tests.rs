@@ -9,7 +9,7 @@ use tidelog::record::Headers;
 
 use super::input::{Line, LineReader};
 use super::json::Text;
-use super::output::{grouped, size};
+use super::output::{fitted, grouped, size};
 use super::position::{Until, parse_from, parse_pair, parse_rate, parse_to};
 use super::template::{Parts, Template};
 use super::{Cli, in_one_line, is_wrong_usage};
@@ -173,4 +173,20 @@ fn wrong_usage_is_told_in_one_line_that_says_where_the_help_is() {
     }
     assert!(!is_wrong_usage(&Cli::try_parse_from(["tidelog", "produce", "--help"]).unwrap_err()));
     assert!(!is_wrong_usage(&Cli::try_parse_from(["tidelog"]).unwrap_err()));
+}
+
+#[test]
+fn a_table_that_is_too_wide_has_no_meanings_or_a_line_for_each_column() {
+    let rows = [["durability", "sync", "when a record counts"], ["cleanup", "delete", "what goes"]];
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
+    let header = ["setting", "its value", "meaning"];
+    let whole = fitted(&header, &[], &rows, None);
+    assert!(whole.starts_with("SETTING     ITS_VALUE  MEANING"), "{whole}");
+    assert_eq!(fitted(&header, &[], &rows, Some(80)), whole);
+    let less = fitted(&header, &[], &rows, Some(30));
+    assert!(less.contains("sync") && !less.contains("when"), "{less}");
+    let blocks = fitted(&header, &[], &rows, Some(15));
+    let expected = "SETTING    durability\nITS_VALUE  sync\nMEANING    when a record counts\n\nSETTING    cleanup\n\
+                    ITS_VALUE  delete\nMEANING    what goes";
+    assert_eq!(blocks, expected);
 }

@@ -1,18 +1,22 @@
-//! `tidelog topic`: create, list, describe, alter, delete.
+//! `tidelog topic`: create, list, describe, alter, trim, delete.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use tidelog::base::TopicName;
-use tidelog::client::{HeldPartition, NewTopic, TopicChange, TopicDescription};
+use tidelog::client::{Dependent, HeldPartition, NewTopic, TopicChange, TopicDescription};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
 use super::list::{self, ListArgs};
 use super::output::{self, grouped, rfc3339, table};
 use super::position::parse_pair;
+use super::topic_trim::{self, TrimArgs};
 use super::transaction;
+
+/// Dependents that are named before a topic is deleted.
+const MISSED: usize = 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +24,7 @@ Examples:
   tidelog topic list
   tidelog topic describe orders
   tidelog topic alter orders --partitions 6 --unset retention_time
+  tidelog topic trim orders --before ago:30d --dry-run
   tidelog topic delete orders --yes";
 
 /// Options of `topic`.
@@ -91,11 +96,22 @@ Examples:
         #[arg(long, value_name = "NAME")]
         unset: Vec<String>,
     },
+    /// Deletes the oldest records of a topic, up to a point of its log
+    #[command(after_help = "\
+Examples:
+  tidelog topic trim orders --before ago:30d --dry-run    how many records that would be
+  tidelog topic trim orders --before ago:30d --yes
+  tidelog topic trim orders --partition 2 --before offset:1500 --yes
+  tidelog topic trim orders --before end --yes            all there is; the topic stays
+
+Offsets go on where they were. Groups that had not come so far go on at the new start. A topic that is only compacted has
+no oldest records: it is refused.")]
+    Trim(TrimArgs),
     /// Deletes a topic and all its data
     #[command(after_help = "\
 Examples:
-  tidelog topic delete orders                         asks first
-  tidelog topic delete orders --yes")]
+  tidelog topic delete orders                         says who reads it or writes to it, and asks
+  tidelog topic delete orders --yes                   says it, and does not ask")]
     Delete {
         /// Its name
         topic: TopicName,
@@ -107,14 +123,16 @@ Examples:
 
 /// Runs `topic`.
 pub async fn run(args: TopicArgs) -> Result<(), Failure> {
-    if let TopicCommand::Delete { topic, yes: false } = &args.command {
-        confirm(topic)?;
-    }
     if let TopicCommand::Alter { partitions: None, set, unset, .. } = &args.command
         && set.is_empty()
         && unset.is_empty()
     {
         return Err(Failure::Usage("nothing to change: use --set, --unset or --partitions".to_owned()));
+    }
+    if let TopicCommand::Delete { topic, yes: false } = &args.command
+        && !io::stdin().is_terminal()
+    {
+        return Err(Failure::Usage(format!("deleting '{topic}' deletes its data; say --yes")));
     }
     let admin = args.server.connect().await?.admin();
     match args.command {
@@ -130,7 +148,7 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
                 new = new.if_not_exists();
             }
             let topic = admin.create_topic(new).await?;
-            done(args.json, "is there", &topic)
+            done(args.json, if if_not_exists { "is there" } else { "is created" }, &topic)
         }
         TopicCommand::List(list) => list::topics(&admin, &list, args.json).await,
         TopicCommand::Describe { topic } => {
@@ -152,7 +170,15 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
             let topic = admin.alter_topic(change).await?;
             done(args.json, "is changed", &topic)
         }
-        TopicCommand::Delete { topic, .. } => {
+        TopicCommand::Trim(trim) => topic_trim::run(&admin, trim, args.json).await,
+        TopicCommand::Delete { topic, yes } => {
+            let (dependents, more) = admin.dependents(topic.as_str()).await?;
+            if !dependents.is_empty() {
+                output::complain(&missed(&topic, &dependents, more));
+            }
+            if !yes {
+                confirm(&topic)?;
+            }
             admin.delete_topic(topic.as_str()).await?;
             if args.json {
                 output::json_line(&mut io::stdout(), &json!({ "topic": topic.as_str(), "deleted": true }))?;
@@ -162,6 +188,26 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Who would miss a topic, in one line.
+fn missed(topic: &TopicName, dependents: &[Dependent], more: bool) -> String {
+    let named = dependents.iter().take(MISSED).map(|one| {
+        let how = match one.how.as_str() {
+            "writes" => "writes to it",
+            "dead letters" => "has its dead letters in it",
+            _ => "reads it",
+        };
+        format!("{} '{}' {how}", one.kind, one.name)
+    });
+    let named: Vec<String> = named.collect();
+    let rest = dependents.len().saturating_sub(MISSED);
+    let rest = match (rest, more) {
+        (0, false) => String::new(),
+        (rest, false) => format!(", and {rest} more"),
+        (rest, true) => format!(", and more than {rest} others"),
+    };
+    format!("topic '{topic}' is in use: {}{rest}", named.join(", "))
 }
 
 /// Asks on the terminal; where nobody can be asked, `--yes` has to say it.

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tidelog::base::{ErrorKind, Millis, TopicName, TopicPattern};
 use tidelog::client::{Client, ReceiptOutcome, RecordAt};
 
-use super::failure::Failure;
+use super::failure::{Failure, Status};
 use super::output::{self, count, grouped};
 use super::progress::{Progress, Unit};
 
@@ -111,11 +111,9 @@ pub async fn run(
     match waited {
         Err(_) => {
             let left = count(total - done, "record");
-            return Err(Failure::Failed(format!(
-                "group '{group}' has not done {left} of {} within {}",
-                grouped(total),
-                timeout.unwrap_or(Millis(0))
-            )));
+            let timeout = timeout.unwrap_or(Millis(0));
+            let message = format!("group '{group}' has not done {left} of {} within {timeout}", grouped(total));
+            return Err(Failure::As(Status::TimedOut, message));
         }
         Ok(outcome) => outcome?,
     }
@@ -126,11 +124,8 @@ pub async fn run(
         return Ok(());
     }
     let others: Vec<String> = others.iter().map(|(name, times)| format!("{} {name}", grouped(*times))).collect();
-    Err(Failure::Failed(format!(
-        "group '{group}' has not acked all of {}: {}",
-        count(total, "record"),
-        others.join(", ")
-    )))
+    let message = format!("group '{group}' has not acked all of {}: {}", count(total, "record"), others.join(", "));
+    Err(Failure::As(Status::Refused, message))
 }
 
 /// What keeps a group from doing records of these topics, if that is plain.

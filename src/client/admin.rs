@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::base::{ErrorKind, Isolation, Offset, PartitionId, StartAt, TimestampMs};
 use crate::protocol::{
-    AcknowledgeDamage, AlterGroup, AlterTopic, CancelReceipts, CancelRequest, ClockDoubt, CommitPosition,
-    CommitPositions, ConfirmClock, CreateGroup, CreateTopic, DamageInfo, DeadLetterTopic, DeleteGroup, DeleteTopic,
-    DescribeClock, DescribeClockOk, DescribeGroup, DescribeTopic, GroupDescription, GroupPosition, GroupSummary,
-    ListDamage, ListDeadLetters, ListGroupPage, ListGroupPageOk, ListGroups, ListOffsets, ListReceipts, ListRequests,
-    ListTopicPage, ListTopicPageOk, ListTopics, Metrics, OffsetAt, Positions, QueueRules, ReceiptAt, ReceiptInfo,
-    Redrive, RedriveOk, RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting,
-    TopicDescription, TopicSummary,
+    AcknowledgeDamage, AlterGroup, AlterTopic, CancelReceipts, CancelRequest, ClockDoubt, CloseConnection,
+    CommitPosition, CommitPositions, ConfirmClock, ConnectionInfo, CreateGroup, CreateTopic, DamageInfo,
+    DeadLetterTopic, DeleteGroup, DeleteRecords, DeleteTopic, Dependent, DescribeClock, DescribeClockOk, DescribeGroup,
+    DescribeTopic, GroupDescription, GroupPosition, GroupSummary, ListConnections, ListDamage, ListDeadLetters,
+    ListDependents, ListGroupPage, ListGroupPageOk, ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopicPage,
+    ListTopicPageOk, ListTopics, Metrics, OffsetAt, Positions, QueueRules, ReceiptAt, ReceiptInfo, Redrive, RedriveOk,
+    RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription,
+    TopicSummary,
 };
 
 use super::ClientError;
@@ -321,6 +322,42 @@ impl Admin {
         self.link.ask(&DeleteTopic { name: name.into() }, Again::No).await.map(|_| ())
     }
 
+    /// Deletes the records of a partition below an offset, durably (all that are written now, if none is named); where the log
+    /// begins then.
+    pub async fn delete_records(
+        &self,
+        topic: impl Into<String>,
+        partition: PartitionId,
+        below: Option<Offset>,
+    ) -> Result<Offset, ClientError> {
+        let request = DeleteRecords { topic: topic.into(), partition, below };
+        Ok(self.link.ask(&request, Again::Yes).await?.log_start)
+    }
+
+    /// The groups, pushes and routes that read a topic or write to it, and whether there are more of them.
+    pub async fn dependents(&self, topic: impl Into<String>) -> Result<(Vec<Dependent>, bool), ClientError> {
+        let found = self.link.ask(&ListDependents { topic: topic.into() }, Again::Yes).await?;
+        Ok((found.dependents, found.more))
+    }
+
+    /// A page of the connections that are open, of one door (`native`, `admin`, `kafka`, `http`) or of all: those behind a number, from
+    /// the first if it is 0. The server gives no more than 1,000 at a time.
+    pub async fn connection_page(
+        &self,
+        door: Option<&str>,
+        after: u64,
+        limit: u32,
+    ) -> Result<(Vec<ConnectionInfo>, bool), ClientError> {
+        let request = ListConnections { door: door.map(str::to_owned), after, limit };
+        let page = self.link.ask(&request, Again::Yes).await?;
+        Ok((page.connections, page.more))
+    }
+
+    /// Ends a connection, as if its client were gone. A client that connects again gets a new one.
+    pub async fn close_connection(&self, id: u64) -> Result<(), ClientError> {
+        self.link.ask(&CloseConnection { id }, Again::No).await.map(|_| ())
+    }
+
     /// All topics, by name.
     pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, ClientError> {
         let (mut all, mut after) = (Vec::new(), String::new());
@@ -332,7 +369,7 @@ impl Admin {
                 }
                 page => page?,
             };
-            all.extend(page.topics);
+            all.extend(page.topics.into_iter().map(|line| line.summary));
             match all.last() {
                 Some(last) if page.more => after.clone_from(&last.name),
                 _ => return Ok(all),

@@ -52,11 +52,12 @@ pub use request::{
 };
 
 pub use crate::protocol::{
-    Ack, ClockDoubt, CommitPosition, DamageInfo, DeadLetterAt, DeadLetterTopic, DescribeClockOk, GroupDescription,
-    GroupLine, GroupMember, GroupPartition, GroupPosition, GroupSummary, GroupTotals, ListGroupPageOk, ListPushes,
-    ListReceipts, ListRequests, ListTopicPageOk, OffsetAt, PartitionDescription, PushDescription, QueueRules,
-    ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition,
-    ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary, TopicTotals,
+    Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, Dependent,
+    DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupSummary,
+    GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt,
+    PartitionDescription, PushDescription, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive,
+    RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
+    TopicLine, TopicPartition, TopicSummary, TopicTotals,
 };
 pub use crate::record::{Compression, Header, HeaderIter, Headers};
 

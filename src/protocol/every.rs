@@ -289,6 +289,22 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<AlterGroup>(body);
             same::<AlterGroupOk>(body);
         }
+        Kind::DeleteRecords => {
+            same::<DeleteRecords>(body);
+            same::<DeleteRecordsOk>(body);
+        }
+        Kind::ListConnections => {
+            same::<ListConnections>(body);
+            same::<ListConnectionsOk>(body);
+        }
+        Kind::CloseConnection => {
+            same::<CloseConnection>(body);
+            same::<CloseConnectionOk>(body);
+        }
+        Kind::ListDependents => {
+            same::<ListDependents>(body);
+            same::<ListDependentsOk>(body);
+        }
         Kind::ConfirmClock => {
             same::<ConfirmClock>(body);
             same::<ConfirmClockOk>(body);

@@ -214,6 +214,14 @@ kinds! {
     122 CreateGroup "create_group";
     /// [`super::AlterGroup`].
     123 AlterGroup "alter_group";
+    /// [`super::DeleteRecords`].
+    136 DeleteRecords "delete_records";
+    /// [`super::ListDependents`].
+    137 ListDependents "list_dependents";
+    /// [`super::ListConnections`].
+    138 ListConnections "list_connections";
+    /// [`super::CloseConnection`].
+    139 CloseConnection "close_connection";
 }
 
 impl Kind {

@@ -105,7 +105,7 @@ impl Request for ListTopicPage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListTopicPageOk {
     /// The topics, by name.
-    pub topics: Vec<TopicSummary>,
+    pub topics: Vec<TopicLine>,
     /// There are more behind the last one.
     pub more: bool,
     /// Of all topics, with the first page.
@@ -114,6 +114,22 @@ pub struct ListTopicPageOk {
 
 impl Message for ListTopicPageOk {
     const KIND: Kind = Kind::ListTopicPage;
+}
+
+/// A topic in a list, and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicLine {
+    /// What it is.
+    pub summary: TopicSummary,
+    /// Offsets between the start and the end of its partitions: the number of its records, if nothing is compacted away and
+    /// there are no markers of transactions.
+    pub records: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// The newest timestamp of a record; −1 if there is none.
+    pub newest_timestamp: i64,
+    /// Partitions that cannot be written to or read now.
+    pub troubled: u32,
 }
 
 /// What all topics take of their limits.

@@ -4,6 +4,7 @@
 
 mod clock;
 mod codec;
+mod connections;
 mod damage;
 mod error;
 #[cfg(any(fuzzing, test))]
@@ -20,9 +21,11 @@ mod routes;
 mod streams;
 mod topics;
 mod transactions;
+mod trimming;
 
 pub use clock::*;
 pub use codec::{decode_body, encode_body};
+pub use connections::*;
 pub use damage::*;
 pub use error::FrameError;
 #[cfg(any(fuzzing, test))]
@@ -39,6 +42,7 @@ pub use routes::*;
 pub use streams::*;
 pub use topics::*;
 pub use transactions::*;
+pub use trimming::*;
 
 /// Oldest protocol version spoken here.
 pub const PROTOCOL_VERSION_MIN: u16 = 1;

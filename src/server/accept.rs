@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::connections::{Connection, Listed};
 use super::metrics::ServerMetrics;
 use super::places::{Full, Place, Places};
 use super::shared::Shared;
@@ -24,6 +25,8 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// What a listener does with a connection.
 #[derive(Clone, Copy)]
 pub struct Door {
+    /// What it is called in lists of connections.
+    pub name: &'static str,
     /// Serves one, in a task of its own, which holds its place.
     pub serve: fn(TcpStream, SocketAddr, Arc<Shared>, Open),
     /// The places of the door.
@@ -89,7 +92,7 @@ fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, door: Door) 
     let full = match (door.places)(shared).admit(peer.ip()) {
         Ok(place) => {
             shared.metrics.accepted.inc();
-            let open = Open::new((door.taken)(&shared.metrics), place, false);
+            let open = Open::new(shared, door, peer, place, false);
             return (door.serve)(socket, peer, shared.clone(), open);
         }
         Err(full) => full,
@@ -111,7 +114,7 @@ fn admit(socket: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, door: Door) 
         }
         NoRoom::Kept(places) => {
             if let Ok(place) = places(shared).admit(peer.ip()) {
-                let open = Open::new((door.taken)(&shared.metrics), place, true);
+                let open = Open::new(shared, door, peer, place, true);
                 (door.serve)(socket, peer, shared.clone(), open);
             }
         }
@@ -135,14 +138,22 @@ async fn refuse(mut socket: TcpStream, words: Bytes, turn: OwnedSemaphorePermit)
 pub struct Open {
     taken: Gauge,
     place: Place,
+    listed: Listed,
     /// One of the places beside the door's: for a glance at the server's health.
     pub kept: bool,
 }
 
 impl Open {
-    fn new(taken: &Gauge, place: Place, kept: bool) -> Self {
+    fn new(shared: &Shared, door: Door, peer: SocketAddr, place: Place, kept: bool) -> Self {
+        let taken = (door.taken)(&shared.metrics).clone();
         taken.inc();
-        Self { taken: taken.clone(), place, kept }
+        let listed = shared.connections.add(door.name, peer, shared.clock.now_ms());
+        Self { taken, place, listed, kept }
+    }
+
+    /// What is listed of it.
+    pub fn connection(&self) -> &Arc<Connection> {
+        self.listed.connection()
     }
 
     /// Notes that the connection has made its first request. `false` if its place was given away just before.

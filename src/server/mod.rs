@@ -6,6 +6,7 @@ mod accept;
 mod budget;
 mod callbacks;
 pub mod config;
+mod connections;
 mod delay;
 mod files;
 mod frames;
@@ -169,6 +170,7 @@ impl Server {
             incoming: Budget::new(half),
             outgoing: Budget::new(half),
             doors,
+            connections: Arc::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
             stopping,
             config,

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::budget::Budget;
 use super::config::ServerConfig;
+use super::connections::Connections;
 use super::delay::RuntimeDelay;
 use super::metrics::ServerMetrics;
 use super::outgoing::Outgoing;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub outgoing: Arc<Budget>,
     /// The places of all doors.
     pub doors: Doors,
+    /// The connections that are open.
+    pub connections: Arc<Connections>,
     /// One permit a connection that is being refused.
     pub refusals: Arc<Semaphore>,
     /// Becomes true when the server stops.

@@ -204,15 +204,20 @@ impl Server {
 
     /// Where it listens for HTTP, which it says a moment later.
     pub fn http_address(&self) -> String {
+        self.said_address("HTTP")
+    }
+
+    /// Where a listener is, by a word of the line that says that it is ready.
+    pub fn said_address(&self, word: &str) -> String {
         for _ in 0..12_000 {
             let said = self.said.lock().unwrap().clone();
-            let line = said.lines().find(|line| line.contains("HTTP") && line.contains("ready on "));
+            let line = said.lines().find(|line| line.contains(word) && line.contains("ready on "));
             if let Some((_, address)) = line.and_then(|line| line.split_once("ready on ")) {
                 return address.trim().to_owned();
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("no HTTP listener: {}", self.log());
+        panic!("no {word} listener: {}", self.log());
     }
 
     pub fn pid(&self) -> u32 {

@@ -372,6 +372,11 @@ impl Broker {
         self.routes.all().iter().map(|active| self.describe_active(active).summary).collect()
     }
 
+    /// What all routes are to do, by name.
+    pub(crate) fn route_specs(&self) -> Vec<RouteSpec> {
+        self.routes.all().iter().map(|active| active.route().spec().clone()).collect()
+    }
+
     /// All routes in full, by name.
     pub(crate) fn describe_routes(&self) -> Vec<RouteDescription> {
         self.routes.all().iter().map(|active| self.describe_active(active)).collect()

@@ -5,12 +5,13 @@ mod describe;
 mod file;
 mod show;
 mod test;
+mod wait;
 
 use std::io;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tidelog::base::TopicName;
+use tidelog::base::{Millis, TopicName};
 use tidelog::client::{OffsetAt, StartAt};
 
 use super::connection::ServerArgs;
@@ -26,7 +27,7 @@ Examples:
   tidelog route apply routes.toml --dry-run                  what would change
   tidelog route apply routes.toml                            all of it or nothing; again changes nothing
   tidelog route list
-  tidelog route describe billing
+  tidelog route describe billing --wait 30s                  once it has routed what is there now
   tidelog route pause billing
   tidelog route reset billing --to beginning --dry-run       what would be routed again, and where it would be twice
   tidelog route reset billing --to beginning                 routes everything again that it reads
@@ -69,9 +70,17 @@ enum RouteCommand {
     /// Lists all routes
     List,
     /// Shows a route: what it sent where, how far it is, what went wrong
+    #[command(after_help = "\
+Examples:
+  tidelog route describe billing
+  tidelog route describe billing --wait 30s           once it has routed what is there now
+  tidelog route describe billing --json")]
     Describe {
         /// Its name
         route: TopicName,
+        /// First wait until it has routed what is there now, for so long at most; status 5 if it has not
+        #[arg(long, value_name = "DURATION")]
+        wait: Option<Millis>,
     },
     /// Lets a route stand still; when it returns, everything that it had begun is done
     Pause {
@@ -113,7 +122,12 @@ pub async fn run(args: RouteArgs) -> Result<(), Failure> {
     match command {
         RouteCommand::Test(_) | RouteCommand::Apply(_) => Ok(()),
         RouteCommand::List => describe::list(&admin.list_routes().await?, json),
-        RouteCommand::Describe { route } => describe::describe(&admin.describe_route(route.as_str()).await?, json),
+        RouteCommand::Describe { route, wait: None } => {
+            describe::describe(&admin.describe_route(route.as_str()).await?, json)
+        }
+        RouteCommand::Describe { route, wait: Some(wait) } => {
+            describe::describe(&wait::until_routed(&admin, route.as_str(), wait).await?, json)
+        }
         RouteCommand::Pause { route } => {
             admin.pause_route(route.as_str()).await?;
             done(json, &route, "paused")

@@ -18,6 +18,7 @@ use crate::base::ErrorKind;
 use crate::broker::WorkKey;
 use crate::server::accept::Open;
 use crate::server::budget::{Account, Gate, Grant, Holder};
+use crate::server::connections::Connection;
 use crate::server::shared::Shared;
 use crate::server::tasks;
 
@@ -71,6 +72,11 @@ impl Caller {
     /// Returns when the place of a connection without a request was given to a new one.
     pub async fn given_away(&self) {
         self.open.given_away().await;
+    }
+
+    /// What is listed of the connection.
+    pub fn connection(&self) -> &Connection {
+        self.open.connection()
     }
 
     /// Notes that a request is being answered.

@@ -27,6 +27,7 @@ pub const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The HTTP listener's door.
 pub const DOOR: Door = Door {
+    name: "http",
     serve: spawn,
     places: |shared| &shared.doors.http,
     taken: |metrics| &metrics.http_connections,
@@ -53,6 +54,7 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     let first = tokio::select! {
         first = tokio::time::timeout(head.min(config.handshake_timeout.as_duration()), socket.readable()) => first.is_ok(),
         () = caller.given_away() => false,
+        () = caller.connection().closed() => false,
         () = stopped_for(shared, STOP_GRACE) => false,
     };
     if !first {
@@ -77,6 +79,7 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = caller.given_away() => return tracing::debug!("HTTP connection ended: its place was needed"),
+        () = caller.connection().closed() => return tracing::info!("HTTP connection ended: an operator has closed it"),
         evicted = evicted_for(&caller, STOP_GRACE) => return tracing::info!(reason = %evicted, "HTTP connection ended"),
         evicted = caller.outgoing.evicted() => return tracing::info!(reason = %evicted, "HTTP connection ended"),
         () = shared.stopped() => {

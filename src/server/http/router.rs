@@ -18,6 +18,9 @@ use crate::server::tasks;
 pub async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
     let name = named(request.uri().path());
     caller.shared.metrics.http_request(name);
+    if let Some(agent) = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()) {
+        caller.connection().is_of(agent);
+    }
     let outcome = AssertUnwindSafe(route(&caller, request)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|panic| {
         let text = tasks::panic_text(panic.as_ref());

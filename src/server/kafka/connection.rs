@@ -52,10 +52,13 @@ enum End {
     Evicted(Evicted),
     #[error("no request yet, and a new connection needed the place")]
     GivenAway,
+    #[error("an operator has closed it")]
+    Closed,
 }
 
 /// The Kafka listener's door. It has no words for a full house: the connection is closed, and clients try again.
 pub const DOOR: Door = Door {
+    name: "kafka",
     serve: spawn,
     places: |shared| &shared.doors.kafka,
     taken: |metrics| &metrics.kafka_connections,
@@ -93,6 +96,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &
         config.handshake_timeout.as_duration(),
     );
     let session = Session::new(shared.clone(), reached, peer);
+    let _ = session.line.set(Arc::clone(open.connection()));
     let (queue, pending) = mpsc::channel(config.max_requests_in_flight);
     let writer = Writer {
         socket: write,
@@ -128,6 +132,7 @@ async fn serve(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>, open: &
         end = reading => end,
         // The answers go with the connection, or their bytes would not be free.
         () = open.given_away() => return Err(End::GivenAway),
+        () = open.connection().closed() => return Err(End::Closed),
         evicted = account.evicted() => return Err(End::Evicted(evicted)),
         evicted = session.outgoing.evicted() => return Err(End::Evicted(evicted)),
         () = shared.stopped() => Ok(()),

@@ -59,6 +59,9 @@ pub async fn begin(session: &Arc<Session>, frame: BytesMut, grant: Grant) -> Res
     } else {
         open(api, asked, frame)?
     };
+    if let Some(line) = session.line.get() {
+        line.is_of(&opened.client);
+    }
     let told = Told::of(api, asked.version, &opened.client);
     let broken = |error: WireError| malformed(api, asked.version, &error);
     let pending: Pending = match asked.key {

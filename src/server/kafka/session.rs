@@ -1,14 +1,15 @@
 //! What the requests of one connection share.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
 use super::wire::WireError;
 use crate::broker::{Broker, WorkKey};
 use crate::server::budget::{Account, Gate, Holder};
+use crate::server::connections::Connection;
 use crate::server::shared::Shared;
 
 /// Requests in a row that came alone, from which on a client is believed to wait for each answer.
@@ -69,6 +70,8 @@ pub struct Session {
     pub reached: SocketAddr,
     /// The client's own address.
     pub peer: SocketAddr,
+    /// What is listed of the connection.
+    pub line: OnceLock<Arc<Connection>>,
     /// Requests whose answers have not been sent.
     unanswered: AtomicUsize,
     /// Requests in a row that came alone.
@@ -87,6 +90,7 @@ impl Session {
             work: WorkKey::new(),
             reached,
             peer,
+            line: OnceLock::new(),
             unanswered: AtomicUsize::new(0),
             alone: AtomicU32::new(0),
             closing: watch::Sender::new(false),

@@ -29,6 +29,8 @@ use crate::server::tasks;
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// How long the farewell of subscriptions may take.
 const LAST_PUSHES: Duration = Duration::from_secs(1);
+/// What a client hears whose connection an operator ends.
+const CLOSED: &str = "an operator has closed this connection";
 /// Why a connection ends.
 #[derive(Debug)]
 enum End {
@@ -66,6 +68,7 @@ async fn serve(socket: TcpStream, peer: IpAddr, shared: Arc<Shared>, open: &Open
     let client = match shaken {
         Ok(hello) => {
             tracing::info!(client = hello.client_name, version = hello.client_version, "connected");
+            open.connection().is_of(&hello.client_name);
             hello.client_name
         }
         Err(HandshakeError::Gone(ReadEnd::Closed)) => return Ok(()),
@@ -84,6 +87,7 @@ async fn serve(socket: TcpStream, peer: IpAddr, shared: Arc<Shared>, open: &Open
         end = run(&session, &mut reader, &mut writer) => end,
         evicted = account.evicted() => End::Evicted(evicted),
         evicted = session.outgoing.evicted() => End::Evicted(evicted),
+        () = open.connection().closed() => End::Goodbye(Refusal::new(ErrorKind::Disconnected, CLOSED)),
     };
     finish(session, reader, writer, end).await
 }
@@ -214,6 +218,7 @@ fn no_room(full: Full) -> Bytes {
 
 /// The native listener's door.
 pub const DOOR: Door = Door {
+    name: "native",
     serve: spawn,
     places: |shared| &shared.doors.native,
     taken: |metrics| &metrics.connections,
@@ -221,4 +226,4 @@ pub const DOOR: Door = Door {
 };
 
 /// The door of administration: the native protocol, with places of its own.
-pub const ADMIN_DOOR: Door = Door { places: |shared| &shared.doors.admin, ..DOOR };
+pub const ADMIN_DOOR: Door = Door { name: "admin", places: |shared| &shared.doors.admin, ..DOOR };

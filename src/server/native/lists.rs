@@ -70,16 +70,25 @@ pub async fn topics(
 ) -> Result<Answer<wire::ListTopicPageOk>, Refusal> {
     let first = request.after.is_empty();
     let of = page(request.prefix, request.after, request.limit);
-    let broker = &session.shared.broker;
-    let page = broker.topic_page(&of);
-    let totals = first.then(|| {
-        let all = broker.topic_totals();
-        wire::TopicTotals {
-            topics: count(all.topics),
-            partitions: count(all.partitions),
-            max_partitions: count(broker.partition_limit()),
-        }
-    });
-    let topics = page.lines.into_iter().map(mapping::summary).collect();
-    Ok(wire::ListTopicPageOk { topics, more: page.more, totals }.into())
+    let (page, totals) = session
+        .computed(move |broker| {
+            let totals = first.then(|| {
+                let all = broker.topic_totals();
+                wire::TopicTotals {
+                    topics: count(all.topics),
+                    partitions: count(all.partitions),
+                    max_partitions: count(broker.partition_limit()),
+                }
+            });
+            (broker.topic_page(&of), totals)
+        })
+        .await?;
+    let line = |line: broker::TopicLine| wire::TopicLine {
+        summary: mapping::summary(line.summary),
+        records: line.records,
+        bytes: line.bytes,
+        newest_timestamp: line.newest_timestamp,
+        troubled: line.troubled,
+    };
+    Ok(wire::ListTopicPageOk { topics: page.lines.into_iter().map(line).collect(), more: page.more, totals }.into())
 }

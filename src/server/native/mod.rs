@@ -2,6 +2,7 @@
 
 mod clock;
 mod connection;
+mod connections;
 mod damage;
 mod durable;
 mod exchange;
@@ -24,6 +25,7 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod trimming;
 mod watching;
 
 pub use connection::{ADMIN_DOOR, DOOR};

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
 use super::{
-    clock, damage, durable, exchange, groups, lists, members, pushes, reading, receipts, routes, streams,
-    subscriptions, transactions, watching,
+    clock, connections, damage, durable, exchange, groups, lists, members, pushes, reading, receipts, routes, streams,
+    subscriptions, transactions, trimming, watching,
 };
 use crate::base::{ErrorKind, limits};
 use crate::broker::{Place, SETTLE};
@@ -170,6 +170,10 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::AcknowledgeDamage => start(session, frame, ticket, damage::acknowledge).await,
         Kind::ListGroupPage => start(session, frame, ticket, lists::groups).await,
         Kind::ListTopicPage => start(session, frame, ticket, lists::topics).await,
+        Kind::ListConnections => start(session, frame, ticket, connections::list).await,
+        Kind::CloseConnection => start(session, frame, ticket, connections::close).await,
+        Kind::DeleteRecords => start(session, frame, ticket, trimming::delete_records).await,
+        Kind::ListDependents => start(session, frame, ticket, trimming::dependents).await,
         Kind::DescribeClock => start(session, frame, ticket, clock::describe).await,
         Kind::ConfirmClock => start(session, frame, ticket, clock::confirm).await,
         Kind::Redrive => start(session, frame, ticket, receipts::redrive).await,

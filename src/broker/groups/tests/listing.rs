@@ -62,7 +62,7 @@ async fn topics_are_listed_page_by_page_each_once() {
     }
     let page = |prefix: &str, after: &str, limit| {
         let page = broker.topic_page(&PageOf { prefix: prefix.to_owned(), after: after.to_owned(), limit });
-        (page.lines.into_iter().map(|topic| topic.name.to_string()).collect::<Vec<_>>(), page.more)
+        (page.lines.into_iter().map(|topic| topic.summary.name.to_string()).collect::<Vec<_>>(), page.more)
     };
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     assert_eq!(page("", "", 2), (names(&["a.x", "a.y"]), true));
