@@ -323,6 +323,18 @@ pub const RECORD_WEIGHT: usize = 128;
 /// Push subscriptions of a server.
 pub const PUSHES: usize = 1_000;
 
+/// Headers that the endpoint of a push subscription gets with each call beside the server's own.
+pub const PUSH_HEADERS: usize = 16;
+
+/// Bytes of the name of such a header.
+pub const PUSH_HEADER_NAME_BYTES: usize = 128;
+
+/// Bytes of the value of such a header: tokens have some two thousand.
+pub const PUSH_HEADER_VALUE_BYTES: usize = 4_096;
+
+/// Bytes of names and values of such headers together. They are in memory for each push, and in each call.
+pub const PUSH_HEADERS_BYTES: usize = 16 * 1024;
+
 /// Headers of an HTTP request.
 pub const HTTP_HEADERS: usize = 128;
 
