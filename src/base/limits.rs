@@ -320,6 +320,9 @@ pub const QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// What a record counts for in memory, beside the bytes of its key, value and headers: 120 bytes in a list.
 pub const RECORD_WEIGHT: usize = 128;
 
+/// How long a durable request may take if nobody says it, in milliseconds: it is kept for those who come back for its outcome.
+pub const DURABLE_REQUEST_MS: u64 = 24 * 3_600_000;
+
 /// Push subscriptions of a server.
 pub const PUSHES: usize = 1_000;
 
