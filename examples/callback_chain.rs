@@ -80,7 +80,7 @@ async fn answers(client: &Client) -> Result<BTreeMap<String, String>, Box<dyn Er
         };
         let id = header("tidelog-correlation-id");
         let text = match header("tidelog-outcome").as_str() {
-            "reply" => String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned(),
+            "replied" => String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned(),
             outcome => format!(
                 "{outcome} at step {} ({}): {}",
                 header("tidelog-step"),

@@ -59,9 +59,9 @@ async fn a_callback_is_posted_signed_and_again_until_it_is_taken() {
     })
     .await;
     for (path, id, body, outcome) in [
-        ("/ok", "one", "re: 4711", "reply"),
-        ("/failed", "two", "", "error"),
-        ("/later", "three", "re: late", "reply"),
+        ("/ok", "one", "re: 4711", "replied"),
+        ("/failed", "two", "", "failed"),
+        ("/later", "three", "re: late", "replied"),
         ("/timed-out", "four", "", "timed_out"),
     ] {
         let all = endpoint.got(path);
@@ -197,7 +197,7 @@ async fn a_killed_server_and_an_endpoint_that_is_away_lose_no_callback() {
     for id in &asked {
         let body = format!("re: {id}");
         assert!(
-            got[id].iter().all(|got| got.body == body.as_bytes() && got.headers["tidelog-outcome"] == "reply"),
+            got[id].iter().all(|got| got.body == body.as_bytes() && got.headers["tidelog-outcome"] == "replied"),
             "{id}"
         );
         until("it is delivered", || shown(&server, id)["callback_state"] == "delivered").await;

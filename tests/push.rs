@@ -87,11 +87,11 @@ async fn a_healthy_endpoint_gets_every_record_that_is_wanted_signed_and_the_grou
     client.admin().create_topic(NewTopic::new("crm").partitions(3)).await.unwrap();
     let values = || (0..60).map(|number| format!("{{\"number\":{number}}}"));
     produce(&client, "crm", values()).await;
-    let push = NewPush::new("one", hook.url("/one")).topic("crm").filter("value.number >= 20");
+    let push = NewPush::new("one", hook.url("/one")).topic("crm").from(StartAt::Beginning).filter("value.number >= 20");
     client.admin().create_push(push).await.unwrap();
     let push = NewPush::new("all", hook.url("/all")).topic("cr>").batch(7).concurrency(2);
     assert!(client.admin().create_push(push).await.is_err(), "the pattern is none");
-    let push = NewPush::new("all", hook.url("/all")).topic("*").batch(7).concurrency(2);
+    let push = NewPush::new("all", hook.url("/all")).topic("*").from(StartAt::Beginning).batch(7).concurrency(2);
     client.admin().create_push(push.clone()).await.unwrap();
     let again = client.admin().create_push(push.clone()).await.unwrap_err();
     assert!(again.to_string().contains("already exists"), "{again}");
@@ -210,7 +210,7 @@ async fn records_wait_for_an_endpoint_that_is_away_and_for_one_that_asks_for_it(
     let back = pushed(&client, "away", "all are done", |push| push.lag == 0).await;
     assert_eq!((back.delivered, back.dead_letters), (50, 0), "to be away is no delivery");
     assert_eq!(hook.got("/ok").len(), 50);
-    let push = NewPush::new("busy", busy).topic("crm").rules(rules(5)).concurrency(1);
+    let push = NewPush::new("busy", busy).topic("crm").from(StartAt::Beginning).rules(rules(5)).concurrency(1);
     client.admin().create_push(push).await.unwrap();
     let busy = pushed(&client, "busy", "all are done", |push| push.lag == 0).await;
     assert_eq!((busy.delivered, busy.retried, busy.dead_letters), (50, 1, 0));
@@ -243,7 +243,8 @@ async fn what_an_endpoint_cannot_cope_with_makes_no_dead_letters_of_its_neighbou
     client.admin().create_topic(NewTopic::new("crm")).await.unwrap();
     let value = |number| if number % 25 == 7 { format!("bad-{number}") } else { format!("n-{number}") };
     produce(&client, "crm", (0..100).map(value)).await;
-    let push = NewPush::new("batch", hook.url("/picky")).topic("crm").batch(50).rules(rules(8));
+    let push =
+        NewPush::new("batch", hook.url("/picky")).topic("crm").from(StartAt::Beginning).batch(50).rules(rules(8));
     client.admin().create_push(push).await.unwrap();
     let done = pushed(&client, "batch", "all are done", |push| push.lag == 0).await;
     assert_eq!((done.delivered, done.dead_letters), (96, 4));
@@ -328,7 +329,7 @@ async fn a_push_is_paused_over_a_restart_goes_on_where_it_was_and_is_deleted_wit
     pushed(&client, "erp", "all are done", |push| push.lag == 0).await;
     assert_eq!(hook.got("/ok").len(), 20, "each once");
     // One that wants no more of them is left alone until somebody says otherwise.
-    let gone = NewPush::new("gone", hook.url("/gone")).topic("crm");
+    let gone = NewPush::new("gone", hook.url("/gone")).topic("crm").from(StartAt::Beginning);
     client.admin().create_push(gone).await.unwrap();
     let gone = pushed(&client, "gone", "it is paused", |push| push.state == "paused").await;
     assert!(gone.paused.unwrap().contains("410"));
@@ -348,6 +349,171 @@ async fn a_push_is_paused_over_a_restart_goes_on_where_it_was_and_is_deleted_wit
     let wrong = tidelog(&["push", "create", "x", "--topic", "crm", "--url", "ftp://x/y", "--server", two.address()]);
     assert!(wrong.fails(1).reason().contains("not a URL that begins with https://"));
     assert_eq!(two.terminate(), Some(0));
+}
+
+/// What a command prints, stdout and stderr.
+fn printed(server: &Server, args: &[&str]) -> (String, String) {
+    let out = tidelog(&[args, &["--server", server.address()]].concat()).ok();
+    (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+}
+
+/// Why a command fails.
+fn refused(server: &Server, args: &[&str]) -> String {
+    tidelog(&[args, &["--server", server.address()]].concat()).fails(1).reason()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_gets_headers_of_its_own_that_nobody_is_shown_and_that_go_to_no_other_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut one = server(dir.path(), &["--log-level", "debug"]);
+    let (hook, other) = (endpoint().await, endpoint().await);
+    let client = Client::connect(one.address()).await.unwrap();
+    client.admin().create_topic(NewTopic::new("crm")).await.unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (token, basic) = (file("token", "hush-token\n"), file("basic", "user:hush-word\n"));
+    let more = file("more", "# the ERP wants\nX-Api-Key: hush-key\n");
+    let url = hook.url("/ok");
+    let create = ["push", "create", "erp", "--topic", "crm", "--url", &url];
+    let made = said(&one, &[&create[..], &["--header", "X-Tenant: eu", "--bearer-file", &token]].concat());
+    assert_eq!(made["headers"], serde_json::json!(["authorization", "x-tenant"]));
+    produce(&client, "crm", ["one".to_owned()]).await;
+    pushed(&client, "erp", "it is done", |push| push.delivered == 1).await;
+    let headers = hook.got("/ok")[0].headers.clone();
+    assert_eq!((headers["authorization"].as_str(), headers["x-tenant"].as_str()), ("Bearer hush-token", "eu"));
+    // They are there after a crash, and change one by one.
+    drop(client);
+    one.kill();
+    let two = server(dir.path(), &["--log-level", "debug"]);
+    let client = Client::connect(two.address()).await.unwrap();
+    let alter = ["push", "alter", "erp", "--header-file", &more, "--basic-file", &basic, "--drop-header", "X-Tenant"];
+    let altered = said(&two, &alter);
+    assert_eq!(altered["headers"], serde_json::json!(["authorization", "x-api-key"]));
+    produce(&client, "crm", ["two".to_owned()]).await;
+    pushed(&client, "erp", "it is done", |push| push.delivered == 1).await;
+    let headers = hook.got("/ok")[1].headers.clone();
+    assert_eq!(headers["authorization"], "Basic dXNlcjpodXNoLXdvcmQ=");
+    assert_eq!((headers["x-api-key"].as_str(), headers.get("x-tenant")), ("hush-key", None));
+    // To another host they go when somebody says so, and never by its word.
+    let elsewhere = other.url("/ok");
+    let to_other = ["push", "alter", "erp", "--url", &elsewhere];
+    let why = refused(&two, &to_other);
+    assert!(why.contains("given for") && why.contains("authorization, x-api-key"), "{why}");
+    let why = refused(&two, &[&create[..6], &[&elsewhere, "--replace"]].concat());
+    assert!(why.contains("given for"), "{why}");
+    let redirecting = hook.url(&format!("/to/{}/stolen", other.address));
+    said(&two, &["push", "alter", "erp", "--url", &redirecting, "--max-deliveries", "1"]);
+    produce(&client, "crm", ["three".to_owned()]).await;
+    pushed(&client, "erp", "it is given up", |push| push.dead_letters == 1).await;
+    assert_eq!(hook.got(&format!("/to/{}/stolen", other.address))[0].headers["x-api-key"], "hush-key");
+    assert!(other.got("/stolen").is_empty());
+    assert_eq!(said(&two, &[&to_other[..], &["--drop-headers"]].concat())["headers"], serde_json::json!([]));
+    produce(&client, "crm", ["four".to_owned()]).await;
+    pushed(&client, "erp", "it is done", |push| push.delivered == 2).await;
+    assert_eq!(other.got("/ok")[0].headers.get("authorization"), None);
+    said(&two, &[&to_other[..], &["--bearer-file", &token]].concat());
+    for (args, says) in [
+        (["--header", "Host: hush"], "header 'host' cannot be set: it is the connection's"),
+        (["--header", "webhook-id: hush"], "names that begin with 'webhook-' are the server's"),
+        (["--drop-header", "x-none"], "push 'erp' has no header 'x-none'"),
+    ] {
+        let why = refused(&two, &[&["push", "alter", "erp"], &args[..]].concat());
+        assert!(why.contains(says) && !why.contains("hush"), "{why}");
+    }
+    // Nobody sees a value.
+    let journal = two.data_dir().join("journal/00000000000000000000.log");
+    let dumped = tidelog(&["dump", journal.to_str().unwrap(), "--records"]).ok();
+    let (list, _) = printed(&two, &["push", "list", "--json"]);
+    let (described, _) = printed(&two, &["push", "describe", "erp"]);
+    assert!(list.contains("authorization") && described.contains("authorization (values are not shown)"));
+    let dumped = String::from_utf8(dumped.stdout).unwrap();
+    assert!(dumped.contains("key push/erp"));
+    for shown in [&list, &described, &dumped, &one.log(), &two.log(), &client.admin().metrics().await.unwrap()] {
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_rotated_with_two_signatures_for_a_while_and_one_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let secrets: Vec<WebhookSecret> = (0..4).map(|_| WebhookSecret::random()).collect();
+    let file = |name: &str, text: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    // The server's own is being rotated as well.
+    let for_all = file("for-all", format!("{}\n{}\n", secrets[0].text(), secrets[1].text()));
+    let flags = ["--outgoing-secret-file", &for_all];
+    let mut one = server(dir.path(), &flags);
+    let hook = endpoint().await;
+    let client = Client::connect(one.address()).await.unwrap();
+    client.admin().create_topic(NewTopic::new("crm")).await.unwrap();
+    let url = hook.url("/ok");
+    let made = said(&one, &["push", "create", "erp", "--topic", "crm", "--url", &url]);
+    assert_eq!((&made["secret"], &made["signed"]), (&"server".into(), &true.into()));
+    let mut calls = 0;
+    // Sends a record, and says which of the secrets have signed it.
+    let mut signed = async |client: &Client, more: &[&WebhookSecret]| {
+        produce(client, "crm", [calls.to_string()]).await;
+        common::endpoint::until("it is there", || hook.got("/ok").len() > calls).await;
+        let got = hook.got("/ok").remove(calls);
+        calls += 1;
+        let (id, stamp) = (&got.headers["webhook-id"], got.headers["webhook-timestamp"].parse().unwrap());
+        let words: Vec<&str> = got.headers["webhook-signature"].split(' ').collect();
+        let all: Vec<&WebhookSecret> = secrets.iter().chain(more.iter().copied()).collect();
+        let by = |word: &&str| all.iter().position(|secret| secret.verifies(id, stamp, &got.body, word)).unwrap();
+        words.iter().map(by).collect::<Vec<usize>>()
+    };
+    assert_eq!(signed(&client, &[]).await, [0, 1]);
+    let (second, third) = (file("second", secrets[2].text()), file("third", secrets[3].text()));
+    let rotate = ["push", "rotate", "erp", "--secret-file"];
+    let rotated = said(&one, &[&rotate[..], &[&second, "--keep-old", "0s"]].concat());
+    assert_eq!((&rotated["secret"], &rotated["old_secret_until"]), (&"own".into(), &serde_json::Value::Null));
+    assert_eq!(signed(&client, &[]).await, [2]);
+    let (_, says) = printed(&one, &[&rotate[..], &[&third, "--keep-old", "1h"]].concat());
+    assert!(says.contains("signs with its new secret, and with the one before until "), "{says}");
+    assert_eq!(signed(&client, &[]).await, [3, 2]);
+    drop(client);
+    one.kill();
+    let two = server(dir.path(), &flags);
+    let client = Client::connect(two.address()).await.unwrap();
+    assert_eq!(signed(&client, &[]).await, [3, 2], "also after a crash");
+    let (new, says) = printed(&two, &["push", "rotate", "erp", "--keep-old", "1s"]);
+    let new = WebhookSecret::parse(&new).unwrap();
+    assert!(says.contains("the secret above is not shown again"), "{says}");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(signed(&client, &[&new]).await, [4], "the time of the one before is over");
+    assert_eq!(said(&two, &["push", "describe", "erp"])["old_secret_until"], serde_json::Value::Null);
+    let back = said(&two, &["push", "alter", "erp", "--server-secret"]);
+    assert_eq!((&back["secret"], back.get("new_secret")), (&"server".into(), None));
+    assert_eq!(signed(&client, &[]).await, [0, 1]);
+    let why = refused(&two, &["push", "rotate", "erp", "--keep-old", "31d"]);
+    assert!(why.contains("allowed are 0 to 2592000000 (30 days)"), "{why}");
+    let why = refused(&two, &["push", "rotate", "other"]);
+    assert!(why.contains("there is no push 'other'"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_push_begins_at_the_end_and_says_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path(), &[]);
+    let hook = endpoint().await;
+    let client = Client::connect(server.address()).await.unwrap();
+    produce(&client, "crm", (0..12).map(|number| number.to_string())).await;
+    let (new, all) = (hook.url("/new"), hook.url("/all"));
+    let (_, says) = printed(&server, &["push", "create", "new", "--topic", "crm", "--url", &new]);
+    assert!(says.contains("starts at the end; --from beginning sends the 12 records there are"), "{says}");
+    let (_, says) = printed(&server, &["push", "create", "none", "--topic", "other", "--url", &new]);
+    assert!(says.contains("starts at the end; there is no record yet"), "{says}");
+    printed(&server, &["push", "create", "all", "--topic", "crm", "--url", &all, "--from", "beginning"]);
+    pushed(&client, "all", "all are done", |push| push.delivered == 12).await;
+    produce(&client, "crm", ["later".to_owned()]).await;
+    pushed(&client, "new", "it is done", |push| push.lag == 0 && push.delivered == 1).await;
+    assert_eq!(texts(&hook.got("/new")), BTreeSet::from(["later".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -306,7 +306,7 @@ async fn a_callback_tells_of_replies_errors_time_outs_and_cancellation_once_each
     ask("double", "abc").then("count").submit().await.unwrap();
     let found = callbacks_of(&client, "answers", 4).await;
     let expected =
-        [("timed_out", "nobody", ""), ("cancelled", "nobody", ""), ("reply", "count", "4"), ("error", "count", "")];
+        [("timed_out", "nobody", ""), ("cancelled", "nobody", ""), ("replied", "count", "4"), ("failed", "count", "")];
     let expected = expected.map(|(outcome, topic, value)| (outcome.to_owned(), topic.to_owned(), value.to_owned()));
     assert_eq!(found, expected);
     // A request whose time is over is delivered to nobody any more.
@@ -353,6 +353,6 @@ async fn a_client_that_knows_only_records_takes_part() {
     let request = Message::to("plain").value("asked").header("tidelog-correlation-id", "mine");
     producer.send_and_wait(request.header("tidelog-reply-to", "my.answers")).await.unwrap();
     let found = callbacks_of(&client, "my.answers", 1).await;
-    assert_eq!(found, [("reply".to_owned(), String::new(), "asked answered".to_owned())]);
+    assert_eq!(found, [("replied".to_owned(), String::new(), "asked answered".to_owned())]);
     fixture.server.stop().await;
 }

@@ -143,7 +143,7 @@ async fn every_durable_request_has_one_outcome_and_one_callback_whoever_is_kille
             "replied" => {
                 replied += 1;
                 let expected = format!("analyse(load({}))", request.id);
-                assert_eq!((outcome.as_str(), value), ("reply", &expected));
+                assert_eq!((outcome.as_str(), value), ("replied", &expected));
             }
             "timed_out" => assert_eq!(outcome, "timed_out"),
             other => panic!("{} is {other}: {:?}", request.id, request.error),
@@ -161,7 +161,7 @@ fn the_commands_ask_answer_and_show() {
     let run = |args: &[&str]| tidelog(&[args, &["--server", server.address()]].concat());
     let text = |outcome: common::Outcome| String::from_utf8(outcome.stdout).unwrap();
     let nobody = run(&["request", "upper", "abc"]).fails(3);
-    assert!(nobody.reason().contains("topic 'upper': nobody is listening"), "{}", nobody.reason());
+    assert!(nobody.reason().contains("topic 'upper': nobody responds"), "{}", nobody.reason());
     let command =
         "read word; if [ \"$word\" = bad ]; then echo no such word >&2; exit 3; fi; echo \"$word\" | tr a-z A-Z";
     let reply = spawn(&["reply", "upper", "--exec", command, "--max", "4", "--server", server.address()]);

@@ -320,8 +320,23 @@ pub const QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// What a record counts for in memory, beside the bytes of its key, value and headers: 120 bytes in a list.
 pub const RECORD_WEIGHT: usize = 128;
 
+/// How long a durable request may take if nobody says it, in milliseconds: it is kept for those who come back for its outcome.
+pub const DURABLE_REQUEST_MS: u64 = 24 * 3_600_000;
+
 /// Push subscriptions of a server.
 pub const PUSHES: usize = 1_000;
+
+/// Headers that the endpoint of a push subscription gets with each call beside the server's own.
+pub const PUSH_HEADERS: usize = 16;
+
+/// Bytes of the name of such a header.
+pub const PUSH_HEADER_NAME_BYTES: usize = 128;
+
+/// Bytes of the value of such a header: tokens have some two thousand.
+pub const PUSH_HEADER_VALUE_BYTES: usize = 4_096;
+
+/// Bytes of names and values of such headers together. They are in memory for each push, and in each call.
+pub const PUSH_HEADERS_BYTES: usize = 16 * 1024;
 
 /// Headers of an HTTP request.
 pub const HTTP_HEADERS: usize = 128;

@@ -64,7 +64,10 @@ pub use listing::{GroupLine, GroupTotals, Page, PageOf, TopicLine, TopicTotals};
 pub use metrics::Metrics;
 pub(crate) use opened::{Next, Opened, Unreadable};
 pub use produce::{Offer, Place, ProduceFuture};
-pub use push::{NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretError, WebhookSecret};
+pub use push::{
+    AlterPush, EndpointChange, NewPush, PushCounts, PushDescription, PushStats, PushTrouble, SecretChange, SecretError,
+    WebhookSecret, WebhookSecrets, is_over as secret_is_over, signing as signing_secrets,
+};
 
 pub use crate::base::Isolation;
 pub use crate::catalog::Processed;

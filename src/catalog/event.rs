@@ -38,7 +38,7 @@ use crate::base::{ErrorKind, GroupName, RequestId, TimestampMs, TopicId, TopicNa
 use crate::record::{BatchBuilder, BatchOptions};
 
 use super::progress::{Chunk, ClassicEntry, ConsumerEntry, GroupEntry, MemberEntry, Place, Position};
-use super::pushes::PushEntry;
+use super::pushes::{PushEndpoint, PushEntry};
 use super::receipts::{ReceiptEntry, ReceiptPlace};
 use super::requests::RequestEntry;
 use super::routing::{RouteEntry, RoutePlace, RouteProgress};
@@ -208,6 +208,7 @@ enum Stored {
     TransactionAt { entry: TransactionEntry, client: TransactionClient, open_ms: u64, epochs: Vec<Option<u32>> },
     ClassicSet { group: GroupName, entry: ClassicEntry },
     RequestOf { entry: RequestEntry, content: [u8; 16] },
+    PushOf { entry: PushEntry, endpoint: PushEndpoint },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -407,7 +408,10 @@ impl Event {
                     (client, open_ms) => Stored::TransactionOf { entry, client, open_ms },
                 }
             }
-            Self::PushSet(entry) => Stored::PushSet(entry),
+            Self::PushSet(mut entry) => match std::mem::take(&mut entry.endpoint) {
+                endpoint if endpoint == PushEndpoint::default() => Stored::PushSet(entry),
+                endpoint => Stored::PushOf { entry, endpoint },
+            },
             Self::ReceiptSet { entry: Some(entry), .. } => Stored::ReceiptSet(entry),
             Self::GroupDeleted { .. }
             | Self::PushDeleted { .. }
@@ -457,6 +461,7 @@ impl Event {
             }
             Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::PushSet(entry) => Self::PushSet(entry),
+            Stored::PushOf { entry, endpoint } => Self::PushSet(PushEntry { endpoint, ..entry }),
             Stored::ReceiptSet(entry) => Self::ReceiptSet { place: entry.place.clone(), entry: Some(entry) },
             Stored::TransactionOf { entry, client, open_ms } => {
                 let entry = TransactionEntry { client, open_ms, ..entry };

@@ -38,7 +38,7 @@ pub use progress::{
     Assignor, CHUNK_OFFSETS, Chunk, ClassicEntry, ClassicMemberEntry, ConsumerEntry, Failed, GroupCounts, GroupEntry,
     GroupKind, MemberEntry, Owned, Place, Position, QueueSettings,
 };
-pub use pushes::PushEntry;
+pub use pushes::{Hidden, OldSecret, PushEndpoint, PushEntry, PushHeader};
 pub use receipts::{GivenUp, Processed, ReceiptEntry, ReceiptNews, ReceiptPlace};
 pub use repair::{JournalRepair, repair_journal};
 pub use requests::{Callback, OutcomeKind, RequestEntry, RequestOutcome, Writing};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tidelog::base::{Millis, TopicName};
-use tidelog::client::{Client, ErrorReply, Outcome, Reply, ReplyEvent, RequestBuilder, Step};
+use tidelog::base::{Millis, RequestId, TopicName, limits};
+use tidelog::client::{Client, DurableRequestBuilder, ErrorReply, Outcome, Reply, ReplyEvent, RequestBuilder, Step};
 
 use super::connection::ServerArgs;
 use super::failure::{Failure, Status};
@@ -15,19 +15,27 @@ use super::output;
 use super::position::parse_pair;
 use super::requests::shown;
 
+/// How long an answer is waited for that nobody keeps.
+const LIVE: Millis = Millis(5_000);
+/// How long the server may take to take a request in.
+const SUBMIT: Duration = Duration::from_secs(60);
+/// What the server may take to say that a time is over.
+const GRACE: Duration = Duration::from_secs(5);
+
 const EXAMPLES: &str = "\
 Examples:
   tidelog request crm.phone 4711                      waits for the reply and prints it
   tidelog request crm.phone - < question.json         the body from stdin
-  tidelog request crm.load 4711 --durable             survives restarts of server and responder
+  tidelog request crm.load 4711 --durable             survives restarts of server and responder; has a day
   tidelog request crm.load 4711 --then crm.analyse --callback answers
                                                       prints the request's id and goes away; one record comes to 'answers'
   tidelog request crm.load 4711 --callback https://example.com/hook
-                                                      the outcome is POSTed there
+                                                      the outcome is POSTed there, signed with the server's secret
   tidelog request status ID                           what became of it
   tidelog request status ID --wait 1h                 waits for it
 
-A reply is printed as it is. An error reply, nobody there and a time-out are told on stderr, with exit status 1.";
+A reply is printed as it is. An error reply, nobody there and a time-out are told on stderr, with exit status 1. With --json, 'outcome'
+is replied, failed (with 'code' and 'text'), no_responder, timed_out or cancelled.";
 
 /// Options of `request`.
 #[derive(Debug, Args)]
@@ -41,16 +49,16 @@ pub struct RequestArgs {
     /// Body of the request; '-' reads it from stdin
     #[arg(required = true)]
     body: Option<String>,
-    /// How long an answer is of use
-    #[arg(long, value_name = "DURATION", default_value = "5s")]
-    timeout: Millis,
+    /// How long an answer is of use: 5s if not said, 1d of a durable request
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Millis>,
     /// Header beside the body (repeatable)
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     header: Vec<(String, String)>,
     /// Topic whose responder gets the reply as its request (repeatable)
     #[arg(long, value_name = "TOPIC")]
     then: Vec<TopicName>,
-    /// Keep it on the server's disk until it has its outcome
+    /// Keep it on the server's disk until it has its outcome, for a day if --timeout says nothing else; waits for that
     #[arg(long)]
     durable: bool,
     /// Do not wait: have the outcome delivered to this topic, as one record, or POSTed to this URL; the request is durable then
@@ -89,23 +97,25 @@ pub async fn run(args: RequestArgs) -> Result<(), Failure> {
     };
     let body = if body == "-" { stdin()? } else { body.clone().into_bytes() };
     let client = args.server.connect().await?;
-    let mut request = client.request(topic.as_str(), body, args.timeout.as_duration());
+    let is_durable = args.durable || args.callback.is_some() || args.id.is_some();
+    let usual = if is_durable { Millis(limits::DURABLE_REQUEST_MS) } else { LIVE };
+    let said = args.timeout.unwrap_or(usual);
+    let timeout = said.as_duration();
+    let mut request = client.request(topic.as_str(), body, timeout);
     for (name, value) in &args.header {
         request = request.header(name, value.clone());
     }
     for topic in &args.then {
         request = request.then(topic.as_str());
     }
-    if !args.durable && args.callback.is_none() && args.id.is_none() {
+    if !is_durable {
         return live(request, args.json).await;
     }
-    let mut request = request.durable();
-    if let Some(id) = &args.id {
-        request = request.id(id);
-    }
+    let id = args.id.clone().unwrap_or_else(|| RequestId::random().to_string());
+    let request = request.durable().id(&id);
     match &args.callback {
         Some(callback) => {
-            let id = request.callback(callback).submit().await?;
+            submit(request.callback(callback), &id).await?;
             let mut out = output::stdout();
             if args.json {
                 // An id that was used before is the same request, which may have ended.
@@ -114,12 +124,31 @@ pub async fn run(args: RequestArgs) -> Result<(), Failure> {
             } else {
                 writeln!(out, "{id}")?;
             }
-            Ok(out.flush()?)
+            out.flush()?;
+            output::complain(&format!(
+                "the outcome goes to {callback} within {said}; what became of it so far: tidelog request status {id}"
+            ));
+            Ok(())
         }
         None => {
-            let outcome = request.send().await?;
-            print(&outcome, args.json)
+            submit(request, &id).await?;
+            output::complain(&format!("request {id} is kept; if nobody waits here: tidelog request status {id}"));
+            match client.await_reply(&id, timeout.saturating_add(GRACE)).await? {
+                Some(outcome) => print(&outcome, args.json),
+                None => Err(Failure::Failed(format!("request {id} has no outcome yet: tidelog request status {id}"))),
+            }
         }
+    }
+}
+
+/// Has a request taken in. It may have a day, but a server that is away is not waited for that long.
+async fn submit(request: DurableRequestBuilder, id: &str) -> Result<(), Failure> {
+    match tokio::time::timeout(SUBMIT, request.submit()).await {
+        Ok(submitted) => Ok(submitted.map(drop)?),
+        Err(_) => Err(Failure::Failed(format!(
+            "the server has not answered within {} s; whether request {id} is there: tidelog request status {id}",
+            SUBMIT.as_secs()
+        ))),
     }
 }
 
@@ -158,7 +187,7 @@ async fn status(client: &Client, id: &str, wait: Option<Duration>, json: bool) -
     if json {
         let mut line = super::requests::object(&info);
         if let Some(Outcome::Reply(reply)) = &outcome {
-            line["reply"] = serde_json::to_value(Text(&reply.body))?;
+            line["value"] = serde_json::to_value(Text(&reply.body))?;
         }
         output::json_line(&mut out, &line)?;
         return Ok(out.flush()?);
@@ -167,7 +196,9 @@ async fn status(client: &Client, id: &str, wait: Option<Duration>, json: bool) -
     if let Some(Outcome::Reply(reply)) = &outcome {
         writeln!(out, "reply:")?;
         out.write_all(&reply.body)?;
-        writeln!(out)?;
+        if !reply.body.ends_with(b"\n") {
+            writeln!(out)?;
+        }
     }
     Ok(out.flush()?)
 }
@@ -193,7 +224,7 @@ fn print(outcome: &Outcome, json: bool) -> Result<(), Failure> {
         Outcome::Error(ErrorReply { code, text, step }) => {
             Err(Failure::As(Status::Refused, format!("{}: error reply '{code}': {text}", at(step))))
         }
-        Outcome::NoResponder(step) => Err(Failure::As(Status::NotThere, format!("{}: nobody is listening", at(step)))),
+        Outcome::NoResponder(step) => Err(Failure::As(Status::NotThere, format!("{}: nobody responds", at(step)))),
         Outcome::TimedOut(step) => Err(Failure::As(Status::TimedOut, format!("{}: no reply in time", at(step)))),
         Outcome::Cancelled => Err(Failure::Failed("the request was cancelled".to_owned())),
     }
@@ -203,12 +234,12 @@ fn line(outcome: &Outcome) -> Result<Value, Failure> {
     let at = |name: &str, step: &Step| json!({ "outcome": name, "step": step.number, "topic": step.topic });
     Ok(match outcome {
         Outcome::Reply(reply) => json!({
-            "outcome": "reply",
+            "outcome": "replied",
             "headers": serde_json::to_value(&reply.headers)?,
             "value": serde_json::to_value(Text(&reply.body))?,
         }),
         Outcome::Error(error) => {
-            let mut line = at("error", &error.step);
+            let mut line = at("failed", &error.step);
             line["code"] = json!(error.code);
             line["text"] = json!(error.text);
             line

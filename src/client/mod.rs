@@ -44,7 +44,7 @@ pub use group::{GroupConsumer, GroupConsumerBuilder, GroupEvent, WhenMissed};
 pub use handle::{Client, ClientBuilder};
 pub use producer::{Message, Producer, ProducerBuilder, Receipt, RecordMetadata};
 
-pub use pushes::NewPush;
+pub use pushes::{NewPush, PushChange};
 pub use queue::{Delivery, QueueConsumer, QueueConsumerBuilder};
 pub use request::{
     DurableRequestBuilder, ErrorReply, Incoming, IncomingRequest, Outcome, Reply, ReplyEvent, ReplyStream,
@@ -52,12 +52,7 @@ pub use request::{
 };
 
 pub use crate::protocol::{
-    Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, Dependent,
-    DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupSummary,
-    GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt,
-    PartitionDescription, PushDescription, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive,
-    RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription,
-    TopicLine, TopicPartition, TopicSummary, TopicTotals,
+    Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, Dependent, DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupSummary, GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt, PartitionDescription, PushDescription, PushEndpoint, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicLine, TopicPartition, TopicSummary, TopicTotals,
 };
 pub use crate::record::{Compression, Header, HeaderIter, Headers};
 

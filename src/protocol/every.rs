@@ -309,6 +309,18 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<ConfirmClock>(body);
             same::<ConfirmClockOk>(body);
         }
+        Kind::CreatePushWith => {
+            same::<CreatePushWith>(body);
+            same::<CreatePushWithOk>(body);
+        }
+        Kind::AlterPush => {
+            same::<AlterPush>(body);
+            same::<AlterPushOk>(body);
+        }
+        Kind::DescribeEndpoints => {
+            same::<DescribeEndpoints>(body);
+            same::<DescribeEndpointsOk>(body);
+        }
     }
     same::<ErrorBody>(body);
 }

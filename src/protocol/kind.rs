@@ -214,6 +214,12 @@ kinds! {
     122 CreateGroup "create_group";
     /// [`super::AlterGroup`].
     123 AlterGroup "alter_group";
+    /// [`super::CreatePushWith`].
+    130 CreatePushWith "create_push_with";
+    /// [`super::AlterPush`].
+    131 AlterPush "alter_push";
+    /// [`super::DescribeEndpoints`].
+    132 DescribeEndpoints "describe_endpoints";
     /// [`super::DeleteRecords`].
     136 DeleteRecords "delete_records";
     /// [`super::ListDependents`].

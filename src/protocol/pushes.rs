@@ -163,3 +163,142 @@ pub struct DeletePush {
 pub struct DeletePushOk {}
 
 request!(DeletePush, DeletePushOk);
+
+/// Makes a push subscription whose endpoint gets headers or has a secret of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatePushWith {
+    /// All else of it.
+    pub push: CreatePush,
+    /// Headers that go with each call; those that it has stay if not said.
+    pub headers: Option<Vec<PushHeader>>,
+    /// What signs its calls; that which it has, or the server's for all, if not said.
+    pub secret: Option<PushSecret>,
+}
+
+/// It is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatePushWithOk {
+    /// As it is.
+    pub push: PushDescription,
+    /// Its endpoint.
+    pub endpoint: PushEndpoint,
+}
+
+request!(CreatePushWith, CreatePushWithOk);
+
+/// A header that an endpoint gets with each call.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value, which no answer has.
+    pub value: String,
+}
+
+/// A secret for an endpoint.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushSecret {
+    /// `whsec_` and base64; empty for the server's for all.
+    pub secret: String,
+    /// How long the one before signs as well, in milliseconds.
+    pub keep_old_ms: u64,
+}
+
+impl std::fmt::Debug for PushHeader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PushHeader({}: ..)", self.name.escape_debug())
+    }
+}
+
+impl std::fmt::Debug for PushSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PushSecret(.., {} ms)", self.keep_old_ms)
+    }
+}
+
+/// What a push subscription's endpoint gets, without any secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushEndpoint {
+    /// The push subscription.
+    pub push: String,
+    /// The names of the headers that go with each call.
+    pub headers: Vec<String>,
+    /// It has a secret of its own; else the server's for all signs.
+    pub own_secret: bool,
+    /// Something signs its calls.
+    pub signed: bool,
+    /// Until when the secret before signs as well.
+    pub old_secret_until_ms: Option<i64>,
+}
+
+/// Changes a push subscription. What is not said stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterPush {
+    /// Its name.
+    pub name: String,
+    /// Topics or patterns instead of those that it reads; as they are if empty.
+    pub topics: Vec<String>,
+    /// Its filter from now on.
+    pub filter: Option<String>,
+    /// It has no filter from now on.
+    pub no_filter: bool,
+    /// Where to.
+    pub url: Option<String>,
+    /// Records that are sent together, at most; 0 sends each by itself.
+    pub batch: Option<u32>,
+    /// Calls at a time.
+    pub concurrency: Option<u32>,
+    /// Time for a call, in milliseconds; 0 for what the server allows.
+    pub timeout_ms: Option<u64>,
+    /// How long a record is under way before it is handed out again, in milliseconds.
+    pub lease_ms: Option<u64>,
+    /// Deliveries of a record after which it is a dead letter.
+    pub max_deliveries: Option<u32>,
+    /// The wait before the second delivery, in milliseconds.
+    pub backoff_ms: Option<u64>,
+    /// The longest wait between two deliveries, in milliseconds.
+    pub backoff_max_ms: Option<u64>,
+    /// The topic for dead letters; empty for `dead-letter.NAME`.
+    pub dead_letter: Option<String>,
+    /// Whether the next record of a key is sent only when the one before is done.
+    pub ordered_by_key: Option<bool>,
+    /// Where it begins in partitions that its group knows nothing of yet.
+    pub start: OffsetAt,
+    /// All the headers that it has go.
+    pub drop_headers: bool,
+    /// Headers of these names go.
+    pub drop: Vec<String>,
+    /// These headers are set.
+    pub headers: Vec<PushHeader>,
+    /// What signs its calls.
+    pub secret: Option<PushSecret>,
+}
+
+/// It is so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterPushOk {
+    /// As it is.
+    pub push: PushDescription,
+    /// Its endpoint.
+    pub endpoint: PushEndpoint,
+}
+
+request!(AlterPush, AlterPushOk);
+
+/// Asks what endpoints get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeEndpoints {
+    /// The push subscriptions; those that are not there are passed over.
+    pub names: Vec<String>,
+}
+
+/// What they get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeEndpointsOk {
+    /// Those asked for, in that order, as many as fit an answer.
+    pub endpoints: Vec<PushEndpoint>,
+    /// So many of the names were looked at; the rest is to be asked for again.
+    pub seen: u32,
+}
+
+request!(DescribeEndpoints, DescribeEndpointsOk);

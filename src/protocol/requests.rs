@@ -294,7 +294,7 @@ pub struct RequestInfo {
     pub finished_ms: Option<i64>,
     /// Where the outcome is delivered.
     pub callback: Option<String>,
-    /// `none`, `waiting`, `pending` or `delivered`.
+    /// `none`, `waiting` (for the outcome), `sending`, `delivered` or `dead_letter`.
     pub callback_state: String,
     /// Why it failed.
     pub error: Option<ReplyError>,

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::webhooks::courier::News;
 use super::webhooks::{self, Webhook, set_record_headers};
 use crate::base::TimestampMs;
-use crate::broker::{Broker, BrokerError, Post, WebhookSecret, state_name};
+use crate::broker::{Broker, BrokerError, Post, WebhookSecrets, state_name};
 use crate::record::Record;
 
 impl News for Post {
@@ -47,7 +47,7 @@ impl News for Post {
     }
 
     /// Those of every webhook, and the record's own.
-    fn headers(&self, record: &Record, body: &Bytes, now_ms: TimestampMs, secret: Option<&WebhookSecret>) -> HeaderMap {
+    fn headers(&self, record: &Record, body: &Bytes, now_ms: TimestampMs, secrets: &WebhookSecrets) -> HeaderMap {
         let entry = &self.entry;
         let topic = entry.steps.get(entry.step as usize).map_or_else(String::new, ToString::to_string);
         let webhook = Webhook {
@@ -57,7 +57,7 @@ impl News for Post {
             time_ms: entry.outcome.as_ref().map_or(now_ms, |outcome| outcome.finished_ms),
             content_type: webhooks::content_type(body),
         };
-        let mut headers = webhook.headers(body, now_ms, secret);
+        let mut headers = webhook.headers(body, now_ms, secrets);
         set_record_headers(&mut headers, &record.headers);
         headers
     }

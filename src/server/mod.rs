@@ -141,7 +141,7 @@ impl Server {
         let doors = Doors::new(&config, files::allow(&config));
         let certificates = |error| ConfigError(format!("outgoing_ca_file = \"{}\": {error}", config.outgoing_ca_file));
         let calls = Arc::new(Outgoing::new(config.outgoing(disk.as_ref())?).map_err(certificates)?);
-        let secret = config.outgoing_secret(disk.as_ref())?;
+        let secrets = config.outgoing_secrets(disk.as_ref())?;
         // Before the recovery, which may take long: an address in use is said at once.
         let sockets = bind(config.listen_addresses()?, "listen").await?;
         let kafka_sockets = bind(config.kafka_addresses()?, "kafka-listen").await?;
@@ -167,6 +167,7 @@ impl Server {
             delay: RuntimeDelay::new(started_monotonic_ms),
             process: ProcessMetrics::new(started_at_ms),
             calls,
+            secrets,
             incoming: Budget::new(half),
             outgoing: Budget::new(half),
             doors,
@@ -185,11 +186,11 @@ impl Server {
         let kafka_addresses = open_doors("Kafka listener", kafka_sockets, kafka::DOOR, &shared, &mut listeners)?;
         let http_addresses = open_doors("HTTP listener", http_sockets, http::DOOR, &shared, &mut listeners)?;
         open_doors("administration listener", admin_sockets, native::ADMIN_DOOR, &shared, &mut listeners)?;
-        let callbacks = webhooks::courier::run::<Post>(Arc::clone(&shared), secret.clone());
+        let callbacks = webhooks::courier::run::<Post>(Arc::clone(&shared));
         tasks::spawn_lasting("callbacks", callbacks);
-        let receipts = webhooks::courier::run::<ReceiptEntry>(Arc::clone(&shared), secret.clone());
+        let receipts = webhooks::courier::run::<ReceiptEntry>(Arc::clone(&shared));
         tasks::spawn_lasting("receipts", receipts);
-        let pushes = push::run(Arc::clone(&shared), secret);
+        let pushes = push::run(Arc::clone(&shared));
         let pushes = tasks::spawn_lasting("pushes", pushes);
         Ok(Self { shared, stop, addresses, kafka_addresses, http_addresses, listeners, pushes })
     }

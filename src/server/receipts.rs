@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::webhooks::courier::News;
 use super::webhooks::{self, Webhook};
 use crate::base::TimestampMs;
-use crate::broker::{Broker, BrokerError, Processed, WebhookSecret};
+use crate::broker::{Broker, BrokerError, Processed, WebhookSecrets};
 use crate::catalog::{ReceiptEntry, ReceiptPlace};
 
 /// What a receipt says: `acked`, `dead_lettered`, `not_wanted`, `expired`, `deleted`, `skipped`, or, when nothing became of the record
@@ -85,7 +85,7 @@ impl News for ReceiptEntry {
         Bytes::from(body.to_string())
     }
 
-    fn headers(&self, (): &(), body: &Bytes, now_ms: TimestampMs, secret: Option<&WebhookSecret>) -> HeaderMap {
+    fn headers(&self, (): &(), body: &Bytes, now_ms: TimestampMs, secrets: &WebhookSecrets) -> HeaderMap {
         let ReceiptPlace { partition, .. } = &self.place;
         let webhook = Webhook {
             id: &id(self),
@@ -94,7 +94,7 @@ impl News for ReceiptEntry {
             time_ms: self.since_ms(),
             content_type: "application/json",
         };
-        webhook.headers(body, now_ms, secret)
+        webhook.headers(body, now_ms, secrets)
     }
 
     fn not_yet(&self, broker: &Broker, reason: &str) {

@@ -15,7 +15,7 @@ use super::outgoing::Outgoing;
 use super::places::Doors;
 use super::process::ProcessMetrics;
 use crate::base::{TimestampMs, TrustedClock};
-use crate::broker::Broker;
+use crate::broker::{Broker, WebhookSecrets};
 
 /// The inside of a running server.
 pub struct Shared {
@@ -37,6 +37,8 @@ pub struct Shared {
     pub process: ProcessMetrics,
     /// Who makes calls to other people's HTTP endpoints.
     pub calls: Arc<Outgoing>,
+    /// What signs all calls but those of pushes that have a secret of their own.
+    pub secrets: WebhookSecrets,
     /// Bytes of requests.
     pub incoming: Arc<Budget>,
     /// Bytes of answers.

@@ -93,12 +93,20 @@ async fn answer(mut stream: TcpStream, seen: Arc<Mutex<Vec<Got>>>) {
             seen.push(Got { path: path.clone(), headers, body, at: Instant::now() });
             seen.iter().filter(|got| got.path == path).count() - 1
         };
+        let redirect;
         let says = match path.as_str() {
             "/later" if before < 2 => "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nno!",
             "/gone" => "HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n",
             "/never" => "HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nwhat",
             "/elsewhere" => {
                 "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n"
+            }
+            // To another endpoint, which the rest of the path names.
+            to if to.starts_with("/to/") => {
+                let to = &to["/to/".len()..];
+                redirect =
+                    format!("HTTP/1.1 308 Permanent Redirect\r\nlocation: http://{to}\r\ncontent-length: 0\r\n\r\n");
+                &redirect
             }
             "/picky" if bad => "HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\n\r\nnot for me!",
             "/busy" if before == 0 => "HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\ncontent-length: 0\r\n\r\n",

@@ -212,9 +212,8 @@ impl Broker {
         let held = held.ok_or_else(|| no_group(&change.name))?;
         if is_push {
             let name = &change.name;
-            let message = format!(
-                "group '{name}' is that of the push subscription of this name: change that, with push create --replace"
-            );
+            let message =
+                format!("group '{name}' is that of the push subscription of this name: change that, with push alter");
             return Err(BrokerError::new(ErrorKind::Busy, message));
         }
         let filter = change.filter.as_ref().and_then(Option::as_deref);
@@ -226,6 +225,17 @@ impl Broker {
         };
         self.queues.keeper.kept().await?;
         Ok(altered)
+    }
+
+    /// The same of the group of a push subscription, for whoever holds what changes those.
+    ///
+    /// # Errors
+    /// There is none of that name; a part of it is refused; the journal's.
+    pub(crate) async fn alter_group_of_push(self: &Arc<Self>, change: AlterGroup) -> Result<(), BrokerError> {
+        check_filter(change.filter.as_ref().and_then(Option::as_deref))?;
+        let starts = self.starts_of(&change.topics, change.start).await?;
+        self.redefine_queue(change, starts).await?;
+        self.queues.keeper.kept().await
     }
 
     async fn redefine_queue(self: &Arc<Self>, change: AlterGroup, starts: Starts) -> Result<GroupEntry, BrokerError> {

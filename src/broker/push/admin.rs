@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::base::{ErrorKind, GroupName, limits};
-use crate::catalog::{Event, GroupEntry, GroupKind, PushEntry};
+use crate::catalog::{Event, GroupEntry, GroupKind, PushEndpoint, PushEntry};
 
 use super::super::broker::{blocking, lock};
 use super::super::queue::{JoinQueue, dead_letters};
@@ -58,7 +58,7 @@ impl Broker {
     pub async fn create_push(self: &Arc<Self>, new: NewPush) -> Result<PushDescription, BrokerError> {
         let changing = self.pushes.changing.lock().await;
         let held = lock(&self.catalog).push(&new.name).cloned();
-        check(&new)?;
+        check(&new.name, new.batch, new.concurrency, new.timeout_ms)?;
         match &held {
             Some(_) if !new.replace => {
                 let message = format!("push '{}' already exists; use --replace to change it", new.name);
@@ -73,6 +73,9 @@ impl Broker {
         if new.topics.is_empty() {
             return Err(refused(format!("push '{}' reads no topic", new.name)));
         }
+        let none = PushEndpoint::default();
+        let (url, has) = held.as_ref().map_or((None, &none), |held| (Some(held.url.as_str()), &held.endpoint));
+        let endpoint = new.endpoint.apply(&new.name, has, (url, &new.url), &self.clock)?;
         // The group first, and where it begins: a push that is there has all of it. Only the group of a push is replaced with it.
         let join = JoinQueue {
             group: new.name.clone(),
@@ -98,6 +101,7 @@ impl Broker {
             paused: held.as_ref().and_then(|held| held.paused.clone()),
             created_ms: held.as_ref().map_or(now, |held| held.created_ms),
             changed_ms: now,
+            endpoint,
         };
         tracing::info!(push = %entry.name, url = entry.url, new = held.is_none(), "push subscription set");
         self.commit_push(vec![Event::PushSet(entry)]).await?;
@@ -105,7 +109,7 @@ impl Broker {
         self.describe_push(&new.name).await
     }
 
-    async fn commit_push(self: &Arc<Self>, events: Vec<Event>) -> Result<(), BrokerError> {
+    pub(super) async fn commit_push(self: &Arc<Self>, events: Vec<Event>) -> Result<(), BrokerError> {
         let broker = Arc::clone(self);
         blocking(move || lock(&broker.catalog).commit_all(events, broker.clock.now_ms())).await?;
         self.pushes.changed();
@@ -231,18 +235,24 @@ impl Broker {
     }
 }
 
-fn check(new: &NewPush) -> Result<(), BrokerError> {
-    if new.name.is_internal() {
-        return Err(refused(format!("the name '{}' is the server's own", new.name)));
+/// Refuses what makes no sense of a push: name, records together, calls at a time, milliseconds for a call.
+pub(super) fn check(
+    name: &GroupName,
+    batch: Option<u32>,
+    concurrency: u32,
+    timeout_ms: Option<u64>,
+) -> Result<(), BrokerError> {
+    if name.is_internal() {
+        return Err(refused(format!("the name '{name}' is the server's own")));
     }
-    if let Some(batch) = new.batch.filter(|batch| !BATCH.contains(batch)) {
+    if let Some(batch) = batch.filter(|batch| !BATCH.contains(batch)) {
         return Err(refused(format!("a batch of {batch}; allowed are {} to {}", BATCH.start(), BATCH.end())));
     }
-    if !CONCURRENCY.contains(&new.concurrency) {
+    if !CONCURRENCY.contains(&concurrency) {
         let (least, most) = CONCURRENCY.into_inner();
-        return Err(refused(format!("{} calls at a time; allowed are {least} to {most}", new.concurrency)));
+        return Err(refused(format!("{concurrency} calls at a time; allowed are {least} to {most}")));
     }
-    if let Some(timeout) = new.timeout_ms.filter(|timeout| !TIMEOUT_MS.contains(timeout)) {
+    if let Some(timeout) = timeout_ms.filter(|timeout| !TIMEOUT_MS.contains(timeout)) {
         let (least, most) = TIMEOUT_MS.into_inner();
         return Err(refused(format!("{timeout} ms for a call; allowed are {least} to {most}")));
     }
@@ -253,6 +263,6 @@ fn refused(message: String) -> BrokerError {
     BrokerError::new(ErrorKind::InvalidRequest, message)
 }
 
-fn no_push(name: &GroupName) -> BrokerError {
+pub(super) fn no_push(name: &GroupName) -> BrokerError {
     BrokerError::new(ErrorKind::NotFound, format!("there is no push '{name}'"))
 }

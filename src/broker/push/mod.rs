@@ -4,6 +4,8 @@
 //! Also how webhooks are signed.
 
 mod admin;
+mod alter;
+mod endpoint;
 mod secret;
 mod stats;
 #[cfg(test)]
@@ -17,9 +19,10 @@ use tokio::sync::watch;
 use crate::base::{GroupName, TopicName, TopicPattern};
 use crate::catalog::{PushEntry, QueueSettings};
 
-use super::OffsetAt;
+use super::{OffsetAt, RulesChange};
 
-pub use secret::{SecretError, WebhookSecret};
+pub use endpoint::{EndpointChange, SecretChange, is_over, signing};
+pub use secret::{SecretError, WebhookSecret, WebhookSecrets};
 pub use stats::{PushCounts, PushStats, PushTrouble};
 
 /// A push subscription as it is to be.
@@ -45,6 +48,33 @@ pub struct NewPush {
     pub start: OffsetAt,
     /// It takes the place of one of that name.
     pub replace: bool,
+    /// Its headers and its secret, or how they change if it takes the place of another.
+    pub endpoint: EndpointChange,
+}
+
+/// What is to be different of a push subscription. What is not said stays.
+#[derive(Debug, Clone)]
+pub struct AlterPush {
+    /// Its name.
+    pub name: GroupName,
+    /// Topics instead of those that it reads.
+    pub topics: Vec<TopicPattern>,
+    /// Another filter, or `Some(None)` for none.
+    pub filter: Option<Option<String>>,
+    /// Where to.
+    pub url: Option<String>,
+    /// Records that are sent together, at most, or `Some(None)` for each by itself.
+    pub batch: Option<Option<u32>>,
+    /// Calls at a time.
+    pub concurrency: Option<u32>,
+    /// Time for a call, in milliseconds, or `Some(None)` for what the server allows.
+    pub timeout_ms: Option<Option<u64>>,
+    /// The group's rules.
+    pub rules: RulesChange,
+    /// Where it begins in partitions of which the group has done nothing yet.
+    pub start: OffsetAt,
+    /// Its headers and its secret.
+    pub endpoint: EndpointChange,
 }
 
 /// A push subscription, and how it is doing.

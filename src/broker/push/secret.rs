@@ -27,6 +27,61 @@ pub enum SecretError {
         /// What it has.
         bytes: usize,
     },
+    /// More than two in a file, or none.
+    #[error(
+        "{found} webhook secrets; allowed are one, or two on lines of their own while the first takes over from the second"
+    )]
+    Number {
+        /// So many.
+        found: usize,
+    },
+}
+
+/// What messages are signed with, the newest secret first; nothing, if there is none. Whoever knows one of them finds a signature
+/// that is good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WebhookSecrets(Vec<WebhookSecret>);
+
+impl WebhookSecrets {
+    /// Reads one secret, or two: the new one, and the one before it, which is still valid.
+    ///
+    /// # Errors
+    /// [`SecretError`]; it does not repeat the text.
+    pub fn parse(text: &str) -> Result<Self, SecretError> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if !(1..=2).contains(&words.len()) {
+            return Err(SecretError::Number { found: words.len() });
+        }
+        let secrets: Result<Vec<_>, _> = words.into_iter().map(WebhookSecret::parse).collect();
+        Ok(Self::default().and(Self(secrets?)))
+    }
+
+    /// These, and then those that are not among them.
+    pub fn and(mut self, others: Self) -> Self {
+        for other in others.0 {
+            if !self.0.contains(&other) {
+                self.0.push(other);
+            }
+        }
+        self
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The header `webhook-signature` of a message: a signature of each; `None` if there is none.
+    pub fn sign(&self, id: &str, timestamp_s: i64, body: &[u8]) -> Option<String> {
+        let words: Vec<String> = self.0.iter().map(|secret| secret.sign(id, timestamp_s, body)).collect();
+        (!words.is_empty()).then(|| words.join(" "))
+    }
+}
+
+impl From<WebhookSecret> for WebhookSecrets {
+    fn from(secret: WebhookSecret) -> Self {
+        Self(vec![secret])
+    }
 }
 
 impl WebhookSecret {

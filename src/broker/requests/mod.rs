@@ -102,13 +102,13 @@ pub fn state_name(entry: &RequestEntry) -> &'static str {
     }
 }
 
-/// The name of a callback's state: `none`, `waiting`, `pending`, `delivered` or `dead_letter`.
+/// The name of a callback's state: `none`, `waiting` (for the outcome), `sending`, `delivered` or `dead_letter`.
 pub fn callback_state(entry: &RequestEntry) -> &'static str {
     match (&entry.callback, &entry.outcome, &entry.writing) {
         (None, ..) => "none",
         (Some(Callback::DeadLetter { .. }), _, None) => "dead_letter",
         (Some(_), None, _) => "waiting",
-        (Some(_), Some(_), Some(_)) => "pending",
+        (Some(_), Some(_), Some(_)) => "sending",
         (Some(_), Some(_), None) => "delivered",
     }
 }

@@ -21,7 +21,8 @@ pub const DEADLINE: &str = "tidelog-deadline";
 pub const STEP: &str = "tidelog-step";
 /// The header with the topics that come after this step, separated by commas.
 pub const ITINERARY: &str = "tidelog-itinerary";
-/// The header of a reply or callback that says what it is: `reply`, `error`, `timed_out` or `cancelled`.
+/// The header of a reply or callback that says what it is: `replied`, `failed`, `timed_out` or `cancelled`, the words
+/// of a request's state. Read are `reply` and `error` as well, which versions before wrote.
 pub const OUTCOME: &str = "tidelog-outcome";
 /// The header with what a person reads of an error.
 pub const ERROR: &str = "tidelog-error";
@@ -78,7 +79,7 @@ pub(crate) fn word_of(record: &Record) -> Word {
     match (text_of(record, OUTCOME), error) {
         (Some("timed_out"), _) => Word::TimedOut,
         (Some("cancelled"), _) => Word::Cancelled,
-        (Some("error"), _) | (None, Some(_)) => Word::Error {
+        (Some("failed" | "error"), _) | (None, Some(_)) => Word::Error {
             code: text_of(record, ERROR_CODE).unwrap_or("error").to_owned(),
             text: error.unwrap_or_default().to_owned(),
         },
@@ -144,11 +145,11 @@ pub(crate) fn callback(entry: &RequestEntry, decided_by: &Record, now: Timestamp
     let name = match entry.outcome.as_ref().map(|outcome| &outcome.kind) {
         Some(OutcomeKind::Failed { code, text }) => {
             headers.extend([header(ERROR_CODE, code.clone()), header(ERROR, text.clone())]);
-            "error"
+            "failed"
         }
         Some(OutcomeKind::TimedOut) => "timed_out",
         Some(OutcomeKind::Cancelled) => "cancelled",
-        Some(OutcomeKind::Replied) | None => "reply",
+        Some(OutcomeKind::Replied) | None => "replied",
     };
     headers.extend([header(OUTCOME, name), header(STEP, entry.step.to_string())]);
     if let Some(topic) = entry.steps.get(entry.step as usize) {
@@ -170,8 +171,8 @@ pub(crate) fn batch(record: &Record) -> BytesMut {
 impl Word {
     fn name(&self) -> &'static str {
         match self {
-            Self::Reply => "reply",
-            Self::Error { .. } => "error",
+            Self::Reply => "replied",
+            Self::Error { .. } => "failed",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
         }

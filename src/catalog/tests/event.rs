@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 24] {
+fn examples() -> [(&'static str, Event); 25] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -27,6 +27,7 @@ fn examples() -> [(&'static str, Event); 24] {
         ("request-of", request_of("7f3a-1")),
         ("transaction-set", transaction("copier/1")),
         ("push-set", push("erp/hook")),
+        ("push-of", push_of("erp/hook")),
         ("receipt-set", receipt("erp/billing", 12)),
         ("push-deleted", Event::PushDeleted { name: GroupName::new("erp/hook").unwrap() }),
         ("consumer-set", consumer("erp/billing", "5f3d")),

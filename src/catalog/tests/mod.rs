@@ -200,7 +200,19 @@ fn push(of: &str) -> Event {
         paused: Some("by request".into()),
         created_ms: NOW,
         changed_ms: NOW + 5,
+        endpoint: PushEndpoint::default(),
     })
+}
+
+fn push_of(of: &str) -> Event {
+    let Event::PushSet(entry) = push(of) else { unreachable!() };
+    let header = |name: &str, value: &str| PushHeader { name: name.into(), value: Hidden::new(value) };
+    let endpoint = PushEndpoint {
+        headers: vec![header("authorization", "Bearer 7f3a"), header("x-tenant", "eu")],
+        secret: Some(Hidden::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")),
+        old: Some(OldSecret { secret: None, since_ms: NOW, until_ms: NOW + 86_400_000 }),
+    };
+    Event::PushSet(PushEntry { endpoint, ..entry })
 }
 
 fn receipt(group: &str, offset: u64) -> Event {
@@ -260,6 +272,7 @@ fn script() -> Vec<Event> {
         Event::RequestSet { id: RequestId::new("one").unwrap(), entry: None },
         push("erp/hook"),
         push("erp/other"),
+        push_of("erp/hook"),
         Event::PushDeleted { name: GroupName::new("erp/other").unwrap() },
         receipt("erp/billing", 12),
         receipt("erp/billing", 13),

@@ -14,6 +14,9 @@ use crate::cli::failure::Failure;
 use crate::cli::json::Text;
 use crate::cli::output::{Out, count, json_line, rfc3339};
 
+/// What is printed instead of a credential.
+const HIDDEN: &[u8] = b"(not shown: it may hold credentials)";
+
 /// Prints a segment.
 ///
 /// # Errors
@@ -118,8 +121,17 @@ fn print_batch(
     Ok(writeln!(out, ", crc {:08x} {}", header.crc, if whole { "ok" } else { "WRONG" })?)
 }
 
+/// Whether it is an event of the journal that may hold the credentials of an endpoint.
+fn is_hidden(args: &DumpArgs, key: Option<&[u8]>) -> bool {
+    let of_journal = args.file.parent().and_then(|folder| folder.file_name()).is_some_and(|name| name == "journal");
+    of_journal && key.is_some_and(|key| key.starts_with(b"push/"))
+}
+
 fn print_record(out: &mut Out, args: &DumpArgs, record: &Record) -> Result<(), Failure> {
-    let (key, value) = (record.key.as_deref(), record.value.as_deref());
+    let (key, mut value) = (record.key.as_deref(), record.value.as_deref());
+    if value.is_some() && is_hidden(args, key) {
+        value = Some(HIDDEN);
+    }
     if args.json {
         let line = json!({
             "offset": record.offset,

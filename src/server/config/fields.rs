@@ -406,7 +406,7 @@ pub static FIELDS: &[Field] = &[
     ),
     field(
         "outgoing_secret_file",
-        "a file with the secret (whsec_ and base64) that callbacks are signed with, or the word none",
+        "a file with what signs webhooks: a secret (whsec_ and base64) or, a line each, the new and the old one; or the word none",
         "path",
         0,
         ANY,

@@ -18,7 +18,7 @@ pub use fields::FIELDS;
 pub use load::{CONFIG_VARIABLE, Inputs, Loaded, Origin};
 
 use crate::base::{Bytes, Millis, limits};
-use crate::broker::{BrokerConfig, WebhookSecret};
+use crate::broker::{BrokerConfig, WebhookSecrets};
 use crate::catalog::TopicSettings;
 use crate::disk::{self, Disk};
 use crate::server::budget::Budget;
@@ -429,19 +429,18 @@ impl ServerConfig {
         self.outgoing_allow.parse().map_err(|error| ConfigError(format!("outgoing_allow: {error}")))
     }
 
-    /// What callbacks are signed with, if they are.
+    /// What signs webhooks, if something does: the secret in the file, or two while the first takes over from the second.
     ///
     /// # Errors
-    /// [`ConfigError`]: the file cannot be read, or there is no secret in it.
-    pub fn outgoing_secret(&self, disk: &dyn Disk) -> Result<Option<WebhookSecret>, ConfigError> {
+    /// [`ConfigError`]: the file cannot be read, or it has no secret or more than two.
+    pub fn outgoing_secrets(&self, disk: &dyn Disk) -> Result<WebhookSecrets, ConfigError> {
         let file = self.outgoing_secret_file.as_str();
         if file == NONE {
-            return Ok(None);
+            return Ok(WebhookSecrets::default());
         }
         let wrong = |error: String| ConfigError(format!("outgoing_secret_file = \"{file}\": {error}"));
         let bytes = disk::read_file(disk, file.as_ref()).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        let secret = WebhookSecret::parse(&String::from_utf8_lossy(&bytes));
-        secret.map(Some).map_err(|error| wrong(error.to_string()))
+        WebhookSecrets::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| wrong(error.to_string()))
     }
 
     /// What holds for outgoing calls.

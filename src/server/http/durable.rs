@@ -5,7 +5,7 @@
 //! |---|---|
 //! | it is on the disk, and open when the wait is over | 202, what is known of it, its place in `Location` |
 //! | a reply | 200, its body and headers as those of a request in memory |
-//! | an error reply | 422, with `code` |
+//! | an error reply | 422, with `code` and `text` |
 //! | nothing came before its deadline | 504 |
 //! | it was cancelled | 410 |
 //!
@@ -24,7 +24,7 @@ use super::body::{self, Taken};
 use super::problem::Problem;
 use super::query::{Query, part_of_path, topic_name};
 use super::{records, requests};
-use crate::base::{ErrorKind, Millis, RequestId, TopicName};
+use crate::base::{ErrorKind, Millis, RequestId, TopicName, limits};
 use crate::broker::{self, Content, DurableRequest, RequestFilter};
 use crate::catalog::{OutcomeKind, RequestEntry};
 use crate::record::{Headers, Record};
@@ -57,10 +57,11 @@ pub async fn ask(
     caller: &Arc<Caller>,
     topic: TopicName,
     itinerary: VecDeque<TopicName>,
-    timeout: Millis,
+    timeout: Option<Millis>,
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Answer, Problem> {
+    let timeout = timeout.unwrap_or(Millis(limits::DURABLE_REQUEST_MS));
     if timeout.0 == 0 || timeout > LONGEST {
         return Err(Problem::wrong(format!("timeout={timeout}: allowed are 1ms to {LONGEST}")));
     }

@@ -4,7 +4,7 @@
 //! | what became of it | status |
 //! |---|---|
 //! | a reply | 200, its body, its headers as `Tidelog-Header-NAME`, `content-type` as itself |
-//! | an error reply | 422, with `code` |
+//! | an error reply | 422, with `code` and `text` |
 //! | nobody responds on the topic, or those who do have no room | 503, at once |
 //! | nothing came in time | 504 |
 //!
@@ -46,11 +46,12 @@ const HEADER_BYTES: usize = 32 * 1024;
 pub async fn ask(caller: &Arc<Caller>, topic: &str, request: Request<Incoming>) -> Result<Answer, Problem> {
     let topic = topic_name(topic)?;
     let query = Query::read(request.uri().query(), &["timeout", "then", "durable", "id", "callback", "wait"])?;
-    let timeout: Millis = query.parse("timeout")?.unwrap_or(WAIT);
+    let timeout: Option<Millis> = query.parse("timeout")?;
     if durable::is_asked_for(&query)? {
         let itinerary = itinerary(query.get("then"))?;
         return durable::ask(caller, topic, itinerary, timeout, &query, request).await;
     }
+    let timeout = timeout.unwrap_or(WAIT);
     if request.headers().contains_key(durable::KEY) {
         return Err(Problem::wrong("Idempotency-Key goes with durable=true: a request in memory is not known again"));
     }
@@ -223,10 +224,11 @@ pub fn no_room() -> Problem {
 
 /// An error reply.
 pub fn failed(code: String, text: String, step: u32, topic: String) -> Problem {
-    Problem::wrong(text)
+    Problem::wrong(text.clone())
         .with_status(StatusCode::UNPROCESSABLE_ENTITY)
         .with("outcome", "failed")
         .with("code", code)
+        .with("text", text)
         .with("step", step)
         .with("topic", topic)
 }

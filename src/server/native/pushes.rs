@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::mapping::{self, Refusal};
-use super::members::{group_name, settings};
+use super::members::{group_name, patterns, settings};
 use super::session::{Answer, Session};
-use crate::base::{ErrorKind, TopicPattern};
-use crate::broker::{self, NewPush};
+use crate::base::{ErrorKind, TopicName, limits};
+use crate::broker::{self, AlterPush, EndpointChange, NewPush, RulesChange, SecretChange, WebhookSecret};
+use crate::catalog::{Hidden, PushEntry};
 use crate::protocol as wire;
 use crate::server::outgoing::Url;
 
@@ -19,23 +20,138 @@ const ERROR_CHARS: usize = 500;
 
 /// Makes one.
 pub async fn create(session: Arc<Session>, request: wire::CreatePush) -> Result<Answer<wire::CreatePushOk>, Refusal> {
-    let topics: Result<Vec<_>, _> = request.topics.iter().map(|topic| TopicPattern::new(topic)).collect();
-    let url: Url = request.url.parse().map_err(|error: String| Refusal::new(ErrorKind::InvalidRequest, error))?;
-    session.shared.calls.judge(&url).map_err(|error| Refusal::new(ErrorKind::InvalidRequest, error))?;
+    let push = make(&session, request, EndpointChange::default()).await?;
+    Ok(wire::CreatePushOk { push: description(push) }.into())
+}
+
+/// Makes one whose endpoint gets more than records.
+pub async fn create_with(
+    session: Arc<Session>,
+    request: wire::CreatePushWith,
+) -> Result<Answer<wire::CreatePushWithOk>, Refusal> {
+    let endpoint = EndpointChange {
+        drop_all: request.headers.is_some(),
+        drop: Vec::new(),
+        set: request.headers.unwrap_or_default().into_iter().map(header).collect(),
+        secret: request.secret.map(secret).transpose()?,
+    };
+    let push = make(&session, request.push, endpoint).await?;
+    let endpoint = endpoint_of(&session, &push.entry);
+    Ok(wire::CreatePushWithOk { push: description(push), endpoint }.into())
+}
+
+async fn make(
+    session: &Arc<Session>,
+    request: wire::CreatePush,
+    endpoint: EndpointChange,
+) -> Result<broker::PushDescription, Refusal> {
     let new = NewPush {
         name: group_name(&request.name)?,
-        topics: topics?,
+        topics: patterns(&request.topics)?,
         filter: request.filter,
-        url: url.to_string(),
+        url: url(session, &request.url)?,
         batch: request.batch,
         concurrency: request.concurrency,
         timeout_ms: request.timeout_ms,
         rules: request.rules.map(settings).transpose()?,
         start: mapping::offset_at(request.start),
         replace: request.replace,
+        endpoint,
     };
-    let push = session.shared.broker.create_push(new).await?;
-    Ok(wire::CreatePushOk { push: description(push) }.into())
+    Ok(session.shared.broker.create_push(new).await?)
+}
+
+/// Changes one.
+pub async fn alter(session: Arc<Session>, request: wire::AlterPush) -> Result<Answer<wire::AlterPushOk>, Refusal> {
+    if request.filter.is_some() && request.no_filter {
+        return Err(Refusal::new(ErrorKind::InvalidRequest, "a filter, and none"));
+    }
+    let dead_letter = match request.dead_letter.as_deref() {
+        None => None,
+        Some("") => Some(None),
+        Some(topic) => Some(Some(TopicName::new(topic)?)),
+    };
+    let change = AlterPush {
+        name: group_name(&request.name)?,
+        topics: patterns(&request.topics)?,
+        filter: request.filter.map(Some).or(request.no_filter.then_some(None)),
+        url: request.url.map(|text| url(&session, &text)).transpose()?,
+        batch: request.batch.map(|most| (most > 0).then_some(most)),
+        concurrency: request.concurrency,
+        timeout_ms: request.timeout_ms.map(|ms| (ms > 0).then_some(ms)),
+        rules: RulesChange {
+            lease_ms: request.lease_ms,
+            max_deliveries: request.max_deliveries,
+            backoff_ms: request.backoff_ms,
+            backoff_max_ms: request.backoff_max_ms,
+            dead_letter,
+            ordered_by_key: request.ordered_by_key,
+        },
+        start: mapping::offset_at(request.start),
+        endpoint: EndpointChange {
+            drop_all: request.drop_headers,
+            drop: request.drop,
+            set: request.headers.into_iter().map(header).collect(),
+            secret: request.secret.map(secret).transpose()?,
+        },
+    };
+    let push = session.shared.broker.alter_push(change).await?;
+    let endpoint = endpoint_of(&session, &push.entry);
+    Ok(wire::AlterPushOk { push: description(push), endpoint }.into())
+}
+
+/// What endpoints get.
+pub async fn endpoints(
+    session: Arc<Session>,
+    request: wire::DescribeEndpoints,
+) -> Result<Answer<wire::DescribeEndpointsOk>, Refusal> {
+    let all = session.shared.broker.pushes();
+    let (mut endpoints, mut bytes, mut seen) = (Vec::new(), 0, 0);
+    for name in &request.names {
+        let found = all.binary_search_by(|push| push.name.as_str().cmp(name)).ok().and_then(|at| all.get(at));
+        if let Some(push) = found {
+            let endpoint = endpoint_of(&session, push);
+            // One fits always.
+            bytes += limits::GROUP_NAME_CHARS + 64 + endpoint.headers.iter().map(|name| name.len() + 8).sum::<usize>();
+            if bytes > LIST_BYTES {
+                break;
+            }
+            endpoints.push(endpoint);
+        }
+        seen += 1;
+    }
+    Ok(wire::DescribeEndpointsOk { endpoints, seen }.into())
+}
+
+/// A URL that may be called.
+fn url(session: &Session, text: &str) -> Result<String, Refusal> {
+    let refused = |error: String| Refusal::new(ErrorKind::InvalidRequest, error);
+    let url: Url = text.parse().map_err(refused)?;
+    session.shared.calls.judge(&url).map_err(refused)?;
+    Ok(url.to_string())
+}
+
+fn header(of: wire::PushHeader) -> (String, Hidden) {
+    (of.name, Hidden::new(of.value))
+}
+
+fn secret(of: wire::PushSecret) -> Result<SecretChange, Refusal> {
+    let wrong = |error: broker::SecretError| Refusal::new(ErrorKind::InvalidRequest, error.to_string());
+    let own = Some(of.secret.as_str()).filter(|text| !text.is_empty());
+    let secret = own.map(WebhookSecret::parse).transpose().map_err(wrong)?;
+    Ok(SecretChange { secret, keep_old_ms: of.keep_old_ms })
+}
+
+fn endpoint_of(session: &Session, push: &PushEntry) -> wire::PushEndpoint {
+    let (clock, endpoint) = (&session.shared.clock, &push.endpoint);
+    let old = endpoint.old.as_ref().filter(|old| !broker::secret_is_over(old, clock));
+    wire::PushEndpoint {
+        push: push.name.to_string(),
+        headers: endpoint.headers.iter().map(|header| header.name.clone()).collect(),
+        own_secret: endpoint.secret.is_some(),
+        signed: !broker::signing_secrets(endpoint, &session.shared.secrets, clock).is_empty(),
+        old_secret_until_ms: old.map(|old| old.until_ms),
+    }
 }
 
 /// A page of them.

@@ -160,6 +160,9 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::DescribePush => start(session, frame, ticket, pushes::describe).await,
         Kind::PausePush => start(session, frame, ticket, pushes::pause).await,
         Kind::DeletePush => start(session, frame, ticket, pushes::delete).await,
+        Kind::CreatePushWith => start(session, frame, ticket, pushes::create_with).await,
+        Kind::AlterPush => start(session, frame, ticket, pushes::alter).await,
+        Kind::DescribeEndpoints => start(session, frame, ticket, pushes::endpoints).await,
         Kind::Respond => start(session, frame, ticket, exchange::respond).await,
         Kind::StopResponding => start(session, frame, ticket, exchange::stop_responding).await,
         Kind::Processed => start(session, frame, ticket, receipts::processed).await,
@@ -249,6 +252,7 @@ fn is_long(kind: Kind) -> bool {
             | Kind::DescribeGroup
             | Kind::ListRoutes
             | Kind::ListPushes
+            | Kind::DescribeEndpoints
             | Kind::ListReceipts
             | Kind::ListDamage
             | Kind::ListTransactions

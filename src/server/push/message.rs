@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::base::{GroupName, PartitionId, TimestampMs, TopicId, TopicName};
-use crate::broker::WebhookSecret;
+use crate::broker::WebhookSecrets;
 use crate::record::{Header, Headers, Record};
 use crate::server::webhooks::{self, Webhook, set_attribute, set_record_headers};
 
@@ -47,8 +47,10 @@ pub struct Item {
 pub struct Sender<'a> {
     /// The push subscription.
     pub push: &'a GroupName,
-    /// What is signed with.
-    pub secret: Option<&'a WebhookSecret>,
+    /// What signs.
+    pub secrets: &'a WebhookSecrets,
+    /// What goes with each call beside what is said of records. No name is one of those.
+    pub headers: &'a HeaderMap,
     /// The time.
     pub now_ms: TimestampMs,
 }
@@ -95,7 +97,7 @@ pub fn single(sender: Sender<'_>, item: &Item) -> (HeaderMap, Bytes) {
         time_ms: item.record.timestamp,
         content_type: webhooks::content_type(&body),
     };
-    let mut headers = webhook.headers(&body, sender.now_ms, sender.secret);
+    let mut headers = webhook.headers(&body, sender.now_ms, sender.secrets);
     set_record_headers(&mut headers, item.headers());
     for (name, value) in item.event() {
         set_attribute(&mut headers, &name, value);
@@ -120,6 +122,7 @@ pub fn single(sender: Sender<'_>, item: &Item) -> (HeaderMap, Bytes) {
             set_attribute(&mut headers, "partitionkey", key);
         }
     }
+    headers.extend(sender.headers.clone());
     (headers, body)
 }
 
@@ -136,9 +139,10 @@ pub fn batch(sender: Sender<'_>, items: &[Item]) -> (HeaderMap, Bytes) {
     let id: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let (source, kind) = ("", KIND);
     let webhook = Webhook { id: &format!("batch-{id}"), source, kind, time_ms: sender.now_ms, content_type: BATCH };
-    let mut headers = webhook.envelope(&body, sender.now_ms, sender.secret);
+    let mut headers = webhook.envelope(&body, sender.now_ms, sender.secrets);
     webhooks::set(&mut headers, "tidelog-push", &sender.push.to_string());
     webhooks::set(&mut headers, "tidelog-records", &items.len().to_string());
+    headers.extend(sender.headers.clone());
     (headers, body)
 }
 

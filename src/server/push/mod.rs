@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 use super::shared::Shared;
 use super::tasks;
 use crate::base::GroupName;
-use crate::broker::WebhookSecret;
 use crate::catalog::PushEntry;
 use runner::Runner;
 
@@ -28,8 +27,7 @@ struct Running {
 }
 
 /// Runs until the server stops, and then until all calls under way have come to their end.
-pub async fn run(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
-    let secret = Arc::new(secret);
+pub async fn run(shared: Arc<Shared>) {
     let mut changed = shared.broker.pushes_changed();
     let mut running: BTreeMap<GroupName, Running> = BTreeMap::new();
     loop {
@@ -54,7 +52,7 @@ pub async fn run(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
                 continue;
             }
             let before = running.remove(&name).map(|runner| runner.task);
-            running.insert(name, start(&shared, &secret, entry, before));
+            running.insert(name, start(&shared, entry, before));
         }
         tokio::select! {
             () = shared.stopped() => break,
@@ -71,14 +69,9 @@ pub async fn run(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
 }
 
 /// Starts one, behind the one before it.
-fn start(
-    shared: &Arc<Shared>,
-    secret: &Arc<Option<WebhookSecret>>,
-    entry: PushEntry,
-    before: Option<JoinHandle<()>>,
-) -> Running {
+fn start(shared: &Arc<Shared>, entry: PushEntry, before: Option<JoinHandle<()>>) -> Running {
     let (stop, stopping) = watch::channel(false);
-    let runner = Runner::new(Arc::clone(shared), Arc::clone(secret), entry.clone());
+    let runner = Runner::new(Arc::clone(shared), entry.clone());
     let task = tasks::spawn_lasting("push", async move {
         if let Some(before) = before {
             let _ended = before.await;

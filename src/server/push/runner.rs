@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -17,9 +18,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::message::{self, Item, Sender};
 use crate::base::{ErrorKind, limits};
 use crate::broker::{
-    BrokerError, Handed, JoinQueue, OffsetAt, PushStats, QueueMember, Settlement, Verdict, WebhookSecret,
+    BrokerError, Handed, JoinQueue, OffsetAt, PushStats, QueueMember, Settlement, Verdict, signing_secrets,
 };
-use crate::catalog::{PushEntry, QueueSettings};
+use crate::catalog::{PushEndpoint, PushEntry, PushHeader, QueueSettings};
 use crate::record::read_records;
 use crate::server::budget::{Account, Grant, Holder};
 use crate::server::outgoing::Url;
@@ -43,8 +44,10 @@ const EXTEND: Duration = Duration::from_millis(20);
 /// What a runner has and knows.
 pub struct Runner {
     shared: Arc<Shared>,
-    secret: Arc<Option<WebhookSecret>>,
     entry: PushEntry,
+    /// What goes with each call, and its bytes.
+    headers: Arc<HeaderMap>,
+    header_bytes: usize,
     stats: Arc<PushStats>,
     account: Arc<Account>,
     patience: Patience,
@@ -101,11 +104,13 @@ struct Session<'a> {
 
 impl Runner {
     /// One for this subscription.
-    pub fn new(shared: Arc<Shared>, secret: Arc<Option<WebhookSecret>>, entry: PushEntry) -> Self {
+    pub fn new(shared: Arc<Shared>, entry: PushEntry) -> Self {
         let account = shared.outgoing.account(shared.config.max_connection_bytes.as_usize(), Holder::calls());
         let stats = shared.broker.push_stats(&entry.name);
         let patience = Patience::new(shared.config.outgoing_pause.as_duration());
-        Self { shared, secret, entry, stats, account, patience, answered_at: None }
+        let headers = Arc::new(headers_of(&entry.endpoint));
+        let header_bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        Self { shared, entry, headers, header_bytes, stats, account, patience, answered_at: None }
     }
 
     /// Runs until it is told to stop.
@@ -186,6 +191,17 @@ impl Runner {
     }
 }
 
+/// The headers of an endpoint, as they go with each call. No log shows their values.
+fn headers_of(endpoint: &PushEndpoint) -> HeaderMap {
+    let of = |header: &PushHeader| {
+        let mut value = HeaderValue::from_str(header.value.reveal()).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::try_from(&header.name).ok()?, value))
+    };
+    // They were looked at when they were set.
+    endpoint.headers.iter().filter_map(of).collect()
+}
+
 /// Waits until then; `true` if it is to stop.
 async fn wait(stop: &mut watch::Receiver<bool>, until: Instant) -> bool {
     tokio::select! {
@@ -244,7 +260,8 @@ impl Session<'_> {
     /// Waits for room for what was handed over.
     fn arrive(&mut self, handed: Handed) {
         let records = usize::try_from(handed.records).unwrap_or(usize::MAX);
-        let bytes = handed.batch.len().saturating_mul(TIMES) + records.saturating_mul(ENVELOPE) + OVERHEAD;
+        let headers = self.runner.header_bytes.saturating_mul(records.min(self.calls));
+        let bytes = handed.batch.len().saturating_mul(TIMES) + records.saturating_mul(ENVELOPE) + OVERHEAD + headers;
         let account = Arc::clone(&self.runner.account);
         self.arriving = Some((handed, Box::pin(async move { account.take(bytes).await })));
     }
@@ -295,11 +312,12 @@ impl Session<'_> {
         let items: Vec<Item> = unit.iter().map(|held| held.item.clone()).collect();
         self.runner.stats.sent(unit.len());
         self.under_way.insert(number, unit);
-        let (shared, secret) = (Arc::clone(&self.runner.shared), Arc::clone(&self.runner.secret));
+        let (shared, own) = (Arc::clone(&self.runner.shared), Arc::clone(&self.runner.headers));
+        let secrets = signing_secrets(&self.runner.entry.endpoint, &shared.secrets, &shared.clock);
         let (push, url, timeout) = (self.runner.entry.name.clone(), url.clone(), self.runner.entry.timeout_ms);
         self.flying.spawn(async move {
             let began = Instant::now();
-            let sender = Sender { push: &push, secret: secret.as_ref().as_ref(), now_ms: shared.clock.now_ms() };
+            let sender = Sender { push: &push, secrets: &secrets, headers: &own, now_ms: shared.clock.now_ms() };
             let (headers, body) = match (most, items.as_slice()) {
                 (None, [item]) => message::single(sender, item),
                 _ => message::batch(sender, &items),

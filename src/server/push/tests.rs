@@ -1,16 +1,24 @@
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::message::{Item, Sender, batch, single};
 use super::runner::{backoff, together};
 use crate::base::{GroupName, TopicId, TopicName};
-use crate::broker::WebhookSecret;
+use crate::broker::{WebhookSecret, WebhookSecrets};
 use crate::catalog::QueueSettings;
 use crate::record::Record;
 
 const NOW: i64 = 1_700_000_000_123;
+static UNSIGNED: LazyLock<(WebhookSecrets, HeaderMap)> = LazyLock::new(Default::default);
+
+/// One that signs nothing and sends no headers of its own.
+fn sender(push: &GroupName) -> Sender<'_> {
+    Sender { push, secrets: &UNSIGNED.0, headers: &UNSIGNED.1, now_ms: NOW }
+}
 
 fn item(offset: u64, value: Option<&'static [u8]>, headers: &[(&'static str, &'static str)]) -> Item {
     let record = Record {
@@ -25,7 +33,7 @@ fn item(offset: u64, value: Option<&'static [u8]>, headers: &[(&'static str, &'s
 
 fn events(items: &[Item]) -> Vec<Value> {
     let push = GroupName::new("hook").unwrap();
-    let (headers, body) = batch(Sender { push: &push, secret: None, now_ms: NOW }, items);
+    let (headers, body) = batch(sender(&push), items);
     assert_eq!(headers["content-type"], "application/cloudevents-batch+json");
     assert_eq!(headers["tidelog-records"], items.len().to_string());
     serde_json::from_slice(&body).unwrap()
@@ -35,7 +43,9 @@ fn events(items: &[Item]) -> Vec<Value> {
 fn one_record_is_its_value_with_headers_and_signed() {
     let push = GroupName::new("hook").unwrap();
     let secret = WebhookSecret::random();
-    let sender = Sender { push: &push, secret: Some(&secret), now_ms: NOW };
+    let (secrets, mut own) = (WebhookSecrets::from(secret.clone()), HeaderMap::new());
+    own.insert("x-api-key", "7f3a".parse().unwrap());
+    let sender = Sender { push: &push, secrets: &secrets, headers: &own, now_ms: NOW };
     let (headers, body) = single(sender, &item(41, Some(b"{}"), &[("Source", "erp"), ("Content-Type", "text/plain")]));
     assert_eq!(body, "{}");
     for (name, value) in [
@@ -55,6 +65,7 @@ fn one_record_is_its_value_with_headers_and_signed() {
         ("tidelog-delivery", "3"),
         ("tidelog-key", "4711"),
         ("tidelog-header-source", "erp"),
+        ("x-api-key", "7f3a"),
     ] {
         assert_eq!(headers[name], value, "{name}");
     }
@@ -92,7 +103,7 @@ fn a_record_that_is_an_event_stays_that_event() {
     let push = GroupName::new("hook").unwrap();
     let said = [("ce_specversion", "1.0"), ("ce_id", "A-1"), ("ce_type", "crm.changed"), ("ce_Bad", "x"), ("of", "y")];
     let event = item(41, Some(b"1"), &said);
-    let (headers, _) = single(Sender { push: &push, secret: None, now_ms: NOW }, &event);
+    let (headers, _) = single(sender(&push), &event);
     assert_eq!((&headers["ce-id"], &headers["ce-type"]), (&"A-1".parse().unwrap(), &"crm.changed".parse().unwrap()));
     assert_eq!(headers["ce-source"], "/topics/crm.accounts/partitions/2");
     assert_eq!(headers["tidelog-header-of"], "y");
@@ -131,7 +142,7 @@ fn a_batch_has_documents_as_they_are_text_as_text_and_bytes_as_base64() {
     assert_eq!(of[6]["data_base64"], "YQFi");
     assert_eq!((&of[6]["tidelogoffset"], &of[6]["partitionkey"]), (&json!("7"), &json!("4711")));
     let push = GroupName::new("hook").unwrap();
-    let sender = Sender { push: &push, secret: None, now_ms: NOW };
+    let sender = sender(&push);
     let (headers, body) = batch(sender, &all);
     assert!(String::from_utf8(body.to_vec()).unwrap().contains(r#""data":{"a": 1.10, "a":2}"#), "byte for byte");
     assert_eq!(batch(sender, &all).0["webhook-id"], headers["webhook-id"], "the same batch, the same id");
@@ -160,7 +171,7 @@ fn waits_double_up_to_the_longest_and_are_never_all_alike() {
 #[test]
 fn a_call_says_no_more_than_the_record_has_and_all_of_it() {
     let push = GroupName::new("hook").unwrap();
-    let sender = Sender { push: &push, secret: None, now_ms: NOW };
+    let sender = sender(&push);
     // Without key and with a value, whatever its headers say.
     let mut bare =
         item(1, Some(b"x"), &[("Tidelog-Key", "k"), ("tidelog-tombstone", "true"), ("tidelog-key-base64", "eA==")]);
@@ -198,7 +209,7 @@ fn a_call_says_no_more_than_the_record_has_and_all_of_it() {
 #[test]
 fn a_body_says_what_it_is() {
     let push = GroupName::new("hook").unwrap();
-    let sender = Sender { push: &push, secret: None, now_ms: NOW };
+    let sender = sender(&push);
     for (value, kind) in [
         (&b"{\"a\": 1}"[..], "application/json"),
         (b"[1]", "application/json"),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::lanes::{Became, Lanes, Turn};
 use super::{OVERHEAD, Said};
 use crate::base::TimestampMs;
-use crate::broker::{Broker, BrokerError, WebhookSecret};
+use crate::broker::{Broker, BrokerError, WebhookSecrets};
 use crate::server::budget::Account;
 use crate::server::budget::Holder;
 use crate::server::outgoing::Url;
@@ -57,7 +57,7 @@ pub trait News: Clone + std::fmt::Debug + Send + Sync + 'static {
         content: &Self::Content,
         body: &Bytes,
         now_ms: TimestampMs,
-        secret: Option<&WebhookSecret>,
+        secrets: &WebhookSecrets,
     ) -> HeaderMap;
 
     /// It could not be delivered, and is tried again.
@@ -84,13 +84,12 @@ struct Sent<N> {
 }
 
 /// Runs until the server stops.
-pub async fn run<N: News>(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
+pub async fn run<N: News>(shared: Arc<Shared>) {
     let config = &shared.config;
     let account = shared.outgoing.account(config.max_connection_bytes.as_usize(), Holder::calls());
     let mut lanes =
         Lanes::new(config.outgoing_calls, config.outgoing_calls_per_endpoint, config.outgoing_pause.as_duration());
     let mut under_way: JoinSet<Sent<N>> = JoinSet::new();
-    let secret = Arc::new(secret);
     loop {
         let now = Instant::now();
         for news in N::take(&shared.broker) {
@@ -99,9 +98,9 @@ pub async fn run<N: News>(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
             lanes.put(&address, news, now);
         }
         while let Some((endpoint, turn)) = lanes.next(now) {
-            let (shared, account, secret) = (shared.clone(), account.clone(), secret.clone());
+            let (shared, account) = (shared.clone(), account.clone());
             under_way.spawn(async move {
-                let became = send(&shared, &account, secret.as_ref().as_ref(), &turn).await;
+                let became = send(&shared, &account, &turn).await;
                 Sent { endpoint, turn, became }
             });
         }
@@ -121,15 +120,10 @@ pub async fn run<N: News>(shared: Arc<Shared>, secret: Option<WebhookSecret>) {
 }
 
 /// Sends one, and notes what is final.
-async fn send<N: News>(
-    shared: &Arc<Shared>,
-    account: &Arc<Account>,
-    secret: Option<&WebhookSecret>,
-    turn: &Turn<N>,
-) -> Became {
+async fn send<N: News>(shared: &Arc<Shared>, account: &Arc<Account>, turn: &Turn<N>) -> Became {
     let news = &turn.what;
     let (of, url) = (news.name(), news.url());
-    match attempt(shared, account, secret, news).await {
+    match attempt(shared, account, news).await {
         Ok(Attempt::Taken) => noted::<N>(news.delivered(&shared.broker), Became::Over),
         Ok(Attempt::GiveUp(reason)) => give_up(shared, news, reason, Became::Over).await,
         Ok(Attempt::NoTurn) => Became::NoTurn,
@@ -174,12 +168,7 @@ enum Attempt {
     Again { reason: String, became: Became },
 }
 
-async fn attempt<N: News>(
-    shared: &Shared,
-    account: &Arc<Account>,
-    secret: Option<&WebhookSecret>,
-    news: &N,
-) -> Result<Attempt, BrokerError> {
+async fn attempt<N: News>(shared: &Shared, account: &Arc<Account>, news: &N) -> Result<Attempt, BrokerError> {
     let url: Url = match news.url().parse() {
         Ok(url) => url,
         Err(reason) => return Ok(Attempt::GiveUp(reason)),
@@ -189,7 +178,7 @@ async fn attempt<N: News>(
     };
     let body = news.body(&content);
     let _grant = account.take(body.len() + OVERHEAD).await;
-    let headers = news.headers(&content, &body, shared.clock.now_ms(), secret);
+    let headers = news.headers(&content, &body, shared.clock.now_ms(), &shared.secrets);
     Ok(match super::post(&shared.calls, url, headers, body, shared.calls.timeout(), || shared.clock.now_ms()).await {
         Said::Taken => Attempt::Taken,
         Said::Gone(reason) => Attempt::GiveUp(reason),

@@ -17,7 +17,7 @@ use percent_encoding::AsciiSet;
 
 use super::outgoing::{Call, CallFailure, Outgoing, Url};
 use crate::base::TimestampMs;
-use crate::broker::WebhookSecret;
+use crate::broker::WebhookSecrets;
 use crate::record::Header;
 
 /// What its own headers begin with; those of others get [`HEADER`] before them.
@@ -62,8 +62,8 @@ pub struct Webhook<'a> {
 
 impl Webhook<'_> {
     /// CloudEvents 1.0 (HTTP binding, binary mode) and Standard Webhooks.
-    pub fn headers(&self, body: &[u8], now_ms: TimestampMs, secret: Option<&WebhookSecret>) -> HeaderMap {
-        let mut headers = self.envelope(body, now_ms, secret);
+    pub fn headers(&self, body: &[u8], now_ms: TimestampMs, secrets: &WebhookSecrets) -> HeaderMap {
+        let mut headers = self.envelope(body, now_ms, secrets);
         set(&mut headers, "ce-specversion", "1.0");
         set_attribute(&mut headers, "id", self.id.as_bytes());
         set_attribute(&mut headers, "source", self.source.as_bytes());
@@ -75,14 +75,14 @@ impl Webhook<'_> {
     }
 
     /// Standard Webhooks alone: the body says the rest.
-    pub fn envelope(&self, body: &[u8], now_ms: TimestampMs, secret: Option<&WebhookSecret>) -> HeaderMap {
+    pub fn envelope(&self, body: &[u8], now_ms: TimestampMs, secrets: &WebhookSecrets) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let seconds = now_ms.div_euclid(1000);
         set(&mut headers, "content-type", self.content_type);
         set(&mut headers, "webhook-id", self.id);
         set(&mut headers, "webhook-timestamp", &seconds.to_string());
-        if let Some(secret) = secret {
-            set(&mut headers, "webhook-signature", &secret.sign(self.id, seconds, body));
+        if let Some(signatures) = secrets.sign(self.id, seconds, body) {
+            set(&mut headers, "webhook-signature", &signatures);
         }
         headers
     }

@@ -410,7 +410,7 @@ async fn pushes_and_responders_take_no_group_away_and_a_push_is_changed_as_a_pus
     broker.create_push(push(&["b"], true)).await.unwrap();
     assert_eq!(entry(&broker).await.topics, topics(&["b"]));
     let refused = broker.alter_group(change(&["a"], None)).await.unwrap_err();
-    assert!(refused.to_string().contains("push create --replace"), "{refused}");
+    assert!(refused.to_string().contains("push alter"), "{refused}");
 
     let group = name("responders.upper");
     let new = NewGroup {

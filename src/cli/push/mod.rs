@@ -1,17 +1,23 @@
 //! `tidelog push`: queue groups whose consumer is an HTTP endpoint.
 
-use std::io::{self, Write};
-use std::time::Duration;
+mod alter;
+mod endpoint;
+mod show;
+
+use std::io;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
-use tidelog::base::{Millis, TopicName, TopicPattern};
-use tidelog::client::{ListPushes, NewPush, PushDescription, QueueRules, StartAt};
+use serde_json::json;
+use tidelog::base::{ErrorKind, Millis, TopicName, TopicPattern};
+use tidelog::broker::WebhookSecret;
+use tidelog::client::{Admin, ClientError, ListPushes, NewPush, PushDescription, PushEndpoint, QueueRules, StartAt};
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
-use super::output::{self, grouped, rfc3339, table};
+use super::output;
 use super::position::parse_from;
+use alter::{AlterArgs, RotateArgs};
+use endpoint::{HeaderArgs, secret_in};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +25,8 @@ Examples:
   tidelog push create big --topic 'billing.>' --filter 'value.total > 1000' --url https://erp.example.com/big
   tidelog push list
   tidelog push describe erp                           how far it is, what went wrong last
+  tidelog push alter erp --url https://erp.example.com/v2 --header 'X-Tenant: eu'
+  tidelog push rotate erp                             another secret; the one before signs for a day as well
   tidelog push pause erp                              its records wait, also over restarts
   tidelog push resume erp
   tidelog push delete erp
@@ -29,16 +37,26 @@ sends an hour again, and what is given up lies in dead-letter.erp ('tidelog dead
 const CREATE: &str = "\
 Examples:
   tidelog push create erp --topic crm.accounts --url https://erp.example.com/hook
-  tidelog push create erp --topic crm.accounts --url https://erp.example.com/hook --from end --concurrency 1 --ordered-by-key
-  tidelog push create lake --topic 'crm.>' --url https://lake.example.com/in --batch 500
+  tidelog push create erp --topic crm.accounts --url https://erp.example.com/hook --from beginning --concurrency 1
+  tidelog push create lake --topic 'crm.>' --url https://lake.example.com/in --batch 500 --ordered-by-key
+  tidelog push create erp --topic crm.accounts --url https://erp.example.com/hook --bearer-file token --new-secret
+  pass show erp | tidelog push create erp --topic crm.accounts --url https://erp.example.com/hook --header-file -
   tidelog push create erp --topic crm.accounts --url https://erp.example.com/new --replace      goes on where it was
 
+It begins at the end: what comes from now on is sent. --from beginning sends the records that there are as well.
+
 What the endpoint gets: a POST for each record. Its value is the body; headers say the rest: webhook-id (the same each time:
-drop what you have had), webhook-timestamp and webhook-signature (if the server has outgoing_secret_file; standardwebhooks.com),
+drop what you have had), webhook-timestamp and webhook-signature (standardwebhooks.com; by the secret of --secret-file or --new-secret, or else by the
+server's outgoing_secret_file, if it has one),
 ce-id, ce-source, ce-type, ce-time, ce-partitionkey (cloudevents.io), tidelog-topic, -partition, -offset, -delivery, -key, and
 tidelog-header-NAME for each header of the record. With --batch: a JSON array of CloudEvents
 (application/cloudevents-batch+json), each with its id, source, data or data_base64, tidelogtopic, tidelogpartition and
 tidelogoffset.
+
+Headers of your own (--header, --header-file, --bearer-file, --basic-file) go with each call: 16 at most, 4096 bytes a value, 16384
+bytes together. The server keeps them in its data directory and shows nobody their values. They go to the host of the URL and to no
+other: no redirect is followed, and with another host in the URL they are to be given anew. With --replace those that are given take
+the place of all before; if none is given, they stay.
 
 What its answer does: 2xx acks. Anything else, or none, and the record comes again after a wait that doubles (--backoff to
 --backoff-max), not before retry-after; after --max-deliveries it is a dead letter with the reason. 410 pauses the push. A
@@ -63,9 +81,15 @@ pub struct PushArgs {
 
 #[derive(Debug, Subcommand)]
 enum PushCommand {
-    /// Makes a push subscription: from now on records of the topics are POSTed to the URL
+    /// Makes a push subscription: from now on, records of the topics are POSTed to the URL
     #[command(after_help = CREATE)]
     Create(Box<CreateArgs>),
+    /// Changes one: what is not said stays, also where it is
+    #[command(after_help = alter::EXAMPLES)]
+    Alter(Box<AlterArgs>),
+    /// Gives one another secret; the one before signs as well for a while
+    #[command(after_help = alter::ROTATE)]
+    Rotate(RotateArgs),
     /// Lists all push subscriptions
     List,
     /// Shows one: where it sends what, how far it is, what went wrong last
@@ -103,9 +127,9 @@ struct CreateArgs {
     /// Only records for which this CEL expression is true
     #[arg(long, value_name = "CEL")]
     filter: Option<String>,
-    /// Where it begins: beginning, end, time:RFC3339 or ago:DURATION. A group that is there goes on where it is
-    #[arg(long, value_name = "POSITION", default_value = "beginning", value_parser = parse_from)]
-    from: StartAt,
+    /// Where it begins: end (the default), beginning, time:RFC3339 or ago:DURATION. A group that is there goes on where it is
+    #[arg(long, value_name = "POSITION", value_parser = parse_from)]
+    from: Option<StartAt>,
     /// Send up to so many records together, as a JSON array of CloudEvents
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     batch: Option<u32>,
@@ -133,6 +157,14 @@ struct CreateArgs {
     /// Take the place of the push of that name, and go on where it was
     #[arg(long)]
     replace: bool,
+    #[command(flatten)]
+    headers: HeaderArgs,
+    /// Sign with the secret in this file ('whsec_' and base64), or '-' for stdin, instead of the server's for all
+    #[arg(long, value_name = "FILE", conflicts_with = "new_secret")]
+    secret_file: Option<String>,
+    /// Sign with a new secret, which is printed this once
+    #[arg(long)]
+    new_secret: bool,
 }
 
 impl CreateArgs {
@@ -152,9 +184,9 @@ impl CreateArgs {
         rules
     }
 
-    fn push(&self) -> NewPush {
+    fn push(&self, secret: Option<&WebhookSecret>) -> Result<NewPush, Failure> {
         let mut push = NewPush::new(&self.name, &self.url)
-            .from(self.from)
+            .from(self.from.unwrap_or(StartAt::End))
             .concurrency(self.concurrency)
             .rules(self.rules())
             .replace(self.replace);
@@ -170,7 +202,67 @@ impl CreateArgs {
         if let Some(timeout) = self.timeout {
             push = push.timeout(timeout.as_duration());
         }
-        push
+        for (name, value) in self.headers.headers()? {
+            push = push.header(name, value);
+        }
+        if let Some(secret) = secret {
+            push = push.secret(secret.text());
+        }
+        Ok(push)
+    }
+}
+
+async fn create(admin: &Admin, args: &CreateArgs, json: bool) -> Result<(), Failure> {
+    let secret = match &args.secret_file {
+        Some(file) => Some(secret_in(file)?),
+        None => args.new_secret.then(WebhookSecret::random),
+    };
+    let push = admin.create_push(args.push(secret.as_ref())?).await?;
+    let endpoint = endpoint_of(admin, &push.name).await?;
+    show::print(&push, endpoint.as_ref(), secret.filter(|_| args.new_secret).as_ref(), json)?;
+    if args.from.is_none() && !args.replace {
+        output::complain(&began(admin, &push).await?);
+    }
+    Ok(())
+}
+
+/// Where one that nobody said it of begins.
+async fn began(admin: &Admin, push: &PushDescription) -> Result<String, Failure> {
+    if push.lag > 0 {
+        let lag = output::count(push.lag, "record");
+        return Ok(format!("push '{}' has {lag} to send", push.name));
+    }
+    let mut there = 0;
+    let mut topics: Vec<String> = Vec::new();
+    for partition in admin.describe_group(&push.name).await?.partitions {
+        if !topics.contains(&partition.topic) {
+            topics.push(partition.topic);
+        }
+    }
+    for topic in topics {
+        let described = admin.describe_topic(topic).await?;
+        there += described.partitions.iter().map(|at| at.stable_end.saturating_sub(at.log_start)).sum::<u64>();
+    }
+    let name = &push.name;
+    Ok(match there {
+        0 => format!("push '{name}' starts at the end; there is no record yet"),
+        1 => format!("push '{name}' starts at the end; --from beginning sends the 1 record there is"),
+        _ => format!(
+            "push '{name}' starts at the end; --from beginning sends the {} records there are",
+            output::grouped(there)
+        ),
+    })
+}
+
+/// What the endpoint of a push gets; `None` from a server that knows nothing of that.
+async fn endpoint_of(admin: &Admin, name: &str) -> Result<Option<PushEndpoint>, Failure> {
+    Ok(endpoints_of(admin, vec![name.to_owned()]).await?.pop())
+}
+
+async fn endpoints_of(admin: &Admin, names: Vec<String>) -> Result<Vec<PushEndpoint>, ClientError> {
+    match admin.push_endpoints(names).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Vec::new()),
+        found => found,
     }
 }
 
@@ -179,20 +271,27 @@ pub async fn run(args: PushArgs) -> Result<(), Failure> {
     let admin = args.server.connect().await?.admin();
     let json = args.json;
     match args.command {
-        PushCommand::Create(create) => print(&admin.create_push(create.push()).await?, json),
+        PushCommand::Create(args) => create(&admin, &args, json).await,
+        PushCommand::Alter(args) => alter::alter(&admin, &args, json).await,
+        PushCommand::Rotate(args) => alter::rotate(&admin, &args, json).await,
         PushCommand::List => {
             let mut all: Vec<PushDescription> = Vec::new();
             loop {
                 let after = all.last().map(|push| push.name.clone());
                 let (mut page, more) = admin.list_pushes(ListPushes { after, ..ListPushes::default() }).await?;
-                if !more || page.is_empty() {
-                    all.append(&mut page);
-                    return list(&all, json);
-                }
+                let last = !more || page.is_empty();
                 all.append(&mut page);
+                if last {
+                    // A table has no room for them.
+                    let names = if json { all.iter().map(|push| push.name.clone()).collect() } else { Vec::new() };
+                    return show::list(&all, &endpoints_of(&admin, names).await?, json);
+                }
             }
         }
-        PushCommand::Describe { name } => print(&admin.describe_push(name).await?, json),
+        PushCommand::Describe { name } => {
+            let push = admin.describe_push(&name).await?;
+            show::print(&push, endpoint_of(&admin, &name).await?.as_ref(), None, json)
+        }
         PushCommand::Pause { name } => done(&admin.pause_push(name).await?, "paused", json),
         PushCommand::Resume { name } => done(&admin.resume_push(name).await?, "resumed", json),
         PushCommand::Delete { name } => {
@@ -208,102 +307,8 @@ pub async fn run(args: PushArgs) -> Result<(), Failure> {
 
 fn done(push: &PushDescription, what: &str, json: bool) -> Result<(), Failure> {
     if json {
-        return output::json_line(&mut io::stdout(), &object(push));
+        return output::json_line(&mut io::stdout(), &show::object(push, None));
     }
     output::complain(&format!("push '{}' is {what}", push.name));
     Ok(())
-}
-
-fn list(pushes: &[PushDescription], json: bool) -> Result<(), Failure> {
-    let mut out = output::stdout();
-    if json {
-        for push in pushes {
-            output::json_line(&mut out, &object(push))?;
-        }
-    } else if pushes.is_empty() {
-        output::complain("there is no push subscription yet: tidelog push create NAME --topic TOPIC --url URL");
-    } else {
-        let row = |push: &PushDescription| {
-            vec![
-                push.name.clone(),
-                push.state.clone(),
-                push.topics.join(" "),
-                grouped(push.lag),
-                grouped(push.delivered),
-                grouped(push.retried),
-                grouped(push.dead_letters),
-                push.url.clone(),
-            ]
-        };
-        let header = ["push", "state", "topics", "lag", "delivered", "retried", "dead letters", "url"];
-        writeln!(out, "{}", table(&header, &[3, 4, 5, 6], pushes.iter().map(row).collect()))?;
-    }
-    Ok(out.flush()?)
-}
-
-fn print(push: &PushDescription, json: bool) -> Result<(), Failure> {
-    let mut out = output::stdout();
-    if json {
-        output::json_line(&mut out, &object(push))?;
-        return Ok(out.flush()?);
-    }
-    writeln!(out, "{}  ({})\n", push.name, push.state)?;
-    let span = |ms: u64| output::seconds(Duration::from_millis(ms));
-    let mut facts = vec![vec!["url".to_owned(), push.url.clone()], vec!["topics".to_owned(), push.topics.join(" ")]];
-    let mut fact = |name: &str, value: String| facts.push(vec![name.to_owned(), value]);
-    if let Some(filter) = &push.filter {
-        fact("filter", filter.clone());
-    }
-    if let Some(reason) = &push.paused {
-        fact("paused", reason.clone());
-    }
-    if let Some(until) = push.rests_until_ms {
-        fact("rests until", rfc3339(until));
-    }
-    fact(
-        "sends",
-        push.batch.map_or_else(|| "each record by itself".to_owned(), |most| format!("up to {most} together")),
-    );
-    fact("at a time", output::count(push.concurrency.into(), "call"));
-    if let Some(timeout) = push.timeout_ms {
-        fact("time for a call", span(timeout));
-    }
-    let rules = &push.rules;
-    fact("deliveries", format!("at most {}", rules.max_deliveries));
-    fact("backoff", format!("{} to {}", span(rules.backoff_ms), span(rules.backoff_max_ms)));
-    fact("order", if rules.ordered_by_key { "by key" } else { "any" }.to_owned());
-    if let Some(topic) = &push.dead_letter {
-        fact("dead letters", topic.clone());
-    }
-    fact(
-        "lag",
-        format!("{} ({} in flight, {} waiting)", grouped(push.lag), grouped(push.in_flight), grouped(push.waiting)),
-    );
-    let (delivered, retried, dead) = (grouped(push.delivered), grouped(push.retried), grouped(push.dead_letters));
-    fact("since start", format!("{delivered} delivered, {retried} retried, {dead} dead letters"));
-    if let Some(time) = push.delivered_ms {
-        fact("last taken", rfc3339(time));
-    }
-    if let (Some(time), Some(error)) = (push.last_error_ms, &push.last_error) {
-        fact("last error", format!("{} {error}", rfc3339(time)));
-    }
-    writeln!(out, "{}", table(&[], &[], facts))?;
-    Ok(out.flush()?)
-}
-
-fn object(push: &PushDescription) -> Value {
-    let rules = &push.rules;
-    json!({
-        "push": push.name, "group": push.name, "state": push.state, "paused": push.paused,
-        "rests_until": push.rests_until_ms, "url": push.url, "topics": push.topics, "filter": push.filter,
-        "batch": push.batch, "concurrency": push.concurrency, "timeout_ms": push.timeout_ms,
-        "rules": {
-            "lease_ms": rules.lease_ms, "max_deliveries": rules.max_deliveries, "backoff_ms": rules.backoff_ms,
-            "backoff_max_ms": rules.backoff_max_ms, "ordered_by_key": rules.ordered_by_key,
-        },
-        "dead_letter": push.dead_letter, "lag": push.lag, "in_flight": push.in_flight, "waiting": push.waiting,
-        "delivered": push.delivered, "retried": push.retried, "dead_letters": push.dead_letters,
-        "last_delivered": push.delivered_ms, "last_error_at": push.last_error_ms, "last_error": push.last_error,
-        "created": push.created_ms, "changed": push.changed_ms,
-    })
 }
