@@ -25,6 +25,7 @@ mod connection;
 mod consumer;
 mod error;
 mod group;
+mod groups;
 mod handle;
 mod link;
 mod processed;
@@ -53,10 +54,11 @@ pub use request::{
 
 pub use crate::protocol::{
     Ack, ClockDoubt, CommitPosition, DamageInfo, DeadLetterAt, DeadLetterTopic, DescribeClockOk, GroupDescription,
-    GroupLine, GroupMember, GroupPartition, GroupPosition, GroupSummary, GroupTotals, ListGroupPageOk, ListPushes,
-    ListReceipts, ListRequests, ListTopicPageOk, OffsetAt, PartitionDescription, PushDescription, QueueRules,
-    ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition,
-    ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary, TopicTotals,
+    GroupLine, GroupMember, GroupPartition, GroupPosition, GroupRecord, GroupSummary, GroupTotals, ListGroupPageOk,
+    ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt, PartitionDescription, PausedGroup,
+    PushDescription, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError,
+    RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicPartition, TopicSummary,
+    TopicTotals,
 };
 pub use crate::record::{Compression, Header, HeaderIter, Headers};
 

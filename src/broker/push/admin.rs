@@ -73,6 +73,12 @@ impl Broker {
         if new.topics.is_empty() {
             return Err(refused(format!("push '{}' reads no topic", new.name)));
         }
+        if lock(&self.catalog).paused(&new.name).is_some() {
+            let name = &new.name;
+            let message =
+                format!("group '{name}' is paused: a push has a pause of its own; first: tidelog group resume {name}");
+            return Err(BrokerError::new(ErrorKind::Busy, message));
+        }
         // The group first, and where it begins: a push that is there has all of it. Only the group of a push is replaced with it.
         let join = JoinQueue {
             group: new.name.clone(),

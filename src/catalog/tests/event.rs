@@ -33,6 +33,7 @@ fn examples() -> [(&'static str, Event); 24] {
         ("transaction-of", transaction_of("copier/1")),
         ("position-at", position_at("erp/billing", 7, 12_345)),
         ("transaction-at", transaction_at("copier/1")),
+        ("group-paused", paused("erp/billing")),
         ("classic-set", classic("erp/connect")),
     ]
 }
