@@ -354,7 +354,7 @@ async fn a_push_is_paused_over_a_restart_goes_on_where_it_was_and_is_deleted_wit
 /// What a command prints, stdout and stderr.
 fn printed(server: &Server, args: &[&str]) -> (String, String) {
     let out = tidelog(&[args, &["--server", server.address()]].concat()).ok();
-    (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    (String::from_utf8(out.stdout.clone()).unwrap(), out.stderr())
 }
 
 /// Why a command fails.

@@ -29,14 +29,14 @@ pub struct PageOf {
 }
 
 impl PageOf {
-    fn start(&self) -> Bound<&str> {
+    pub(super) fn start(&self) -> Bound<&str> {
         match self.after.as_str() {
             after if after.is_empty() || after < self.prefix.as_str() => Bound::Included(&self.prefix),
             after => Bound::Excluded(after),
         }
     }
 
-    fn lines(&self) -> usize {
+    pub(super) fn lines(&self) -> usize {
         self.limit.clamp(1, PAGE_LINES)
     }
 }

@@ -23,6 +23,7 @@
 //! | push set | `push/NAME` = the event |
 //! | push deleted | `push/NAME` = nothing |
 //! | receipt set, over | `receipt/TOPIC/PARTITION/OFFSET/GROUP` = the event, or nothing |
+//! | group paused, resumed | `paused/NAME` = the event, or nothing |
 //! | chunk set, removed | `chunk/TOPIC/PARTITION/NUMBER/GROUP` = the event, or nothing |
 //!
 //! A value is one byte, the version of the codec (1), and the `bincode` (standard configuration) of [`Stored`], whose
@@ -175,6 +176,13 @@ pub enum Event {
         /// Its name.
         name: GroupName,
     },
+    /// A queue group is paused; `None` for not any more.
+    GroupPaused {
+        /// Its name.
+        name: GroupName,
+        /// Since when, in milliseconds since the Unix epoch.
+        since_ms: Option<TimestampMs>,
+    },
     /// A receipt that is to be POSTed now is like this; `None` once it was.
     ReceiptSet {
         /// Of what.
@@ -209,6 +217,7 @@ enum Stored {
     ClassicSet { group: GroupName, entry: ClassicEntry },
     RequestOf { entry: RequestEntry, content: [u8; 16] },
     PushOf { entry: PushEntry, endpoint: PushEndpoint },
+    GroupPaused { name: GroupName, since_ms: TimestampMs },
 }
 
 /// One key and what it now holds, `None` for nothing any more.
@@ -264,6 +273,7 @@ pub(super) enum Key {
     Transaction(String),
     Push(GroupName),
     Receipt(ReceiptPlace),
+    Paused(GroupName),
 }
 
 impl std::fmt::Display for Key {
@@ -286,6 +296,7 @@ impl std::fmt::Display for Key {
             Self::Request(id) => write!(f, "request/{id}"),
             Self::Transaction(id) => write!(f, "transaction/{id}"),
             Self::Push(name) => write!(f, "push/{name}"),
+            Self::Paused(name) => write!(f, "paused/{name}"),
             Self::Receipt(ReceiptPlace { topic, partition, offset, group }) => {
                 write!(f, "receipt/{topic}/{partition}/{offset}/{group}")
             }
@@ -301,6 +312,7 @@ impl Key {
             Some(("topic", name)) => TopicName::new(name).map(Self::Topic).map_err(|_| wrong()),
             Some(("deleted", id)) => TopicId::parse(id).map(Self::Deleted).ok_or_else(wrong),
             Some(("push", name)) => GroupName::new(name).map(Self::Push).map_err(|_| wrong()),
+            Some(("paused", name)) => GroupName::new(name).map(Self::Paused).map_err(|_| wrong()),
             Some(("group", name)) => GroupName::new(name).map(Self::Group).map_err(|_| wrong()),
             Some(("classic", name)) => GroupName::new(name).map(Self::Classic).map_err(|_| wrong()),
             Some(("member", rest)) => {
@@ -364,6 +376,7 @@ impl Event {
             Self::TransactionSet { id, .. } => Key::Transaction(id.clone()),
             Self::PushSet(entry) => Key::Push(entry.name.clone()),
             Self::PushDeleted { name } => Key::Push(name.clone()),
+            Self::GroupPaused { name, .. } => Key::Paused(name.clone()),
             Self::ReceiptSet { place, .. } => Key::Receipt(place.clone()),
         };
         key.to_string()
@@ -413,6 +426,7 @@ impl Event {
                 endpoint => Stored::PushOf { entry, endpoint },
             },
             Self::ReceiptSet { entry: Some(entry), .. } => Stored::ReceiptSet(entry),
+            Self::GroupPaused { name, since_ms: Some(since_ms) } => Stored::GroupPaused { name, since_ms },
             Self::GroupDeleted { .. }
             | Self::PushDeleted { .. }
             | Self::RouteDeleted { .. }
@@ -422,6 +436,7 @@ impl Event {
             | Self::RequestSet { entry: None, .. }
             | Self::TransactionSet { entry: None, .. }
             | Self::ReceiptSet { entry: None, .. }
+            | Self::GroupPaused { since_ms: None, .. }
             | Self::PositionSet { position: None, .. }
             | Self::ChunkSet { chunk: None, .. } => return Ok(vec![(self.key(), None)]),
         };
@@ -462,6 +477,7 @@ impl Event {
             Stored::TransactionSet(entry) => Self::TransactionSet { id: entry.id.clone(), entry: Some(entry) },
             Stored::PushSet(entry) => Self::PushSet(entry),
             Stored::PushOf { entry, endpoint } => Self::PushSet(PushEntry { endpoint, ..entry }),
+            Stored::GroupPaused { name, since_ms } => Self::GroupPaused { name, since_ms: Some(since_ms) },
             Stored::ReceiptSet(entry) => Self::ReceiptSet { place: entry.place.clone(), entry: Some(entry) },
             Stored::TransactionOf { entry, client, open_ms } => {
                 let entry = TransactionEntry { client, open_ms, ..entry };

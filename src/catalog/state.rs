@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use crate::base::{GroupName, PartitionId, RequestId, TopicId, TopicName, limits};
+use crate::base::{GroupName, PartitionId, RequestId, TimestampMs, TopicId, TopicName, limits};
 
 use super::CatalogError;
 use super::event::{Event, EventError, Key, KeyChange, Tombstone, TopicEntry};
@@ -33,6 +33,8 @@ pub(super) struct State {
     transactions: BTreeMap<String, TransactionEntry>,
     pushes: BTreeMap<GroupName, PushEntry>,
     receipts: BTreeMap<ReceiptPlace, ReceiptEntry>,
+    /// Queue groups that are paused, and since when.
+    paused: BTreeMap<GroupName, TimestampMs>,
 }
 
 /// A group and its progress.
@@ -116,6 +118,7 @@ impl State {
             self.transactions.len(),
             self.pushes.len(),
             self.receipts.len(),
+            self.paused.len(),
         ];
         lists.into_iter().sum()
     }
@@ -138,6 +141,14 @@ impl State {
 
     pub(super) fn push(&self, name: &GroupName) -> Option<&PushEntry> {
         self.pushes.get(name)
+    }
+
+    pub(super) fn paused(&self, name: &GroupName) -> Option<TimestampMs> {
+        self.paused.get(name).copied()
+    }
+
+    pub(super) fn paused_from(&self, start: Bound<&str>) -> impl Iterator<Item = (&GroupName, TimestampMs)> {
+        self.paused.range::<str, _>((start, Bound::Unbounded)).map(|(name, since)| (name, *since))
     }
 
     pub(super) fn receipts(&self) -> impl ExactSizeIterator<Item = &ReceiptEntry> {
@@ -186,7 +197,9 @@ impl State {
                 self.group(&place.group).is_none() && !before.iter().any(declared)
                     || !self.names.contains_key(&place.topic) && !before.iter().any(created)
             }
-            Event::MemberSet { group, .. } | Event::ClassicSet { group, .. } => {
+            Event::MemberSet { group, .. }
+            | Event::ClassicSet { group, .. }
+            | Event::GroupPaused { name: group, .. } => {
                 let declared = |event: &Event| matches!(event, Event::GroupDeclared(entry) if entry.name == *group);
                 self.group(group).is_none() && !before.iter().any(declared)
             }
@@ -222,6 +235,7 @@ impl State {
                 let member = |(member, _): (&String, _)| (Key::Member(name.clone(), member.clone()).to_string(), None);
                 changes.extend(self.members(name).map(member));
                 changes.extend(self.classic(name).map(|_| (Key::Classic(name.clone()).to_string(), None)));
+                changes.extend(self.paused(name).map(|_| (Key::Paused(name.clone()).to_string(), None)));
             }
             Event::TopicPurged { id } => {
                 for (name, group) in &self.groups {
@@ -295,7 +309,15 @@ impl State {
         }
     }
 
+    fn set_paused(&mut self, name: GroupName, since_ms: Option<TimestampMs>) {
+        match since_ms {
+            Some(since_ms) => drop(self.paused.insert(name, since_ms)),
+            None => drop(self.paused.remove(&name)),
+        }
+    }
+
     fn remove_group(&mut self, name: &GroupName) {
+        self.paused.remove(name);
         if let Some(group) = self.groups.remove(name) {
             self.counts -= group.counts();
         }
@@ -343,6 +365,7 @@ impl State {
             | Event::TransactionSet { .. }
             | Event::PushSet(_)
             | Event::PushDeleted { .. }
+            | Event::GroupPaused { .. }
             | Event::ReceiptSet { .. } => Ok(()),
         }
     }
@@ -394,6 +417,7 @@ impl State {
             Event::TransactionSet { id, entry: None } => drop(self.transactions.remove(&id)),
             Event::PushSet(entry) => drop(self.pushes.insert(entry.name.clone(), entry)),
             Event::PushDeleted { name } => drop(self.pushes.remove(&name)),
+            Event::GroupPaused { name, since_ms } => self.set_paused(name, since_ms),
             Event::ReceiptSet { place, entry: Some(entry) } => drop(self.receipts.insert(place, entry)),
             Event::ReceiptSet { place, entry: None } => drop(self.receipts.remove(&place)),
         }
@@ -426,6 +450,7 @@ impl State {
                 Key::Transaction(id) => drop(self.transactions.remove(&id)),
                 Key::Push(name) => drop(self.pushes.remove(&name)),
                 Key::Receipt(place) => drop(self.receipts.remove(&place)),
+                Key::Paused(name) => self.set_paused(name, None),
             }
             return Ok(());
         };
@@ -486,6 +511,10 @@ impl State {
         }
         for entry in self.pushes.values() {
             take(Event::PushSet(entry.clone()).changes()?)?;
+        }
+        for (name, since_ms) in &self.paused {
+            let (name, since_ms) = (name.clone(), Some(*since_ms));
+            take(Event::GroupPaused { name, since_ms }.changes()?)?;
         }
         for entry in self.receipts.values() {
             take(Event::ReceiptSet { place: entry.place.clone(), entry: Some(entry.clone()) }.changes()?)?;

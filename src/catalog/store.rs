@@ -239,6 +239,16 @@ impl Catalog {
         self.state.push(name)
     }
 
+    /// Since when a queue group is paused.
+    pub fn paused(&self, name: &GroupName) -> Option<TimestampMs> {
+        self.state.paused(name)
+    }
+
+    /// Queue groups that are paused, and since when, from a name on.
+    pub fn paused_from(&self, start: Bound<&str>) -> impl Iterator<Item = (&GroupName, TimestampMs)> {
+        self.state.paused_from(start)
+    }
+
     /// Every receipt that is to be POSTed.
     pub fn receipts(&self) -> impl ExactSizeIterator<Item = &ReceiptEntry> {
         self.state.receipts()

@@ -12,7 +12,7 @@ use tidelog::client::ClientError;
 pub enum Status {
     /// Any other failure.
     Failed = 1,
-    /// What was named is not there, or nobody is listening.
+    /// What was named is not there, or nobody listens.
     NotThere = 3,
     /// It is there already, is defined otherwise, or is in use.
     Conflict = 4,

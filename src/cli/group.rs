@@ -1,4 +1,4 @@
-//! `tidelog group`: create, list, describe, alter, reset, delete.
+//! `tidelog group`: create, list, describe, alter, pause, resume, skip, reset, delete.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tidelog::base::{Clock, SystemClock, TopicPattern};
+use tidelog::base::{Clock, SystemClock, TopicName, TopicPattern};
 use tidelog::client::{
-    Admin, GroupChange, GroupDescription, GroupReset, HeldPartition, NewGroup, QueueRules, ResetPartition, ResetTo,
-    StartAt,
+    Admin, GroupChange, GroupDescription, GroupReset, HeldPartition, NewGroup, QueueRules, RecordAt, ResetPartition,
+    ResetTo, StartAt, TopicPartition,
 };
 
 use super::connection::ServerArgs;
 use super::failure::Failure;
 use super::group_options::{GroupKind, RuleOptions};
+use super::group_records;
 use super::list::{self, ListArgs};
-use super::output::{self, grouped, table};
+use super::output::{self, grouped, rfc3339, table};
 use super::position::parse_from;
 use super::transaction;
 
@@ -25,6 +26,9 @@ Examples:
   tidelog group create erp --topic 'crm.>' --filter 'value.region == \"eu\"' --max-deliveries 5
   tidelog group list
   tidelog group describe erp                          what it is, how far it is, who its members are, what waits
+  tidelog group describe erp --records                what is stuck in it, record by record
+  tidelog group pause erp                             hands out nothing new; 'resume' goes on
+  tidelog group skip erp orders 0 4711                is done with this one record, without a delivery
   tidelog group alter erp --topic 'crm.>' --topic orders    also while it has members
   tidelog group reset erp --to ago:1h --dry-run       what would change
   tidelog group reset erp --to beginning              replay everything to it
@@ -83,12 +87,67 @@ that has made it since the server started.")]
 Examples:
   tidelog group describe erp
   tidelog group describe erp --json
+  tidelog group describe erp --records                what is in hand, backing off, delayed, blocked
+  tidelog group describe erp --records --limit 1000 --json
 
 Lag counts records that are not done: those that members have (in flight), those that wait to be delivered again or for
-their time, and those that were not looked at yet. The age is that of the oldest of them.")]
+their time, and those that were not looked at yet. The age is that of the oldest of them.
+
+--records is for queue groups: each record that a group has begun with and not done, also without members. States:
+  in hand      a member has it, until its lease ends
+  backing off  it failed, and comes again
+  delayed      its time (tidelog-deliver-at) has not come
+  blocked      another record of its key is before it
+  due          it waits for a member with room
+  burying      it is to be written as a dead letter
+The last error is the reason that a member gave last. The server keeps reasons in memory: they are gone after a restart.")]
     Describe {
         /// Its name
         group: String,
+        /// The records that it has begun with and not done, instead; of a queue group
+        #[arg(long)]
+        records: bool,
+        /// At most so many of them
+        #[arg(long, value_name = "N", default_value_t = 100, requires = "records",
+            value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+    /// Lets a queue group hand out nothing new, also over restarts
+    #[command(after_help = "\
+Examples:
+  tidelog group pause erp
+  tidelog group resume erp
+
+Members stay and wait. What they have in hand goes on: acks, failures, ends of leases. A group of a push subscription is paused
+with 'tidelog push pause'; a stream group cannot be paused.")]
+    Pause {
+        /// Its name
+        group: String,
+    },
+    /// Lets a queue group that is paused go on
+    #[command(after_help = "\
+Examples:
+  tidelog group resume erp")]
+    Resume {
+        /// Its name
+        group: String,
+    },
+    /// Says that a queue group is done with a record, without a delivery
+    #[command(after_help = "\
+Examples:
+  tidelog group skip erp orders 0 4711
+  tidelog group skip erp orders 0 4711 --json         what the record was before
+
+It is no dead letter. A member that has the record may still ack it: that changes nothing. Records of the same key behind it go on.")]
+    Skip {
+        /// The group
+        group: String,
+        /// The topic
+        topic: TopicName,
+        /// The partition
+        partition: u32,
+        /// The offset
+        offset: u64,
     },
     /// Lets a group go on elsewhere in the log
     #[command(after_help = "\
@@ -96,6 +155,7 @@ Examples:
   tidelog group reset erp --to beginning --dry-run    prints what would change, and changes nothing
   tidelog group reset erp --to time:2026-01-31T08:00:00Z --topic crm.accounts
   tidelog group reset erp --to last:100 --force       also while it has members
+  tidelog group reset erp --topic orders --partition 3 --to offset:4711    only this partition
 
 What was done above the new position is done again; what lies below counts as done.
 Where to: beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:DURATION (90s, 15m, 7d)")]
@@ -108,6 +168,9 @@ Where to: beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:
         /// Only in this topic, or pattern (repeatable)
         #[arg(long, value_name = "TOPIC")]
         topic: Vec<TopicPattern>,
+        /// Only in this partition of the topic (repeatable); needs one --topic, which is no pattern
+        #[arg(long, value_name = "NUMBER", requires = "topic")]
+        partition: Vec<u32>,
         /// Print what would change, and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -242,7 +305,13 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
         GroupCommand::Create(create_args) => create(&admin, create_args, args.json).await,
         GroupCommand::Alter(alter_args) => alter(&admin, alter_args, args.json).await,
         GroupCommand::List(list) => list::groups(&admin, &list, args.json).await,
-        GroupCommand::Describe { group } => {
+        GroupCommand::Describe { group, records: true, limit } => {
+            group_records::print(&admin, &group, limit, args.json).await
+        }
+        GroupCommand::Pause { group } => pause(&admin, &group, true, args.json).await,
+        GroupCommand::Resume { group } => pause(&admin, &group, false, args.json).await,
+        GroupCommand::Describe { group, .. } => {
+            let paused = admin.paused_since(&group).await?;
             let group = admin.describe_group(group).await?;
             let topics: BTreeSet<String> = group.partitions.iter().map(|at| at.topic.clone()).collect();
             let held = match topics.is_empty() {
@@ -253,9 +322,26 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
                 group.partitions.iter().any(|of| of.topic == at.topic && of.partition == at.partition)
             };
             let held: Vec<_> = held.into_iter().filter(read).collect();
-            describe(&group, &held, args.json)
+            describe(&group, paused, &held, args.json)
         }
-        GroupCommand::Reset { group, to, topic, dry_run, force } => {
+        GroupCommand::Skip { group, topic, partition, offset } => {
+            let record = RecordAt { topic: topic.to_string(), partition, offset };
+            group_records::skip(&admin, &group, record, args.json).await
+        }
+        GroupCommand::Reset { group, to, topic, partition, dry_run, force } if !partition.is_empty() => {
+            let [topic] = &topic[..] else {
+                let message = format!("--partition is of one topic, and {} are named", topic.len());
+                return Err(Failure::Usage(message));
+            };
+            let topic = TopicName::new(topic.as_str()).map_err(|error| {
+                Failure::Usage(format!("--partition is of one topic, which is no pattern: {error}"))
+            })?;
+            let at = |partition| TopicPartition { topic: topic.to_string(), partition };
+            let partitions = partition.into_iter().map(at).collect();
+            let changes = admin.reset_partitions(&group, partitions, position(to), (dry_run, force)).await?;
+            print_reset(&group, &changes, dry_run, args.json)
+        }
+        GroupCommand::Reset { group, to, topic, dry_run, force, .. } => {
             let mut reset = GroupReset::new(&group, position(to)).dry_run(dry_run).force(force);
             for topic in topic {
                 reset = reset.topic(topic.as_str());
@@ -273,6 +359,21 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
     }
 }
 
+async fn pause(admin: &Admin, group: &str, paused: bool, json: bool) -> Result<(), Failure> {
+    let changed = if paused { admin.pause_group(group).await? } else { admin.resume_group(group).await? };
+    if json {
+        let line = json!({ "group": group, "paused": paused, "changed": changed });
+        return output::json_line(&mut io::stdout(), &line);
+    }
+    output::complain(&match (paused, changed) {
+        (true, true) => format!("group '{group}' is paused; 'tidelog group resume {group}' lets it go on"),
+        (true, false) => format!("group '{group}' was paused already"),
+        (false, true) => format!("group '{group}' goes on"),
+        (false, false) => format!("group '{group}' was not paused"),
+    });
+    Ok(())
+}
+
 fn position(to: StartAt) -> ResetTo {
     match to {
         StartAt::Beginning => ResetTo::Beginning,
@@ -287,11 +388,14 @@ fn position(to: StartAt) -> ResetTo {
     }
 }
 
-fn describe(group: &GroupDescription, held: &[HeldPartition], json: bool) -> Result<(), Failure> {
-    if json { output::json_line(&mut io::stdout(), &as_json(group, held)) } else { print(group, held) }
+fn describe(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition], json: bool) -> Result<(), Failure> {
+    match json {
+        true => output::json_line(&mut io::stdout(), &as_json(group, paused, held)),
+        false => print(group, paused, held),
+    }
 }
 
-fn as_json(group: &GroupDescription, held: &[HeldPartition]) -> Value {
+fn as_json(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition]) -> Value {
     let now = SystemClock::new().wall_ms();
     let members: Vec<Value> = group
         .members
@@ -324,11 +428,11 @@ fn as_json(group: &GroupDescription, held: &[HeldPartition]) -> Value {
     let lag: u64 = group.partitions.iter().map(|at| at.lag).sum();
     json!({
         "group": summary.name, "kind": summary.kind, "topics": summary.topics, "filter": summary.filter, "lag": lag,
-        "rules": rules, "dead_letter": group.dead_letter, "members": members, "partitions": partitions,
+        "paused": paused, "rules": rules, "dead_letter": group.dead_letter, "members": members, "partitions": partitions,
     })
 }
 
-fn print(group: &GroupDescription, held: &[HeldPartition]) -> Result<(), Failure> {
+fn print(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition]) -> Result<(), Failure> {
     let mut out = output::stdout();
     let summary = &group.summary;
     writeln!(out, "{}  ({} group)\n", summary.name, summary.kind)?;
@@ -338,6 +442,9 @@ fn print(group: &GroupDescription, held: &[HeldPartition]) -> Result<(), Failure
         false => summary.topics.join(" "),
     };
     let filter = summary.filter.clone().unwrap_or_else(|| "none".to_owned());
+    if let Some(since) = paused {
+        writeln!(out, "paused since {}; 'tidelog group resume' lets it go on\n", rfc3339(since))?;
+    }
     let mut facts = vec![vec!["topics".to_owned(), topics], vec!["filter".to_owned(), filter]];
     if let Some(rules) = &group.rules {
         let span = |ms: u64| output::seconds(Duration::from_millis(ms));

@@ -1,6 +1,7 @@
 //! `tidelog group list` and `tidelog topic list`: page by page, so that a hundred thousand lines begin at once, and what all
 //! of them take of the server's limits.
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use clap::Args;
@@ -48,6 +49,8 @@ pub async fn groups(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
         }
         return Ok(out.flush()?);
     }
+    let paused: HashMap<String, i64> =
+        admin.paused_groups(&args.prefix).await?.into_iter().map(|of| (of.name, of.since_ms)).collect();
     let (mut count, mut after, mut totals, mut rows) = (0, String::new(), None, Vec::new());
     while let Some(limit) = args.next(count) {
         let page = admin.group_page(&args.prefix, &after, limit).await?;
@@ -57,10 +60,11 @@ pub async fn groups(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
             after.clone_from(&last.summary.name);
         }
         for group in page.groups {
+            let paused = paused.get(&group.summary.name).copied();
             if json {
-                output::json_line(&mut out, &group_json(&group))?;
+                output::json_line(&mut out, &group_json(&group, paused))?;
             } else {
-                rows.push(group_row(group));
+                rows.push(group_row(group, paused.is_some()));
             }
         }
         if !page.more {
@@ -83,12 +87,12 @@ pub async fn groups(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
     Ok(())
 }
 
-fn group_row(group: GroupLine) -> Vec<String> {
+fn group_row(group: GroupLine, is_paused: bool) -> Vec<String> {
     let dash = || "-".to_owned();
     let topics = group.summary.topics.join(" ");
     vec![
         group.summary.name,
-        group.summary.kind,
+        if is_paused { format!("{}, paused", group.summary.kind) } else { group.summary.kind },
         group.members.to_string(),
         group.positions.to_string(),
         rfc3339(group.used_ms),
@@ -98,12 +102,12 @@ fn group_row(group: GroupLine) -> Vec<String> {
     ]
 }
 
-fn group_json(group: &GroupLine) -> serde_json::Value {
+fn group_json(group: &GroupLine, paused: Option<i64>) -> serde_json::Value {
     json!({
         "group": group.summary.name, "kind": group.summary.kind, "topics": group.summary.topics,
         "filter": group.summary.filter, "created": group.summary.created_ms, "members": group.members,
         "positions": group.positions, "metadata_bytes": group.metadata_bytes, "used": group.used_ms,
-        "made_by": group.made_by,
+        "made_by": group.made_by, "paused": paused,
     })
 }
 

@@ -16,6 +16,7 @@ mod failure;
 mod group;
 mod group_consume;
 mod group_options;
+mod group_records;
 mod info;
 mod input;
 mod json;

@@ -25,6 +25,7 @@ mod connection;
 mod consumer;
 mod error;
 mod group;
+mod groups;
 mod handle;
 mod link;
 mod processed;
@@ -52,7 +53,12 @@ pub use request::{
 };
 
 pub use crate::protocol::{
-    Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, Dependent, DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupSummary, GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt, PartitionDescription, PushDescription, PushEndpoint, QueueRules, ReceiptAt, ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk, SettingValue, TopicDescription, TopicLine, TopicPartition, TopicSummary, TopicTotals,
+    Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, Dependent,
+    DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupRecord,
+    GroupSummary, GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt,
+    PartitionDescription, PausedGroup, PushDescription, PushEndpoint, QueueRules, ReceiptAt, ReceiptInfo,
+    ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk,
+    SettingValue, TopicDescription, TopicLine, TopicPartition, TopicSummary, TopicTotals,
 };
 pub use crate::record::{Compression, Header, HeaderIter, Headers};
 

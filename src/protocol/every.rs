@@ -289,6 +289,26 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<AlterGroup>(body);
             same::<AlterGroupOk>(body);
         }
+        Kind::ListGroupRecords => {
+            same::<ListGroupRecords>(body);
+            same::<ListGroupRecordsOk>(body);
+        }
+        Kind::PauseGroup => {
+            same::<PauseGroup>(body);
+            same::<PauseGroupOk>(body);
+        }
+        Kind::PausedGroups => {
+            same::<PausedGroups>(body);
+            same::<PausedGroupsOk>(body);
+        }
+        Kind::SkipRecord => {
+            same::<SkipRecord>(body);
+            same::<SkipRecordOk>(body);
+        }
+        Kind::ResetPartitions => {
+            same::<ResetPartitions>(body);
+            same::<ResetPartitionsOk>(body);
+        }
         Kind::DeleteRecords => {
             same::<DeleteRecords>(body);
             same::<DeleteRecordsOk>(body);

@@ -214,6 +214,16 @@ kinds! {
     122 CreateGroup "create_group";
     /// [`super::AlterGroup`].
     123 AlterGroup "alter_group";
+    /// [`super::ListGroupRecords`].
+    124 ListGroupRecords "list_group_records";
+    /// [`super::PauseGroup`].
+    125 PauseGroup "pause_group";
+    /// [`super::PausedGroups`].
+    126 PausedGroups "paused_groups";
+    /// [`super::SkipRecord`].
+    127 SkipRecord "skip_record";
+    /// [`super::ResetPartitions`].
+    128 ResetPartitions "reset_partitions";
     /// [`super::CreatePushWith`].
     130 CreatePushWith "create_push_with";
     /// [`super::AlterPush`].

@@ -73,6 +73,12 @@ impl Broker {
         if new.topics.is_empty() {
             return Err(refused(format!("push '{}' reads no topic", new.name)));
         }
+        if lock(&self.catalog).paused(&new.name).is_some() {
+            let name = &new.name;
+            let message =
+                format!("group '{name}' is paused: a push has a pause of its own; first: tidelog group resume {name}");
+            return Err(BrokerError::new(ErrorKind::Busy, message));
+        }
         let none = PushEndpoint::default();
         let (url, has) = held.as_ref().map_or((None, &none), |held| (Some(held.url.as_str()), &held.endpoint));
         let endpoint = new.endpoint.apply(&new.name, has, (url, &new.url), &self.clock)?;

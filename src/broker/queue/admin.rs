@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicName, TopicPattern};
-use crate::catalog::{Event, GroupEntry, Place, Position, Processed};
+use crate::catalog::{Event, GroupEntry, Place, Position, Processed, ReceiptPlace};
 
 use super::super::broker::{blocking, lock};
 use super::super::partition::Topic;
 use super::super::{Broker, BrokerError, FetchRequest, OffsetAt};
 use super::group::{QueueGroup, QueuePartition};
+use super::keeper::event_of;
 use super::{GroupDescription, GroupPartition, no_group};
 
 /// Where a group is to go on.
@@ -19,12 +20,42 @@ pub struct ResetQueue {
     pub group: GroupName,
     /// Only in these of its topics; in all if empty.
     pub topics: Vec<TopicPattern>,
+    /// Only these of its partitions; all if empty.
+    pub partitions: Vec<(TopicName, PartitionId)>,
     /// Where to, in each partition.
     pub to: ResetTo,
     /// Only say what would change.
     pub dry_run: bool,
     /// Also while it has members: they are sent away, and come again.
     pub force: bool,
+}
+
+impl ResetQueue {
+    /// Whether a partition is meant.
+    pub(crate) fn means(&self, topic: &TopicName, partition: PartitionId) -> bool {
+        let topics = self.topics.is_empty() || self.topics.iter().any(|pattern| pattern.matches(topic));
+        let named = |(of, number): &(TopicName, PartitionId)| of == topic && *number == partition;
+        topics && (self.partitions.is_empty() || self.partitions.iter().any(named))
+    }
+
+    /// Refuses a reset of nothing, or of a partition that the group does not read.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn check(&self, changes: &[ResetPartition]) -> Result<(), BrokerError> {
+        let is_there = |(topic, number): &&(TopicName, PartitionId)| {
+            changes.iter().any(|change| change.topic == *topic && change.partition == *number)
+        };
+        let message = match self.partitions.iter().find(|named| !is_there(named)) {
+            Some((topic, number)) => format!("group '{}' reads no partition {topic}/{number}", self.group),
+            None if changes.is_empty() => format!(
+                "group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads",
+                self.group
+            ),
+            None => return Ok(()),
+        };
+        Err(BrokerError::new(ErrorKind::NotFound, message))
+    }
 }
 
 /// Where a group is to go on in a partition.
@@ -183,11 +214,10 @@ impl Broker {
         let held: Vec<_> = lock(&group.inside).partitions.values().cloned().collect();
         let mut changes = Vec::new();
         for partition in held {
-            let wanted = |pattern: &TopicPattern| pattern.matches(&partition.topic);
-            if !reset.topics.is_empty() && !reset.topics.iter().any(wanted) {
+            let number = partition.place.partition;
+            if !reset.means(&partition.topic, number) {
                 continue;
             }
-            let number = partition.place.partition;
             self.settled(partition.topic.as_str(), number).await?;
             let topic = self.topic(partition.topic.as_str())?;
             let (start, end) = topic.partition(number)?.log()?.with(|log| (log.start_offset(), log.committed_end()));
@@ -201,13 +231,7 @@ impl Broker {
             changes.push((partition.place.clone(), change));
         }
         changes.sort_by(|(_, one), (_, other)| (&one.topic, one.partition).cmp(&(&other.topic, other.partition)));
-        if changes.is_empty() {
-            let message = format!(
-                "group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads",
-                reset.group
-            );
-            return Err(BrokerError::new(ErrorKind::NotFound, message));
-        }
+        reset.check(&changes.iter().map(|(_, change)| change.clone()).collect::<Vec<_>>())?;
         if !reset.dry_run {
             let (broker, changes, reset) = (Arc::clone(self), changes.clone(), reset.clone());
             blocking(move || broker.reset_to(&reset, &changes)).await?;
@@ -223,6 +247,13 @@ impl Broker {
         let group = lock(&self.queues.groups).get(&reset.group).cloned();
         refuse_members(group.as_deref(), reset.force)?;
         let now = self.clock.now_ms();
+        // What is in memory is of the old position: the next who asks takes the group into use anew. From here on nothing that
+        // members say is called kept.
+        lock(&self.queues.groups).remove(&reset.group);
+        if let Some(group) = &group {
+            group.stop(Some((ErrorKind::Busy, format!("group '{}' was reset: join again", reset.group))));
+        }
+        let (mut events, decided) = self.progress_elsewhere(group.as_deref(), changes, now);
         let mut passed = Vec::new();
         for (place, change) in changes {
             let at = (place.topic, place.partition);
@@ -234,7 +265,6 @@ impl Broker {
             passed.extend(self.receipts.skip(place, change.to, ending, now));
         }
         let mut catalog = lock(&self.catalog);
-        let mut events = Vec::new();
         for (place, change) in changes {
             // Back first: whoever finds the position without the chunks gone only does again what it was to do again.
             let position = Position { offset: change.to, metadata: String::new(), time_ms: now, leader_epoch: None };
@@ -244,19 +274,39 @@ impl Broker {
                 events.push(Event::ChunkSet { place: place.clone(), number, chunk: None });
             }
         }
+        passed.extend(decided);
         events.extend(self.receipts.events(&passed));
         let committed = catalog.commit_all(events, now);
         self.receipts.committed(passed, committed.is_ok());
         committed?;
         drop(catalog);
         self.receipts.group_moved(&reset.group);
-        // What is in memory is of the old position: the next who asks takes the group into use anew.
-        lock(&self.queues.groups).remove(&reset.group);
-        if let Some(group) = group {
-            group.stop(Some((ErrorKind::Busy, format!("group '{}' was reset: join again", reset.group))));
-        }
         tracing::info!(group = %reset.group, partitions = changes.len(), "group reset");
         Ok(())
+    }
+
+    /// What a group that is stopped has done in partitions that are not reset, and the journal does not have yet: it goes along
+    /// with the reset, and with it the receipts that it decides.
+    fn progress_elsewhere(
+        &self,
+        group: Option<&QueueGroup>,
+        changes: &[(Place, ResetPartition)],
+        now: TimestampMs,
+    ) -> (Vec<Event>, Vec<ReceiptPlace>) {
+        let (mut events, mut decided) = (Vec::new(), Vec::new());
+        let held: Vec<_> =
+            group.map(|group| lock(&group.inside).partitions.values().cloned().collect()).unwrap_or_default();
+        for partition in held.iter().filter(|held| !changes.iter().any(|(place, _)| *place == held.place)) {
+            let changes = {
+                let mut machine = lock(&partition.machine);
+                let changes = machine.take_changes(now);
+                decided.extend(self.receipts.decide_in(&partition.place, &machine, &changes, now));
+                changes
+            };
+            let intent = lock(&partition.intent).clone();
+            events.extend(changes.iter().map(|change| event_of(&partition.place, change, &intent, now)));
+        }
+        (events, decided)
     }
 }
 

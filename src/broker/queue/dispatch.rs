@@ -209,11 +209,14 @@ impl Dispatcher {
                 }
                 return Ok(Next::Again);
             }
+            if self.group.is_paused() {
+                return Ok(Next::Wait(timer));
+            }
             let Some(promise) = self.group.promise(HANDED_RECORDS) else { return Ok(Next::Wait(timer)) };
             self.redeliver(due, promise).await?;
             return Ok(Next::Again);
         }
-        if cursor < stable.committed && room {
+        if cursor < stable.committed && room && !self.group.is_paused() {
             let Some(promise) = self.group.promise(HANDED_RECORDS) else { return Ok(Next::Wait(timer)) };
             // What is committed may go back for a moment when a log is opened anew after a failed sync.
             let more = self.deliver(cursor, promise).await?;
@@ -267,7 +270,7 @@ impl Dispatcher {
             // So many in one go, whatever becomes of them: the members' acks need the lock, too.
             for _ in 0..HANDED_RECORDS {
                 let full = handed.len() >= promise.records || bytes >= HANDED_BYTES || !machine.has_room();
-                if full || (ahead.filter.is_some() && ahead.wanted.is_empty()) {
+                if full || self.group.is_paused() || (ahead.filter.is_some() && ahead.wanted.is_empty()) {
                     break;
                 }
                 // Together they make one batch, which is to fit a frame.
@@ -358,7 +361,11 @@ impl Dispatcher {
             handed.push(record);
         }
         let there: Vec<Offset> = handed.iter().map(|record| record.offset).collect();
+        let group = Arc::clone(&self.group);
         let leased = self.with(|machine, now| {
+            if group.is_paused() {
+                return Vec::new();
+            }
             condemned.iter().for_each(|offset| machine.condemn(*offset, now));
             for &offset in &doubted {
                 machine.put_off(Due { from: offset, to: offset + 1, ..due }, now.saturating_add(DOUBT_MS));

@@ -135,6 +135,8 @@ pub(crate) struct QueueGroup {
     wanting: AtomicBool,
     /// It has all its partitions; before that it is only being taken into use.
     ready: AtomicBool,
+    /// It hands out nothing; looked at under the lock of a partition's machine.
+    pub(super) paused: AtomicBool,
     runtime: Handle,
     /// For asking its filter.
     pub(crate) work: WorkKey,
@@ -200,6 +202,16 @@ impl QueuePartition {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Forgets why a record failed.
+    pub(crate) fn forget_reason(&self, offset: Offset) {
+        lock(&self.reasons).remove(&offset);
+    }
+
+    /// The reason that was last given for a failure of a record, as far as it is remembered.
+    pub(crate) fn last_reason(&self, offset: Offset) -> Option<Arc<str>> {
+        lock(&self.reasons).get(&offset).cloned()
+    }
+
     pub(crate) fn reason(&self, offset: Offset) -> Option<String> {
         lock(&self.reasons).remove(&offset).map(|reason| reason.to_string())
     }
@@ -214,6 +226,7 @@ impl QueueGroup {
             changed: watch::Sender::new(0),
             wanting: AtomicBool::new(false),
             ready: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             runtime,
             work: WorkKey::new(),
             ended: Mutex::default(),
@@ -511,6 +524,15 @@ impl QueueGroup {
         let why = lock(&self.ended).clone();
         let (kind, message) = why.unwrap_or_else(|| (ErrorKind::ShuttingDown, "the server is stopping".to_owned()));
         BrokerError::new(kind, message)
+    }
+
+    /// Refuses to call something kept once the group is stopped other than by the server: then it may not be.
+    ///
+    /// # Errors
+    /// Why its members were sent away.
+    pub(crate) fn check_kept(&self) -> Result<(), BrokerError> {
+        let is_ended = lock(&self.ended).is_some();
+        if is_ended { Err(self.ended()) } else { Ok(()) }
     }
 
     /// Ends everything: the group is gone or begins anew elsewhere in the log, as `why` says, or the server stops.

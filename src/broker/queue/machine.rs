@@ -13,6 +13,8 @@ mod counts;
 mod due;
 mod endings;
 mod kept;
+mod listed;
+mod skip;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -22,6 +24,8 @@ use crate::catalog::{CHUNK_OFFSETS, Processed, Progress, QueueSettings};
 
 use endings::Endings;
 pub(crate) use kept::Keep;
+pub(crate) use listed::{Listed, ListedState};
+pub(crate) use skip::NotSkipped;
 
 /// A member of a group, unique as long as the broker runs.
 pub type MemberId = u64;
@@ -310,7 +314,11 @@ impl Machine {
 
     /// A record is a dead letter, whatever was known of it.
     pub(crate) fn mark_buried(&mut self, offset: Offset, now: TimestampMs) {
-        self.endings.add(offset, offset + 1, Processed::DeadLettered);
+        self.mark_done(offset, Processed::DeadLettered, now);
+    }
+
+    fn mark_done(&mut self, offset: Offset, ending: Processed, now: TimestampMs) {
+        self.endings.add(offset, offset + 1, ending);
         if offset >= self.cursor {
             if !self.is_done(offset) {
                 self.known_done.insert(offset, offset + 1);

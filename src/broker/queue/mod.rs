@@ -10,9 +10,12 @@ mod graves;
 mod group;
 mod keeper;
 mod machine;
+mod pause;
 mod receipts;
 mod redrive;
 mod settle;
+mod skip;
+mod stuck;
 #[cfg(test)]
 mod tests;
 
@@ -40,8 +43,10 @@ pub use group::{Handed, Settlement, Verdict};
 pub(crate) use keeper::Keeper;
 pub(crate) use machine::{Keep, Machine};
 pub use machine::{MemberId, Settled};
+pub use pause::Paused;
 pub use receipts::{MAX_ASKED, RecordAt};
 pub use redrive::{DeadLetterTopic, Redrive, Redriven};
+pub use stuck::{GroupRecord, GroupRecords, MAX_LISTED};
 
 /// Longest lease and longest wait between deliveries, in milliseconds: a week.
 const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
@@ -322,6 +327,7 @@ impl Broker {
                 .entry(entry.name.clone())
                 .or_insert_with(|| Arc::new(QueueGroup::new(entry.clone(), filter.clone(), runtime))),
         );
+        group.set_paused(lock(&self.catalog).paused(name).is_some());
         if *lock(&group.entry) != entry {
             group.redeclare(self, entry, filter);
         }
@@ -425,6 +431,8 @@ impl QueueMember {
         let all = self.settle_now(settlements);
         if durable {
             self.broker.queues.keeper.kept().await?;
+            // Nothing is kept any more of a group that is gone, or goes on elsewhere.
+            self.group.check_kept()?;
         }
         Ok(all)
     }

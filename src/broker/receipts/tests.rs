@@ -414,7 +414,7 @@ async fn joined(broker: &Arc<Broker>, start: OffsetAt) -> QueueMember {
 }
 
 fn reset(to: ResetTo) -> ResetQueue {
-    ResetQueue { group: group("erp"), topics: Vec::new(), to, dry_run: false, force: true }
+    ResetQueue { group: group("erp"), topics: Vec::new(), partitions: Vec::new(), to, dry_run: false, force: true }
 }
 
 /// Right after a start nobody has looked at any receipt.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TopicName, TopicPattern};
+use crate::base::{GroupName, Offset, PartitionId, TopicName};
 use crate::catalog::{Event, GroupEntry, GroupKind, Place, Position, Processed};
 
 use super::super::broker::{blocking, lock};
@@ -139,8 +139,7 @@ impl Broker {
         let places = blocking(move || broker.stream_places(&entry)).await;
         let mut changes = Vec::new();
         for ((topic, partition), position) in places {
-            let wanted = |pattern: &TopicPattern| pattern.matches(&topic);
-            if !reset.topics.is_empty() && !reset.topics.iter().any(wanted) {
+            if !reset.means(&topic, partition) {
                 continue;
             }
             self.settled(topic.as_str(), partition).await?;
@@ -152,13 +151,7 @@ impl Broker {
             };
             changes.push(ResetPartition { topic, partition, from: position.unwrap_or(start), to, end });
         }
-        if changes.is_empty() {
-            let message = format!(
-                "group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads",
-                reset.group
-            );
-            return Err(BrokerError::new(ErrorKind::NotFound, message));
-        }
+        reset.check(&changes)?;
         if let Some(hold) = hold {
             let (broker, to, group) = (Arc::clone(self), changes.clone(), reset.group);
             blocking(move || broker.reset_stream_to(&group, &to)).await?;
@@ -172,7 +165,8 @@ impl Broker {
         self.streams.end(group);
         self.end_classic(group);
         let _keeping = lock(&self.queues.keeper.keeping);
-        // What was said before counts no more.
+        // What was said before counts no more, but in partitions that stay.
+        let said = self.groups.pending.snapshot();
         self.groups.pending.forget(group);
         let now = self.clock.now_ms();
         let mut catalog = lock(&self.catalog);
@@ -196,6 +190,16 @@ impl Broker {
                 passed.extend(self.receipts.skip(place, to.offset, ending, now));
             }
         }
+        let moved: Vec<Place> = events.iter().filter_map(place_of).collect();
+        for event in said.events() {
+            if let Event::PositionSet { place, position: Some(position) } = &event
+                && place.group == *group
+                && !moved.contains(place)
+            {
+                passed.extend(self.receipts.decide_below(place, position.offset, now));
+                events.push(event);
+            }
+        }
         events.extend(self.receipts.events(&passed));
         let committed = catalog.commit_all(events, now);
         self.receipts.committed(passed, committed.is_ok());
@@ -204,5 +208,12 @@ impl Broker {
         self.receipts.group_moved(group);
         tracing::info!(%group, partitions = changes.len(), "group reset");
         Ok(())
+    }
+}
+
+fn place_of(event: &Event) -> Option<Place> {
+    match event {
+        Event::PositionSet { place, .. } => Some(place.clone()),
+        _ => None,
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::{self, RealDisk};
 use crate::record::read_records;
 
-fn examples() -> [(&'static str, Event); 25] {
+fn examples() -> [(&'static str, Event); 26] {
     let mut altered = entry("crm.accounts", 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef, 12);
     altered.settings.insert("retention_time".into(), "7d".into());
     altered.settings.insert("durability".into(), "interval".into());
@@ -34,6 +34,7 @@ fn examples() -> [(&'static str, Event); 25] {
         ("transaction-of", transaction_of("copier/1")),
         ("position-at", position_at("erp/billing", 7, 12_345)),
         ("transaction-at", transaction_at("copier/1")),
+        ("group-paused", paused("erp/billing")),
         ("classic-set", classic("erp/connect")),
     ]
 }

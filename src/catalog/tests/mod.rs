@@ -43,6 +43,10 @@ fn group(of: &str) -> GroupEntry {
     }
 }
 
+fn paused(of: &str) -> Event {
+    Event::GroupPaused { name: GroupName::new(of).unwrap(), since_ms: Some(NOW) }
+}
+
 fn place(of: &str, topic: u128) -> Place {
     Place { group: GroupName::new(of).unwrap(), topic: TopicId(topic), partition: 2 }
 }

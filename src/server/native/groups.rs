@@ -101,25 +101,29 @@ pub async fn reset(session: Arc<Session>, request: wire::ResetGroup) -> Result<A
     let reset = ResetQueue {
         group: group_name(&request.name)?,
         topics: patterns(&request.topics)?,
-        to: match request.to {
-            wire::ResetTo::Beginning => ResetTo::At(OffsetAt::Beginning),
-            wire::ResetTo::End => ResetTo::At(OffsetAt::End),
-            wire::ResetTo::Timestamp(time) => ResetTo::At(OffsetAt::Timestamp(time)),
-            wire::ResetTo::Offset(offset) => ResetTo::Offset(offset),
-            wire::ResetTo::Last(offsets) => ResetTo::Last(offsets),
-        },
+        partitions: Vec::new(),
+        to: reset_to(request.to),
         dry_run: request.dry_run,
         force: request.force,
     };
-    let partition = |of: broker::ResetPartition| wire::ResetPartition {
-        topic: of.topic.to_string(),
-        partition: of.partition,
-        from: of.from,
-        to: of.to,
-        end: of.end,
-    };
     let partitions = session.shared.broker.reset_queue(reset).await?;
-    Ok(wire::ResetGroupOk { partitions: partitions.into_iter().map(partition).collect() }.into())
+    Ok(wire::ResetGroupOk { partitions: partitions.into_iter().map(reset_partition).collect() }.into())
+}
+
+/// Where a group is to go on.
+pub fn reset_to(to: wire::ResetTo) -> ResetTo {
+    match to {
+        wire::ResetTo::Beginning => ResetTo::At(OffsetAt::Beginning),
+        wire::ResetTo::End => ResetTo::At(OffsetAt::End),
+        wire::ResetTo::Timestamp(time) => ResetTo::At(OffsetAt::Timestamp(time)),
+        wire::ResetTo::Offset(offset) => ResetTo::Offset(offset),
+        wire::ResetTo::Last(offsets) => ResetTo::Last(offsets),
+    }
+}
+
+/// What a reset does in a partition.
+pub fn reset_partition(of: broker::ResetPartition) -> wire::ResetPartition {
+    wire::ResetPartition { topic: of.topic.to_string(), partition: of.partition, from: of.from, to: of.to, end: of.end }
 }
 
 fn owned(topic: &TopicName, partition: u32) -> wire::TopicPartition {

@@ -9,7 +9,7 @@ use crate::base::ErrorKind;
 use crate::broker::{self, Broker, PageOf};
 use crate::protocol as wire;
 
-async fn look<R: Send + 'static>(
+pub(super) async fn look<R: Send + 'static>(
     session: &Session,
     look: impl FnOnce(&Arc<Broker>) -> R + Send + 'static,
 ) -> Result<R, Refusal> {
@@ -19,7 +19,7 @@ async fn look<R: Send + 'static>(
     looked.map_err(|error| Refusal::new(ErrorKind::Internal, format!("there is no list: {error}")))
 }
 
-fn page(prefix: String, after: String, limit: u32) -> PageOf {
+pub(super) fn page(prefix: String, after: String, limit: u32) -> PageOf {
     PageOf { prefix, after, limit: usize::try_from(limit).unwrap_or(usize::MAX) }
 }
 

@@ -15,6 +15,7 @@ mod members;
 mod outbox;
 mod purse;
 mod pushes;
+mod queue;
 mod reading;
 mod receipts;
 mod requests;

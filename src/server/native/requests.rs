@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::mapping::{self, Refusal, topic_name};
 use super::session::{Answer, Session, Ticket};
 use super::{
-    clock, connections, damage, durable, exchange, groups, lists, members, pushes, reading, receipts, routes, streams,
-    subscriptions, transactions, trimming, watching,
+    clock, connections, damage, durable, exchange, groups, lists, members, pushes, queue, reading, receipts, routes,
+    streams, subscriptions, transactions, trimming, watching,
 };
 use crate::base::{ErrorKind, limits};
 use crate::broker::{Place, SETTLE};
@@ -146,6 +146,11 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::DescribeGroup => start(session, frame, ticket, groups::describe).await,
         Kind::CreateGroup => start(session, frame, ticket, groups::create).await,
         Kind::AlterGroup => start(session, frame, ticket, groups::alter).await,
+        Kind::ListGroupRecords => start(session, frame, ticket, queue::records).await,
+        Kind::PauseGroup => start(session, frame, ticket, queue::pause).await,
+        Kind::PausedGroups => start(session, frame, ticket, queue::paused).await,
+        Kind::SkipRecord => start(session, frame, ticket, queue::skip).await,
+        Kind::ResetPartitions => start(session, frame, ticket, queue::reset).await,
         Kind::DeleteGroup => start(session, frame, ticket, groups::delete).await,
         Kind::ResetGroup => start(session, frame, ticket, groups::reset).await,
         Kind::ApplyRoutes => start(session, frame, ticket, routes::apply).await,
@@ -250,6 +255,7 @@ fn is_long(kind: Kind) -> bool {
             | Kind::DescribeTopic
             | Kind::ListGroups
             | Kind::DescribeGroup
+            | Kind::ListGroupRecords
             | Kind::ListRoutes
             | Kind::ListPushes
             | Kind::DescribeEndpoints

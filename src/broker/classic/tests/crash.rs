@@ -146,7 +146,8 @@ async fn what_is_kept_of_a_group_goes_with_its_members_and_with_the_group() {
     let commit = Commit { topic, partition: 0, offset: 5, metadata: String::new(), leader_epoch: None };
     assert!(broker.commit_classic(&name(), voice, vec![commit]).await.unwrap()[0].is_ok());
     let to = ResetTo::At(OffsetAt::Beginning);
-    let reset = ResetQueue { group: name(), topics: Vec::new(), to, force: true, dry_run: false };
+    let reset =
+        ResetQueue { group: name(), topics: Vec::new(), partitions: Vec::new(), to, force: true, dry_run: false };
     assert_eq!(broker.reset_queue(reset).await.unwrap().len(), 1);
     broker.shutdown().await;
     drop(broker);

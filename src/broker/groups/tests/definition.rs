@@ -399,6 +399,7 @@ async fn pushes_and_responders_take_no_group_away_and_a_push_is_changed_as_a_pus
         batch: None,
         concurrency: 1,
         timeout_ms: None,
+        endpoint: Default::default(),
         replace,
     };
     visit(&broker, Kind::Queue, &Says::of(&["a"])).await.unwrap();

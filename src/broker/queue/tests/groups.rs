@@ -262,7 +262,14 @@ async fn a_group_is_neither_deleted_nor_reset_before_its_members_can_have_come_b
                 false => changing.delete_group(&name(), false).await,
                 true => {
                     let to = ResetTo::At(OffsetAt::End);
-                    let reset = ResetQueue { group: name(), topics: Vec::new(), to, dry_run: false, force: false };
+                    let reset = ResetQueue {
+                        group: name(),
+                        topics: Vec::new(),
+                        partitions: Vec::new(),
+                        to,
+                        dry_run: false,
+                        force: false,
+                    };
                     changing.reset_queue(reset).await.map(drop)
                 }
             }

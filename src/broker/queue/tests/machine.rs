@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::machine::{BURIAL, Keep, MAX_SPANS, Machine, Seen};
+use super::super::machine::{BURIAL, Keep, ListedState, MAX_SPANS, Machine, NotSkipped, Seen};
 use crate::base::Offset;
 use crate::catalog::{Position, Processed, Progress, QueueSettings};
 
@@ -445,4 +445,74 @@ fn a_delay_holds_behind_another_record_of_the_key() {
     // One whose delay is over when its turn comes is due at once.
     machine.ack(A, 1, 2, 8_001);
     assert_eq!(redeliver(&mut machine, A, 8_001), Some((2, 3, 0)));
+}
+
+#[test]
+fn what_is_not_done_is_listed_in_parts_and_what_is_done_is_not() {
+    let mut machine = Machine::new(rules(), None, 0);
+    for offset in 0..6 {
+        machine.admit(seen(offset), A, 0);
+    }
+    machine.admit(Seen { deliver_at: Some(500), ..seen(6) }, A, 0);
+    machine.ack(A, 1, 2, 1);
+    machine.nack(A, (2, 3), None, 1);
+    machine.release(A, 3, 4);
+    let listed = machine.listed(0, 100, 5);
+    let states: Vec<_> = listed.iter().map(|one| (one.offset, one.attempt, one.state)).collect();
+    let held = ListedState::InHand { member: A, deadline: 100 };
+    assert_eq!(
+        states,
+        [
+            (0, 1, held),
+            (2, 1, ListedState::BackingOff { due: 11 }),
+            (3, 0, ListedState::Due),
+            (4, 1, held),
+            (5, 1, held),
+            (6, 0, ListedState::Delayed { due: 500 }),
+        ]
+    );
+    // From the middle of a span on, and no more than asked for.
+    let part = machine.listed(5, 1, 5);
+    assert_eq!((part.len(), part[0].offset), (1, 5));
+    assert_eq!(machine.listed(3, 2, 5).iter().map(|one| one.offset).collect::<Vec<_>>(), [3, 4]);
+    // After a restart only what failed is known: the cursor has not come to the others.
+    let mut progress = Progress::default();
+    keep(&mut progress, machine.take_changes(5));
+    let machine = Machine::new(rules(), Some(&progress), 0);
+    let listed = machine.listed(0, 100, 5);
+    assert_eq!((listed.len(), listed[0].offset, listed[0].attempt), (1, 2, 1));
+}
+
+#[test]
+fn a_record_that_is_skipped_is_done_whoever_has_it_and_its_key_goes_on() {
+    let keyed = |offset| Seen { key: Some(7), ..seen(offset) };
+    let mut machine = Machine::new(rules(), None, 0);
+    for offset in 0..4 {
+        machine.admit(keyed(offset), A, 0);
+    }
+    // Not its turn: the record before it still is the one that is worked on.
+    assert_eq!(machine.skip(1, 1), Ok(()));
+    assert_eq!(machine.due(1), None);
+    // In hand: the next but one has its turn, and the ack that comes later is neither good nor lost.
+    assert_eq!(machine.skip(0, 2), Ok(()));
+    assert_eq!(machine.ack(A, 0, 1, 3), Default::default());
+    assert_eq!(redeliver(&mut machine, B, 3), Some((2, 3, 0)));
+    assert_eq!(machine.skip(0, 3), Err(NotSkipped::Done));
+    assert_eq!(machine.take_out(), HashMap::from([(A, 0), (B, 1)]));
+    // Ahead of the cursor.
+    assert_eq!(machine.skip(9, 4), Ok(()));
+    assert_eq!(machine.ending(9), Some(Processed::Skipped));
+    machine.ack(B, 2, 3, 5);
+    assert_eq!(redeliver(&mut machine, B, 5), Some((3, 4, 0)));
+    assert_eq!((machine.skip(3, 6), machine.floor()), (Ok(()), 4));
+    let mut progress = Progress::default();
+    keep(&mut progress, machine.take_changes(7));
+    let mut machine = Machine::new(rules(), Some(&progress), 0);
+    assert!(machine.is_done(9) && machine.is_done(1) && !machine.is_done(8));
+    assert!(!machine.admit(seen(9), A, 8));
+    // One that is on its way to the dead letters is not skipped.
+    machine.admit(Seen { condemned: true, ..seen(10) }, A, 8);
+    let due = machine.due(8).unwrap();
+    machine.lease_due(due, (&[10], &[]), BURIAL, 8);
+    assert_eq!(machine.skip(10, 9), Err(NotSkipped::Burying));
 }

@@ -3,6 +3,7 @@ mod crash;
 mod groups;
 mod loops;
 mod machine;
+mod operator;
 mod power;
 mod unreadable;
 mod weights;

@@ -217,7 +217,14 @@ async fn a_group_is_reset_when_it_is_empty_or_by_force_and_members_then_have_to_
     produce(&broker, "t", 0, 10).await;
     let member = Member::new(&broker, join(&["t"])).await;
     assert_eq!(member.commit(&broker, 0, 8).await, Ok(8));
-    let reset = |dry_run, force| ResetQueue { group: group(), topics: vec![], to: ResetTo::Offset(3), dry_run, force };
+    let reset = |dry_run, force| ResetQueue {
+        group: group(),
+        topics: vec![],
+        partitions: vec![],
+        to: ResetTo::Offset(3),
+        dry_run,
+        force,
+    };
     let seen = |changes: Vec<ResetPartition>| -> Vec<_> {
         changes.iter().map(|change| (change.partition, change.from, change.to, change.end)).collect()
     };
