@@ -45,7 +45,7 @@ async fn the_chain_calls_back_once_for_each_request() {
     for says in [
         "ask-inv-000001: inv-000001 adds up: ",
         "ask-inv-000002: inv-000002 adds up: ",
-        "ask-inv-999999: error at step 0 (invoice.load): there is no invoice inv-999999",
+        "ask-inv-999999: failed at step 0 (invoice.load): there is no invoice inv-999999",
         "ask-archive: timed_out at step 0 (invoice.archive): ",
     ] {
         assert!(told.contains(says), "{told}");
