@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::{Server, tidelog};
 use serde_json::Value;
-use tidelog::client::{Client, Message, NewTopic, QueueRules, ReceiptOutcome, Redrive, StartAt};
+use tidelog::client::{
+    Client, Delivery, Message, NewTopic, QueueConsumer, QueueRules, ReceiptOutcome, Redrive, StartAt,
+};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -230,6 +232,107 @@ async fn expired_records_are_passed_over_or_dead_letters_as_the_topic_says() {
     assert_eq!(shown.len(), 2);
     assert_eq!((&shown[0]["value"], &shown[0]["source"]), (&"a".into(), &"strict/0/0".into()));
     assert!(shown[0]["error"].as_str().unwrap().contains("expired"));
+}
+
+/// The next delivery of a consumer as value, offset and attempt; nothing if none comes within the time.
+async fn given(consumer: &mut QueueConsumer, wait: Duration) -> Option<(String, u64, Delivery)> {
+    let delivery = tokio::time::timeout(wait, consumer.next()).await.ok()?.unwrap().unwrap();
+    let value = String::from_utf8(delivery.record().value.clone().unwrap().to_vec()).unwrap();
+    Some((value, delivery.record().offset, delivery))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_goes_back_to_the_group_that_gave_it_up_and_to_no_other_and_is_edited_or_discarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start_on(dir.path(), &[]);
+    let listen = server.address().to_owned();
+    let run = |args: &[&str]| tidelog(&[args, &["--server", &listen]].concat());
+    let client = Client::connect(&listen).await.unwrap();
+    client.admin().create_topic(NewTopic::new("orders").partitions(1)).await.unwrap();
+    produce(&client, "orders", 0..6).await;
+    let (second, silence) = (Duration::from_secs(30), Duration::from_millis(300));
+    let mut bi = client.queue("bi").topic("orders").rules(rules(1)).join().await.unwrap();
+    let mut erp = client.queue("erp").topic("orders").rules(rules(1)).join().await.unwrap();
+    for _ in 0..6 {
+        given(&mut bi, second).await.unwrap().2.ack();
+        let (value, _, delivery) = given(&mut erp, second).await.unwrap();
+        match value.as_str() {
+            "5" => delivery.ack(),
+            _ => delivery.nack(format!("no room for {value}")),
+        }
+    }
+    while lag(&client, "erp").await + lag(&client, "bi").await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let redrive = ["dead-letter", "redrive", "dead-letter.erp", "--to-group"];
+    let dry = run(&[&redrive[..], &["--dry-run", "--json"]].concat()).ok();
+    assert_eq!((&lines(&dry.stdout)[0]["redriven"], &lines(&dry.stdout)[0]["done"]), (&5.into(), &false.into()));
+    let one = run(&[&redrive[..], &["--at", "0/1"]].concat()).ok();
+    assert!(one.reason().contains("1 dead letter went back from 'dead-letter.erp' to the group"), "{}", one.reason());
+    let (value, offset, delivery) = given(&mut erp, second).await.unwrap();
+    assert_eq!((value.as_str(), offset, delivery.attempt()), ("1", 1, 1), "as for the first time, where it was");
+    // A kill before it is acked: it comes again, and the dead letter went back all the same.
+    server.kill();
+    drop((delivery, erp, bi));
+    server = Server::start_on(dir.path(), &["--listen", &listen]);
+    let client = Client::connect(&listen).await.unwrap();
+    let mut bi = client.queue("bi").join().await.unwrap();
+    let mut erp = client.queue("erp").join().await.unwrap();
+    given(&mut erp, second).await.unwrap().2.ack();
+    assert!(given(&mut erp, silence).await.is_none());
+    let why = run(&[&redrive[..], &["--at", "0/1"]].concat()).fails(3).reason();
+    assert!(why.contains("went back, was discarded or is deleted already"), "{why}");
+    let rest = run(&[&redrive[..], &["--filter", "offset == 0"]].concat()).ok();
+    assert!(rest.reason().contains("1 dead letter went back"), "{}", rest.reason());
+    let (value, offset, delivery) = given(&mut erp, second).await.unwrap();
+    assert_eq!((value.as_str(), offset), ("0", 0));
+    // It fails again, and is another dead letter.
+    delivery.nack("still no room");
+    while lag(&client, "erp").await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let shown = lines(&run(&["dead-letter", "show", "dead-letter.erp", "--json"]).ok().stdout);
+    let shown: Vec<_> =
+        shown.iter().map(|one| (one["offset"].as_u64().unwrap(), one["value"].as_str().unwrap())).collect();
+    assert_eq!(shown, [(2, "2"), (3, "3"), (4, "4"), (5, "0")]);
+    assert_eq!(tally(&client, "orders").await.values().copied().max(), Some(1), "nothing is appended");
+    assert!(given(&mut bi, silence).await.is_none(), "no other group gets it");
+
+    // One is corrected, in an editor as well, and goes back to everybody.
+    run(&["dead-letter", "edit", "dead-letter.erp", "0/2", "--value", "22"]).ok();
+    let edit = |script: &str| {
+        let edit = ["dead-letter", "edit", "dead-letter.erp", "0/3", "--server", listen.as_str()];
+        common::tidelog_with(&edit, &[("EDITOR", script), ("VISUAL", "")])
+    };
+    assert!(edit("true").ok().reason().contains("the value is as it was"));
+    assert!(edit("false #").fails(1).reason().contains("nothing is done"));
+    edit("sed -i s/3/33/").ok();
+    for value in ["22", "33"] {
+        let (got, _, delivery) = given(&mut erp, second).await.unwrap();
+        let (others, _, other) = given(&mut bi, second).await.unwrap();
+        assert_eq!((got.as_str(), others.as_str()), (value, value));
+        delivery.ack();
+        other.ack();
+    }
+    run(&["dead-letter", "edit", "dead-letter.erp", "0/2", "--value", "222"]).fails(3);
+    run(&["dead-letter", "edit", "dead-letter.erp", "0/99", "--value", "222"]).fails(3);
+
+    // Others are discarded: they are in nobody's way.
+    let discard = ["dead-letter", "discard", "dead-letter.erp"];
+    assert!(run(&discard).fails(2).reason().contains("say --yes"));
+    run(&[&discard[..], &["--at", "0/4", "--yes"]].concat()).ok();
+    let all = lines(&run(&[&discard[..], &["--yes", "--json"]].concat()).ok().stdout);
+    assert_eq!(all[0]["discarded"], 1);
+    let listed = lines(&run(&["dead-letter", "list", "--json"]).ok().stdout);
+    assert_eq!((&listed[0]["dead_letters"], &listed[0]["redriven"]), (&0.into(), &6.into()));
+    // What is not there any more cannot come again: that is said, and it stays a dead letter.
+    run(&["produce", "dead-letter.erp", "by hand"]).ok();
+    let why = run(&redrive).fails(1).reason();
+    assert!(why.contains("1 dead letter cannot go back: it does not say where it came from"), "{why}");
+    let why = run(&["dead-letter", "redrive", "dead-letter.erp"]).fails(1).reason();
+    assert!(why.contains("1 dead letter cannot go back"), "{why}");
+    assert_eq!(server.terminate(), Some(0));
+    tidelog(&["verify", dir.path().to_str().unwrap()]).ok();
 }
 
 #[test]

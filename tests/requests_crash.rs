@@ -183,7 +183,7 @@ fn the_commands_ask_answer_and_show() {
     let id = id.trim();
     let status = text(run(&["request", "status", id, "--wait", "60s", "--json"]).ok());
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    assert_eq!((status["state"].as_str(), status["value"].as_str()), (Some("replied"), Some("GHI")));
+    assert_eq!((status["state"].as_str(), status["value"].as_str()), (Some("replied"), Some("GHI\n")));
     reply.finish(LONG).ok();
     let id = text(run(&["request", "upper", "x", "--callback", "answers", "--timeout", "1h"]).ok());
     let id = id.trim();

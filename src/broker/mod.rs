@@ -72,8 +72,8 @@ pub use push::{
 pub use crate::base::Isolation;
 pub use crate::catalog::Processed;
 pub use queue::{
-    DELIVER_AT, DeadLetterTopic, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, GroupRecord, GroupRecords,
-    Handed, JoinQueue, MAX_ASKED, MAX_LISTED, MemberId, Paused, QueueMember, RecordAt, Redrive, Redriven,
+    DELIVER_AT, DeadLetterTopic, DeadLetterWay, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, GroupRecord,
+    GroupRecords, Handed, JoinQueue, MAX_ASKED, MAX_LISTED, MemberId, Paused, QueueMember, RecordAt, Redrive, Redriven,
     ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
 };
 pub use reader::{PartitionReader, PartitionWatch, ReadAt, TopicHandle};

@@ -103,7 +103,7 @@ impl ConsumeArgs {
     }
 
     /// Says that `--from` counts for nothing, if it was said.
-    pub fn from_is_ignored(&self, group: &str) {
+    pub fn warn_of_from(&self, group: &str) {
         if self.from.is_some() && !self.quiet {
             output::complain(&format!(
                 "group '{group}' is there already: --from counts only for partitions that are new to it ('tidelog group reset' \

@@ -27,7 +27,9 @@ Examples:
   tidelog reply upper --exec 'tr a-z A-Z' --parallel 8 --max 100
 
 The command runs in a shell. Exit status 0: its output is the reply. Anything else: an error reply with the code 'exit-N' and
-what it said on stderr. A newline at the end of the output is left out (one; --raw leaves it in), so that 'echo 42' replies 42. It finds in its environment TIDELOG_TOPIC, TIDELOG_STEP and, of a durable request, TIDELOG_REQUEST_ID.";
+what it said on stderr. It finds in its environment TIDELOG_TOPIC, TIDELOG_STEP
+and, of a durable request, TIDELOG_REQUEST_ID. The output is the reply to the last byte: with --trim, 'echo 42' replies 42 without a
+newline.";
 
 /// Options of `reply`.
 #[derive(Debug, Args)]
@@ -38,9 +40,9 @@ pub struct ReplyArgs {
     /// Command that answers a request
     #[arg(long, value_name = "CMD")]
     exec: String,
-    /// Send the output as it is, with a newline at its end
+    /// Leave out a newline at the end of the output
     #[arg(long)]
-    raw: bool,
+    trim: bool,
     /// Requests answered at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     parallel: u32,
@@ -65,7 +67,7 @@ pub async fn run(args: ReplyArgs) -> Result<(), Failure> {
     let mut responder = builder.listen().await?;
     output::complain(&format!("responding on '{}'", args.topic));
     let command: Arc<str> = args.exec.into();
-    let raw = args.raw;
+    let trim = args.trim;
     let (mut taken, mut working) = (0, FuturesUnordered::new());
     let max = args.max.unwrap_or(u64::MAX);
     while (taken < max && !ending.is_asked()) || !working.is_empty() {
@@ -78,7 +80,7 @@ pub async fn run(args: ReplyArgs) -> Result<(), Failure> {
             }
             incoming = responder.next(), if taken < max && !ending.is_asked() => {
                 taken += 1;
-                working.push(answer(incoming?, Arc::clone(&command), raw, ending.clone()));
+                working.push(answer(incoming?, Arc::clone(&command), trim, ending.clone()));
             }
             // Commands under way are told to end, and are waited for.
             () = ending.asked(), if !ending.is_asked() => {}
@@ -88,12 +90,12 @@ pub async fn run(args: ReplyArgs) -> Result<(), Failure> {
     Ok(responder.close().await?)
 }
 
-async fn answer(incoming: Incoming, command: Arc<str>, raw: bool, ending: Ending) -> Result<(), ClientError> {
+async fn answer(incoming: Incoming, command: Arc<str>, trim: bool, ending: Ending) -> Result<(), ClientError> {
     let request = incoming.request().clone();
     match incoming.working_on(execute(&request, &command, &ending)).await {
         Some(Ok(mut output)) => {
             // What a shell leaves out of $(...), but one only: the others may be the reply's.
-            output.pop_if(|last| !raw && *last == b'\n');
+            output.pop_if(|last| trim && *last == b'\n');
             incoming.reply(output).await
         }
         Some(Err(error)) => incoming.fail(error).await,

@@ -33,7 +33,7 @@ pub async fn kind(args: &ConsumeArgs, group: &str, client: &Client) -> Result<Gr
         Err(error) => return Err(error.into()),
     };
     if held.is_some() {
-        args.from_is_ignored(group);
+        args.warn_of_from(group);
     }
     match (args.group.group_kind, held) {
         (Some(said), Some(held)) if said != held => {

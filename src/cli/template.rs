@@ -35,6 +35,7 @@ pub struct Parts<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Literal(Vec<u8>),
+    LineEnd,
     Field(char),
 }
 
@@ -43,9 +44,9 @@ enum Piece {
 pub struct Template(Vec<Piece>);
 
 impl Template {
-    /// The value and a line end.
+    /// The value and a line end, unless it has one: a command's output that was sent as a record is no two lines.
     pub fn value_lines() -> Self {
-        Self(vec![Piece::Field('v'), Piece::Literal(b"\n".to_vec())])
+        Self(vec![Piece::Field('v'), Piece::LineEnd])
     }
 
     /// Prints a record.
@@ -56,6 +57,11 @@ impl Template {
         for piece in &self.0 {
             match piece {
                 Piece::Literal(bytes) => out.write_all(bytes)?,
+                Piece::LineEnd => {
+                    if parts.value.is_none_or(|value| !value.ends_with(b"\n")) {
+                        out.write_all(b"\n")?;
+                    }
+                }
                 Piece::Field('t') => out.write_all(parts.topic.as_bytes())?,
                 Piece::Field('p') => write!(out, "{}", parts.partition)?,
                 Piece::Field('o') => write!(out, "{}", parts.offset)?,

@@ -11,8 +11,8 @@ use crate::protocol::{
     DescribeTopic, GroupDescription, GroupPosition, GroupSummary, ListConnections, ListDamage, ListDeadLetters,
     ListDependents, ListGroupPage, ListGroupPageOk, ListGroups, ListOffsets, ListReceipts, ListRequests, ListTopicPage,
     ListTopicPageOk, ListTopics, Metrics, OffsetAt, Positions, QueueRules, ReceiptAt, ReceiptInfo, Redrive, RedriveOk,
-    RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, TopicDescription,
-    TopicSummary,
+    RequestInfo, ResetGroup, ResetPartition, ResetTo, ServerInfo, ServerInfoOk, Setting, SettleDeadLetters,
+    SettleDeadLettersOk, TopicDescription, TopicSummary,
 };
 
 use super::ClientError;
@@ -484,6 +484,12 @@ impl Admin {
     /// twice.
     pub async fn redrive(&self, redrive: &Redrive) -> Result<RedriveOk, ClientError> {
         self.link.ask(redrive, Again::No).await
+    }
+
+    /// Sends dead letters back to their topics or to the groups that gave them up, or discards them: each once. How far it came; one that
+    /// is named and is not there, or was dealt with, is [`ErrorKind::NotFound`](crate::base::ErrorKind::NotFound).
+    pub async fn settle_dead_letters(&self, request: &SettleDeadLetters) -> Result<SettleDeadLettersOk, ClientError> {
+        self.link.ask(request, Again::No).await
     }
 
     /// Facts about the server.

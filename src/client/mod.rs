@@ -53,12 +53,13 @@ pub use request::{
 };
 
 pub use crate::protocol::{
-    Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, Dependent,
-    DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupRecord,
+    Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, DeadLetterWay,
+    Dependent, DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupRecord,
     GroupSummary, GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt,
     PartitionDescription, PausedGroup, PushDescription, PushEndpoint, QueueRules, ReceiptAt, ReceiptInfo,
     ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk,
-    SettingValue, TopicDescription, TopicLine, TopicPartition, TopicSummary, TopicTotals,
+    SettingValue, SettleDeadLetters, SettleDeadLettersOk, TopicDescription, TopicLine, TopicPartition, TopicSummary,
+    TopicTotals,
 };
 pub use crate::record::{Compression, Header, HeaderIter, Headers};
 

@@ -289,6 +289,10 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<AlterGroup>(body);
             same::<AlterGroupOk>(body);
         }
+        Kind::SettleDeadLetters => {
+            same::<SettleDeadLetters>(body);
+            same::<SettleDeadLettersOk>(body);
+        }
         Kind::ListGroupRecords => {
             same::<ListGroupRecords>(body);
             same::<ListGroupRecordsOk>(body);

@@ -224,6 +224,8 @@ kinds! {
     127 SkipRecord "skip_record";
     /// [`super::ResetPartitions`].
     128 ResetPartitions "reset_partitions";
+    /// [`super::SettleDeadLetters`].
+    129 SettleDeadLetters "settle_dead_letters";
     /// [`super::CreatePushWith`].
     130 CreatePushWith "create_push_with";
     /// [`super::AlterPush`].

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::groups::{ResetPartition, ResetTo, TopicPartition};
 use super::kind::request;
-use super::receipts::RecordAt;
+use super::receipts::{DeadLetterAt, RecordAt};
 
 /// Asks for the records that a queue group has begun with and not done, by topic, partition and offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,3 +141,50 @@ pub struct ResetPartitionsOk {
 }
 
 request!(ResetPartitions, ResetPartitionsOk);
+
+/// Deals with dead letters: sends them back, or discards them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleDeadLetters {
+    /// The dead-letter topic.
+    pub topic: String,
+    /// What is done with them.
+    pub way: DeadLetterWay,
+    /// Only this one; then `filter` and `from` say nothing.
+    pub at: Option<DeadLetterAt>,
+    /// The value that it gets on its way back to its topic, instead of its own; only with `at`.
+    pub value: Option<Vec<u8>>,
+    /// Only those for which this CEL expression is true.
+    pub filter: Option<String>,
+    /// So many at most; at most 10,000.
+    pub max: u32,
+    /// Only say which.
+    pub dry_run: bool,
+    /// Where to begin to look, as an answer said.
+    pub from: Option<DeadLetterAt>,
+}
+
+/// What is done with dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeadLetterWay {
+    /// They are appended to the topics that they came from, for everybody who reads those.
+    Topic,
+    /// The records that they were come again to the group that gave them up, and to nobody else.
+    Group,
+    /// They are done with.
+    Discard,
+}
+
+/// What became of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleDeadLettersOk {
+    /// The dead letters that were dealt with, or would be.
+    pub records: Vec<DeadLetterAt>,
+    /// Those that cannot go back.
+    pub stranded: u64,
+    /// Why the first of these cannot.
+    pub why: Option<String>,
+    /// Where to look for more; nothing at the end.
+    pub next: Option<DeadLetterAt>,
+}
+
+request!(SettleDeadLetters, SettleDeadLettersOk);

@@ -54,7 +54,12 @@ fn command(args: &[&str]) -> Command {
 
 /// Runs the program to its end.
 pub fn tidelog(args: &[&str]) -> Outcome {
-    let output = command(args).output().unwrap();
+    tidelog_with(args, &[])
+}
+
+/// Runs the program to its end, with these variables in its environment.
+pub fn tidelog_with(args: &[&str], variables: &[(&str, &str)]) -> Outcome {
+    let output = command(args).envs(variables.iter().copied()).output().unwrap();
     Outcome { status: output.status.code(), stdout: output.stdout, stderr: output.stderr }
 }
 

@@ -90,8 +90,8 @@ pub(super) struct Dispatcher {
 }
 
 /// Whether a record is of no use any more.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expiry {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
     No,
     /// By a wall clock that is doubted: nobody is given it, and it is no dead letter.
     Doubted,
@@ -99,7 +99,7 @@ enum Expiry {
 }
 
 impl Expiry {
-    fn of(record: &Record, now: TimestampMs, finally: TimestampMs) -> Self {
+    pub(super) fn of(record: &Record, now: TimestampMs, finally: TimestampMs) -> Self {
         match time_of(record, EXPIRES_AT) {
             Some(at) if at <= finally => Self::Past,
             Some(at) if at <= now => Self::Doubted,
@@ -472,7 +472,7 @@ fn too_large(record: &Record) -> Option<String> {
     (size > limit).then(|| format!("a record of {size} bytes cannot be handed out; the limit is {limit}"))
 }
 
-fn hash(key: &Bytes) -> u64 {
+pub(super) fn hash(key: &Bytes) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish()

@@ -88,6 +88,11 @@ impl Graves {
         }
     }
 
+    /// It comes again to its group: what becomes of it is not known.
+    pub(crate) fn remove(&mut self, place: &Place) {
+        self.all.remove(place);
+    }
+
     pub(crate) fn contains(&self, place: &Place) -> bool {
         self.all.contains(place)
     }

@@ -128,7 +128,22 @@ impl Keeper {
     }
 
     fn commit(&self, broker: &Broker) -> bool {
+        self.commit_with(broker, || (Vec::new(), ()), |(), _| ()).1.is_ok()
+    }
+
+    /// Keeps what changes together with events: all of it or nothing. `prepare` makes changes, and says the events; `then` is told
+    /// whether they are kept, before anything else of the groups is.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub(super) fn commit_with<T>(
+        &self,
+        broker: &Broker,
+        prepare: impl FnOnce() -> (Vec<Event>, T),
+        then: impl FnOnce(&T, bool),
+    ) -> (T, Result<(), (ErrorKind, String)>) {
         let _keeping = lock(&self.keeping);
+        let (more, prepared) = prepare();
         let (dirty, waiting) = {
             let mut work = lock(&self.work);
             work.pending = false;
@@ -160,6 +175,7 @@ impl Keeper {
             taken.push((partition, changes));
         }
         events.extend(broker.receipts.events(&decided));
+        events.extend(more);
         let nothing = events.is_empty();
         let result = if nothing { Ok(()) } else { lock(&broker.catalog).commit_all(events, now) };
         if result.is_ok() {
@@ -179,6 +195,7 @@ impl Keeper {
             }
             (error.kind(), error.to_string())
         });
+        then(&prepared, failure.is_none());
         for answer in waiting {
             let outcome = failure.clone().map_or(Ok(()), |(kind, message)| Err(BrokerError::new(kind, message)));
             // Who no longer waits need not know.
@@ -188,7 +205,7 @@ impl Keeper {
         if !nothing {
             self.commits.send_modify(|commits| *commits += 1);
         }
-        failure.is_none()
+        (prepared, failure.map_or(Ok(()), Err))
     }
 }
 

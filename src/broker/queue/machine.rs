@@ -14,6 +14,7 @@ mod due;
 mod endings;
 mod kept;
 mod listed;
+mod reopen;
 mod skip;
 mod steps;
 
@@ -25,6 +26,7 @@ use crate::catalog::{CHUNK_OFFSETS, Processed, Progress, QueueSettings};
 use endings::Endings;
 pub(crate) use kept::Keep;
 pub(crate) use listed::{Listed, ListedState};
+pub(crate) use reopen::{FURTHEST_CHUNKS, TooMuch};
 pub(crate) use skip::NotSkipped;
 
 /// A member of a group, unique as long as the broker runs.

@@ -13,6 +13,7 @@ mod machine;
 mod pause;
 mod receipts;
 mod redrive;
+mod reopen;
 mod settle;
 mod skip;
 mod stuck;
@@ -45,7 +46,7 @@ pub(crate) use machine::{Keep, Machine};
 pub use machine::{MemberId, Settled};
 pub use pause::Paused;
 pub use receipts::{MAX_ASKED, RecordAt};
-pub use redrive::{DeadLetterTopic, Redrive, Redriven};
+pub use redrive::{DeadLetterTopic, DeadLetterWay, Redrive, Redriven};
 pub use stuck::{GroupRecord, GroupRecords, MAX_LISTED};
 
 /// Longest lease and longest wait between deliveries, in milliseconds: a week.

@@ -1,4 +1,5 @@
-//! Dead letters on their way back to where they came from, once each.
+//! Dead letters that somebody deals with: they go back to where they came from, once each, or to their group alone
+//! ([`reopen`](super::reopen)), or are discarded.
 //!
 //! What was sent back is kept as the progress of an internal group of the dead-letter topic. Before a batch is written, it is
 //! kept with the position of that group from where on the batch will be found in the partitions that it goes to, which are held
@@ -8,16 +9,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{ErrorKind, GroupName, Offset, PartitionId, TimestampMs, TopicId, TopicName};
-use crate::catalog::{Event, GroupEntry, GroupKind, KeptPosition, Place, Position, QueueSettings};
+use crate::catalog::{Catalog, Event, GroupEntry, GroupKind, KeptPosition, Place, Position, QueueSettings};
 use crate::expr::Filter;
 use crate::record::{BatchBuilder, BatchOptions, Record, partition_for_key};
 
 use super::super::broker::{blocking, lock};
 use super::super::cut::LEFT_OUT;
 use super::super::hold::Hold;
+use super::super::partition::Topic;
 use super::super::records::Reading;
 use super::super::task;
 use super::super::work::WorkKey;
@@ -52,15 +55,35 @@ pub struct Redrive {
     pub dry_run: bool,
     /// Where to begin to look: what an answer said; partition and offset.
     pub from: Option<(PartitionId, Offset)>,
+    /// What is done with them.
+    pub way: DeadLetterWay,
+    /// Only the one at `from`.
+    pub only: bool,
+    /// The value that they get on their way back, instead of their own; of one only.
+    pub value: Option<Bytes>,
+}
+
+/// What is done with dead letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeadLetterWay {
+    /// They are appended to the topics that they came from, for everybody who reads those.
+    #[default]
+    Topic,
+    /// The records that they were come again to the group that gave them up, and to nobody else.
+    Group,
+    /// They are done with.
+    Discard,
 }
 
 /// What went back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Redriven {
-    /// Those that went back, or would: partition and offset in the dead-letter topic.
+    /// Those that went back or were discarded, or would: partition and offset in the dead-letter topic.
     pub records: Vec<(PartitionId, Offset)>,
-    /// Those that cannot go back, because the topic they came from is gone or they do not say which it was.
+    /// Those that cannot go back, because what they came from is gone or they do not say what it was.
     pub stranded: u64,
+    /// Why the first of these cannot.
+    pub why: Option<String>,
     /// Where to look for more; `None` at the end.
     pub next: Option<(PartitionId, Offset)>,
 }
@@ -83,8 +106,8 @@ pub struct DeadLetterTopic {
 struct Intent(Vec<(TopicName, PartitionId, Offset)>);
 
 /// A partition of the dead-letter topic.
-struct Part {
-    place: Place,
+pub(super) struct Part {
+    pub(super) place: Place,
     machine: Machine,
     end: Offset,
 }
@@ -132,11 +155,18 @@ impl Broker {
         found
     }
 
-    /// Sends dead letters back to the topics that they came from, once each, also when the server dies meanwhile.
+    /// Sends dead letters back to the topics or groups that they came from, once each, also when the server dies meanwhile; or
+    /// discards them.
     ///
     /// # Errors
-    /// There is no such topic, a filter that is none, the disk's. Those before it went back.
+    /// There is no such topic or dead letter, a filter that is none, a value for more than one, the disk's. Those before it went back.
     pub async fn redrive(self: &Arc<Self>, redrive: &Redrive) -> Result<Redriven, BrokerError> {
+        if redrive.value.is_some() && !(redrive.only && redrive.way == DeadLetterWay::Topic) {
+            return Err(super::refused("a new value is for one dead letter that goes back to its topic".to_owned()));
+        }
+        if redrive.only && redrive.from.is_none() {
+            return Err(super::refused("which one dead letter is not said".to_owned()));
+        }
         let filter = redrive.filter.as_deref().map(Filter::compile).transpose();
         let filter = filter.map_err(|error| super::refused(error.to_string()))?.map(Arc::new);
         let (broker, redrive) = (Arc::clone(self), redrive.clone());
@@ -169,6 +199,9 @@ impl Broker {
         let group = group_of(&redrive.topic)?;
         let mut result = Redriven::default();
         let (first, mut from) = redrive.from.unwrap_or((0, 0));
+        if redrive.only {
+            self.check_dead_letter(&topic, &group, (first, from))?;
+        }
         let mut looked_at = 0;
         for number in first..partitions {
             // Nothing is made of a record that a power cut may still take away.
@@ -200,14 +233,14 @@ impl Broker {
                     if part.machine.is_done(record.offset) || !wanted {
                         continue;
                     }
-                    match self.way_back(&redrive.topic, number, record) {
-                        Some(back) => batch.push(back),
-                        None => result.stranded += 1,
+                    batch.push(record);
+                    if redrive.only {
+                        break;
                     }
                 }
-                result.records.extend(batch.iter().map(|back| back.from));
-                if !redrive.dry_run && !batch.is_empty() {
-                    self.send_back(&mut part, &group, batch, holds).await?;
+                part = self.deal_with(redrive, part, batch, &mut result, holds).await?;
+                if redrive.only {
+                    return Ok(result);
                 }
                 if result.records.len() >= redrive.max || looked_at >= LOOKED_AT {
                     result.next = Some((number, at));
@@ -216,6 +249,98 @@ impl Broker {
             }
         }
         Ok(result)
+    }
+
+    /// Whether there is such a dead letter, and nobody has dealt with it.
+    fn check_dead_letter(
+        &self,
+        topic: &Topic,
+        group: &GroupName,
+        (number, offset): (PartitionId, Offset),
+    ) -> Result<(), BrokerError> {
+        let name = &topic.entry.name;
+        let none = |message| Err(BrokerError::new(ErrorKind::NotFound, message));
+        if number >= topic.entry.partitions {
+            return none(format!("'{name}' has no partition {number}"));
+        }
+        let part = self.part(name, topic.entry.id, number, group)?;
+        if offset >= part.end {
+            return none(format!("there is no dead letter {number}/{offset} in '{name}'"));
+        }
+        match part.machine.is_done(offset) {
+            true => none(format!(
+                "dead letter {number}/{offset} in '{name}' went back, was discarded or is deleted already"
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Does with dead letters of one partition what is to be done with them.
+    async fn deal_with(
+        self: &Arc<Self>,
+        redrive: &Redrive,
+        mut part: Part,
+        records: Vec<Record>,
+        result: &mut Redriven,
+        holds: &mut Vec<Hold>,
+    ) -> Result<Part, BrokerError> {
+        let number = part.place.partition;
+        let mut stranded = Vec::new();
+        match redrive.way {
+            DeadLetterWay::Topic => {
+                let mut batch = Vec::new();
+                for mut record in records {
+                    let edited = redrive.value.is_some();
+                    if let Some(value) = &redrive.value {
+                        record.value = Some(value.clone());
+                    }
+                    match self.way_back(&redrive.topic, number, record, edited) {
+                        Ok(back) => batch.push(back),
+                        Err(why) => stranded.push(why),
+                    }
+                }
+                result.records.extend(batch.iter().map(|back| back.from));
+                if !redrive.dry_run && !batch.is_empty() {
+                    let group = part.place.group.clone();
+                    self.send_back(&mut part, &group, batch, holds).await?;
+                }
+            }
+            DeadLetterWay::Group => {
+                let mut batch = Vec::new();
+                for record in &records {
+                    match self.again(record).await {
+                        Ok(again) => batch.push(again),
+                        Err(why) => stranded.push(why),
+                    }
+                }
+                let mut back: Vec<Offset> = batch.iter().map(|again| again.dead).collect();
+                if !redrive.dry_run && !batch.is_empty() {
+                    let broker = Arc::clone(self);
+                    let reopened;
+                    (part, reopened) = blocking(move || {
+                        let reopened = broker.reopen(&mut part, batch);
+                        (part, reopened)
+                    })
+                    .await;
+                    let reopened = reopened?;
+                    back = reopened.back;
+                    stranded.extend(reopened.stranded);
+                }
+                result.records.extend(back.into_iter().map(|offset| (number, offset)));
+            }
+            DeadLetterWay::Discard => {
+                let done: Vec<Offset> = records.iter().map(|record| record.offset).collect();
+                result.records.extend(done.iter().map(|offset| (number, *offset)));
+                if !redrive.dry_run && !done.is_empty() {
+                    let events = done_events(&mut part, &done, self.clock.now_ms());
+                    let (broker, place) = (Arc::clone(self), part.place.clone());
+                    blocking(move || broker.keep_discarded(&place, events)).await?;
+                }
+            }
+        }
+        result.stranded += stranded.len() as u64;
+        result.why = result.why.take().or_else(|| stranded.into_iter().next());
+        Ok(part)
     }
 
     /// Which of the records a filter wants, from the front, until `most` of them are.
@@ -259,14 +384,29 @@ impl Broker {
     }
 
     /// Where a dead letter goes, and as what.
-    fn way_back(&self, dead: &TopicName, number: PartitionId, mut record: Record) -> Option<Back> {
-        // What of it was left out cannot go back.
-        if text(&record, LEFT_OUT).is_some() {
-            return None;
+    ///
+    /// # Errors
+    /// Why it cannot, to be told.
+    fn way_back(
+        &self,
+        dead: &TopicName,
+        number: PartitionId,
+        mut record: Record,
+        edited: bool,
+    ) -> Result<Back, String> {
+        // What of it was left out cannot go back, unless somebody says it anew.
+        if text(&record, LEFT_OUT).is_some() && !edited {
+            return Err("its value was too large to be kept".to_owned());
         }
-        let mut source = text(&record, headers::SOURCE)?.rsplitn(3, '/').skip(1);
-        let (partition, topic) = (source.next()?.parse::<PartitionId>().ok()?, TopicName::new(source.next()?).ok()?);
-        let partitions = self.topic(topic.as_str()).ok()?.entry.partitions;
+        let source = text(&record, headers::SOURCE).and_then(|source| {
+            let mut source = source.rsplitn(3, '/').skip(1);
+            Some((source.next()?.parse::<PartitionId>().ok()?, TopicName::new(source.next()?).ok()?))
+        });
+        let (partition, topic) = source.ok_or("it does not say where it came from")?;
+        let partitions = match self.topic(topic.as_str()) {
+            Ok(open) => open.entry.partitions,
+            Err(error) => return Err(error.to_string()),
+        };
         let to = match &record.key {
             Some(key) => partition_for_key(key, partitions),
             None => partition.min(partitions - 1),
@@ -275,11 +415,14 @@ impl Broker {
         // It begins anew: its way so far is forgotten, and an expiry does not come back.
         let more = [REDRIVEN, headers::PATH, headers::EXPIRED_AT];
         let own = |name: &[u8]| more.iter().chain(&headers::ALL).any(|own| name == own.as_bytes());
+        if edited {
+            record.headers.retain(|header| header.name != LEFT_OUT.as_bytes());
+        }
         record.headers.retain(|header| !own(header.name));
         let value = format!("{dead}/{number}/{}", record.offset);
         record.headers.push(REDRIVEN, Some(value.as_bytes()));
         record.timestamp = self.clock.stamp_ms();
-        Some(Back { from, to: (topic, to), record })
+        Ok(Back { from, to: (topic, to), record })
     }
 
     /// Intent, records, progress: in this order, each durable before the next.
@@ -333,12 +476,7 @@ impl Broker {
             if intent.0.is_empty() { String::new() } else { serde_json::to_string(intent).unwrap_or_default() };
         let now = self.clock.now_ms();
         let mut catalog = lock(&self.catalog);
-        let mut events = Vec::new();
-        if catalog.group(group).is_none() {
-            let kind = GroupKind::Queue(QueueSettings::default());
-            let entry = GroupEntry { name: group.clone(), kind, topics: Vec::new(), filter: None, created_ms: now };
-            events.push(Event::GroupDeclared(entry));
-        }
+        let mut events: Vec<Event> = self.own_group(&catalog, group).into_iter().collect();
         let offset = position(&catalog, group, topic).map_or(0, |position| position.offset);
         let place = Place { group: group.clone(), topic, partition: 0 };
         events.push(Event::PositionSet {
@@ -363,6 +501,25 @@ impl Broker {
         let place = Place { partition: 0, ..of.clone() };
         events.push(Event::PositionSet { place, position: Some(cleared) });
         Ok(catalog.commit_all(events, now)?)
+    }
+
+    /// What was discarded is kept; with it comes the group itself.
+    fn keep_discarded(&self, of: &Place, events: Vec<Event>) -> Result<(), BrokerError> {
+        let now = self.clock.now_ms();
+        let mut catalog = lock(&self.catalog);
+        let all = self.own_group(&catalog, &of.group).into_iter().chain(events).collect();
+        Ok(catalog.commit_all(all, now)?)
+    }
+
+    /// The event that makes the internal group, if it is not there.
+    pub(super) fn own_group(&self, catalog: &Catalog, group: &GroupName) -> Option<Event> {
+        if catalog.group(group).is_some() {
+            return None;
+        }
+        let kind = GroupKind::Queue(QueueSettings::default());
+        let created_ms = self.clock.now_ms();
+        let entry = GroupEntry { name: group.clone(), kind, topics: Vec::new(), filter: None, created_ms };
+        Some(Event::GroupDeclared(entry))
     }
 
     /// A batch may have been written whose progress was not kept: it is looked for where it was to go. How many records that
@@ -445,7 +602,7 @@ impl Broker {
 }
 
 /// What is to be kept when these went back.
-fn done_events(part: &mut Part, done: &[Offset], now: TimestampMs) -> Vec<Event> {
+pub(super) fn done_events(part: &mut Part, done: &[Offset], now: TimestampMs) -> Vec<Event> {
     let Some(last) = done.last() else { return Vec::new() };
     for offset in part.machine.cursor()..=*last {
         part.machine.admit(Seen { offset, key: None, deliver_at: None, skip: None, condemned: false }, MEMBER, 0);
@@ -461,7 +618,7 @@ pub(super) fn topic_of(group: &GroupName) -> Option<TopicName> {
     TopicName::new(group.as_str().strip_prefix(OWN)?).ok()
 }
 
-fn position<'a>(catalog: &'a crate::catalog::Catalog, group: &GroupName, topic: TopicId) -> Option<KeptPosition<'a>> {
+fn position<'a>(catalog: &'a Catalog, group: &GroupName, topic: TopicId) -> Option<KeptPosition<'a>> {
     catalog.position_of(group, (topic, 0))
 }
 

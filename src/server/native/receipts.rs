@@ -7,7 +7,9 @@ use super::mapping::{Refusal, topic_name};
 use super::members::group_name;
 use super::session::{Answer, Session};
 use crate::base::{ErrorKind, TopicId};
-use crate::broker::{Broker, Processed, RECEIPT_STATES, ReceiptFilter, RecordAt, Redrive, receipt_state};
+use crate::broker::{
+    Broker, DeadLetterWay, Processed, RECEIPT_STATES, ReceiptFilter, RecordAt, Redrive, receipt_state,
+};
 use crate::catalog::{ReceiptEntry, ReceiptPlace};
 use crate::protocol as wire;
 use crate::server::outgoing::Url;
@@ -132,21 +134,44 @@ fn receipt((entry, trouble): &(ReceiptEntry, Option<String>)) -> wire::ReceiptIn
 
 /// Sends dead letters back.
 pub async fn redrive(session: Arc<Session>, request: wire::Redrive) -> Result<Answer<wire::RedriveOk>, Refusal> {
-    if !(1..=REDRIVEN).contains(&request.max) {
-        let message = format!("{} dead letters at once; allowed are 1 to {REDRIVEN}", request.max);
+    let wire::Redrive { topic, filter, max, dry_run, from } = request;
+    let way = wire::DeadLetterWay::Topic;
+    let all = wire::SettleDeadLetters { topic, way, at: None, value: None, filter, max, dry_run, from };
+    let back = settled(&session, all).await?;
+    Ok(wire::RedriveOk { records: back.records, stranded: back.stranded, next: back.next }.into())
+}
+
+/// Sends dead letters back, or discards them.
+pub async fn settle(
+    session: Arc<Session>,
+    request: wire::SettleDeadLetters,
+) -> Result<Answer<wire::SettleDeadLettersOk>, Refusal> {
+    Ok(settled(&session, request).await?.into())
+}
+
+async fn settled(session: &Session, of: wire::SettleDeadLetters) -> Result<wire::SettleDeadLettersOk, Refusal> {
+    if !(1..=REDRIVEN).contains(&of.max) {
+        let message = format!("{} dead letters at once; allowed are 1 to {REDRIVEN}", of.max);
         return Err(Refusal::new(ErrorKind::InvalidRequest, message));
     }
     let redrive = Redrive {
-        topic: topic_name(&request.topic)?,
-        filter: request.filter,
-        max: request.max as usize,
-        dry_run: request.dry_run,
-        from: request.from.map(|from| (from.partition, from.offset)),
+        topic: topic_name(&of.topic)?,
+        filter: of.filter.filter(|_| of.at.is_none()),
+        max: of.max as usize,
+        dry_run: of.dry_run,
+        from: of.at.or(of.from).map(|from| (from.partition, from.offset)),
+        way: match of.way {
+            wire::DeadLetterWay::Topic => DeadLetterWay::Topic,
+            wire::DeadLetterWay::Group => DeadLetterWay::Group,
+            wire::DeadLetterWay::Discard => DeadLetterWay::Discard,
+        },
+        only: of.at.is_some(),
+        value: of.value.map(Into::into),
     };
-    let back = session.shared.broker.redrive(&redrive).await?;
+    let done = session.shared.broker.redrive(&redrive).await?;
     let at = |(partition, offset)| wire::DeadLetterAt { partition, offset };
-    let records = back.records.into_iter().map(at).collect();
-    Ok(wire::RedriveOk { records, stranded: back.stranded, next: back.next.map(at) }.into())
+    let records = done.records.into_iter().map(at).collect();
+    Ok(wire::SettleDeadLettersOk { records, stranded: done.stranded, why: done.why, next: done.next.map(at) })
 }
 
 /// The topics with dead letters.

@@ -149,6 +149,7 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::ListGroupRecords => start(session, frame, ticket, queue::records).await,
         Kind::PauseGroup => start(session, frame, ticket, queue::pause).await,
         Kind::PausedGroups => start(session, frame, ticket, queue::paused).await,
+        Kind::SettleDeadLetters => start(session, frame, ticket, receipts::settle).await,
         Kind::SkipRecord => start(session, frame, ticket, queue::skip).await,
         Kind::ResetPartitions => start(session, frame, ticket, queue::reset).await,
         Kind::DeleteGroup => start(session, frame, ticket, groups::delete).await,
@@ -266,6 +267,7 @@ fn is_long(kind: Kind) -> bool {
             | Kind::ListDeadLetters
             | Kind::ListRequests
             | Kind::Redrive
+            | Kind::SettleDeadLetters
             | Kind::Metrics
     )
 }

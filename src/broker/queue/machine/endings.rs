@@ -27,6 +27,16 @@ impl Endings {
         }
     }
 
+    /// The record is not done any more.
+    pub(super) fn forget(&mut self, offset: Offset) {
+        let around = self.0.range(..=offset).next_back().map(|(from, of)| (*from, *of));
+        if let Some((from, (end, what))) = around.filter(|(_, (end, _))| *end > offset) {
+            self.0.remove(&from);
+            self.add(from, offset, what);
+            self.add(offset + 1, end, what);
+        }
+    }
+
     pub(super) fn of(&self, offset: Offset) -> Option<Processed> {
         let (_, (end, ending)) = self.0.range(..=offset).next_back()?;
         (*end > offset).then_some(*ending)

@@ -93,6 +93,9 @@ async fn a_record_that_went_back_and_is_deleted_after_a_crash_does_not_go_back_t
         max: 100,
         dry_run: false,
         from: None,
+        way: DeadLetterWay::Topic,
+        only: false,
+        value: None,
     };
     assert_eq!(broker.redrive(&redrive).await.unwrap().records, [(0, 0), (0, 1)]);
     assert_eq!(end_of(&broker, "orders"), 12);

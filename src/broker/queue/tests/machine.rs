@@ -516,3 +516,72 @@ fn a_record_that_is_skipped_is_done_whoever_has_it_and_its_key_goes_on() {
     machine.lease_due(due, (&[10], &[]), BURIAL, 8);
     assert_eq!(machine.skip(10, 9), Err(NotSkipped::Burying));
 }
+
+#[test]
+fn a_record_that_is_done_comes_again_and_nothing_else_does_however_far_it_lies_back() {
+    let mut machine = Machine::new(rules(), None, 0);
+    let mut progress = Progress::default();
+    for offset in 0..10_000 {
+        machine.admit(seen(offset), A, 0);
+    }
+    machine.ack(A, 0, 9_999, 1);
+    keep(&mut progress, machine.take_changes(1));
+    assert_eq!((machine.floor(), progress.chunks.len()), (9_999, 0));
+    assert_eq!(machine.reopen(3, None), Ok(true));
+    assert_eq!(machine.reopen(5_000, None), Ok(true));
+    assert_eq!(machine.reopen(9_999, None), Ok(false), "it is not done");
+    assert_eq!(machine.reopen(12_000, None), Ok(false), "nobody came to it");
+    assert_eq!(machine.due(1), None, "not before it is kept");
+    keep(&mut progress, machine.take_changes(1));
+    machine.let_go(3, 2);
+    assert_eq!(redeliver(&mut machine, B, 2), Some((3, 4, 0)));
+
+    // A crash before it is acked: these three come, and no other.
+    let mut again = Machine::new(rules(), Some(&progress), 0);
+    assert_eq!(again.floor(), 3);
+    let came: Vec<Offset> = (again.cursor()..10_000).filter(|offset| again.admit(seen(*offset), A, 0)).collect();
+    assert_eq!(came, [3, 5_000, 9_999]);
+
+    // It could not be kept: it is done, as before.
+    machine.take_back(5_000, 3);
+    machine.ack(B, 3, 4, 3);
+    assert_eq!(machine.floor(), 9_999);
+    assert_eq!(machine.ending(5_000), Some(Processed::DeadLettered));
+    assert_eq!(machine.ending(3), None);
+    keep(&mut progress, machine.take_changes(3));
+    assert_eq!((progress.position.as_ref().unwrap().offset, progress.chunks.len()), (9_999, 1), "of 9,999 itself");
+
+    // So many offsets of chunks are not kept for one record.
+    let far = (super::super::machine::FURTHEST_CHUNKS + 2) * 4096;
+    machine.ack(A, 9_999, 10_000, 4);
+    machine.pass(far);
+    assert!(machine.reopen(3, None).is_err());
+    assert_eq!(machine.reopen(far - 1, None), Ok(true));
+}
+
+#[test]
+fn a_record_that_comes_again_has_its_turn_in_a_group_ordered_by_key() {
+    let mut machine = Machine::new(rules(), None, 0);
+    let keyed = |offset| Seen { key: Some(7), ..seen(offset) };
+    assert!(machine.admit(keyed(0), A, 0));
+    machine.ack(A, 0, 1, 0);
+    assert!(machine.admit(keyed(1), A, 0));
+    assert_eq!(machine.reopen(0, Some(7)), Ok(true));
+    machine.let_go(0, 0);
+    assert_eq!(machine.due(0), None, "another of its key is out");
+    assert!(!machine.admit(keyed(2), A, 0));
+    machine.ack(A, 1, 2, 0);
+    assert_eq!(redeliver(&mut machine, A, 0), Some((0, 1, 0)), "it was there before 2");
+    machine.ack(A, 0, 1, 0);
+    assert_eq!(redeliver(&mut machine, A, 0), Some((2, 3, 0)));
+    machine.ack(A, 2, 3, 0);
+    assert_eq!(machine.floor(), 3);
+    // Taken back, it holds up nobody, whether it waits for another or not.
+    assert!(machine.admit(keyed(3), A, 0));
+    assert_eq!(machine.reopen(1, Some(7)), Ok(true));
+    machine.take_back(1, 0);
+    machine.ack(A, 3, 4, 0);
+    assert_eq!(machine.reopen(1, Some(7)), Ok(true));
+    machine.take_back(1, 0);
+    assert!(machine.admit(keyed(4), A, 0));
+}

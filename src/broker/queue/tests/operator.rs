@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::groups::{join, name, next, produce, say};
 use crate::base::{SystemClock, TopicName};
@@ -58,6 +59,75 @@ async fn what_was_answered_holds_after_a_power_cut_and_nothing_is_half_done() {
         assert!((skipped..=skipped + 1).contains(&floor), "seed {seed}: {floor}, {skipped}");
         broker.shutdown().await;
     }
+}
+
+/// The power goes while dead letters go back to their group: a dead letter went back if, and only if, its record is not done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_has_gone_back_to_its_group_or_its_record_is_done_wherever_the_power_goes() {
+    let (mut back, mut left) = (0, 0);
+    for seed in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let sim = SimDisk::new(SimOptions { seed, capacity: None });
+        let broker = start(&sim, dir.path()).unwrap();
+        produce(&broker, "orders", 0..6).await;
+        let member = broker.join_queue(join("orders", 100)).await.unwrap();
+        while broker.dead_letter_topics().first().is_none_or(|topic| topic.records < 3)
+            || broker.describe_group(&name()).await.unwrap().partitions[0].lag > 0
+        {
+            let Ok((handed, records)) = tokio::time::timeout(Duration::from_millis(20), next(&member)).await else {
+                continue;
+            };
+            let verdict = |offset| match offset % 2 {
+                0 => Verdict::Nack { delay_ms: Some(0), reason: None },
+                _ => Verdict::Ack,
+            };
+            let says =
+                records.iter().map(|record| say(&handed, record.offset, record.offset + 1, verdict(record.offset)));
+            member.settle(&says.collect::<Vec<_>>(), true).await.unwrap();
+        }
+        drop(member);
+        sim.cut_power_at(seed % 12 + 1);
+        let mut asked = 0;
+        for offset in 0..3 {
+            let redrive = Redrive {
+                topic: TopicName::new("dead-letter.erp").unwrap(),
+                filter: None,
+                max: 1,
+                dry_run: false,
+                from: Some((0, offset)),
+                way: DeadLetterWay::Group,
+                only: true,
+                value: None,
+            };
+            match broker.redrive(&redrive).await {
+                Ok(answer) if answer.stranded == 0 => assert_eq!(answer.records, [(0, offset)]),
+                // The disk is gone.
+                _ => break,
+            }
+            asked += 1;
+        }
+        broker.shutdown().await;
+        drop(broker);
+        let sim = sim.reboot();
+        let broker = start(&sim, dir.path()).unwrap();
+        let gone_back = broker.dead_letter_topics()[0].redriven;
+        assert!((asked..=asked + 1).contains(&gone_back), "seed {seed}: {gone_back}, {asked}");
+        let lag = broker.describe_group(&name()).await.unwrap().partitions[0].lag;
+        // Those between them are done, and stay so.
+        let member = broker.join_queue(join("orders", 100)).await.unwrap();
+        let mut came = Vec::new();
+        while (came.len() as u64) < gone_back {
+            let (_, records) = tokio::time::timeout(Duration::from_secs(30), next(&member)).await.unwrap();
+            came.extend(records.iter().map(|record| record.offset));
+        }
+        let wanted: Vec<u64> = (0..gone_back).map(|nth| nth * 2).collect();
+        assert_eq!(came, wanted, "seed {seed}, lag {lag}");
+        assert_eq!(lag, gone_back, "seed {seed}");
+        (back, left) = (back + gone_back, left + 3 - gone_back);
+        drop(member);
+        broker.shutdown().await;
+    }
+    assert!(back > 20 && left > 20, "{back} went back, {left} did not");
 }
 
 /// An ack in a partition that is not reset, said just before, goes along with the reset.

@@ -62,6 +62,9 @@ async fn a_queue_group_gets_what_is_before_and_behind_it_and_a_dead_letter_in_it
         max: 10,
         dry_run: false,
         from: None,
+        way: DeadLetterWay::Topic,
+        only: false,
+        value: None,
     };
     let back = broker.redrive(&redrive).await.unwrap();
     assert_eq!((back.records.len(), back.stranded), (0, 1));
