@@ -383,6 +383,11 @@ fn lists_are_cut_by_prefix_and_number_and_say_what_fills_the_server() {
     let summary = |what: &str| json_lines(&run(&server, &[what, "list", "--summary", "--json"]).ok().stdout).remove(0);
     assert_eq!((&summary("topic")["topics"], &summary("topic")["partitions"]), (&3.into(), &6.into()));
     assert_eq!((&summary("group")["groups"], &summary("group")["max_groups"]), (&3.into(), &100_000.into()));
+    run(&server, &["produce", "a.x", "1", "2"]).ok();
+    let lines = json_lines(&run(&server, &["group", "list", "--json"]).ok().stdout);
+    let told: Vec<_> =
+        lines.iter().map(|line| (line["lag"].as_u64().unwrap(), line["state"].as_str().unwrap())).collect();
+    assert_eq!(told, [(2, "idle"), (0, "idle"), (0, "idle")]);
     let shown = run(&server, &["group", "list", "--prefix", "g-a."]).ok();
     let note = shown.stderr();
     assert!(String::from_utf8(shown.stdout).unwrap().contains("MADE_BY"));
@@ -542,4 +547,92 @@ fn who_waits_for_a_group_that_will_not_come_is_told_so_before_anything_is_sent()
     assert!(nobody.contains("waiting until group 'nobody' has done 1 record; there is no such group yet"), "{nobody}");
     let asked = produce(&["--receipt-of", "nobody", "--receipt-to", "https://example.com/"]).ok().stderr();
     assert!(asked.contains("there is no group 'nobody' yet;"), "{asked}");
+}
+
+#[test]
+fn what_a_filter_has_no_answer_for_is_counted_and_shown() {
+    let server = Server::start();
+    for number in 0..5 {
+        run(&server, &["produce", "orders", &format!("{{\"total\":{number}}}")]).ok();
+    }
+    run(&server, &["consume", "orders", "--group", "erp", "--filter", "value.totl > 2"]).ok();
+    let shown = run(&server, &["group", "describe", "erp"]).ok();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let said = "since start: 0 of 5 records wanted; 5 passed over because it has no answer for them: ";
+    assert!(shown.contains(said) && shown.contains("totl"), "{shown}");
+    // Another filter is asked anew.
+    run(&server, &["group", "alter", "erp", "--filter", "value.total > 2"]).ok();
+    run(&server, &["group", "reset", "erp", "--to", "beginning"]).ok();
+    run(&server, &["consume", "--group", "erp"]).ok();
+    let counts = &json_lines(&run(&server, &["group", "describe", "erp", "--json"]).ok().stdout)[0]["filter_counts"];
+    assert_eq!((&counts["asked"], &counts["wanted"], &counts["unanswered"]), (&5.into(), &2.into(), &0.into()));
+}
+
+#[test]
+fn messages_name_what_is_meant() {
+    let server = Server::start();
+    run(&server, &["produce", "orders", "a"]).ok();
+    run(&server, &["group", "create", "erp", "--topic", "orders"]).ok();
+    run(&server, &["group", "create", "later", "--topic", "crm.>"]).ok();
+    for (args, status, said) in [
+        (&["consume", "orders", "--group", "bad group!"][..], 1, "group name 'bad group!' has the character ' '"),
+        (&["group", "reset", "later", "--to", "end"], 3, "group 'later' reads no topic yet"),
+        (&["group", "reset", "erp", "--to", "end", "--topic", "crm"], 3, "group 'erp' does not read crm"),
+        (&["group", "reset", "erp", "--to", "offset:999"], 1, "offset 999 is behind the end: orders/0 ends at 1"),
+        (&["dead-letter", "show", "erp"], 3, "dead letters of group 'erp' go to 'dead-letter.erp'"),
+        (&["dead-letter", "redrive", "erp"], 3, "dead letters of group 'erp' go to 'dead-letter.erp'"),
+        (&["produce", "bad topic", "x"], 2, "see 'tidelog produce --help'"),
+        (&["consume", "orders", "--from", "-1h"], 2, "see 'tidelog consume --help'"),
+    ] {
+        let failed = run(&server, args).fails(status);
+        assert!(failed.reason().contains(said), "{args:?}: {}", failed.reason());
+    }
+    for (args, said) in [
+        (&["produce", "orders", "b"][..], "acknowledged 1 record: orders/0 offset 1"),
+        (&["topic", "alter", "orders", "--partitions", "1"], "topic 'orders' is as it was"),
+        (&["topic", "alter", "orders", "--set", "retention_time=1d"], "topic 'orders' is changed"),
+        (&["requests", "list"], "there is no such request"),
+        (&["receipts", "list"], "there is no such receipt"),
+        (&["group", "reset", "erp", "--to", "offset:2"], "goes on as above"),
+    ] {
+        let done = run(&server, args).ok();
+        assert!(done.stderr().contains(said), "{args:?}: {}", done.stderr());
+    }
+}
+
+#[test]
+fn who_waits_for_a_server_that_is_away_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start_on(&dir.path().join("data"), &[]);
+    let address = server.address().to_owned();
+    run(&server, &["topic", "create", "orders"]).ok();
+    let script = "(echo a; until [ -e go ]; do sleep 0.05; done; echo b) | $TIDELOG produce orders 2> said";
+    let mut producer = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(dir.path())
+        .env("TIDELOG", env!("CARGO_BIN_EXE_tidelog"))
+        .env("TIDELOG_SERVER", &address)
+        .spawn()
+        .unwrap();
+    until("the first is there", || {
+        json_lines(&run(&server, &["topic", "list", "--json"]).ok().stdout)[0]["records"] == 1
+    });
+    server.kill();
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    let said = || std::fs::read_to_string(dir.path().join("said")).unwrap();
+    until("it is told", || said().contains("; trying again"));
+    let server = Server::start_on(&dir.path().join("data"), &["--listen", &address]);
+    assert!(producer.wait().unwrap().success(), "{}", said());
+    assert!(said().contains("acknowledged 2 records"), "{}", said());
+    assert_eq!(json_lines(&run(&server, &["topic", "list", "--json"]).ok().stdout)[0]["records"], 2);
+}
+
+fn until(what: &str, is: impl Fn() -> bool) {
+    for _ in 0..1_200 {
+        if is() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
+    panic!("not {what}");
 }

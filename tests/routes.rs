@@ -40,7 +40,7 @@ fn a_file_is_tried_out_on_documents_without_a_server() {
     for expected in [
         "document 1",
         "-> crm.banking  (industry)",
-        "nobody wanted 1 part",
+        "no rule matched 1 part",
         "dead letter: rule 'split'",
         "2 documents",
         "crm.banking: 1 record",
@@ -131,7 +131,7 @@ fn routes_are_applied_described_paused_reset_and_deleted() {
     assert_eq!(String::from_utf8(again.stdout).unwrap(), "route r: unchanged (version 1)\n");
     let explained = at(&server, &["produce", "in", "{\"n\":3}", "{\"n\":0}", "--explain", "--quiet"]).ok();
     let text = String::from_utf8(explained.stdout).unwrap();
-    assert!(text.contains("-> big at 0/0  (big)") && text.contains("nobody wanted 1 record"), "{text}");
+    assert!(text.contains("-> big at 0/0  (big)") && text.contains("no rule matched 1 record"), "{text}");
     write("bigger");
     let changed = String::from_utf8(at(&server, &["route", "apply", name]).ok().stdout).unwrap();
     for line in
@@ -245,7 +245,7 @@ fn parts_say_what_they_are_of_and_what_nobody_wants_is_counted() {
     };
     assert_eq!(described["unwanted"], 2, "{described}");
     let shown = String::from_utf8(at(&server, &["route", "describe", "r"]).ok().stdout).unwrap();
-    assert!(shown.contains("nobody wanted"), "{shown}");
+    assert!(shown.contains("no rule matched"), "{shown}");
 }
 
 /// Waits until a topic has so many records, and gives them.

@@ -129,7 +129,7 @@ impl Broker {
         filter: &Arc<Filter>,
         (topic, partition): (&str, PartitionId),
         records: Vec<Record>,
-    ) -> Result<(Vec<Record>, Vec<bool>), BrokerError> {
+    ) -> Result<Asked, BrokerError> {
         let (filter, topic) = (Arc::clone(filter), topic.to_owned());
         let portion = move |portion: Portion| {
             let (mut counts, mut matches) = (Counts::default(), Vec::new());
@@ -141,9 +141,9 @@ impl Broker {
             }
             (records, matches, counts)
         };
-        let (records, matches, counts) = self.workers.run(key, portion).await?;
+        let (records, wanted, counts) = self.workers.run(key, portion).await?;
         self.count(&counts);
-        Ok((records, matches))
+        Ok(Asked { records, wanted, unanswered: counts.failed, reason: counts.reason })
     }
 
     fn count(&self, counts: &Counts) {
@@ -151,6 +151,19 @@ impl Broker {
         self.metrics.filter_failures.inc_by(counts.failed);
         self.metrics.filter_values.inc_by(counts.parsed);
     }
+}
+
+/// What a filter said of records.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The records, as they were.
+    pub(crate) records: Vec<Record>,
+    /// Whether it wants each of them, from the front; of the others it was not asked.
+    pub(crate) wanted: Vec<bool>,
+    /// Those of them that it had no answer for.
+    pub(crate) unanswered: u64,
+    /// Why, of the first.
+    pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Default)]

@@ -17,6 +17,9 @@ pub const PAGE_LINES: usize = 1_000;
 /// Bytes of names, topics and filters in a page, about. One line may have more.
 const PAGE_BYTES: usize = 256 * 1024;
 
+/// Topics and partitions that are looked at for the lags of a page, about.
+const PAGE_LOOKS: usize = 1_000_000;
+
 /// Where a page begins and what it is of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageOf {
@@ -63,6 +66,10 @@ pub struct GroupLine {
     pub used_ms: TimestampMs,
     /// Who has made it, if that was since the start.
     pub made_by: Option<Client>,
+    /// Records that it has not done, of all partitions that it reads.
+    pub lag: u64,
+    /// `paused`, `active` (it has members) or `idle`.
+    pub state: &'static str,
 }
 
 /// A topic in a list.
@@ -139,14 +146,30 @@ impl Broker {
                 bytes += entry.name.as_str().len() + topics + entry.filter.as_ref().map_or(0, String::len) + 64;
                 let (used_ms, made_by) = self.groups.table.seen(&catalog, entry);
                 let counts = catalog.counts_of(&entry.name);
-                lines.push(GroupLine { entry: entry.clone(), members: 0, counts, used_ms, made_by });
+                let state = if catalog.paused(&entry.name).is_some() { "paused" } else { "idle" };
+                let entry = entry.clone();
+                lines.push(GroupLine { entry, members: 0, counts, used_ms, made_by, lag: 0, state });
             }
         }
-        for line in &mut lines {
+        let topics = self.all_topics();
+        let mut looks = 0;
+        for nth in 0..lines.len() {
+            if looks >= PAGE_LOOKS {
+                lines.truncate(nth);
+                more = true;
+                break;
+            }
+            let line = &mut lines[nth];
+            let distances = self.distances(&line.entry, &topics);
+            looks += topics.len() + distances.len();
+            line.lag = distances.iter().map(|at| at.lag).sum();
             line.members = match line.entry.kind {
                 GroupKind::Stream => self.stream_member_count(&line.entry.name),
                 GroupKind::Queue(_) => self.queues.member_count(&line.entry.name),
             };
+            if line.members > 0 && line.state == "idle" {
+                line.state = "active";
+            }
         }
         Page { lines, more }
     }

@@ -72,9 +72,9 @@ pub use push::{
 pub use crate::base::Isolation;
 pub use crate::catalog::Processed;
 pub use queue::{
-    DELIVER_AT, DeadLetterTopic, DeadLetterWay, EXPIRES_AT, GroupDescription, GroupMember, GroupPartition, GroupRecord,
-    GroupRecords, Handed, JoinQueue, MAX_ASKED, MAX_LISTED, MemberId, Paused, QueueMember, RecordAt, Redrive, Redriven,
-    ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
+    DELIVER_AT, DeadLetterTopic, DeadLetterWay, EXPIRES_AT, FilterCounts, GroupDescription, GroupMember,
+    GroupPartition, GroupRecord, GroupRecords, Handed, JoinQueue, MAX_ASKED, MAX_LISTED, MemberId, Paused, QueueMember,
+    RecordAt, Redrive, Redriven, ResetPartition, ResetQueue, ResetTo, Settled, Settlement, Verdict,
 };
 pub use reader::{PartitionReader, PartitionWatch, ReadAt, TopicHandle};
 pub use receipts::{LONGEST as LONGEST_RECEIPT, RECEIPT_STATES, ReceiptCounts, ReceiptFilter, receipt_state};

@@ -203,7 +203,7 @@ pub const SETTINGS: [Setting; 15] = [
     },
     Setting {
         name: "expired",
-        meaning: "what becomes of records that no queue group was given before the time in tidelog-expires-at",
+        meaning: "what happens to records that expire (tidelog-expires-at) before a queue group has had them",
         unit: "word",
         bounds: "skip or dead-letter",
     },

@@ -146,7 +146,7 @@ async fn read(args: &ConsumeArgs, printer: &mut Printer, ending: &Ending) -> Res
         () = ending.asked() => return Ok(()),
     };
     if consumer.positions().next().is_none() && !args.quiet {
-        printer.progress.complain(if args.follow { "no topic meets that yet" } else { "no topic meets that" });
+        printer.progress.complain(if args.follow { "no topic matches yet" } else { "no topic matches" });
     }
     let started = Instant::now();
     loop {

@@ -298,6 +298,19 @@ async fn ask(
     Ok(admin.settle_dead_letters(&SettleDeadLetters { topic, way, at, value, filter, max, dry_run, from }).await?)
 }
 
+/// Where a group's dead letters are, if somebody has named the group and not the topic.
+async fn hint(admin: &Admin, name: &TopicName, failure: Failure) -> Failure {
+    let Failure::As(Status::NotThere, message) = &failure else { return failure };
+    let Ok(described) = admin.describe_group(name.as_str()).await else { return failure };
+    match described.dead_letter {
+        Some(topic) if topic != name.as_str() => {
+            let message = format!("{message}; dead letters of group '{name}' go to '{topic}'");
+            Failure::As(Status::NotThere, message)
+        }
+        _ => failure,
+    }
+}
+
 async fn show(client: &Client, topic: &TopicName, filter: Option<String>, max: u64, json: bool) -> Result<(), Failure> {
     let mut wanted = HashSet::new();
     let mut from = None;
@@ -306,7 +319,10 @@ async fn show(client: &Client, topic: &TopicName, filter: Option<String>, max: u
     let all = Dealing { topic: topic.clone(), way, at: None, value: None, filter, dry_run: true };
     loop {
         let left = max - wanted.len() as u64;
-        let answer = ask(&client.admin(), &all, left, from).await?;
+        let answer = match ask(&client.admin(), &all, left, from).await {
+            Err(failure) => return Err(hint(&client.admin(), topic, failure).await),
+            Ok(answer) => answer,
+        };
         wanted.extend(answer.records);
         from = answer.next;
         if from.is_none() || wanted.len() as u64 >= max {
@@ -362,7 +378,10 @@ async fn deal(admin: &Admin, of: Dealing, rate: Option<f64>, max: u64, json: boo
     while done < max {
         // A tenth of a second's worth at a time.
         let step = rate.map_or(u64::from(AT_ONCE), |rate| (rate / 10.0).ceil() as u64);
-        let answer = ask(admin, &of, step.min(max - done), from).await?;
+        let answer = match ask(admin, &of, step.min(max - done), from).await {
+            Err(failure) => return Err(hint(admin, &of.topic, failure).await),
+            Ok(answer) => answer,
+        };
         done += answer.records.len() as u64;
         stranded += answer.stranded;
         why = why.or(answer.why);

@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tidelog::base::{Clock, SystemClock, TopicName, TopicPattern};
 use tidelog::client::{
-    Admin, GroupChange, GroupDescription, GroupReset, HeldPartition, NewGroup, QueueRules, RecordAt, ResetPartition,
-    ResetTo, StartAt, TopicPartition,
+    Admin, DescribeFilterOk, GroupChange, GroupDescription, GroupReset, HeldPartition, NewGroup, QueueRules, RecordAt,
+    ResetPartition, ResetTo, StartAt, TopicPartition,
 };
 
 use super::connection::ServerArgs;
@@ -52,7 +52,7 @@ pub struct GroupArgs {
 
 #[derive(Debug, Subcommand)]
 enum GroupCommand {
-    /// Makes a group without a member
+    /// Creates a group; it needs no member
     #[command(after_help = "\
 Examples:
   tidelog group create erp --topic 'crm.*.accounts' --topic 'erp.>' --filter 'value.region == \"eu\"'
@@ -61,7 +61,7 @@ Examples:
 
 One that is there and is the same is fine; one that is another is refused.")]
     Create(CreateArgs),
-    /// Changes what a group is: its topics, its filter, its rules. What is not said stays
+    /// Changes the topics, filter or rules of a group; what is not given stays
     #[command(after_help = "\
 Examples:
   tidelog group alter erp --topic 'crm.>' --topic orders    these topics instead of those it had
@@ -112,7 +112,7 @@ The last error is the reason that a member gave last. The server keeps reasons i
             value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
     },
-    /// Lets a queue group hand out nothing new, also over restarts
+    /// Stops the delivery of new records to a queue group, also over restarts
     #[command(after_help = "\
 Examples:
   tidelog group pause erp
@@ -124,7 +124,7 @@ with 'tidelog push pause'; a stream group cannot be paused.")]
         /// Its name
         group: String,
     },
-    /// Lets a queue group that is paused go on
+    /// Starts the delivery to a paused queue group again
     #[command(after_help = "\
 Examples:
   tidelog group resume erp")]
@@ -132,7 +132,7 @@ Examples:
         /// Its name
         group: String,
     },
-    /// Says that a queue group is done with a record, without a delivery
+    /// Marks a record as done for a queue group, without delivering it
     #[command(after_help = "\
 Examples:
   tidelog group skip erp orders 0 4711
@@ -149,7 +149,7 @@ It is no dead letter. A member that has the record may still ack it: that change
         /// The offset
         offset: u64,
     },
-    /// Lets a group go on elsewhere in the log
+    /// Moves the positions of a group
     #[command(after_help = "\
 Examples:
   tidelog group reset erp --to beginning --dry-run    prints what would change, and changes nothing
@@ -178,7 +178,7 @@ Where to: beginning | end | offset:N | last:N | time:2026-01-31T08:00:00Z | ago:
         #[arg(long)]
         force: bool,
     },
-    /// Deletes a group and what it knows of what is done
+    /// Deletes a group and its positions
     #[command(after_help = "\
 Examples:
   tidelog group delete erp
@@ -322,7 +322,12 @@ pub async fn run(args: GroupArgs) -> Result<(), Failure> {
                 group.partitions.iter().any(|of| of.topic == at.topic && of.partition == at.partition)
             };
             let held: Vec<_> = held.into_iter().filter(read).collect();
-            describe(&group, paused, &held, args.json)
+            // Of a stream group each member is told itself.
+            let counts = match group.summary.kind == "queue" && group.summary.filter.is_some() {
+                true => Some(admin.describe_filter(&group.summary.name).await?),
+                false => None,
+            };
+            describe(&group, (paused, counts.as_ref()), &held, args.json)
         }
         GroupCommand::Skip { group, topic, partition, offset } => {
             let record = RecordAt { topic: topic.to_string(), partition, offset };
@@ -388,14 +393,17 @@ fn position(to: StartAt) -> ResetTo {
     }
 }
 
-fn describe(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition], json: bool) -> Result<(), Failure> {
+/// What a description says beside what the group is: since when it is paused, and what its filter said.
+type Beside<'a> = (Option<i64>, Option<&'a DescribeFilterOk>);
+
+fn describe(group: &GroupDescription, beside: Beside<'_>, held: &[HeldPartition], json: bool) -> Result<(), Failure> {
     match json {
-        true => output::json_line(&mut io::stdout(), &as_json(group, paused, held)),
-        false => print(group, paused, held),
+        true => output::json_line(&mut io::stdout(), &as_json(group, beside, held)),
+        false => print(group, beside, held),
     }
 }
 
-fn as_json(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition]) -> Value {
+fn as_json(group: &GroupDescription, (paused, counts): Beside<'_>, held: &[HeldPartition]) -> Value {
     let now = SystemClock::new().wall_ms();
     let members: Vec<Value> = group
         .members
@@ -428,11 +436,11 @@ fn as_json(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition]
     let lag: u64 = group.partitions.iter().map(|at| at.lag).sum();
     json!({
         "group": summary.name, "kind": summary.kind, "topics": summary.topics, "filter": summary.filter, "lag": lag,
-        "paused": paused, "rules": rules, "dead_letter": group.dead_letter, "members": members, "partitions": partitions,
+        "paused": paused, "filter_counts": counts, "rules": rules, "dead_letter": group.dead_letter, "members": members, "partitions": partitions,
     })
 }
 
-fn print(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition]) -> Result<(), Failure> {
+fn print(group: &GroupDescription, (paused, counts): Beside<'_>, held: &[HeldPartition]) -> Result<(), Failure> {
     let mut out = output::stdout();
     let summary = &group.summary;
     writeln!(out, "{}  ({} group)\n", summary.name, summary.kind)?;
@@ -446,6 +454,9 @@ fn print(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition]) 
         writeln!(out, "paused since {}; 'tidelog group resume' lets it go on\n", rfc3339(since))?;
     }
     let mut facts = vec![vec!["topics".to_owned(), topics], vec!["filter".to_owned(), filter]];
+    if let Some(counts) = counts {
+        facts.push(vec!["".to_owned(), filter_counts(counts)]);
+    }
     if let Some(rules) = &group.rules {
         let span = |ms: u64| output::seconds(Duration::from_millis(ms));
         facts.push(vec!["lease".to_owned(), span(rules.lease_ms)]);
@@ -506,6 +517,17 @@ fn print(group: &GroupDescription, paused: Option<i64>, held: &[HeldPartition]) 
 
 fn since(now: i64, then: i64) -> Duration {
     Duration::from_millis(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
+}
+
+/// What a filter said, in words.
+fn filter_counts(of: &DescribeFilterOk) -> String {
+    let DescribeFilterOk { asked, wanted, unanswered, reason } = of;
+    let mut text = format!("since start: {} of {} wanted", grouped(*wanted), output::count(*asked, "record"));
+    if *unanswered > 0 {
+        let reason = reason.as_deref().unwrap_or("unknown");
+        text.push_str(&format!("; {} passed over because it has no answer for them: {reason}", grouped(*unanswered)));
+    }
+    text
 }
 
 fn print_reset(group: &str, changes: &[ResetPartition], dry_run: bool, json: bool) -> Result<(), Failure> {

@@ -43,7 +43,7 @@ pub struct GroupOptions {
     /// Be a member of this group: its members share the records, and each is acked
     #[arg(long, short)]
     pub group: Option<String>,
-    /// How the members share the work; what the group is, or else queue, if it is not said
+    /// Kind of the group; default: that of the group that is there, else queue
     #[arg(long, value_name = "KIND", requires = "group")]
     pub group_kind: Option<GroupKind>,
     /// In a stream group: the place that this member fills. The next one of that name goes on with what it had

@@ -49,8 +49,8 @@ pub async fn groups(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
         }
         return Ok(out.flush()?);
     }
-    let paused: HashMap<String, i64> =
-        admin.paused_groups(&args.prefix).await?.into_iter().map(|of| (of.name, of.since_ms)).collect();
+    let paused = if json { admin.paused_groups(&args.prefix).await? } else { Vec::new() };
+    let paused: HashMap<String, i64> = paused.into_iter().map(|of| (of.name, of.since_ms)).collect();
     let (mut count, mut after, mut totals, mut rows) = (0, String::new(), None, Vec::new());
     while let Some(limit) = args.next(count) {
         let page = admin.group_page(&args.prefix, &after, limit).await?;
@@ -60,11 +60,11 @@ pub async fn groups(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
             after.clone_from(&last.summary.name);
         }
         for group in page.groups {
-            let paused = paused.get(&group.summary.name).copied();
             if json {
+                let paused = paused.get(&group.summary.name).copied();
                 output::json_line(&mut out, &group_json(&group, paused))?;
             } else {
-                rows.push(group_row(group, paused.is_some()));
+                rows.push(group_row(group));
             }
         }
         if !page.more {
@@ -78,8 +78,8 @@ pub async fn groups(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
         output::complain("there is no group yet; its first member makes one: tidelog consume TOPIC --group NAME");
         return Ok(());
     }
-    let header = ["group", "kind", "members", "positions", "used", "made by", "topics", "filter"];
-    writeln!(out, "{}", table(&header, &[2, 3], rows))?;
+    let header = ["group", "kind", "state", "members", "lag", "used", "topics", "filter", "positions", "made by"];
+    writeln!(out, "{}", table(&header, &[3, 4, 8], rows))?;
     out.flush()?;
     if let Some(totals) = totals {
         output::complain(&format!("{} shown; {}", grouped(count as u64), group_totals(&totals)));
@@ -87,18 +87,20 @@ pub async fn groups(admin: &Admin, args: &ListArgs, json: bool) -> Result<(), Fa
     Ok(())
 }
 
-fn group_row(group: GroupLine, is_paused: bool) -> Vec<String> {
+fn group_row(group: GroupLine) -> Vec<String> {
     let dash = || "-".to_owned();
     let topics = group.summary.topics.join(" ");
     vec![
         group.summary.name,
-        if is_paused { format!("{}, paused", group.summary.kind) } else { group.summary.kind },
+        group.summary.kind,
+        group.state,
         group.members.to_string(),
-        group.positions.to_string(),
+        grouped(group.lag),
         rfc3339(group.used_ms),
-        group.made_by.unwrap_or_else(dash),
         if topics.is_empty() { dash() } else { topics },
         group.summary.filter.unwrap_or_else(dash),
+        group.positions.to_string(),
+        group.made_by.unwrap_or_else(dash),
     ]
 }
 
@@ -107,7 +109,7 @@ fn group_json(group: &GroupLine, paused: Option<i64>) -> serde_json::Value {
         "group": group.summary.name, "kind": group.summary.kind, "topics": group.summary.topics,
         "filter": group.summary.filter, "created": group.summary.created_ms, "members": group.members,
         "positions": group.positions, "metadata_bytes": group.metadata_bytes, "used": group.used_ms,
-        "made_by": group.made_by, "paused": paused,
+        "made_by": group.made_by, "paused": paused, "lag": group.lag, "state": group.state,
     })
 }
 

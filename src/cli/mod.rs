@@ -17,6 +17,7 @@ mod group;
 mod group_consume;
 mod group_options;
 mod group_records;
+mod help;
 mod info;
 mod input;
 mod json;
@@ -50,7 +51,7 @@ mod tests;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use failure::Failure;
 
@@ -103,7 +104,7 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Requests(requests::RequestsArgs),
     /// Creates, lists, describes, changes, trims and deletes topics
     Topic(topic::TopicArgs),
-    /// Creates, lists, describes and changes groups, lets them go on elsewhere in the log, deletes them
+    /// Creates, lists, describes, changes, pauses, resets and deletes groups
     Group(group::GroupArgs),
     /// Lists and describes transactions of Kafka producers, aborts them, forgets their ids
     #[command(alias = "transactions")]
@@ -114,7 +115,7 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
     Push(push::PushArgs),
     /// Lists and cancels receipts that the server is to POST
     Receipts(receipts::ReceiptsArgs),
-    /// Lists, shows and sends back what could not be delivered
+    /// Lists, shows, sends back, edits and discards dead letters
     DeadLetter(dead_letter::DeadLetterArgs),
     /// Lists and acknowledges records that cannot be read any more
     Damage(damage::DamageArgs),
@@ -139,10 +140,12 @@ It prints a line when it is ready. SIGTERM and Ctrl-C stop it cleanly; SIGKILL l
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = help::fitted(Cli::command()).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) if is_wrong_usage(&error) => {
-            output::complain(&in_one_line(&error.render().to_string()));
+            let asked: Vec<String> = std::env::args().skip(1).collect();
+            output::complain(&in_one_line(&error.render().to_string(), &asked));
             return ExitCode::from(2);
         }
         // Help, and the version.
@@ -170,7 +173,7 @@ fn is_wrong_usage(error: &clap::Error) -> bool {
 }
 
 /// What clap says in several lines: what is wrong, tips, and where the help is.
-fn in_one_line(error: &str) -> String {
+fn in_one_line(error: &str, asked: &[String]) -> String {
     let (said, usage) = error.split_once("Usage:").unwrap_or((error, ""));
     let (said, _) = said.split_once("For more information").unwrap_or((said, ""));
     let mut line = String::new();
@@ -185,8 +188,20 @@ fn in_one_line(error: &str) -> String {
     }
     let command = usage.split_whitespace().take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
     let command: Vec<&str> = command.collect();
-    let command = if command.is_empty() { "tidelog".to_owned() } else { command.join(" ") };
+    let command = if command.is_empty() { command_of(asked) } else { command.join(" ") };
     format!("{line}; see '{command} --help'")
+}
+
+/// The command that somebody meant, as far as there is one of that name.
+fn command_of(asked: &[String]) -> String {
+    let mut command = Cli::command();
+    let mut path = vec!["tidelog".to_owned()];
+    for word in asked {
+        let Some(next) = command.find_subcommand(word) else { break };
+        path.push(next.get_name().to_owned());
+        command = next.clone();
+    }
+    path.join(" ")
 }
 
 fn run(command: Command) -> Result<(), Failure> {

@@ -39,6 +39,9 @@ const RECEIPTS: usize = 1000;
 /// How long a record that is to be explained may take to be routed.
 const EXPLAIN_WAIT: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether something goes on; what lasts longer is told.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 const EXAMPLES: &str = "\
 Examples:
   tidelog produce orders 'hello' 'world'              two records
@@ -195,12 +198,17 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
         bytes: 0,
         failed: 0,
         stopped: None,
+        only: None,
         stored: Vec::new(),
         to_ask: Vec::new(),
         client: client.clone(),
         args,
     };
+    let told = (!sending.args.quiet).then(|| tokio::spawn(tell_of_trouble(sending.producer.clone())));
     let worked = sending.run(&mut lines).await;
+    if let Some(told) = told {
+        told.abort();
+    }
     sending.progress.finish();
     worked?;
     let (stored, group) = (std::mem::take(&mut sending.stored), sending.args.wait_for.clone());
@@ -209,6 +217,24 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
     match group {
         Some(group) => wait_for::run(&client, &group, stored, timeout, json, quiet).await,
         None => Ok(()),
+    }
+}
+
+/// Says why nothing goes on, once it has not for a moment, and that it goes on.
+async fn tell_of_trouble(producer: Producer) {
+    let (mut said, mut before) = (None, None);
+    loop {
+        tokio::time::sleep(PATIENCE).await;
+        let now = producer.trouble().map(|error| (error.kind(), error.to_string()));
+        match &now {
+            Some((kind, why)) if before.is_some() && said != Some(*kind) => {
+                output::complain(&format!("{why}; trying again"));
+                said = Some(*kind);
+            }
+            None if said.take().is_some() => output::complain("records are stored again"),
+            _ => {}
+        }
+        before = now;
     }
 }
 
@@ -262,6 +288,8 @@ struct Sending {
     bytes: u64,
     failed: u64,
     stopped: Option<String>,
+    /// The record, as long as it is the only one.
+    only: Option<RecordMetadata>,
     /// Where the records are, if a group is waited for.
     stored: Vec<RecordAt>,
     /// Where those are whose receipts are still to be asked for.
@@ -373,6 +401,7 @@ impl Sending {
         match result {
             Ok(record) => {
                 self.acknowledged += 1;
+                self.only = (self.acknowledged == 1).then(|| record.clone());
                 self.bytes += sent.bytes;
                 if let Some(offset) = record.offset {
                     let topic = || record.topic.as_ref().to_owned();
@@ -466,7 +495,11 @@ impl Sending {
                 grouped(self.acknowledged)
             ))),
             None => {
-                if !self.args.quiet {
+                if !self.args.quiet
+                    && let Some(RecordMetadata { topic, partition, offset: Some(offset), .. }) = &self.only
+                {
+                    output::complain(&format!("{verb} 1 record: {topic}/{partition} offset {offset}"));
+                } else if !self.args.quiet {
                     let rate = output::rate(self.acknowledged, self.bytes, self.progress.elapsed());
                     output::complain(&format!("{verb} {rate}"));
                 }

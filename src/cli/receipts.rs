@@ -52,7 +52,7 @@ enum ReceiptsCommand {
         #[arg(long, conflicts_with = "limit")]
         summary: bool,
     },
-    /// Has receipts of a group not sent any more, those that wait and those that are being sent
+    /// Cancels the pending receipts of a group
     Cancel {
         /// The group
         #[arg(long)]
@@ -119,6 +119,10 @@ pub async fn run(args: ReceiptsArgs) -> Result<(), Failure> {
             });
             output::json_line(&mut out, &object)?;
         }
+    } else if receipts.is_empty() {
+        output::complain(
+            "there is no such receipt to be sent; 'tidelog produce --receipt-of GROUP --receipt-to URL' asks for one",
+        );
     } else {
         let row = |receipt: &ReceiptInfo| {
             vec![

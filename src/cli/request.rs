@@ -34,7 +34,7 @@ Examples:
   tidelog request status ID                           what became of it
   tidelog request status ID --wait 1h                 waits for it
 
-A reply is printed as it is. An error reply, nobody there and a time-out are told on stderr, with exit status 1. With --json, 'outcome'
+A reply is printed as it is. An error reply (exit status 7), nobody there (3) and a time-out (5) are told on stderr. With --json, 'outcome'
 is replied, failed (with 'code' and 'text'), no_responder, timed_out or cancelled.";
 
 /// Options of `request`.

@@ -55,12 +55,12 @@ enum RequestsCommand {
         #[arg(long, conflicts_with_all = ["limit", "before"])]
         summary: bool,
     },
-    /// Shows one
+    /// Shows a request
     Show {
         /// Its correlation id
         id: String,
     },
-    /// Ends one without a reply; one that has ended stays as it is
+    /// Cancels a request that is open
     Cancel {
         /// Its correlation id
         id: String,
@@ -97,6 +97,10 @@ pub async fn run(args: RequestsArgs) -> Result<(), Failure> {
                 for request in &requests {
                     output::json_line(&mut out, &object(request))?;
                 }
+            } else if requests.is_empty() {
+                output::complain(
+                    "there is no such request; 'tidelog request TOPIC --durable' and '--callback' make one that is kept",
+                );
             } else {
                 let row = |request: &RequestInfo| {
                     vec![

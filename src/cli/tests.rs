@@ -149,7 +149,8 @@ fn wrong_usage_is_told_in_one_line_that_says_where_the_help_is() {
     let said = |args: &[&str]| {
         let error = Cli::try_parse_from(args).unwrap_err();
         assert!(is_wrong_usage(&error), "{error}");
-        in_one_line(&error.render().to_string())
+        let asked: Vec<String> = args.iter().skip(1).map(ToString::to_string).collect();
+        in_one_line(&error.render().to_string(), &asked)
     };
     for (args, line) in [
         (
@@ -162,7 +163,7 @@ fn wrong_usage_is_told_in_one_line_that_says_where_the_help_is() {
         ),
         (
             &["tidelog", "requests", "list", "--limit", "0"],
-            "invalid value '0' for '--limit <LIMIT>': 0 is not in 1..=4294967295; see 'tidelog --help'",
+            "invalid value '0' for '--limit <LIMIT>': 0 is not in 1..=4294967295; see 'tidelog requests list --help'",
         ),
         (
             &["tidelog", "sevre"],
@@ -189,4 +190,23 @@ fn a_table_that_is_too_wide_has_no_meanings_or_a_line_for_each_column() {
     let expected = "SETTING    durability\nITS_VALUE  sync\nMEANING    when a record counts\n\nSETTING    cleanup\n\
                     ITS_VALUE  delete\nMEANING    what goes";
     assert_eq!(blocks, expected);
+}
+
+#[test]
+fn help_is_broken_once_at_the_width_there_is() {
+    let text = "Examples:\n  tidelog a b          what it does\n  tidelog c\n\nOne paragraph that is\nbroken by hand.\n\nStates:\n  due  it waits";
+    let wide = "Examples:\n  tidelog a b          what it does\n  tidelog c\n\nOne paragraph that is broken by hand.\n\nStates:\n  due  it waits";
+    assert_eq!(super::help::reflowed(text, 80), wide);
+    let narrow = super::help::reflowed(text, 20);
+    assert!(narrow.starts_with("Examples:\n  tidelog a b\n      what it does\n  tidelog c\n"), "{narrow}");
+    // Nothing that was there is lost.
+    let mut every = vec![super::help::fitted(Cli::command())];
+    while let Some(command) = every.pop() {
+        every.extend(command.get_subcommands().cloned());
+        let Some(text) = command.get_after_help().map(ToString::to_string) else { continue };
+        for width in [40, 80, 100] {
+            let set = super::help::reflowed(&text, width);
+            assert_eq!(set.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
+        }
+    }
 }

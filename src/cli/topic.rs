@@ -167,8 +167,10 @@ pub async fn run(args: TopicArgs) -> Result<(), Failure> {
             for name in unset {
                 change = change.unset(name);
             }
+            let before = admin.describe_topic(topic.as_str()).await?;
             let topic = admin.alter_topic(change).await?;
-            done(args.json, "is changed", &topic)
+            let same = before.settings == topic.settings && before.partitions.len() == topic.partitions.len();
+            done(args.json, if same { "is as it was" } else { "is changed" }, &topic)
         }
         TopicCommand::Trim(trim) => topic_trim::run(&admin, trim, args.json).await,
         TopicCommand::Delete { topic, yes } => {

@@ -2,14 +2,19 @@
 
 use crate::base::ErrorKind;
 use crate::protocol::{
-    GroupRecord, ListGroupRecords, PauseGroup, PausedGroup, PausedGroups, RecordAt, ResetPartition, ResetPartitions,
-    ResetTo, SkipRecord, TopicPartition,
+    DescribeFilter, DescribeFilterOk, GroupRecord, ListGroupRecords, PauseGroup, PausedGroup, PausedGroups, RecordAt,
+    ResetPartition, ResetPartitions, ResetTo, SkipRecord, TopicPartition,
 };
 
 use super::link::Again;
 use super::{Admin, ClientError};
 
 impl Admin {
+    /// What the filter of a queue group said of records, since the group has it or since the server started.
+    pub async fn describe_filter(&self, group: impl Into<String>) -> Result<DescribeFilterOk, ClientError> {
+        self.link.ask(&DescribeFilter { group: group.into() }, Again::Yes).await
+    }
+
     /// Records that a queue group has begun with and not done, by topic, partition and offset: from a place on, at most `limit`
     /// (1 to 1000), and where to go on if there are more. A page may have fewer.
     pub async fn group_records(

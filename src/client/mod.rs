@@ -54,12 +54,12 @@ pub use request::{
 
 pub use crate::protocol::{
     Ack, ClockDoubt, CommitPosition, ConnectionInfo, DamageInfo, DeadLetterAt, DeadLetterTopic, DeadLetterWay,
-    Dependent, DescribeClockOk, GroupDescription, GroupLine, GroupMember, GroupPartition, GroupPosition, GroupRecord,
-    GroupSummary, GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests, ListTopicPageOk, OffsetAt,
-    PartitionDescription, PausedGroup, PushDescription, PushEndpoint, QueueRules, ReceiptAt, ReceiptInfo,
-    ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo, ServerInfoOk,
-    SettingValue, SettleDeadLetters, SettleDeadLettersOk, TopicDescription, TopicLine, TopicPartition, TopicSummary,
-    TopicTotals,
+    Dependent, DescribeClockOk, DescribeFilterOk, GroupDescription, GroupLine, GroupMember, GroupPartition,
+    GroupPosition, GroupRecord, GroupSummary, GroupTotals, ListGroupPageOk, ListPushes, ListReceipts, ListRequests,
+    ListTopicPageOk, OffsetAt, PartitionDescription, PausedGroup, PushDescription, PushEndpoint, QueueRules, ReceiptAt,
+    ReceiptInfo, ReceiptOutcome, RecordAt, Redrive, RedriveOk, ReplyError, RequestInfo, ResetPartition, ResetTo,
+    ServerInfoOk, SettingValue, SettleDeadLetters, SettleDeadLettersOk, TopicDescription, TopicLine, TopicPartition,
+    TopicSummary, TopicTotals,
 };
 pub use crate::record::{Compression, Header, HeaderIter, Headers};
 

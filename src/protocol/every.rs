@@ -293,6 +293,10 @@ pub fn decode_every(kind: Kind, body: &[u8]) {
             same::<SettleDeadLetters>(body);
             same::<SettleDeadLettersOk>(body);
         }
+        Kind::DescribeFilter => {
+            same::<DescribeFilter>(body);
+            same::<DescribeFilterOk>(body);
+        }
         Kind::ListGroupRecords => {
             same::<ListGroupRecords>(body);
             same::<ListGroupRecordsOk>(body);

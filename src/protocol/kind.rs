@@ -240,6 +240,8 @@ kinds! {
     138 ListConnections "list_connections";
     /// [`super::CloseConnection`].
     139 CloseConnection "close_connection";
+    /// [`super::DescribeFilter`].
+    140 DescribeFilter "describe_filter";
 }
 
 impl Kind {

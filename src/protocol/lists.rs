@@ -55,6 +55,10 @@ pub struct GroupLine {
     pub used_ms: i64,
     /// The client that has made it, if that was since the start of the server.
     pub made_by: Option<String>,
+    /// Records that it has not done, of all partitions that it reads.
+    pub lag: u64,
+    /// `paused`, `active` (it has members) or `idle`.
+    pub state: String,
 }
 
 /// What all groups take of their limits.

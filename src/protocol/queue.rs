@@ -188,3 +188,25 @@ pub struct SettleDeadLettersOk {
 }
 
 request!(SettleDeadLetters, SettleDeadLettersOk);
+
+/// Asks what the filter of a queue group said of records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeFilter {
+    /// The group.
+    pub group: String,
+}
+
+/// What it said since the group has it, or since the server started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescribeFilterOk {
+    /// Records that it was asked about; of some of them more than once.
+    pub asked: u64,
+    /// Those that it wants.
+    pub wanted: u64,
+    /// Those that it had no answer for, and that were passed over because of that.
+    pub unanswered: u64,
+    /// Why, of the last of these.
+    pub reason: Option<String>,
+}
+
+request!(DescribeFilter, DescribeFilterOk);

@@ -38,23 +38,42 @@ impl ResetQueue {
         topics && (self.partitions.is_empty() || self.partitions.iter().any(named))
     }
 
-    /// Refuses a reset of nothing, or of a partition that the group does not read.
+    /// Refuses a reset of nothing, of a partition that the group does not read, or to an offset that none of them has come to.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, `OffsetOutOfRange`.
     pub(crate) fn check(&self, changes: &[ResetPartition]) -> Result<(), BrokerError> {
         let is_there = |(topic, number): &&(TopicName, PartitionId)| {
             changes.iter().any(|change| change.topic == *topic && change.partition == *number)
         };
         let message = match self.partitions.iter().find(|named| !is_there(named)) {
             Some((topic, number)) => format!("group '{}' reads no partition {topic}/{number}", self.group),
-            None if changes.is_empty() => format!(
-                "group '{}' reads no topic that is meant; 'tidelog group describe' says which ones it reads",
-                self.group
-            ),
-            None => return Ok(()),
+            None if changes.is_empty() && self.topics.is_empty() => {
+                format!("group '{}' reads no topic yet: none that is there meets its topics or patterns", self.group)
+            }
+            None if changes.is_empty() => {
+                let named: Vec<_> = self.topics.iter().map(ToString::to_string).collect();
+                format!("group '{}' does not read {}", self.group, named.join(" "))
+            }
+            None => return self.check_offset(changes),
         };
         Err(BrokerError::new(ErrorKind::NotFound, message))
+    }
+
+    fn check_offset(&self, changes: &[ResetPartition]) -> Result<(), BrokerError> {
+        let ResetTo::Offset(offset) = self.to else { return Ok(()) };
+        let Some(longest) = changes.iter().max_by_key(|change| change.end) else { return Ok(()) };
+        if offset <= longest.end {
+            return Ok(());
+        }
+        let ResetPartition { topic, partition, end, .. } = longest;
+        let message = match changes.len() {
+            1 => format!("offset {offset} is behind the end: {topic}/{partition} ends at {end}"),
+            count => format!(
+                "offset {offset} is behind the ends of all {count} partitions: {topic}/{partition} ends at {end}"
+            ),
+        };
+        Err(BrokerError::new(ErrorKind::OffsetOutOfRange, message))
     }
 }
 

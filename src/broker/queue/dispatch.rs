@@ -318,8 +318,9 @@ impl Dispatcher {
         }
         let at = (self.partition.topic.as_str(), self.partition.place.partition);
         let records = std::mem::take(&mut self.ahead.records);
-        let (records, wanted) = self.broker.ask(&self.group.work, &filter, at, records.into()).await?;
-        (self.ahead.records, self.ahead.wanted) = (records.into(), wanted.into());
+        let asked = self.broker.ask(&self.group.work, &filter, at, records.into()).await?;
+        self.group.tally.add(&asked);
+        (self.ahead.records, self.ahead.wanted) = (asked.records.into(), asked.wanted.into());
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::base::{GroupName, Offset, PartitionId, TopicId, TopicName};
+use crate::catalog::QueueSettings;
 use crate::record::Record;
 
 use super::super::records::Reading;
@@ -109,4 +110,22 @@ pub(crate) fn place(record: &Record) -> Option<(Place, &str)> {
 /// A header's text.
 pub(crate) fn text<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
     std::str::from_utf8(record.headers.get(name)?).ok()
+}
+
+/// Where the dead letters of a group with these rules go.
+///
+/// # Errors
+/// The group's name makes no topic name.
+pub(crate) fn dead_letters(group: &GroupName, rules: &QueueSettings) -> Result<TopicName, BrokerError> {
+    match &rules.dead_letter {
+        Some(topic) => Ok(topic.clone()),
+        None => TopicName::new(&format!("dead-letter.{group}")).map_err(|_| {
+            let wrong = group.as_str().chars().find(|c| !c.is_ascii_alphanumeric() && !"._-".contains(*c));
+            let what = wrong.map_or_else(|| "is no part of a topic's name".to_owned(), |c| format!("has the character '{c}'"));
+            super::refused(format!(
+                "group name '{group}' {what}: a queue group has letters, digits, '.', '_' and '-', as its dead letters go to the topic \
+                 'dead-letter.NAME' (unless another is named for them), and 249 characters with that"
+            ))
+        }),
+    }
 }

@@ -21,8 +21,9 @@ use super::super::{Broker, BrokerError};
 use super::GroupMember;
 use super::bury::Intent;
 use super::dispatch;
-use super::graves::Graves;
+use super::graves::{Graves, dead_letters};
 use super::machine::{Machine, MemberId, Settled};
+use super::tally::Tally;
 
 /// Bytes that wait to be sent to a member, beyond which it gets nothing more.
 pub(super) const QUEUED_BYTES: usize = 4 * 1024 * 1024;
@@ -140,6 +141,8 @@ pub(crate) struct QueueGroup {
     runtime: Handle,
     /// For asking its filter.
     pub(crate) work: WorkKey,
+    /// What its filter said.
+    pub(super) tally: Tally,
     /// Why its members were sent away.
     ended: Mutex<Option<(ErrorKind, String)>>,
     /// Its dead letters, once somebody had to know them.
@@ -229,6 +232,7 @@ impl QueueGroup {
             paused: AtomicBool::new(false),
             runtime,
             work: WorkKey::new(),
+            tally: Tally::default(),
             ended: Mutex::default(),
             graves: tokio::sync::Mutex::default(),
         }
@@ -499,7 +503,10 @@ impl QueueGroup {
 
     /// Takes over what was declared anew: rules hold from the next delivery on, topics that are no longer wanted go. Blocks.
     pub(crate) fn redeclare(&self, broker: &Broker, entry: GroupEntry, filter: Option<Arc<Filter>>) {
-        *lock(&self.entry) = entry;
+        let before = std::mem::replace(&mut *lock(&self.entry), entry);
+        if before.filter != lock(&self.entry).filter {
+            self.tally.clear();
+        }
         let rules = self.rules();
         let held: Vec<_> = lock(&self.inside).partitions.values().cloned().collect();
         for partition in held.iter().filter(|partition| !self.wants(&partition.topic)) {
@@ -572,16 +579,5 @@ impl Inside {
             }
             false
         });
-    }
-}
-
-/// Where the dead letters of a group with these rules go.
-///
-/// # Errors
-/// The group's name makes no topic name.
-pub(crate) fn dead_letters(group: &GroupName, rules: &QueueSettings) -> Result<TopicName, BrokerError> {
-    match &rules.dead_letter {
-        Some(topic) => Ok(topic.clone()),
-        None => Ok(TopicName::new(&format!("dead-letter.{group}"))?),
     }
 }

@@ -17,6 +17,7 @@ mod reopen;
 mod settle;
 mod skip;
 mod stuck;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -38,8 +39,8 @@ use super::{Broker, BrokerError, OffsetAt};
 
 pub use admin::{ResetPartition, ResetQueue, ResetTo};
 pub use dispatch::{DELIVER_AT, EXPIRES_AT};
+pub(crate) use graves::dead_letters;
 pub(crate) use group::QueueGroup;
-pub(crate) use group::dead_letters;
 pub use group::{Handed, Settlement, Verdict};
 pub(crate) use keeper::Keeper;
 pub(crate) use machine::{Keep, Machine};
@@ -48,6 +49,7 @@ pub use pause::Paused;
 pub use receipts::{MAX_ASKED, RecordAt};
 pub use redrive::{DeadLetterTopic, DeadLetterWay, Redrive, Redriven};
 pub use stuck::{GroupRecord, GroupRecords, MAX_LISTED};
+pub use tally::FilterCounts;
 
 /// Longest lease and longest wait between deliveries, in milliseconds: a week.
 const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
@@ -351,7 +353,7 @@ impl Broker {
             return Err(refused(format!("group '{}' is a stream group", entry.name)));
         };
         check_rules(rules)?;
-        group::dead_letters(&entry.name, rules)?;
+        dead_letters(&entry.name, rules)?;
         if entry.topics.is_empty() || entry.topics.len() > PATTERNS {
             let count = entry.topics.len();
             return Err(refused(format!("group '{}' with {count} topics; allowed are 1 to {PATTERNS}", entry.name)));

@@ -84,30 +84,30 @@ enum PushCommand {
     /// Makes a push subscription: from now on, records of the topics are POSTed to the URL
     #[command(after_help = CREATE)]
     Create(Box<CreateArgs>),
-    /// Changes one: what is not said stays, also where it is
+    /// Changes a subscription; what is not given stays, its position too
     #[command(after_help = alter::EXAMPLES)]
     Alter(Box<AlterArgs>),
-    /// Gives one another secret; the one before signs as well for a while
+    /// Replaces the secret of a subscription; the old one signs as well for a while
     #[command(after_help = alter::ROTATE)]
     Rotate(RotateArgs),
     /// Lists all push subscriptions
     List,
-    /// Shows one: where it sends what, how far it is, what went wrong last
+    /// Shows a subscription: its endpoint, its lag, its last error
     Describe {
         /// Its name
         name: String,
     },
-    /// Lets one stand still, also over restarts; calls under way come to their end
+    /// Pauses a subscription, also over restarts; calls under way are finished
     Pause {
         /// Its name
         name: String,
     },
-    /// Lets one go on
+    /// Resumes a subscription
     Resume {
         /// Its name
         name: String,
     },
-    /// Deletes one, with its group and what that knows of what is done
+    /// Deletes a subscription with its group and positions
     Delete {
         /// Its name
         name: String,

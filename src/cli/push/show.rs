@@ -72,7 +72,7 @@ pub fn print(
         fact("paused", reason.clone());
     }
     if let Some(until) = push.rests_until_ms {
-        fact("rests until", rfc3339(until));
+        fact("next try at", rfc3339(until));
     }
     fact(
         "sends",

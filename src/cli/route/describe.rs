@@ -101,7 +101,7 @@ fn print(route: &RouteDescription) -> Result<(), Failure> {
         // Whole records, where the route does not split.
         let what =
             output::count(route.unwanted, if route.definition.contains("\nsplit = ") { "part" } else { "record" });
-        writeln!(out, "nobody wanted {what}, and there is no 'otherwise'")?;
+        writeln!(out, "no rule matched {what}, and there is no 'otherwise'")?;
     }
     if !route.made.is_empty() {
         writeln!(out, "topics made: {}", route.made.join(", "))?;

@@ -82,17 +82,17 @@ Examples:
         #[arg(long, value_name = "DURATION")]
         wait: Option<Millis>,
     },
-    /// Lets a route stand still; when it returns, everything that it had begun is done
+    /// Pauses a route; when this returns, what it had begun is done
     Pause {
         /// Its name
         route: TopicName,
     },
-    /// Lets a route go on
+    /// Resumes a route
     Resume {
         /// Its name
         route: TopicName,
     },
-    /// Lets a route go on from another place: it routes what it reads there as if for the first time
+    /// Moves the positions of a route: what lies behind them is routed again
     Reset {
         /// Its name
         route: TopicName,

@@ -168,7 +168,7 @@ impl<'a> Shown<'a> {
         }
         if self.unwanted > 0 {
             let what = if self.parts.iter().any(|part| part.part.is_some()) { "part" } else { "record" };
-            writeln!(out, "    nobody wanted {}", output::count(self.unwanted, what))?;
+            writeln!(out, "    no rule matched {}", output::count(self.unwanted, what))?;
         }
         if self.waits {
             writeln!(out, "    waits for the other parts of its whole, or is put together with them")?;

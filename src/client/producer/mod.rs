@@ -68,6 +68,7 @@ pub(crate) struct Inner {
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     closed: AtomicBool,
     first_failure: Mutex<Option<ClientError>>,
+    trouble: Mutex<Option<ClientError>>,
 }
 
 impl ProducerBuilder {
@@ -168,6 +169,7 @@ impl ProducerBuilder {
                 topics: RwLock::default(),
                 closed: AtomicBool::new(false),
                 first_failure: Mutex::default(),
+                trouble: Mutex::default(),
             }),
         })
     }
@@ -205,6 +207,11 @@ impl Producer {
         }
         let mut failure = self.inner.first_failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Why what was sent last is being tried again, if it is: the disk is full, the server is away. `None` once something is stored.
+    pub fn trouble(&self) -> Option<ClientError> {
+        self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes no more records, for all clones, and waits for those sent.

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -266,6 +266,7 @@ impl Worker {
         }
         self.failures = self.failures.saturating_add(1);
         self.trouble = Some(error.clone());
+        self.tell(Some(error.clone()));
         Filled::Pause(error.retry_after().unwrap_or_default().min(MAX_RETRY_AFTER).max(pause(self.failures)))
     }
 
@@ -328,8 +329,17 @@ impl Worker {
     fn stored(&mut self, batch: &Batch, stored: &ProduceOk) {
         self.established = true;
         self.failures = 0;
-        self.trouble = None;
+        if self.trouble.take().is_some() {
+            self.tell(None);
+        }
         self.done(batch, Stored { base_offset: Some(stored.base_offset) });
+    }
+
+    /// Lets whoever asks the producer know that something is tried again, or goes on.
+    fn tell(&self, trouble: Option<ClientError>) {
+        if let Some(producer) = self.producer.upgrade() {
+            *producer.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        }
     }
 
     fn done(&self, batch: &Batch, stored: Stored) {

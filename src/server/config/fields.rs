@@ -415,7 +415,7 @@ pub static FIELDS: &[Field] = &[
     field("outgoing_connect_timeout", "time for the connection of a webhook", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.outgoing_connect_timeout)
     }),
-    field("outgoing_timeout", "time for a webhook from its begin to the answer's head", "duration", 10, DAY_MS, |c| {
+    field("outgoing_timeout", "time until the response headers of a webhook", "duration", 10, DAY_MS, |c| {
         Slot::Millis(&mut c.outgoing_timeout)
     }),
     field("outgoing_pause", "first pause after a webhook that failed; doubles each time", "duration", 1, DAY_MS, |c| {

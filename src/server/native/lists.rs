@@ -42,6 +42,8 @@ pub async fn groups(
         metadata_bytes: count(line.counts.metadata),
         used_ms: line.used_ms,
         made_by: line.made_by.map(|client| client.to_string()),
+        lag: line.lag,
+        state: line.state.to_owned(),
     };
     let (page, totals) = looked;
     Ok(wire::ListGroupPageOk { groups: page.lines.into_iter().map(line).collect(), more: page.more, totals }.into())

@@ -8,9 +8,11 @@ use super::mapping::{Refusal, topic_name};
 use super::members::{group_name, joinable};
 use super::session::{Answer, Session};
 use crate::base::ErrorKind;
-use crate::broker::{GroupRecord, RecordAt, ResetQueue};
+use crate::broker::{FilterCounts, GroupRecord, RecordAt, ResetQueue};
 use crate::protocol as wire;
 
+/// Bytes of a reason that are told.
+const REASON_BYTES: usize = 1024;
 /// Partitions of one reset.
 const RESET: usize = 1_000;
 
@@ -34,6 +36,17 @@ pub async fn skip(session: Arc<Session>, request: wire::SkipRecord) -> Result<An
     joinable(&name)?;
     let was = session.shared.broker.skip_record(&name, &record_at(request.record)?).await?;
     Ok(wire::SkipRecordOk { was: group_record(was) }.into())
+}
+
+/// What a group's filter said.
+pub async fn filter(
+    session: Arc<Session>,
+    request: wire::DescribeFilter,
+) -> Result<Answer<wire::DescribeFilterOk>, Refusal> {
+    let counts = session.shared.broker.filter_counts(&group_name(&request.group)?).await?;
+    let FilterCounts { asked, wanted, unanswered, reason } = counts;
+    let reason = reason.map(|reason| reason[..reason.floor_char_boundary(REASON_BYTES)].to_owned());
+    Ok(wire::DescribeFilterOk { asked, wanted, unanswered, reason }.into())
 }
 
 /// Lets a group go on elsewhere in some of its partitions.

@@ -150,6 +150,7 @@ async fn dispatch(session: &Arc<Session>, kind: Kind, frame: Frame, ticket: Tick
         Kind::PauseGroup => start(session, frame, ticket, queue::pause).await,
         Kind::PausedGroups => start(session, frame, ticket, queue::paused).await,
         Kind::SettleDeadLetters => start(session, frame, ticket, receipts::settle).await,
+        Kind::DescribeFilter => start(session, frame, ticket, queue::filter).await,
         Kind::SkipRecord => start(session, frame, ticket, queue::skip).await,
         Kind::ResetPartitions => start(session, frame, ticket, queue::reset).await,
         Kind::DeleteGroup => start(session, frame, ticket, groups::delete).await,

@@ -6,7 +6,9 @@
 //! from there on ([`hold`](super::super::hold)); a batch that a crash or a failure cut off from its progress is found there by
 //! the header [`REDRIVEN`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod unsettled;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -106,8 +108,8 @@ pub struct DeadLetterTopic {
 struct Intent(Vec<(TopicName, PartitionId, Offset)>);
 
 /// A partition of the dead-letter topic.
-pub(super) struct Part {
-    pub(super) place: Place,
+pub(in crate::broker::queue) struct Part {
+    pub(in crate::broker::queue) place: Place,
     machine: Machine,
     end: Offset,
 }
@@ -125,7 +127,7 @@ impl Broker {
         let mut groups: HashMap<TopicName, Vec<GroupName>> = HashMap::new();
         for entry in self.list_groups() {
             if let GroupKind::Queue(rules) = &entry.kind
-                && let Ok(topic) = super::group::dead_letters(&entry.name, rules)
+                && let Ok(topic) = super::graves::dead_letters(&entry.name, rules)
             {
                 groups.entry(topic).or_default().push(entry.name);
             }
@@ -359,10 +361,10 @@ impl Broker {
         let (mut wanted, mut yes) = (Vec::new(), 0);
         while wanted.len() < records.len() && yes < most.max(1) {
             let rest = records.split_off(wanted.len());
-            let (rest, more) = self.ask(key, filter, (topic.as_str(), number), rest).await?;
-            records.extend(rest);
-            yes += more.iter().filter(|wanted| **wanted).count();
-            wanted.extend(more);
+            let asked = self.ask(key, filter, (topic.as_str(), number), rest).await?;
+            records.extend(asked.records);
+            yes += asked.wanted.iter().filter(|wanted| **wanted).count();
+            wanted.extend(asked.wanted);
         }
         Ok((records, wanted))
     }
@@ -512,7 +514,7 @@ impl Broker {
     }
 
     /// The event that makes the internal group, if it is not there.
-    pub(super) fn own_group(&self, catalog: &Catalog, group: &GroupName) -> Option<Event> {
+    pub(in crate::broker::queue) fn own_group(&self, catalog: &Catalog, group: &GroupName) -> Option<Event> {
         if catalog.group(group).is_some() {
             return None;
         }
@@ -521,88 +523,10 @@ impl Broker {
         let entry = GroupEntry { name: group.clone(), kind, topics: Vec::new(), filter: None, created_ms };
         Some(Event::GroupDeclared(entry))
     }
-
-    /// A batch may have been written whose progress was not kept: it is looked for where it was to go. How many records that
-    /// were. Blocks.
-    ///
-    /// # Errors
-    /// There is no such topic; it cannot be found out.
-    pub(super) fn settle_redrive(&self, topic: &TopicName) -> Result<usize, BrokerError> {
-        let open = self.topic(topic.as_str())?;
-        let (id, partitions, group) = (open.entry.id, open.entry.partitions, group_of(topic)?);
-        let Some(intent) = self.redrive_intent(topic, id, &group)? else { return Ok(0) };
-        let prefix = format!("{topic}/");
-        let mut there: BTreeMap<PartitionId, BTreeSet<Offset>> = BTreeMap::new();
-        for (target, partition, from) in &intent.0 {
-            // A topic that is gone holds nothing.
-            let Ok(found) = self.topic(target.as_str()) else { continue };
-            found.partition(*partition)?.search(*from, |record| {
-                let source = text(record, REDRIVEN).and_then(|source| source.strip_prefix(&prefix));
-                if let Some((partition, offset)) = source.and_then(|source| source.split_once('/'))
-                    && let (Ok(partition), Ok(offset)) = (partition.parse(), offset.parse())
-                {
-                    there.entry(partition).or_default().insert(offset);
-                }
-                false
-            })?;
-        }
-        let mut went_back = 0;
-        for (number, offsets) in there.into_iter().filter(|(number, _)| *number < partitions) {
-            let mut part = self.part(topic, id, number, &group)?;
-            let new = |offset: &Offset| !part.machine.is_done(*offset) && *offset < part.end;
-            let offsets: Vec<Offset> = offsets.into_iter().filter(new).collect();
-            went_back += offsets.len();
-            let events = done_events(&mut part, &offsets, self.clock.now_ms());
-            self.keep_done(&part.place, events)?;
-        }
-        self.keep_intent(id, &group, &Intent::default())?;
-        Ok(went_back)
-    }
-
-    fn redrive_intent(&self, topic: &TopicName, id: TopicId, group: &GroupName) -> Result<Option<Intent>, BrokerError> {
-        let metadata = position(&lock(&self.catalog), group, id).map(|position| position.metadata.to_owned());
-        let Some(metadata) = metadata.filter(|metadata| !metadata.is_empty()) else { return Ok(None) };
-        serde_json::from_str(&metadata).map(Some).map_err(|error| {
-            BrokerError::new(ErrorKind::Damaged, format!("what was being sent back from '{topic}' is unknown: {error}"))
-        })
-    }
-
-    /// [`Broker::settle_redrive`] before anything else happens; if that fails, what may have been written is held.
-    pub(super) fn settle_redrive_at_start(&self, topic: &TopicName) -> Result<usize, BrokerError> {
-        // The group outlives the topic.
-        let Ok(open) = self.topic(topic.as_str()) else { return Ok(0) };
-        let intent = self.redrive_intent(topic, open.entry.id, &group_of(topic)?)?.unwrap_or_default();
-        let places = intent.0.iter().filter_map(|(target, number, from)| {
-            let target = self.topic(target.as_str()).ok()?;
-            Hold::from(target.partition(*number).ok()?, *from).ok()
-        });
-        let holds: Vec<Hold> = places.collect();
-        let outcome = self.settle_redrive(topic);
-        if let (Err(_), Ok(mut redriving)) = (&outcome, self.queues.redriving.try_lock()) {
-            redriving.insert(open.entry.id, holds);
-        }
-        outcome
-    }
-
-    /// Tries again where it is not known what was sent back. Blocks.
-    pub(super) fn settle_redrives_again(&self) {
-        // Who is at it finds out himself.
-        let Ok(mut redriving) = self.queues.redriving.try_lock() else { return };
-        redriving.retain(|id, _| {
-            let Some(topic) = self.topic_named(*id) else { return false };
-            match self.settle_redrive(&topic) {
-                Ok(_) => false,
-                Err(error) => {
-                    tracing::warn!(%topic, %error, "what was sent back is not known yet");
-                    true
-                }
-            }
-        });
-    }
 }
 
 /// What is to be kept when these went back.
-pub(super) fn done_events(part: &mut Part, done: &[Offset], now: TimestampMs) -> Vec<Event> {
+pub(in crate::broker::queue) fn done_events(part: &mut Part, done: &[Offset], now: TimestampMs) -> Vec<Event> {
     let Some(last) = done.last() else { return Vec::new() };
     for offset in part.machine.cursor()..=*last {
         part.machine.admit(Seen { offset, key: None, deliver_at: None, skip: None, condemned: false }, MEMBER, 0);
@@ -614,7 +538,7 @@ pub(super) fn done_events(part: &mut Part, done: &[Offset], now: TimestampMs) ->
 }
 
 /// The topic whose dead letters went back by what this group has kept, if it is such a group.
-pub(super) fn topic_of(group: &GroupName) -> Option<TopicName> {
+pub(in crate::broker::queue) fn topic_of(group: &GroupName) -> Option<TopicName> {
     TopicName::new(group.as_str().strip_prefix(OWN)?).ok()
 }
 
