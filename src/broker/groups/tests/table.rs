@@ -127,6 +127,8 @@ async fn a_queue_group_with_work_or_rules_of_its_own_stays() {
     while !broker.queues.with_members().is_empty() {
         tokio::task::yield_now().await;
     }
+    // Where they begin is kept with a time, which is to be one of before.
+    broker.queues.keeper.kept().await.unwrap();
     bench.days(&broker, 30);
     assert_eq!(groups(&broker), ["with-rules", "with-work"]);
     broker.shutdown().await;
