@@ -1,7 +1,8 @@
 //! A whole server on a simulated disk whose power is cut at any operation, again and again, also while it starts; producers,
 //! a queue group and a stream group, requests and their responders go on over TCP meanwhile. What was acknowledged is there
 //! once, what was acked does not come again, positions never go back, every request has one outcome. Right after each start requests
-//! are cancelled, topics that a route writes to get more partitions, its rules change, and it is paused.
+//! are cancelled, topics that a route writes to get more partitions, its rules change, and it is paused; groups are made, altered and
+//! deleted, and the working one is paused.
 //! `TIDELOG_ROUNDS=n` cuts it that many times (8 if not set); the seed is printed, and taken from `TIDELOG_SEED`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and removes a folder")]
 
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tidelog::base::{Millis, SystemClock};
+use tidelog::base::{ErrorKind, Millis, SystemClock};
 use tidelog::client::{
-    Client, ClientBuilder, ConsumedRecord, ListRequests, Message, NewTopic, QueueRules, StartAt, TopicChange,
+    Client, ClientBuilder, ConsumedRecord, GroupChange, ListRequests, Message, NewGroup, NewTopic, QueueRules, StartAt,
+    TopicChange,
 };
 use tidelog::disk::{SimDisk, SimOptions};
 use tidelog::server::config::ServerConfig;
@@ -66,6 +68,8 @@ struct Book {
     seen: Mutex<BTreeSet<u64>>,
     /// The position of each partition of which the server has said that it is on its disk.
     committed: Mutex<BTreeMap<u32, u64>>,
+    /// What each group that is made and altered may be, by what was answered: its filter, or nothing if it is not there.
+    groups: Mutex<BTreeMap<String, BTreeSet<Option<String>>>>,
     /// Requests that were taken in.
     taken: Mutex<BTreeSet<String>>,
     wrong: Mutex<Vec<String>>,
@@ -190,6 +194,10 @@ fn rules(destination: &str) -> String {
 async fn change_at_once(address: SocketAddr, mut random: fastrand::Rng, book: Arc<Book>) {
     let client = connected(address).await;
     let admin = client.admin();
+    let _ = admin.pause_group("work").await;
+    for _ in 0..random.u32(..4) {
+        change_a_group(&client, &mut random, &book).await;
+    }
     let destination = random.choice(["copies.a", "copies.b"]).unwrap();
     match random.u32(..4) {
         0 => _ = admin.apply_routes(rules(destination), false, false).await,
@@ -202,6 +210,7 @@ async fn change_at_once(address: SocketAddr, mut random: fastrand::Rng, book: Ar
         }
     }
     let _ = admin.resume_route("copy").await;
+    let _ = admin.resume_group("work").await;
     let newest: Vec<String> = {
         let taken = book.taken.lock().unwrap();
         let mut numbers: Vec<u64> = taken.iter().map(|id| id[1..].parse().unwrap()).collect();
@@ -210,6 +219,40 @@ async fn change_at_once(address: SocketAddr, mut random: fastrand::Rng, book: Ar
     };
     for id in newest.into_iter().filter(|_| random.bool()) {
         let _ = admin.cancel_request(id).await;
+    }
+}
+
+/// Makes a group, alters or deletes it, as it may be now. What was answered holds; what was not may hold or not.
+async fn change_a_group(client: &Client, random: &mut fastrand::Rng, book: &Book) {
+    let name = format!("defined-{}", random.u32(..4));
+    let filter = random.bool().then(|| format!("offset >= {}", random.u32(..1_000)));
+    let may_be = book.groups.lock().unwrap().entry(name.clone()).or_insert_with(|| BTreeSet::from([None])).clone();
+    let admin = client.admin();
+    // Whether it is there must be known, or an error could be about that.
+    let is_there = match admin.describe_group(&name).await {
+        Ok(group) => {
+            let filter = group.summary.filter;
+            assert!(may_be.contains(&filter), "group '{name}' has the filter {filter:?}, and may have {may_be:?}");
+            true
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            assert!(may_be.contains(&None), "group '{name}' is gone, and may have {may_be:?}");
+            false
+        }
+        Err(_) => return,
+    };
+    book.groups.lock().unwrap().get_mut(&name).unwrap().insert(filter.clone());
+    let changed = match (is_there, &filter) {
+        (false, Some(filter)) => {
+            let group = NewGroup::queue(&name).topic("jobs").filter(filter).from(StartAt::End);
+            admin.create_group(group).await.map(drop)
+        }
+        (true, Some(filter)) => admin.alter_group(GroupChange::new(&name).filter(filter)).await.map(drop),
+        (true, None) => admin.delete_group(&name, true).await,
+        (false, None) => return,
+    };
+    if changed.is_ok() {
+        book.groups.lock().unwrap().insert(name, BTreeSet::from([filter]));
     }
 }
 
@@ -286,6 +329,15 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
     }
     let client = connected(address).await;
     look_at_positions(&client, &book).await;
+    if client.admin().describe_group("work").await.is_ok() {
+        client.admin().resume_group("work").await.unwrap();
+    }
+    let mut kept = 0;
+    for (name, may_be) in book.groups.lock().unwrap().clone() {
+        let is = client.admin().describe_group(&name).await.ok().map(|group| group.summary.filter.unwrap());
+        assert!(may_be.contains(&is), "group '{name}' is {is:?}, and may be {may_be:?}");
+        kept += usize::from(is.is_some());
+    }
 
     // All requests end, those too of which the requester does not know whether they were taken in.
     let until = Instant::now() + LONG;
@@ -340,7 +392,7 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
         }
     }
     println!(
-        "{rounds} cuts, {starts_cut} of them before it was ready; {} of {} jobs acknowledged, {} dead, {} acks kept, {} of {} requests taken in",
+        "{rounds} cuts, {starts_cut} of them before it was ready; {} of {} jobs acknowledged, {} dead, {} acks kept, {} of {} requests taken in, {kept} groups kept",
         acknowledged.len(),
         jobs.len(),
         dead.len(),

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use super::answer::Caller;
 use super::router;
 use super::stall::Stall;
+use super::unread::Unread;
 use crate::base::limits;
 use crate::broker::Client;
 use crate::server::accept::{Door, NoRoom, Open};
@@ -60,7 +61,8 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
     if !first {
         return tracing::debug!("HTTP connection ended: no request in time, or its place was needed");
     }
-    let io = TokioIo::new(Stall::new(socket, config.write_timeout.as_duration(), caller.outgoing.clone()));
+    let socket = Stall::new(socket, config.write_timeout.as_duration(), caller.outgoing.clone());
+    let io = TokioIo::new(Unread::new(socket));
     let service = service_fn(|request| {
         let caller = caller.clone();
         async move {
@@ -73,7 +75,8 @@ async fn serve(socket: TcpStream, caller: Arc<Caller>) {
         .header_read_timeout(head)
         .keep_alive(!caller.is_kept())
         .max_headers(limits::HTTP_HEADERS)
-        .max_buf_size(limits::HTTP_HEAD_BYTES)
+        // A head that is allowed fits; whether one is, the router says to the byte.
+        .max_buf_size(2 * limits::HTTP_HEAD_BYTES)
         .serve_connection(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -25,5 +25,6 @@ mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub use listener::DOOR;

@@ -11,7 +11,7 @@ use super::answer::{Answer, Caller};
 use super::guest::{self, Names};
 use super::problem::Problem;
 use super::{durable, ingest, read, requests, status};
-use crate::base::{ErrorKind, Seldom};
+use crate::base::{ErrorKind, Seldom, limits};
 use crate::server::tasks;
 
 /// Answers a request, whatever happens.
@@ -21,7 +21,10 @@ pub async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
     if let Some(agent) = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()) {
         caller.connection().is_of(agent);
     }
-    let outcome = AssertUnwindSafe(route(&caller, request)).catch_unwind().await;
+    let outcome = match head_bytes(&request) {
+        0..=limits::HTTP_HEAD_BYTES => AssertUnwindSafe(route(&caller, request)).catch_unwind().await,
+        bytes => Ok(Err(too_large(bytes))),
+    };
     let outcome = outcome.unwrap_or_else(|panic| {
         let text = tasks::panic_text(panic.as_ref());
         tracing::error!(path = name, panic = text, "an HTTP request panicked");
@@ -42,6 +45,20 @@ pub async fn answer(caller: Arc<Caller>, request: Request<Incoming>) -> Answer {
     });
     caller.shared.metrics.http_answer(answer.status().as_u16());
     answer
+}
+
+/// The bytes of a request's head, as HTTP/1.1 has it on the wire but for blanks that mean nothing.
+fn head_bytes(request: &Request<Incoming>) -> usize {
+    let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    let line = request.method().as_str().len() + target + " HTTP/1.1\r\n".len() + 1;
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    line + headers.sum::<usize>() + "\r\n".len()
+}
+
+fn too_large(bytes: usize) -> Problem {
+    let most = limits::HTTP_HEAD_BYTES;
+    Problem::wrong(format!("the head of the request has {bytes} bytes, more than {most}"))
+        .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
 }
 
 /// The path as metrics and logs have it: nothing that a peer chose.

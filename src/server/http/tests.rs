@@ -800,3 +800,30 @@ async fn the_listener_can_be_turned_off_and_is_closed_to_others_by_default() {
     let usual = ServerConfig { listen: "127.0.0.1:7171".to_owned(), ..ServerConfig::default() };
     assert_eq!(usual.http_addresses().unwrap(), ["127.0.0.1:7180".parse().unwrap()]);
 }
+
+/// What hyper refuses itself is a problem document, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_cannot_be_read_is_refused_with_a_document() {
+    let bench = Bench::start().await;
+    let many = "x: y\r\n".repeat(limits::HTTP_HEADERS + 1);
+    let large = format!("x: {}\r\n", "y".repeat(limits::HTTP_HEAD_BYTES));
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), 400),
+        ("GET /\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nhost: localhost\r\n{many}\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nhost: localhost\r\n{large}\r\n"), 431),
+        (format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "y".repeat(3 * limits::HTTP_HEAD_BYTES)), 431),
+        ("POST /topics/t HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: odd\r\n\r\n".to_owned(), 400),
+        ("POST /topics/t HTTP/1.1\r\nhost: localhost\r\ncontent-length: many\r\n\r\n".to_owned(), 400),
+    ] {
+        bench.raw(&request).await.problem(status, "invalid_request", "the head of the request");
+    }
+    // What is allowed to the byte is taken.
+    let fixed = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: \r\n\r\n".len();
+    for (more, status) in [(0, 200), (1, 431)] {
+        let value = "y".repeat(limits::HTTP_HEAD_BYTES - fixed + more);
+        let request = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {value}\r\n\r\n");
+        assert_eq!(bench.raw(&request).await.status, status);
+    }
+    bench.server.stop().await;
+}
