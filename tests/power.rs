@@ -333,7 +333,8 @@ async fn what_the_server_has_promised_holds_however_often_the_power_is_cut() {
         client.admin().resume_group("work").await.unwrap();
     }
     let mut kept = 0;
-    for (name, may_be) in book.groups.lock().unwrap().clone() {
+    let groups = book.groups.lock().unwrap().clone();
+    for (name, may_be) in groups {
         let is = client.admin().describe_group(&name).await.ok().map(|group| group.summary.filter.unwrap());
         assert!(may_be.contains(&is), "group '{name}' is {is:?}, and may be {may_be:?}");
         kept += usize::from(is.is_some());

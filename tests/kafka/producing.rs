@@ -18,7 +18,13 @@ pub fn produce_request(acks: i16, parts: Vec<(&str, i32, Option<Bytes>)>) -> Pro
         let part = PartitionProduceData::default().with_index(partition).with_records(records);
         TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![part])
     });
-    ProduceRequest::default().with_acks(acks).with_timeout_ms(1000).with_topic_data(topics.collect())
+    let topics: Vec<TopicProduceData> = topics.collect();
+    // Who writes in transactions names an id; which transaction it is, the batch says.
+    let transactional = |part: &PartitionProduceData| {
+        part.records.as_ref().and_then(|records| records.get(22)).is_some_and(|attributes| attributes & 0x10 != 0)
+    };
+    let id = topics.iter().any(|topic| topic.partition_data.iter().any(transactional)).then(|| text("an id").into());
+    ProduceRequest::default().with_transactional_id(id).with_acks(acks).with_timeout_ms(1000).with_topic_data(topics)
 }
 
 pub async fn produce(client: &mut Client, version: i16, topic: &str, records: Bytes) -> PartitionProduceResponse {
@@ -165,8 +171,8 @@ async fn batches_that_are_wrong_have_the_right_error() {
         ("format 0", old(0), 43),
         ("format 1", old(1), 43),
         ("format 3", old(3), 2),
-        ("nothing", Bytes::new(), 2),
-        ("a cut batch", good.slice(..good.len() - 1), 2),
+        ("nothing", Bytes::new(), 87),
+        ("a cut batch", good.slice(..good.len() - 1), 87),
         ("a flipped bit", flipped.freeze(), 2),
         ("two batches", two.freeze(), 87),
         ("a control batch", with(21, &[0, 0x20]), 87),
@@ -188,6 +194,9 @@ async fn batches_that_are_wrong_have_the_right_error() {
         assert_eq!(answer.error_code, code, "{what}: {:?}", answer.error_message);
         assert_eq!(answer.base_offset, -1);
     }
+    let unnamed = produce_request(-1, vec![("t", 0, Some(with(21, &[0, 0x10])))]).with_transactional_id(None);
+    let answer = client.call(9, &unnamed).await;
+    assert_eq!(answer.responses[0].partition_responses[0].error_code, 53, "no transactional id");
     assert_eq!(produce(&mut client, 9, "t", good).await.base_offset, 0, "none of them was appended");
     running.stop().await;
 }

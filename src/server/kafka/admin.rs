@@ -140,8 +140,11 @@ async fn apply(session: &Session, kind: i8, name: &str, changes: Changes, valida
 /// Answers AlterConfigs: what is not named goes back to its default.
 pub async fn alter_configs(session: Arc<Session>, _version: i16, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = counted(request.resources.iter().map(|of| (of.resource_type, of.resource_name.clone())));
     for resource in request.resources {
+        let times = named[&(resource.resource_type, resource.resource_name.clone())];
         let changes = async {
+            once_each(times, resource.configs.iter().map(|config| &config.name))?;
             of_a_topic(resource.resource_type)?;
             let mut set = Vec::new();
             for config in &resource.configs {
@@ -170,6 +173,26 @@ pub async fn alter_configs(session: Arc<Session>, _version: i16, request: AlterC
     AlterConfigsResponse::default().with_responses(responses)
 }
 
+/// How often each is there.
+fn counted<T: Ord>(all: impl Iterator<Item = T>) -> BTreeMap<T, usize> {
+    let mut counts = BTreeMap::new();
+    for one in all {
+        *counts.entry(one).or_default() += 1;
+    }
+    counts
+}
+
+/// As Kafka does: what is named twice in one request, with two values perhaps, is not changed.
+fn once_each<'a>(times: usize, settings: impl Iterator<Item = &'a StrBytes>) -> Result<(), Refused> {
+    if times > 1 {
+        return Err((errors::INVALID_REQUEST, format!("the resource is named {times} times")));
+    }
+    match counted(settings).into_iter().find(|(_, times)| *times > 1) {
+        Some((name, times)) => Err((errors::INVALID_REQUEST, format!("setting '{}' is named {times} times", &**name))),
+        None => Ok(()),
+    }
+}
+
 fn told(outcome: Result<(), Refused>) -> (i16, Option<StrBytes>) {
     match outcome {
         Ok(()) => (errors::NONE, None),
@@ -184,13 +207,15 @@ pub async fn incremental_alter_configs(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = counted(request.resources.iter().map(|of| (of.resource_type, of.resource_name.clone())));
     for resource in request.resources {
-        let outcome = match changes(&session, resource.resource_type, &resource.resource_name, &resource.configs).await
-        {
-            Ok(changes) => {
-                let (kind, name) = (resource.resource_type, &resource.resource_name);
-                apply(&session, kind, name, changes, request.validate_only).await
-            }
+        let (kind, name) = (resource.resource_type, &resource.resource_name);
+        let wanted = match once_each(named[&(kind, name.clone())], resource.configs.iter().map(|config| &config.name)) {
+            Ok(()) => changes(&session, kind, name, &resource.configs).await,
+            Err(refused) => Err(refused),
+        };
+        let outcome = match wanted {
+            Ok(changes) => apply(&session, kind, name, changes, request.validate_only).await,
             Err(refused) => Err(refused),
         };
         let (code, message) = told(outcome);

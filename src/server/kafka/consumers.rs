@@ -60,6 +60,9 @@ async fn beat(
     client: String,
 ) -> Result<ConsumerGroupHeartbeatResponse, Refused> {
     let group = group_name(&request.group_id).map_err(|_| invalid("the group's name is none that a group can have"))?;
+    if request.group_id.trim().is_empty() {
+        return Err(invalid("the group's name is empty"));
+    }
     check(version, &request)?;
     let assignor = request.server_assignor.as_deref().map(assignor).transpose()?;
     let regex = request.subscribed_topic_regex.as_deref().map(regex).transpose()?;
@@ -253,7 +256,7 @@ fn member(version: i16, member: ConsumerMember) -> Member {
         .with_client_id(text(member.client))
         .with_client_host(text(member.host))
         .with_subscribed_topic_names(names)
-        .with_subscribed_topic_regex(member.regex.map(text))
+        .with_subscribed_topic_regex(Some(text(member.regex.unwrap_or_default())))
         .with_assignment(described(member.owns))
         .with_target_assignment(described(member.target));
     if version >= 1 { told.with_member_type(CONSUMER_MEMBER) } else { told }

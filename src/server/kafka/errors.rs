@@ -42,6 +42,7 @@ pub const INVALID_TXN_STATE: i16 = 48;
 pub const INVALID_PRODUCER_ID_MAPPING: i16 = 49;
 pub const INVALID_TRANSACTION_TIMEOUT: i16 = 50;
 pub const CONCURRENT_TRANSACTIONS: i16 = 51;
+pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 pub const OPERATION_NOT_ATTEMPTED: i16 = 55;
 pub const KAFKA_STORAGE_ERROR: i16 = 56;
 pub const LOG_DIR_NOT_FOUND: i16 = 57;
@@ -69,6 +70,7 @@ pub const UNSUPPORTED_ASSIGNOR: i16 = 112;
 pub const STALE_MEMBER_EPOCH: i16 = 113;
 pub const MISMATCHED_ENDPOINT_TYPE: i16 = 114;
 pub const UNSUPPORTED_ENDPOINT_TYPE: i16 = 115;
+pub const TRANSACTION_ABORTABLE: i16 = 120;
 pub const INVALID_REGULAR_EXPRESSION: i16 = 128;
 
 /// The code of what the broker refused or failed at. Logs what is the server's own trouble.
@@ -109,6 +111,11 @@ pub fn code(error: &BrokerError) -> i16 {
             UNKNOWN_SERVER_ERROR
         }
     }
+}
+
+/// Whether a write is refused because its transaction does not have the partition, or is not there: one that the producer can abort.
+pub fn is_abortable(error: &BrokerError) -> bool {
+    matches!(refusal(error), Some(TransactionError::State { .. }))
 }
 
 fn refusal(error: &BrokerError) -> Option<&TransactionError> {
@@ -225,8 +232,10 @@ pub fn batch_code(error: &BatchError) -> i16 {
         | BatchError::Bomb { .. } => MESSAGE_TOO_LARGE,
         BatchError::Timestamp { .. } => INVALID_TIMESTAMP,
         BatchError::Field { field: "codec", .. } => UNSUPPORTED_COMPRESSION_TYPE,
-        BatchError::Truncated { .. } | BatchError::Magic { .. } | BatchError::Checksum { .. } => CORRUPT_MESSAGE,
-        BatchError::Field { .. }
+        BatchError::Magic { .. } | BatchError::Checksum { .. } => CORRUPT_MESSAGE,
+        // Nothing cuts a batch on its way: it was sent like that.
+        BatchError::Truncated { .. }
+        | BatchError::Field { .. }
         | BatchError::Trailing { .. }
         | BatchError::Control
         | BatchError::Horizon

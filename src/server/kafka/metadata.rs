@@ -85,7 +85,9 @@ pub async fn metadata(session: Arc<Session>, version: i16, request: MetadataRequ
 async fn named(session: &Session, version: i16, topic: MetadataRequestTopic, create: bool) -> MetadataResponseTopic {
     let refused = |code| {
         // That there is no name can be said only since later than topics can be asked for by their ids.
-        let name = topic.name.clone().or_else(|| (version < IDS_SINCE).then(KafkaName::default));
+        let by_id = |name: &KafkaName| version >= IDS_SINCE && name.is_empty() && !topic.topic_id.is_nil();
+        let name = topic.name.clone().filter(|name| !by_id(name));
+        let name = name.or_else(|| (version < IDS_SINCE).then(KafkaName::default));
         MetadataResponseTopic::default().with_error_code(code).with_name(name).with_topic_id(topic.topic_id)
     };
     // Kafka's own client says an empty name beside an id.

@@ -19,6 +19,8 @@ use crate::broker::{AckLevel, BadRecord, BrokerError, OffsetAt, Place, Produced}
 use crate::record::{self, BatchHeader, Compression};
 use crate::server::budget::Grant;
 
+/// The first version whose clients know that a transaction is to be aborted, and not the producer closed (KIP-890).
+const ABORTABLE_SINCE: i16 = 11;
 /// The first version that may carry zstd.
 const ZSTD_SINCE: i16 = 7;
 
@@ -27,6 +29,7 @@ type ByPartition<T> = Vec<(String, Vec<(i32, T)>)>;
 
 /// What was asked, with the batches still in the request.
 pub struct Request {
+    has_transactional_id: bool,
     acks: i16,
     topics: ByPartition<Option<Range<usize>>>,
 }
@@ -76,6 +79,12 @@ pub async fn begin(
     // written and synced beside each other.
     let only = request.topics.iter().map(|(_, partitions)| partitions.len()).sum::<usize>() == 1;
     let place = if only && session.one_at_a_time() { Place::Here } else { Place::CommitThread };
+    // As with Kafka, such a request is refused as a whole.
+    let unnamed = !request.has_transactional_id
+        && request.topics.iter().flat_map(|(_, partitions)| partitions).any(|(_, range)| {
+            let batch = range.clone().and_then(|range| body.get(range));
+            batch.and_then(|batch| BatchHeader::parse(batch).ok()).is_some_and(|header| header.is_transactional())
+        });
     // Held by the appends until the last of them has ended, also when the connection has gone before.
     let grant = Arc::new(grant);
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -90,6 +99,10 @@ pub async fn begin(
                 body.split_to(range.len())
             });
             let outcome = match (level, batch) {
+                _ if unnamed => {
+                    let what = "a batch of a transaction in a request that names no transactional id";
+                    Outcome::Refused(errors::TRANSACTIONAL_ID_AUTHORIZATION_FAILED, what.to_owned())
+                }
                 (None, _) => {
                     let what = format!("acks {} is none of 0, 1 and -1", request.acks);
                     Outcome::Refused(errors::INVALID_REQUIRED_ACKS, what)
@@ -106,7 +119,7 @@ pub async fn begin(
     drop(grant);
     let session = session.clone();
     Ok(Box::pin(async move {
-        let answers = settle(&session, topics).await;
+        let answers = settle(&session, asked.version, topics).await;
         if request.acks != 0 {
             return Ok(Some(encode(asked, &answers)));
         }
@@ -125,8 +138,8 @@ pub async fn begin(
 /// It cannot be followed.
 pub fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
     let mut reader = Reader::new(body, asked.flexible);
-    // A transactional id; whether a batch is part of a transaction, and of which, it says itself.
-    reader.optional_text()?;
+    // Whether a batch is part of a transaction, and of which, it says itself.
+    let has_transactional_id = reader.optional_text()?.is_some();
     let acks = reader.i16()?;
     reader.i32()?;
     let mut topics = Vec::new();
@@ -142,7 +155,7 @@ pub fn parse(body: &[u8], asked: Asked) -> Result<Request, WireError> {
         topics.push((topic, partitions));
     }
     reader.tags()?;
-    Ok(Request { acks, topics })
+    Ok(Request { has_transactional_id, acks, topics })
 }
 
 async fn hand_over(
@@ -193,7 +206,7 @@ fn check(batch: &[u8], version: i16) -> Result<(), (i16, String)> {
     Ok(())
 }
 
-async fn settle(session: &Session, topics: ByPartition<Outcome>) -> ByPartition<Answer> {
+async fn settle(session: &Session, version: i16, topics: ByPartition<Outcome>) -> ByPartition<Answer> {
     let mut answers = Vec::with_capacity(topics.len());
     let mut left = MOST_BAD_RECORDS;
     for (topic, outcomes) in topics {
@@ -205,7 +218,10 @@ async fn settle(session: &Session, topics: ByPartition<Outcome>) -> ByPartition<
                     Ok(Ok(produced)) => accepted(session, &topic, partition, produced).await,
                     Ok(Err((mut error, _grant))) => {
                         let bad = session.broker().bad_records(&session.work, &topic, &mut error).await;
-                        Answer { bad, ..failed(&topic, &error) }
+                        let abortable = version >= ABORTABLE_SINCE && errors::is_abortable(&error);
+                        let failed = failed(&topic, &error);
+                        let code = if abortable { errors::TRANSACTION_ABORTABLE } else { failed.error };
+                        Answer { bad, error: code, ..failed }
                     }
                     Err(_) => {
                         let lost = "the append was dropped without an answer";

@@ -76,9 +76,10 @@ async fn create_one(
     let partitions = partitions(session, topic)?;
     let mut settings = Vec::new();
     for config in &topic.configs {
-        if let Some(value) = &config.value {
-            settings.extend(configs::to_setting(&config.name, value)?);
-        }
+        let Some(value) = &config.value else {
+            return Err((errors::INVALID_CONFIG, format!("setting '{}' has no value", &*config.name)));
+        };
+        settings.extend(configs::to_setting(&config.name, value)?);
     }
     let new = NewTopic { name, partitions, settings, if_not_exists: false };
     let outcome = match validate_only {
@@ -172,6 +173,9 @@ async fn delete_one(session: &Session, topic: DeleteTopicState) -> DeletableTopi
     let mut result = DeletableTopicResult::default().with_name(topic.name.clone()).with_topic_id(topic.topic_id);
     let name = match &topic.name {
         Some(name) => TopicName::new(name).map_err(|error| (errors::INVALID_TOPIC, error.to_string())),
+        None if id.0 == 0 => {
+            Err((errors::INVALID_REQUEST, "neither a name nor an id of the topic is given".to_owned()))
+        }
         None => session
             .broker()
             .topic_named(id)
