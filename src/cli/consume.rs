@@ -15,7 +15,7 @@ use super::ending::Ending;
 use super::failure::Failure;
 use super::group_consume;
 use super::group_options::GroupOptions;
-use super::json::{RecordLine, Text};
+use super::json::{RecordLine, Shown, Text};
 use super::output::{self, Out};
 use super::position::{Until, parse_from, parse_rate, parse_to};
 use super::progress::Progress;
@@ -75,6 +75,9 @@ pub struct ConsumeArgs {
     /// Print each record as a JSON object
     #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// With --json: print a value that is a JSON document as one, not as a text
+    #[arg(long, requires = "json")]
+    parse: bool,
     /// Print each record like this; by default '%v\n'
     #[arg(long, value_name = "TEMPLATE")]
     format: Option<Template>,
@@ -243,6 +246,7 @@ pub struct Printer {
     out: Sink,
     template: Template,
     json: bool,
+    parse: bool,
     records: u64,
     bytes: u64,
     progress: Progress,
@@ -259,6 +263,7 @@ impl Printer {
             },
             template: args.format.clone().unwrap_or_else(Template::value_lines),
             json: args.json,
+            parse: args.parse,
             records: 0,
             bytes: 0,
             progress: Progress::new(Unit::Records, args.max, "reading"),
@@ -316,7 +321,7 @@ impl Printer {
                 timestamp: record.timestamp,
                 key: record.key.as_deref().map(Text),
                 headers: &record.headers,
-                value: record.value.as_deref().map(Text),
+                value: record.value.as_deref().map(|value| Shown::of(value, self.parse)),
                 attempt,
             };
             return output::json_line(&mut self.out, &line);

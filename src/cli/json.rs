@@ -1,7 +1,7 @@
 //! What commands print as JSON, beside records.
 
 use serde::Serialize;
-pub use tidelog::record::json::{RecordLine, Text};
+pub use tidelog::record::json::{RecordLine, Shown, Text};
 
 /// An acknowledged record, one line of `produce --json`.
 #[derive(Serialize)]

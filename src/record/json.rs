@@ -52,6 +52,31 @@ impl Serialize for Headers {
     }
 }
 
+/// How a value is shown in a line.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Shown<'a> {
+    /// As text, or as base64.
+    Text(Text<'a>),
+    /// As the JSON document that it is, in one line.
+    Json(Box<RawValue>),
+}
+
+impl<'a> Shown<'a> {
+    /// A value as it is asked for: a JSON document as one if `as_json`, everything else as text.
+    pub fn of(value: &'a [u8], as_json: bool) -> Self {
+        let document = || {
+            let text = std::str::from_utf8(value).ok()?;
+            // Line ends are blanks in a document, and never in its strings.
+            RawValue::from_string(text.replace(['\n', '\r'], " ")).ok()
+        };
+        match as_json.then(document).flatten() {
+            Some(document) => Self::Json(document),
+            None => Self::Text(Text(value)),
+        }
+    }
+}
+
 /// A record that was read, one line of `consume --json`.
 #[derive(Serialize)]
 pub struct RecordLine<'a> {
@@ -68,7 +93,7 @@ pub struct RecordLine<'a> {
     /// Its headers.
     pub headers: &'a Headers,
     /// Its value.
-    pub value: Option<Text<'a>>,
+    pub value: Option<Shown<'a>>,
     /// Of a group's record, which delivery of it this is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
@@ -95,8 +120,9 @@ pub struct NewRecord {
 struct Fields<'a> {
     #[serde(borrow, default)]
     key: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    value: Option<&'a RawValue>,
+    /// Whether it is said at all, and what.
+    #[serde(borrow, default, deserialize_with = "said")]
+    value: Option<Option<&'a RawValue>>,
     #[serde(default)]
     headers: Named,
     #[serde(default)]
@@ -109,6 +135,10 @@ struct Fields<'a> {
     _offset: de::IgnoredAny,
 }
 
+fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<&'de RawValue>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
 impl<'de> Deserialize<'de> for NewRecord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = Fields::deserialize(deserializer)?;
@@ -116,9 +146,15 @@ impl<'de> Deserialize<'de> for NewRecord {
             None => Ok(None),
             Some(raw) => bytes_of(raw).map_err(|error| de::Error::custom(format!("{name}: {error}"))),
         };
+        let key = bytes("key", fields.key)?;
+        if key.is_none() && fields.value.is_none() {
+            let what =
+                "a record has a key, a value or both; one without a value and without a key says \"value\": null";
+            return Err(de::Error::custom(what));
+        }
         Ok(Self {
-            key: bytes("key", fields.key)?,
-            value: bytes("value", fields.value)?,
+            key,
+            value: bytes("value", fields.value.flatten())?,
             headers: fields.headers.0,
             partition: fields.partition,
             timestamp: fields.timestamp,

@@ -56,7 +56,7 @@ pub enum Form {
 /// The request is wrong, or the broker refuses.
 pub async fn read(caller: &Arc<Caller>, topic: &str, request: &Request<Incoming>) -> Result<Answer, Problem> {
     let topic = topic_name(topic)?;
-    let known = ["from", "cursor", "partition", "max", "filter", "wait", "isolation"];
+    let known = ["from", "cursor", "partition", "max", "filter", "wait", "isolation", "values"];
     let query = Query::read(request.uri().query(), &known)?;
     let form = form(request.headers());
     let wait: Millis = query.parse("wait")?.unwrap_or(Millis(0));
@@ -71,7 +71,13 @@ pub async fn read(caller: &Arc<Caller>, topic: &str, request: &Request<Incoming>
     let filter = filter.map_err(|error| Problem::wrong(format!("filter: {error}")))?.map(Arc::new);
     let isolation: Isolation = query.parse("isolation")?.unwrap_or_default();
     let cursor = cursor(caller, &topic, &query, request.headers(), isolation).await?;
+    let json_values = match query.get("values") {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(Problem::wrong(format!("values={other}: there are text and json"))),
+    };
     let mut reading = Reading::new(caller, topic, filter, isolation, cursor, form == Form::Events)?;
+    reading.json_values = json_values;
     if form == Form::Events {
         return events(caller, reading, max).await;
     }

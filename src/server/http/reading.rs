@@ -15,7 +15,7 @@ use super::problem::Problem;
 use crate::base::{ErrorKind, Isolation, Offset, PartitionId, TopicId, TopicName};
 use crate::broker::{FilterAt, Next, Opened, PartitionReader, Portion, SETTLE, Unreadable};
 use crate::expr::Filter;
-use crate::record::json::{RecordLine, Text};
+use crate::record::json::{RecordLine, Shown, Text};
 use crate::server::budget::Grant;
 use crate::server::reads::{self, Want};
 
@@ -91,6 +91,8 @@ pub struct Reading {
     pub filter: Option<Arc<Filter>>,
     /// What is seen of transactions.
     pub isolation: Isolation,
+    /// Values that are JSON documents are told as such.
+    pub json_values: bool,
     /// Where reading goes on.
     pub cursor: Cursor,
     id: TopicId,
@@ -137,7 +139,7 @@ impl Reading {
         cursor.topic = Some(id.into());
         let readers =
             cursor.positions.iter().map(|(partition, _)| handle.reader(*partition)).collect::<Result<_, _>>()?;
-        let mut reading = Self { topic, filter, isolation, cursor, id, readers, topics, missed };
+        let mut reading = Self { topic, filter, isolation, json_values: false, cursor, id, readers, topics, missed };
         reading.take_in_partitions(caller)?;
         Ok(reading)
     }
@@ -339,6 +341,7 @@ impl Reading {
         let (partition, offset) = self.cursor.positions[at];
         Taking {
             topic: self.topic.clone(),
+            json_values: self.json_values,
             at,
             partition,
             next: offset,
@@ -381,6 +384,7 @@ async fn take_lines(caller: &Caller, taking: Taking) -> Result<Taking, Problem> 
 /// Batches that are being turned into lines.
 struct Taking {
     topic: TopicName,
+    json_values: bool,
     at: usize,
     partition: PartitionId,
     /// Behind the last line.
@@ -422,7 +426,7 @@ impl Taking {
                 timestamp: record.timestamp,
                 key: record.key.as_deref().map(Text),
                 headers: &record.headers,
-                value: record.value.as_deref().map(Text),
+                value: record.value.as_deref().map(|value| Shown::of(value, self.json_values)),
                 attempt: None,
             };
             let json =

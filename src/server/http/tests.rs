@@ -607,11 +607,11 @@ async fn a_request_is_answered_with_the_reply_or_with_what_became_of_it() {
 #[tokio::test]
 async fn more_records_than_the_limit_are_refused() {
     let bench = Bench::start().await;
-    let list = format!("{{\"records\":[{}{{}}]}}", "{},".repeat(limits::HTTP_RECORDS));
+    let list = format!("{{\"records\":[{}{{\"key\":\"k\"}}]}}", "{\"value\":null},".repeat(limits::HTTP_RECORDS));
     bench.post("/topics/t?format=records", "", list).await.problem(400, "invalid_request", "more than 10000 records");
-    let lines = "{}\n".repeat(limits::HTTP_RECORDS + 1);
+    let lines = "{\"value\":null}\n".repeat(limits::HTTP_RECORDS + 1);
     bench.post("/topics/t?format=ndjson", "", lines).await.problem(413, "too_large", "the limit is 10000");
-    let most = bench.post("/topics/t?format=ndjson", "", "{}\n".repeat(limits::HTTP_RECORDS)).await.ok();
+    let most = bench.post("/topics/t?format=ndjson", "", "{\"value\":null}\n".repeat(limits::HTTP_RECORDS)).await.ok();
     assert_eq!(most["records"].as_array().unwrap().len(), limits::HTTP_RECORDS);
     bench.server.stop().await;
 }
@@ -825,5 +825,33 @@ async fn a_head_that_cannot_be_read_is_refused_with_a_document() {
         let request = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: {value}\r\n\r\n");
         assert_eq!(bench.raw(&request).await.status, status);
     }
+    bench.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_told_as_a_document_if_that_is_asked_for_and_a_record_of_nothing_is_refused() {
+    let bench = Bench::start().await;
+    let lines = "{\"value\":{\"n\":18446744073709551616,\n \"s\":\"a\\nb\"}}".replace('\n', " ");
+    bench.post("/topics/t?format=ndjson", "", format!("{lines}\n{{\"value\":\"no document\"}}\n")).await.ok();
+    bench.post("/topics/t", "", "{\"pretty\":\n  true}").await.ok();
+    bench.post("/topics/t", "", [0xff, 0]).await.ok();
+    let told = bench.get("/topics/t?values=json").await;
+    assert!(told.body.contains("\"value\":{\"n\":18446744073709551616,"), "{}", told.body);
+    assert!(
+        told.body.contains("\"value\":{\"pretty\":   true}") && !told.body.trim_end().contains('\n'),
+        "{}",
+        told.body
+    );
+    assert!(told.body.contains("\"value\":\"no document\"") && told.body.contains("{\"base64\":\"/wA=\"}"));
+    assert_eq!(values(&bench.get("/topics/t").await.ok())[2], "{\"pretty\":\n  true}");
+    bench.get("/topics/t?values=yaml").await.problem(400, "invalid_request", "there are text and json");
+    for nothing in ["{}", "{\"headers\":{\"a\":\"b\"}}", "{\"key\":null}"] {
+        bench.post("/topics/t?format=ndjson", "", nothing).await.problem(
+            400,
+            "invalid_request",
+            "has a key, a value or both",
+        );
+    }
+    bench.post("/topics/t?format=ndjson", "", "{\"key\":\"k\"}\n{\"value\":null}").await.ok();
     bench.server.stop().await;
 }
