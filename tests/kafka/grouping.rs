@@ -173,6 +173,20 @@ async fn positions_of_nobody_are_no_error() {
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_nothing_makes_no_group() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "t", 1).await;
+    let nothing = commit("", -1, 5, "").with_topics(Vec::new());
+    assert!(client.call(8, &nothing).await.topics.is_empty());
+    assert!(client.call(4, &ListGroupsRequest::default()).await.groups.is_empty(), "it is of nothing");
+    assert_eq!(committed(&mut client, 8, &commit("", -1, 5, "")).await, 0);
+    let listed = client.call(4, &ListGroupsRequest::default()).await.groups;
+    assert_eq!((&*listed[0].group_id.0, &*listed[0].group_state), ("g", "Empty"));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn positions_are_the_owners_to_move_they_last_and_native_tools_see_them() {
     let running = Running::start().await;

@@ -39,6 +39,10 @@ pub async fn commit(session: Arc<Session>, version: i16, request: OffsetCommitRe
         })
     });
     let (named, commits) = Commits::of(session.broker(), named);
+    if request.topics.is_empty() {
+        // Nothing makes no group.
+        return OffsetCommitResponse::default();
+    }
     let outcomes = match group_name(&request.group_id) {
         Ok(name) => commit_as(&session, version, &name, voice, commits).await,
         Err(code) => Err(code),
