@@ -57,7 +57,7 @@ pub(super) fn with_document(answer: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let detail = match status {
-        StatusCode::BAD_REQUEST => "the head of the request is not HTTP/1.1 as RFC 9112 has it".to_owned(),
+        StatusCode::BAD_REQUEST => "the head of the request cannot be read (RFC 9112)".to_owned(),
         StatusCode::URI_TOO_LONG => {
             format!("the head of the request has a target that is too long: {} bytes at most", limits::HTTP_HEAD_BYTES)
         }
