@@ -18,7 +18,8 @@ use kafka_protocol::messages::{
     EndTxnRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest, ListOffsetsRequest,
     ListTransactionsRequest, OffsetFetchRequest, TxnOffsetCommitRequest,
 };
-use tidelog::client::{Client as Native, StartAt};
+use tidelog::base::ErrorKind;
+use tidelog::client::{Client as Native, DeadLetterAt, DeadLetterWay, SettleDeadLetters, StartAt};
 use tidelog::record::{BatchHeader, BatchOptions, Batches};
 
 use super::client::{Client, PATIENCE, Running, batch_of, text};
@@ -185,6 +186,38 @@ async fn what_is_committed_counts_and_what_is_aborted_does_not() {
     assert_eq!(from_the_middle.iter().map(|aborted| aborted.first_offset).collect::<Vec<_>>(), [5]);
     assert!(fetch(&mut client, "t", 0, 0).await.aborted_transactions.is_none(), "not asked for");
     assert_eq!(native(&running, "t").await, ["a", "b", "f"]);
+    running.stop().await;
+}
+
+/// Who names one dead letter means that one, and not what lies behind a marker or behind what was aborted.
+#[tokio::test]
+async fn no_other_dead_letter_is_taken_for_one_that_is_not_there() {
+    let running = Running::start().await;
+    let mut client = running.client().await;
+    create_topic(&mut client, "dead-letter.erp", 1).await;
+    let mut one = Writer::new(&mut client, "one").await;
+    one.whole(&mut client, "dead-letter.erp", &["a"], true).await;
+    one.whole(&mut client, "dead-letter.erp", &["never"], false).await;
+    one.whole(&mut client, "dead-letter.erp", &["b"], true).await;
+    let server = running.server.addresses()[0].to_string();
+    let admin = Native::connect(&server).await.unwrap().admin();
+    let discard = |offset| SettleDeadLetters {
+        topic: "dead-letter.erp".into(),
+        way: DeadLetterWay::Discard,
+        at: Some(DeadLetterAt { partition: 0, offset }),
+        value: None,
+        filter: None,
+        max: 1,
+        dry_run: false,
+        from: None,
+    };
+    for nothing in [1, 2, 3, 5, 6] {
+        let refused = admin.settle_dead_letters(&discard(nothing)).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotFound, "{nothing}: {refused}");
+    }
+    assert_eq!(admin.dead_letters().await.unwrap()[0].redriven, 0, "nothing was dealt with");
+    let done = admin.settle_dead_letters(&discard(4)).await.unwrap();
+    assert_eq!(done.records, [DeadLetterAt { partition: 0, offset: 4 }]);
     running.stop().await;
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::{GroupName, Offset, PartitionId, TopicId};
-use crate::catalog::{CHUNK_OFFSETS, Event};
+use crate::catalog::{CHUNK_OFFSETS, Event, GroupKind};
 use crate::record::Record;
 
 use super::super::broker::lock;
@@ -53,6 +53,9 @@ impl Broker {
         };
         let source = text(record, headers::SOURCE).unwrap_or_default();
         let group = GroupName::new(of).map_err(|error| error.to_string())?;
+        if !lock(&self.catalog).group(&group).is_some_and(|entry| matches!(entry.kind, GroupKind::Queue(_))) {
+            return Err(super::no_group(&group).to_string());
+        }
         let gone = || format!("{source} is not there any more");
         let topic = self.topic_named(id).ok_or_else(gone)?;
         let at = (topic.as_str(), number);

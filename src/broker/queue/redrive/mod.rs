@@ -222,6 +222,10 @@ impl Broker {
                 let mut batch = Vec::new();
                 at = next;
                 for record in records {
+                    // Where there is a transaction's marker, or nothing any more, the next record is not the one that is meant.
+                    if redrive.only && Some((number, record.offset)) != redrive.from {
+                        break;
+                    }
                     let Some(wanted) = wanted.next() else {
                         // Not asked about yet.
                         at = record.offset;
@@ -239,6 +243,10 @@ impl Broker {
                     if redrive.only {
                         break;
                     }
+                }
+                if let (true, true, Some((number, offset))) = (redrive.only, batch.is_empty(), redrive.from) {
+                    let message = format!("there is no dead letter {number}/{offset} in '{}'", redrive.topic);
+                    return Err(BrokerError::new(ErrorKind::NotFound, message));
                 }
                 part = self.deal_with(redrive, part, batch, &mut result, holds).await?;
                 if redrive.only {
